@@ -1,0 +1,8 @@
+/**
+ * Stand-in for `jsr:@std/cli` where its registry cannot be reached: the part
+ * in use, with the published names, signatures and behaviour.
+ *
+ * @module
+ */
+export * from "./parse_args.ts";
+export * from "./unicode_width.ts";

@@ -1,0 +1,14 @@
+/**
+ * Reads a stream of text or of UTF-8 bytes to its end.
+ *
+ * @param stream The stream.
+ * @returns Its text.
+ */
+export async function toText(stream: ReadableStream): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of stream) {
+    text += typeof chunk === "string" ? chunk : decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}
