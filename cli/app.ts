@@ -1,0 +1,111 @@
+import config from "../deno.json" with { type: "json" };
+import { type Command, EXIT } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+import { Context } from "./context.ts";
+import { type Failure, failureOf, UsageError } from "./errors.ts";
+import { commandHelp, programHelp } from "./help.ts";
+import { ClosedOutputError, Output, type Sink } from "./output.ts";
+import { parse } from "./parse.ts";
+import { didYouMean } from "./suggest.ts";
+
+/** What the program talks to. */
+export interface World {
+  /** Standard output. */
+  readonly out: Sink;
+  /** Standard error. */
+  readonly err: Sink;
+  /** Whether standard output may be coloured. */
+  readonly color: boolean;
+  /** Whether to show where an internal error comes from. */
+  readonly debug: boolean;
+}
+
+function index(): (readonly [string, string])[] {
+  return COMMANDS.map((c) => [c.name, c.summary] as const);
+}
+
+async function load(name: string): Promise<Command> {
+  const entry = COMMANDS.find((c) => c.name === name);
+  if (entry) return await entry.load();
+  throw new UsageError(
+    `Unknown command ${JSON.stringify(name)}${didYouMean(name, COMMANDS.map((c) => c.name))}`,
+  );
+}
+
+async function dispatch(args: readonly string[], out: Output, world: World): Promise<number> {
+  const at = args.findIndex((arg) => !arg.startsWith("-"));
+  if (at === -1) {
+    const asked = args.find((arg) => arg !== "--json" && arg !== "--quiet" && arg !== "-q");
+    if (asked === "--version" || asked === "-V") {
+      out.line(`vmtape ${config.version}`);
+      return EXIT.ok;
+    }
+    if (asked === "--help" || asked === "-h") {
+      out.text(programHelp(index()));
+      return EXIT.ok;
+    }
+    throw new UsageError(asked ? `Unknown option ${asked}` : "A command is missing");
+  }
+  const name = args[at]!;
+  const rest = [...args.slice(0, at), ...args.slice(at + 1)];
+  if (name === "help") {
+    const topic = rest.find((arg) => !arg.startsWith("-"));
+    out.text(topic === undefined ? programHelp(index()) : commandHelp(await load(topic)));
+    return EXIT.ok;
+  }
+  const command = await load(name);
+  const line = parse(command, rest);
+  if (line.common.help) {
+    out.text(commandHelp(command));
+    return EXIT.ok;
+  }
+  if (line.common.version) {
+    out.line(`vmtape ${config.version}`);
+    return EXIT.ok;
+  }
+  using context = new Context({ out, err: world.err }, { ...line.common, color: world.color });
+  return await command.run(context, line);
+}
+
+function report(args: readonly string[], failure: Failure, out: Output, world: World): void {
+  const command = args.find((arg) => !arg.startsWith("-"));
+  const known = COMMANDS.some((c) => c.name === command);
+  const help = failure.code === "usage" && !failure.message.includes("--help")
+    ? ` (see "vmtape ${known ? `${command} ` : ""}--help")`
+    : "";
+  if (args.includes("--json")) {
+    const { code, message, details } = failure;
+    out.json({ error: { ...details, code, message } });
+  }
+  const who = known ? `vmtape ${command}` : "vmtape";
+  world.err.writeSync(new TextEncoder().encode(`${who}: ${failure.message}${help}\n`));
+}
+
+/**
+ * Runs the program.
+ *
+ * @param args Its arguments.
+ * @param world What it talks to.
+ * @returns The exit status.
+ */
+export async function run(args: readonly string[], world: World): Promise<number> {
+  const out = new Output(world.out);
+  try {
+    const status = await dispatch(args, out, world);
+    out.flush();
+    return status;
+  } catch (error) {
+    if (error instanceof ClosedOutputError) return EXIT.ok;
+    const failure = failureOf(error);
+    try {
+      report(args, failure, out, world);
+      if (world.debug && error instanceof Error) {
+        world.err.writeSync(new TextEncoder().encode(`${error.stack}\n`));
+      }
+      out.flush();
+    } catch {
+      // A stream that is closed or full cannot be told so.
+    }
+    return failure.status;
+  }
+}
