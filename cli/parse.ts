@@ -121,8 +121,8 @@ export function parse(command: Command, args: readonly string[]): CommandLine {
   const stray = unknown[0];
   if (stray !== undefined) {
     const name = stray.replace(/=.*$/s, "");
-    const known = table.flatMap((o) => [`--${o.name}`]);
-    throw new UsageError(`Unknown option ${name}${didYouMean(name, known)}`);
+    const near = closest(name, table.map((o) => `--${o.name}`));
+    throw new UsageError(`Unknown option ${name}${near ? `, did you mean ${near}?` : ""}`);
   }
   const options: Record<string, unknown> = {};
   for (const option of command.options) {
