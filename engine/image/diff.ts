@@ -1,0 +1,267 @@
+/**
+ * What differs between two images of one layout. An answer has three values:
+ * a field is the same, it differs, or what is known does not settle it.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import type { Field, Layout } from "../layout.ts";
+import type { Image } from "../event.ts";
+import { checkImage, fieldMask, type FieldValue, readField } from "./fields.ts";
+import { formatBits, formatValue, namedBits } from "./format.ts";
+import { cutReserved, slotsOf } from "./slots.ts";
+
+/** Whether two things agree; `unknown` when what is known of them does not settle it. */
+export type Verdict = "same" | "differs" | "unknown";
+
+/** One named group of bits that is not the same on both sides. */
+export interface BitDiff {
+  /** Name of the bits; `reserved` for those without one. */
+  readonly name: string;
+  /** `unknown` when the bits known on both sides agree. */
+  readonly verdict: "differs" | "unknown";
+  /** Their value in the first image, by name where it has one; `?` when not all of it is known. */
+  readonly a: string;
+  /** Their value in the second image. */
+  readonly b: string;
+}
+
+/** One field that is not the same in two images. */
+export class FieldDiff {
+  /** Name of the field; `AREA+0xOFFSET` for bytes that no field covers. */
+  readonly field: string;
+  /** Its offset in the image, in bytes. */
+  readonly offset: number;
+  /** Its size in bytes. */
+  readonly size: number;
+  /** `unknown` when all bits known on both sides agree. */
+  readonly verdict: "differs" | "unknown";
+  /** Its value in the first image. */
+  readonly a: FieldValue;
+  /** Its value in the second image. */
+  readonly b: FieldValue;
+  /** Mask of the bits known on both sides that differ. */
+  readonly differing: bigint;
+  /** Mask of the bits that are not known on both sides. */
+  readonly unknown: bigint;
+  readonly #row: Field;
+
+  /**
+   * Compares two values of a field.
+   *
+   * @param row The field's row.
+   * @param a Its value in the first image.
+   * @param b Its value in the second image.
+   */
+  constructor(row: Field, a: FieldValue, b: FieldValue) {
+    this.#row = row;
+    this.field = row.name;
+    this.offset = row.offset;
+    this.size = row.size;
+    this.a = a;
+    this.b = b;
+    const both = a.known & b.known;
+    this.differing = (a.value ^ b.value) & both;
+    this.unknown = fieldMask(row) & ~both;
+    this.verdict = this.differing !== 0n ? "differs" : "unknown";
+  }
+
+  /** The first value with its bits by name. */
+  get aText(): string {
+    return formatValue(this.#row, this.a);
+  }
+
+  /** The second value with its bits by name. */
+  get bText(): string {
+    return formatValue(this.#row, this.b);
+  }
+
+  /** The bits that are not the same, highest first; empty for a field without named bits. */
+  get bits(): BitDiff[] {
+    const out: BitDiff[] = [];
+    if (this.#row.bits === undefined) return out;
+    for (const bits of this.#row.bits.toReversed()) {
+      const mask = ((1n << BigInt(bits.width ?? 1)) - 1n) << BigInt(bits.bit);
+      this.#add(out, bits.name, mask, formatBits(bits, this.a), formatBits(bits, this.b));
+    }
+    const rest = fieldMask(this.#row) & ~namedBits(this.#row);
+    const text = ({ value, known }: FieldValue) =>
+      (known & rest) === rest ? `0x${(value & rest).toString(16)}` : "?";
+    this.#add(out, "reserved", rest, text(this.a), text(this.b));
+    return out;
+  }
+
+  /** One line: the field, both values, and the names of the bits that differ or cannot be told. */
+  get text(): string {
+    const names = this.bits.filter((bit) => bit.verdict === this.verdict).map((bit) => bit.name);
+    const line = `${this.field} ${this.aText} -> ${this.bText}`;
+    if (this.verdict === "differs") {
+      return names.length === 0 ? line : `${line} (${names.join(" ")})`;
+    }
+    // A whole field that was not seen needs no list of its bits.
+    const whole = this.unknown === fieldMask(this.#row) || names.length === 0;
+    return `${line} (cannot tell${whole ? "" : `: ${names.join(" ")}`})`;
+  }
+
+  /**
+   * The difference for JSON: values and masks as hexadecimal text.
+   *
+   * @returns A plain object.
+   */
+  toJSON(): Record<string, unknown> {
+    const hex = (value: bigint) => `0x${value.toString(16)}`;
+    const all = fieldMask(this.#row);
+    const side = ({ value, known }: FieldValue, text: string) => ({
+      value: hex(value),
+      ...(known === all ? {} : { known: hex(known) }),
+      text,
+    });
+    return {
+      field: this.field,
+      offset: this.offset,
+      size: this.size,
+      verdict: this.verdict,
+      a: side(this.a, this.aText),
+      b: side(this.b, this.bText),
+      bits: this.bits,
+    };
+  }
+
+  #add(out: BitDiff[], name: string, mask: bigint, a: string, b: string): void {
+    if ((this.differing & mask) !== 0n) out.push({ name, verdict: "differs", a, b });
+    else if ((this.unknown & mask) !== 0n) out.push({ name, verdict: "unknown", a, b });
+  }
+}
+
+/** What to leave out of a diff. */
+export interface DiffOptions {
+  /** Leave out fields whose verdict is `unknown`. */
+  readonly onlyKnown?: boolean;
+}
+
+const NONE: readonly FieldDiff[] = Object.freeze([]);
+
+/**
+ * The fields that are not the same in two images, in order of their offset.
+ * Bytes that no field covers are reported like fields. Two fully known images
+ * that are equal cost one native comparison.
+ *
+ * @param layout How both images are laid out.
+ * @param a The first image.
+ * @param b The second image.
+ * @param options What to leave out.
+ * @returns One row a field that differs or that cannot be told.
+ * @throws {ImageSizeError} When an image is not as long as the layout.
+ * @example
+ * ```ts
+ * import { diffImages, fieldNamed, VMCB_LAYOUT, writeField } from "@vmtape/vmtape/engine";
+ * const a = { bytes: new Uint8Array(4096) };
+ * const b = { bytes: new Uint8Array(4096) };
+ * writeField(a.bytes, fieldNamed(VMCB_LAYOUT, "save.efer"), 0x1500);
+ * writeField(b.bytes, fieldNamed(VMCB_LAYOUT, "save.efer"), 0x500);
+ * const [row] = diffImages(VMCB_LAYOUT, a, b);
+ * if (row?.text !== "save.efer 0x1500 [SVME LMA LME] -> 0x500 [LMA LME] (SVME)") throw new Error();
+ * ```
+ */
+export function diffImages(
+  layout: Layout,
+  a: Image,
+  b: Image,
+  options: DiffOptions = {},
+): readonly FieldDiff[] {
+  checkImage(layout, a);
+  checkImage(layout, b);
+  const masked = !options.onlyKnown && !(isKnown(layout, a) && isKnown(layout, b));
+  if (!masked && Buffer.compare(a.bytes, b.bytes) === 0) return NONE;
+  const rows: FieldDiff[] = [];
+  const at = new Pair(a, b);
+  const add = (field: Field) => {
+    const row = new FieldDiff(field, readField(a, field), readField(b, field));
+    if (row.differing !== 0n || (row.unknown !== 0n && !options.onlyKnown)) rows.push(row);
+  };
+  const classify = (offset: number, size: number) => {
+    if (at.differ(offset, size)) return "loud";
+    return masked && at.masked(offset, size) ? "unknown" : "quiet";
+  };
+  for (const slot of slotsOf(layout)) {
+    const { offset, size } = slot.field;
+    if (!at.differ(offset, size) && !(masked && at.masked(offset, size))) continue;
+    if (slot.area === undefined) add(slot.field);
+    else for (const word of cutReserved(slot, classify)) add(word);
+  }
+  return rows;
+}
+
+/**
+ * Whether two images agree, without saying where.
+ *
+ * @param a The first image.
+ * @param b The second image, of the same layout.
+ * @returns `unknown` when all bits known in both agree and some are not known; `differs` when
+ * their lengths do.
+ * @example
+ * ```ts
+ * import { compareImages } from "@vmtape/vmtape/engine";
+ * const a = { bytes: Uint8Array.of(1, 0), known: Uint8Array.of(0xff, 0) };
+ * const b = { bytes: Uint8Array.of(1, 2) };
+ * if (compareImages(a, b) !== "unknown") throw new Error();
+ * ```
+ */
+export function compareImages(a: Image, b: Image): Verdict {
+  if (a.known === undefined && b.known === undefined) {
+    return Buffer.compare(a.bytes, b.bytes) === 0 ? "same" : "differs";
+  }
+  if (a.bytes.length !== b.bytes.length) return "differs";
+  let verdict: Verdict = "same";
+  for (let i = 0; i < a.bytes.length; i++) {
+    const both = (a.known?.[i] ?? 0xff) & (b.known?.[i] ?? 0xff);
+    if (((a.bytes[i]! ^ b.bytes[i]!) & both) !== 0) return "differs";
+    if (both !== 0xff) verdict = "unknown";
+  }
+  return verdict;
+}
+
+const ones = new WeakMap<Layout, Uint8Array>();
+
+function isKnown(layout: Layout, { known }: Image): boolean {
+  if (known === undefined) return true;
+  let all = ones.get(layout);
+  if (all === undefined) ones.set(layout, all = new Uint8Array(layout.size).fill(0xff));
+  return Buffer.compare(known, all) === 0;
+}
+
+/** Two images side by side, looked at in 32-bit words. */
+class Pair {
+  readonly #a: DataView;
+  readonly #b: DataView;
+  readonly #masks: DataView[];
+
+  constructor(a: Image, b: Image) {
+    this.#a = view(a.bytes);
+    this.#b = view(b.bytes);
+    this.#masks = [a.known, b.known].filter((mask) => mask !== undefined).map(view);
+  }
+
+  /** Whether any bits differ, known or not. */
+  differ(offset: number, size: number): boolean {
+    const end = offset + size;
+    let at = offset;
+    for (; at + 4 <= end; at += 4) {
+      if (this.#a.getUint32(at) !== this.#b.getUint32(at)) return true;
+    }
+    for (; at < end; at++) if (this.#a.getUint8(at) !== this.#b.getUint8(at)) return true;
+    return false;
+  }
+
+  /** Whether any bits are unknown on one side. */
+  masked(offset: number, size: number): boolean {
+    return this.#masks.some((mask) => {
+      for (let at = offset; at < offset + size; at++) if (mask.getUint8(at) !== 0xff) return true;
+      return false;
+    });
+  }
+}
+
+function view(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,265 @@
+/**
+ * Reading and writing one field of an image, with what is known of it.
+ *
+ * @module
+ */
+import type { Field, Layout } from "../layout.ts";
+import type { Image } from "../event.ts";
+import { closest } from "../closest.ts";
+
+/** A field's value as far as it is known. */
+export interface FieldValue {
+  /** The value, little-endian; 0 in the bits that are not known. */
+  readonly value: bigint;
+  /** A 1 bit is a known bit. */
+  readonly known: bigint;
+}
+
+/**
+ * A name that a layout has no field for.
+ *
+ * @example
+ * ```ts
+ * import { UnknownFieldError, fieldNamed, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * try {
+ *   fieldNamed(VMCB_LAYOUT, "save.effer");
+ * } catch (error) {
+ *   if (!(error instanceof UnknownFieldError) || error.suggestion !== "save.efer") throw error;
+ * }
+ * ```
+ */
+export class UnknownFieldError extends Error {
+  /** Name of the class, for those who cannot use instanceof. */
+  override readonly name = "UnknownFieldError";
+  /** Name of the layout. */
+  readonly layout: string;
+  /** The name that was asked for. */
+  readonly field: string;
+  /** The name of a field that resembles it, if one does. */
+  readonly suggestion: string | undefined;
+
+  /**
+   * Looks for a name that was probably meant.
+   *
+   * @param layout The layout that was searched.
+   * @param field The name that was asked for.
+   */
+  constructor(layout: Layout, field: string) {
+    const suggestion = closest(field, layout.fields.map((f) => f.name));
+    const hint = suggestion === undefined ? "" : `: did you mean ${suggestion}?`;
+    super(`Layout ${layout.name} has no field "${field}"${hint}`);
+    this.layout = layout.name;
+    this.field = field;
+    this.suggestion = suggestion;
+  }
+}
+
+/**
+ * An image, or the mask of one, that is not as long as its layout.
+ *
+ * @example
+ * ```ts
+ * import { dumpImage, ImageSizeError, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * try {
+ *   dumpImage(VMCB_LAYOUT, { bytes: new Uint8Array(16) });
+ * } catch (error) {
+ *   if (!(error instanceof ImageSizeError) || error.actual !== 16) throw error;
+ * }
+ * ```
+ */
+export class ImageSizeError extends RangeError {
+  /** Name of the class, for those who cannot use instanceof. */
+  override readonly name = "ImageSizeError";
+  /** Name of the layout. */
+  readonly layout: string;
+  /** Size of the layout in bytes. */
+  readonly expected: number;
+  /** Size of what was handed in, in bytes. */
+  readonly actual: number;
+
+  /**
+   * Says which part has the wrong size.
+   *
+   * @param layout The layout.
+   * @param what What was handed in: its bytes or its mask.
+   * @param actual Size of it, in bytes.
+   */
+  constructor(layout: Layout, what: string, actual: number) {
+    super(
+      `The ${what} of an image of layout ${layout.name} must have ${layout.size} bytes, not ${actual}`,
+    );
+    this.layout = layout.name;
+    this.expected = layout.size;
+    this.actual = actual;
+  }
+}
+
+/**
+ * Checks that an image is as long as its layout.
+ *
+ * @param layout The layout.
+ * @param image The image.
+ * @throws {ImageSizeError} When its bytes or its mask are longer or shorter.
+ * @example
+ * ```ts
+ * import { checkImage, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * checkImage(VMCB_LAYOUT, { bytes: new Uint8Array(4096) });
+ * ```
+ */
+export function checkImage(layout: Layout, image: Image): void {
+  if (image.bytes.length !== layout.size) {
+    throw new ImageSizeError(layout, "bytes", image.bytes.length);
+  }
+  if (image.known !== undefined && image.known.length !== layout.size) {
+    throw new ImageSizeError(layout, "mask", image.known.length);
+  }
+}
+
+const indexes = new WeakMap<Layout, ReadonlyMap<string, Field>>();
+
+/**
+ * The row of a layout's field.
+ *
+ * @param layout The layout.
+ * @param name Name of the field.
+ * @returns Its row.
+ * @throws {UnknownFieldError} When the layout has no such field.
+ * @example
+ * ```ts
+ * import { fieldNamed, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * if (fieldNamed(VMCB_LAYOUT, "save.rip").offset !== 0x578) throw new Error();
+ * ```
+ */
+export function fieldNamed(layout: Layout, name: string): Field {
+  let index = indexes.get(layout);
+  if (index === undefined) {
+    index = new Map(layout.fields.map((field) => [field.name, field]));
+    indexes.set(layout, index);
+  }
+  const field = index.get(name);
+  if (field === undefined) throw new UnknownFieldError(layout, name);
+  return field;
+}
+
+/**
+ * All bits of a field.
+ *
+ * @param field The field.
+ * @returns A mask of 8 × size ones.
+ * @example
+ * ```ts
+ * import { fieldMask } from "@vmtape/vmtape/engine";
+ * if (fieldMask({ name: "cpl", offset: 0, size: 1, doc: "" }) !== 0xffn) throw new Error();
+ * ```
+ */
+export function fieldMask(field: Field): bigint {
+  return (1n << BigInt(8 * field.size)) - 1n;
+}
+
+/**
+ * Reads a field of at most 4 bytes as a number.
+ *
+ * @param bytes The bytes.
+ * @param field The field.
+ * @param base Where the layout begins in `bytes`, in bytes.
+ * @returns Its unsigned value.
+ * @throws {RangeError} When the field is longer than 4 bytes.
+ * @example
+ * ```ts
+ * import { fieldNamed, readNumber, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * const bytes = new Uint8Array(4096);
+ * bytes[0x70] = 0x81;
+ * if (readNumber(bytes, fieldNamed(VMCB_LAYOUT, "control.exit_code")) !== 0x81) throw new Error();
+ * ```
+ */
+export function readNumber(bytes: Uint8Array, field: Field, base = 0): number {
+  if (field.size > 4) {
+    throw new RangeError(`Field ${field.name} has ${field.size} bytes: read it as a bigint`);
+  }
+  let value = 0;
+  for (let i = field.size - 1; i >= 0; i--) {
+    value = value * 256 + bytes[base + field.offset + i]!;
+  }
+  return value;
+}
+
+/**
+ * Reads a field of any size.
+ *
+ * @param bytes The bytes.
+ * @param field The field.
+ * @param base Where the layout begins in `bytes`, in bytes.
+ * @returns Its unsigned value.
+ * @example
+ * ```ts
+ * import { fieldNamed, readBigint, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * const bytes = new Uint8Array(4096).fill(0xff);
+ * const cr0 = readBigint(bytes, fieldNamed(VMCB_LAYOUT, "save.cr0"));
+ * if (cr0 !== 0xffff_ffff_ffff_ffffn) throw new Error();
+ * ```
+ */
+export function readBigint(bytes: Uint8Array, field: Field, base = 0): bigint {
+  const at = base + field.offset;
+  if (field.size === 8) {
+    return new DataView(bytes.buffer, bytes.byteOffset + at, 8).getBigUint64(0, true);
+  }
+  if (field.size <= 4) return BigInt(readNumber(bytes, field, base));
+  let hex = "0x";
+  for (let i = field.size - 1; i >= 0; i--) hex += bytes[at + i]!.toString(16).padStart(2, "0");
+  return BigInt(hex);
+}
+
+/**
+ * Writes a field of any size.
+ *
+ * @param bytes The bytes.
+ * @param field The field.
+ * @param value Its new value.
+ * @param base Where the layout begins in `bytes`, in bytes.
+ * @throws {RangeError} When the value is negative or does not fit.
+ * @example
+ * ```ts
+ * import { fieldNamed, readBigint, VMCB_LAYOUT, writeField } from "@vmtape/vmtape/engine";
+ * const bytes = new Uint8Array(4096);
+ * const efer = fieldNamed(VMCB_LAYOUT, "save.efer");
+ * writeField(bytes, efer, 0x1500);
+ * if (readBigint(bytes, efer) !== 0x1500n) throw new Error();
+ * ```
+ */
+export function writeField(
+  bytes: Uint8Array,
+  field: Field,
+  value: bigint | number,
+  base = 0,
+): void {
+  let rest = BigInt(value);
+  if (rest < 0n || rest > fieldMask(field)) {
+    throw new RangeError(
+      `Value 0x${rest.toString(16)} does not fit into the ${field.size} bytes of ${field.name}`,
+    );
+  }
+  for (let i = 0; i < field.size; i++) {
+    bytes[base + field.offset + i] = Number(rest & 0xffn);
+    rest >>= 8n;
+  }
+}
+
+/**
+ * Reads a field of an image with what is known of it.
+ *
+ * @param image The image.
+ * @param field The field.
+ * @returns Its value and the mask of its known bits.
+ * @example
+ * ```ts
+ * import { fieldNamed, readField, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * const image = { bytes: new Uint8Array(4096), known: new Uint8Array(4096) };
+ * if (readField(image, fieldNamed(VMCB_LAYOUT, "save.rip")).known !== 0n) throw new Error();
+ * ```
+ */
+export function readField(image: Image, field: Field): FieldValue {
+  const value = readBigint(image.bytes, field);
+  if (image.known === undefined) return { value, known: fieldMask(field) };
+  const known = readBigint(image.known, field);
+  return { value: value & known, known };
+}
