@@ -24,10 +24,13 @@ export function assertStringIncludes(actual: string, expected: string, msg?: str
   );
 }
 
+/** Anything with elements by number, save text. */
+export type ArrayLikeArg<T> = ArrayLike<T> & object;
+
 /** Asserts that an array contains every element of another, by deep equality. */
 export function assertArrayIncludes<T>(
-  actual: ArrayLike<T>,
-  expected: ArrayLike<T>,
+  actual: ArrayLikeArg<T>,
+  expected: ArrayLikeArg<T>,
   msg?: string,
 ): void {
   const all = Array.from(actual);

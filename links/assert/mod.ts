@@ -4,9 +4,14 @@
  *
  * @module
  */
-export * from "./assertion_error.ts";
+export { AssertionError } from "./assertion_error.ts";
 export * from "./equal.ts";
-export * from "./equals.ts";
+export {
+  assertEquals,
+  assertNotEquals,
+  assertNotStrictEquals,
+  assertStrictEquals,
+} from "./equals.ts";
 export * from "./truth.ts";
 export * from "./compare.ts";
 export * from "./contain.ts";

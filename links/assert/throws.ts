@@ -1,21 +1,21 @@
+import { stripVTControlCharacters as plain } from "node:util";
 import { AssertionError, suffix } from "./assertion_error.ts";
 
-type AnyConstructor<T = unknown> = abstract new (...args: never[]) => T;
-
-/** Instance type of a constructor. */
+/** Any constructor. */
+export type AnyConstructor = abstract new (...args: never[]) => unknown;
+/** What a constructor makes. */
 export type GetConstructorType<T extends AnyConstructor> = InstanceType<T>;
+type ErrorConstructor<E extends Error> = abstract new (...args: never[]) => E;
 
 /** Asserts that a value is an error, of a class and with a message when those are given. */
 export function assertIsError<E extends Error = Error>(
   error: unknown,
-  ErrorClass?: abstract new (...args: never[]) => E,
+  ErrorClass?: ErrorConstructor<E>,
   msgMatches?: string | RegExp,
   msg?: string,
 ): asserts error is E {
   if (!(error instanceof Error)) {
-    throw new AssertionError(
-      `Expected "error" to be an Error object${suffix(msg)}`,
-    );
+    throw new AssertionError(`Expected "error" to be an Error object${suffix(msg)}`);
   }
   if (ErrorClass && !(error instanceof ErrorClass)) {
     throw new AssertionError(
@@ -24,10 +24,11 @@ export function assertIsError<E extends Error = Error>(
       }`,
     );
   }
-  if (msgMatches === undefined) return;
+  if (!msgMatches) return;
+  const text = plain(error.message);
   const matches = typeof msgMatches === "string"
-    ? error.message.includes(msgMatches)
-    : msgMatches.test(error.message);
+    ? text.includes(plain(msgMatches))
+    : msgMatches.test(text);
   if (matches) return;
   const wanted = typeof msgMatches === "string" ? JSON.stringify(msgMatches) : msgMatches;
   throw new AssertionError(
@@ -37,20 +38,26 @@ export function assertIsError<E extends Error = Error>(
   );
 }
 
+function nameOfKind(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  return typeof value === "object" ? value.constructor?.name ?? "Object" : typeof value;
+}
+
 /** Asserts that a value was made by a constructor. */
 export function assertInstanceOf<T extends AnyConstructor>(
   actual: unknown,
   expectedType: T,
   msg = "",
-): asserts actual is InstanceType<T> {
+): asserts actual is GetConstructorType<T> {
   if (actual instanceof expectedType) return;
-  const was = actual === null
-    ? "null"
-    : typeof actual === "object"
-    ? `an instance of "${actual.constructor?.name ?? "Object"}"`
-    : `"${typeof actual}"`;
+  const was = nameOfKind(actual);
+  const but = was === expectedType.name
+    ? ""
+    : was === "function"
+    ? " but was not an instanced object"
+    : ` but was "${was}"`;
   throw new AssertionError(
-    msg || `Expected object to be an instance of "${expectedType.name}" but was ${was}.`,
+    `Expected object to be an instance of "${expectedType.name}"${but}${suffix(msg)}`,
   );
 }
 
@@ -62,34 +69,35 @@ export function assertNotInstanceOf<A, T>(
 ): asserts actual is Exclude<A, T> {
   if (!(actual instanceof unexpectedType)) return;
   throw new AssertionError(
-    `Expected object to not be an instance of "${unexpectedType.name}"${suffix(msg)}`,
+    `Expected object to not be an instance of "${typeof unexpectedType}"${suffix(msg)}`,
   );
 }
 
-interface Wanted<E extends Error> {
-  ErrorClass?: abstract new (...args: never[]) => E;
-  msgIncludes?: string | undefined;
-  msg?: string | undefined;
-}
+/** What the overloads of {@linkcode assertThrows} and {@linkcode assertRejects} have in common. */
+class Wanted<E extends Error> {
+  readonly #ErrorClass: ErrorConstructor<E> | undefined;
+  readonly #msgIncludes: string | undefined;
+  readonly #msg: string | undefined;
 
-function wanted<E extends Error>(
-  second?: string | (abstract new (...args: never[]) => E),
-  third?: string,
-  fourth?: string,
-): Wanted<E> {
-  if (typeof second === "function") {
-    return { ErrorClass: second, msgIncludes: third, msg: fourth };
+  constructor(second?: string | ErrorConstructor<E>, third?: string, fourth?: string) {
+    if (typeof second === "string") this.#msg = second;
+    else {
+      this.#ErrorClass = second;
+      this.#msgIncludes = third;
+      this.#msg = fourth;
+    }
   }
-  return { msg: second };
-}
 
-function judge<E extends Error>(error: unknown, want: Wanted<E>): unknown {
-  if (!want.ErrorClass) return error;
-  if (!(error instanceof Error)) {
-    throw new AssertionError(`A non-Error object was thrown${suffix(want.msg)}`);
+  failure(text: string, cause?: unknown): AssertionError {
+    return new AssertionError(text + suffix(this.#msg), cause === undefined ? {} : { cause });
   }
-  assertIsError(error, want.ErrorClass, want.msgIncludes, want.msg);
-  return error;
+
+  check(error: unknown, verb: string): unknown {
+    if (!this.#ErrorClass) return error;
+    if (!(error instanceof Error)) throw this.failure(`A non-Error object was ${verb}`);
+    assertIsError(error, this.#ErrorClass, this.#msgIncludes, this.#msg);
+    return error;
+  }
 }
 
 /** Asserts that a function throws. */
@@ -97,24 +105,24 @@ export function assertThrows(fn: () => unknown, msg?: string): unknown;
 /** Asserts that a function throws an error of a class, with a text in its message. */
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
-  ErrorClass: abstract new (...args: never[]) => E,
+  ErrorClass: ErrorConstructor<E>,
   msgIncludes?: string,
   msg?: string,
 ): E;
 /** Asserts that a function throws. */
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
-  second?: string | (abstract new (...args: never[]) => E),
+  second?: string | ErrorConstructor<E>,
   third?: string,
   fourth?: string,
 ): unknown {
-  const want = wanted(second, third, fourth);
+  const wanted = new Wanted(second, third, fourth);
   try {
     fn();
   } catch (error) {
-    return judge(error, want);
+    return wanted.check(error, "thrown");
   }
-  throw new AssertionError(`Expected function to throw${suffix(want.msg)}`);
+  throw wanted.failure("Expected function to throw");
 }
 
 /** Asserts that a promise is rejected. */
@@ -122,32 +130,31 @@ export function assertRejects(fn: () => PromiseLike<unknown>, msg?: string): Pro
 /** Asserts that a promise is rejected with an error of a class, with a text in its message. */
 export function assertRejects<E extends Error = Error>(
   fn: () => PromiseLike<unknown>,
-  ErrorClass: abstract new (...args: never[]) => E,
+  ErrorClass: ErrorConstructor<E>,
   msgIncludes?: string,
   msg?: string,
 ): Promise<E>;
 /** Asserts that a promise is rejected. */
 export async function assertRejects<E extends Error = Error>(
   fn: () => PromiseLike<unknown>,
-  second?: string | (abstract new (...args: never[]) => E),
+  second?: string | ErrorConstructor<E>,
   third?: string,
   fourth?: string,
 ): Promise<unknown> {
-  const want = wanted(second, third, fourth);
-  let promise: PromiseLike<unknown>;
+  const wanted = new Wanted(second, third, fourth);
+  let promise: PromiseLike<unknown> | undefined;
   try {
     promise = fn();
   } catch (error) {
-    judge(error, want);
-    throw new AssertionError(
-      `Function throws when expected to reject${suffix(want.msg)}`,
-      { cause: error },
-    );
+    throw wanted.failure("Function throws when expected to reject", error);
+  }
+  if (typeof promise?.then !== "function") {
+    throw wanted.failure("Function throws when expected to reject");
   }
   try {
     await promise;
   } catch (error) {
-    return judge(error, want);
+    return wanted.check(error, "rejected");
   }
-  throw new AssertionError(`Expected function to reject${suffix(want.msg)}`);
+  throw wanted.failure("Expected function to reject");
 }

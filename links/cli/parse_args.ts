@@ -4,189 +4,204 @@ export type Args = { [name: string]: unknown } & {
   _: Array<string | number>;
 };
 
+type Names = string | readonly string[];
+
 /** What {@linkcode parseArgs} is to make of the arguments. */
 export interface ParseOptions {
   /** Whether to keep what follows `--` apart, in the property `--`. */
   "--"?: boolean;
   /** Other names of options. */
-  alias?: Readonly<Record<string, string | readonly string[]>>;
+  alias?: Readonly<Record<string, Names>>;
   /** Options that take no value; `true` makes every `--name` one of them. */
-  boolean?: boolean | string | readonly string[];
+  boolean?: boolean | Names;
   /** Values of options that are not given. */
   default?: Readonly<Record<string, unknown>>;
-  /** Whether everything from the first non-option on is left alone. */
+  /** Whether everything behind the first non-option is left alone. */
   stopEarly?: boolean;
   /** Options whose value stays text; `_` for the other arguments. */
-  string?: string | readonly string[];
+  string?: Names;
   /** Options that may be given several times; their value is an array. */
-  collect?: string | readonly string[];
+  collect?: Names;
   /** Options that `--no-NAME` turns off. */
-  negatable?: string | readonly string[];
+  negatable?: Names;
   /** Called for an argument that no option above names; `false` drops it. */
   unknown?: (arg: string, key?: string, value?: unknown) => unknown;
 }
 
-const list = (names: string | readonly string[] | undefined): readonly string[] =>
-  names === undefined ? [] : typeof names === "string" ? [names] : names;
-
-const looksNumeric = (text: string): boolean =>
-  /^0x[0-9a-f]+$/i.test(text) || /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?$/.test(text);
-
-/** The option names of one call, with their aliases. */
-class Names {
-  readonly #same = new Map<string, string[]>();
-  readonly booleans = new Set<string>();
-  readonly strings = new Set<string>();
-  readonly collects = new Set<string>();
-  readonly negatables = new Set<string>();
-  readonly allBooleans: boolean;
-
-  constructor(options: ParseOptions) {
-    for (const [key, others] of Object.entries(options.alias ?? {})) {
-      const group = [key, ...list(others)];
-      for (const name of group) this.#same.set(name, group);
-    }
-    this.allBooleans = options.boolean === true;
-    const { boolean } = options;
-    this.#fill(this.booleans, typeof boolean === "boolean" ? undefined : boolean);
-    this.#fill(this.strings, options.string);
-    this.#fill(this.collects, options.collect);
-    this.#fill(this.negatables, options.negatable);
-  }
-
-  #fill(set: Set<string>, names: string | readonly string[] | undefined): void {
-    for (const name of list(names)) for (const n of this.group(name)) set.add(n);
-  }
-
-  /** A name and those it is an alias of or for. */
-  group(name: string): readonly string[] {
-    return this.#same.get(name) ?? [name];
-  }
-
-  has(name: string): boolean {
-    return [this.booleans, this.strings, this.collects, this.negatables, this.#same]
-      .some((s) => s.has(name));
-  }
+function list(names: Names | undefined): readonly string[] {
+  return (typeof names === "string" ? [names] : names ?? []).filter(Boolean);
 }
 
-function setPath(target: Record<string, unknown>, path: string, value: unknown, collect: boolean) {
+function looksNumeric(text: string): boolean {
+  return /^0x[0-9a-f]+$/i.test(text) || /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?$/.test(text);
+}
+
+type Tree = Record<string, unknown>;
+
+function setPath(target: Tree, path: string, value: unknown, collect: boolean): void {
   const keys = path.split(".");
-  // Such a key would reach into every object of the program.
-  if (keys.includes("__proto__")) return;
+  const last = keys.pop()!;
+  for (const key of keys) target = (target[key] ??= {}) as Tree;
+  const old = target[last];
+  if (collect && Array.isArray(old)) old.push(value);
+  else target[last] = !collect ? value : old ? [old, value] : [value];
+}
+
+function hasPath(target: Tree, path: string): boolean {
+  const keys = path.split(".");
   const last = keys.pop()!;
   for (const key of keys) {
-    const inner = Object.hasOwn(target, key) ? target[key] : undefined;
-    target = typeof inner === "object" && inner !== null
-      ? inner as Record<string, unknown>
-      : (target[key] = {});
+    if (!target[key]) return false;
+    target = target[key] as Tree;
   }
-  if (!collect) target[last] = value;
-  else if (Array.isArray(target[last])) target[last].push(value);
-  else target[last] = [value];
+  return Object.hasOwn(target, last);
 }
 
-function hasPath(target: Record<string, unknown>, path: string): boolean {
-  let at: unknown = target;
-  for (const key of path.split(".")) {
-    if (typeof at !== "object" || at === null || !Object.hasOwn(at, key)) return false;
-    at = (at as Record<string, unknown>)[key];
+/** The options of one call by what they take, aliases counted in. */
+class Table {
+  readonly #others = new Map<string, readonly string[]>();
+  readonly allBooleans: boolean;
+  readonly booleans: ReadonlySet<string>;
+  readonly strings: ReadonlySet<string>;
+  readonly collects: ReadonlySet<string>;
+  readonly negatables: ReadonlySet<string>;
+
+  constructor({ alias = {}, boolean, string, collect, negatable }: ParseOptions) {
+    for (const [key, names] of Object.entries(alias)) {
+      const group = [key, ...list(names)];
+      for (const name of group) this.#others.set(name, group.filter((other) => other !== name));
+    }
+    this.allBooleans = boolean === true;
+    this.booleans = this.#withAliases(typeof boolean === "boolean" ? undefined : boolean);
+    this.strings = this.#withAliases(string);
+    this.collects = this.#withAliases(collect);
+    this.negatables = this.#withAliases(negatable);
   }
-  return true;
+
+  #withAliases(names: Names | undefined): ReadonlySet<string> {
+    return new Set(list(names).flatMap((name) => [name, ...this.aliases(name)]));
+  }
+
+  /** The other names of an option. */
+  aliases(name: string): readonly string[] {
+    return this.#others.get(name) ?? [];
+  }
+
+  /** Whether the option was described, other than as one that may be repeated or turned off. */
+  has(name: string): boolean {
+    return this.booleans.has(name) || this.strings.has(name) || this.#others.has(name);
+  }
 }
 
-/** The state of one call of {@linkcode parseArgs}. */
-class Parse {
-  readonly names: Names;
+/** One call of {@linkcode parseArgs}. */
+class Parser {
+  readonly #options: ParseOptions;
+  readonly #table: Table;
   readonly out: Args = { _: [] };
 
-  constructor(readonly options: ParseOptions) {
-    this.names = new Names(options);
+  constructor(options: ParseOptions) {
+    this.#options = options;
+    this.#table = new Table(options);
   }
 
-  store(name: string, value: unknown, arg?: string, collect = true): void {
-    const known = this.names.has(name);
-    const { unknown } = this.options;
-    if (
-      arg !== undefined && unknown && !known && !(this.names.allBooleans && /^--[^=]+$/.test(arg))
-    ) {
-      if (unknown(arg, name, value) === false) return;
+  /** Parses arguments of which none is `--`. */
+  parse(args: readonly string[]): void {
+    for (let i = 0; i < args.length; i++) {
+      const arg = args[i]!;
+      if (/^--./s.test(arg)) i += this.#long(arg, args[i + 1]);
+      else if (/^-./s.test(arg)) i += this.#short(arg, args[i + 1]);
+      else {
+        this.#positional(arg);
+        if (!this.#options.stopEarly) continue;
+        this.out._.push(...args.slice(i + 1));
+        return;
+      }
     }
-    const typed = !this.names.strings.has(name) && typeof value === "string" && looksNumeric(value)
-      ? Number(value)
-      : value;
-    for (const n of this.names.group(name)) {
-      setPath(this.out, n, typed, collect && this.names.collects.has(name));
+  }
+
+  /** Gives options that were not mentioned their values. */
+  complete(): void {
+    const { booleans, strings, collects } = this.#table;
+    for (const [name, value] of Object.entries(this.#options.default ?? {})) {
+      if (hasPath(this.out, name)) continue;
+      for (const n of [name, ...this.#table.aliases(name)]) setPath(this.out, n, value, false);
+    }
+    for (const name of booleans) {
+      if (!hasPath(this.out, name)) {
+        setPath(this.out, name, collects.has(name) ? [] : false, false);
+      }
+    }
+    for (const name of strings) {
+      if (collects.has(name) && !hasPath(this.out, name)) setPath(this.out, name, [], false);
     }
   }
 
-  positional(arg: string): void {
-    if (this.options.unknown?.(arg) === false) return;
-    this.out._.push(!this.names.strings.has("_") && looksNumeric(arg) ? Number(arg) : arg);
+  #positional(arg: string): void {
+    if (this.#options.unknown?.(arg) === false) return;
+    this.out._.push(this.#table.strings.has("_") || !looksNumeric(arg) ? arg : Number(arg));
   }
 
-  isBoolean(name: string): boolean {
-    return this.names.booleans.has(name);
+  #store(name: string, value: string | boolean, arg: string, mayCollect = true): void {
+    const { strings, collects, allBooleans } = this.#table;
+    const known = this.#table.has(name) || (allBooleans && /^--[^=]+$/.test(arg));
+    if (!known && this.#options.unknown?.(arg, name, value) === false) return;
+    const numeric = typeof value === "string" && !strings.has(name) && looksNumeric(value);
+    const stored = numeric ? Number(value) : value;
+    const collect = mayCollect && collects.has(name);
+    for (const n of [name, ...this.#table.aliases(name)]) setPath(this.out, n, stored, collect);
   }
 
-  /** Takes `--name…` at `args[i]`; returns how many arguments that were. */
-  long(args: readonly string[], i: number): number {
-    const arg = args[i]!;
-    const equals = arg.indexOf("=");
-    if (equals !== -1) {
-      const name = arg.slice(2, equals), value = arg.slice(equals + 1);
-      this.store(name, this.isBoolean(name) ? value !== "false" : value, arg);
+  /** Stores an option with the argument behind it if that is its value; returns 1 if so. */
+  #withNext(name: string, arg: string, next: string | undefined, isValue: boolean): number {
+    const { booleans, strings } = this.#table;
+    if (next && isValue && !booleans.has(name)) {
+      this.#store(name, next, arg);
       return 1;
     }
-    const name = arg.slice(2);
-    if (name.startsWith("no-") && this.names.negatables.has(name.slice(3))) {
-      this.store(name.slice(3), false, arg, false);
+    if (next === "true" || next === "false") {
+      this.#store(name, next === "true", arg);
       return 1;
     }
-    return this.value(args, i, name, !this.names.allBooleans);
+    this.#store(name, strings.has(name) ? "" : true, arg);
+    return 0;
   }
 
-  /** Takes the value of an option from the argument behind it, if that is one. */
-  value(args: readonly string[], i: number, name: string, mayTake: boolean): number {
-    const arg = args[i]!, next = args[i + 1];
-    const isValue = next === "-" || (next !== undefined && !next.startsWith("-"));
-    if (isValue && mayTake && !this.isBoolean(name)) {
-      this.store(name, next, arg);
-      return 2;
+  #long(arg: string, next: string | undefined): number {
+    const { booleans, negatables, allBooleans } = this.#table;
+    const [, name = arg.slice(2), value] = /^--(.+?)=(.+)$/s.exec(arg) ?? [];
+    if (value !== undefined) {
+      this.#store(name, booleans.has(name) ? value !== "false" : value, arg);
+      return 0;
     }
-    if (next !== undefined && this.isBoolean(name) && /^(true|false)$/.test(next)) {
-      this.store(name, next === "true", arg);
-      return 2;
+    if (name.startsWith("no-") && negatables.has(name.slice(3))) {
+      this.#store(name.slice(3), false, arg, false);
+      return 0;
     }
-    this.store(name, this.names.strings.has(name) ? "" : true, arg);
-    return 1;
+    return this.#withNext(name, arg, next, !allBooleans && !next?.startsWith("-"));
   }
 
-  /** Takes `-abc…` at `args[i]`; returns how many arguments that were. */
-  short(args: readonly string[], i: number): number {
-    const arg = args[i]!;
-    const letters = arg.slice(1, -1);
-    for (let j = 0; j < letters.length; j++) {
-      const letter = letters[j]!, rest = arg.slice(j + 2);
+  #short(arg: string, next: string | undefined): number {
+    for (let at = 1; at < arg.length - 1; at++) {
+      const letter = arg[at]!;
+      const rest = arg.slice(at + 1);
+      const isLetter = /[A-Za-z]/.test(letter);
       if (rest === "-") {
-        this.store(letter, rest, arg);
-        continue;
+        this.#store(letter, rest, arg);
+      } else if (isLetter && rest.includes("=")) {
+        this.#store(letter, rest.slice(rest.indexOf("=") + 1), arg);
+        return 0;
+      } else if (
+        (isLetter && /\d+(\.\d*)?(e-?\d+)?$/.test(rest)) ||
+        (rest.length > 1 && /\W/.test(rest[0]!))
+      ) {
+        this.#store(letter, rest, arg);
+        return 0;
+      } else {
+        this.#store(letter, this.#table.strings.has(letter) ? "" : true, arg);
       }
-      if (/[A-Za-z]/.test(letter) && rest.startsWith("=")) {
-        this.store(letter, rest.slice(1), arg);
-        return 1;
-      }
-      if (/[A-Za-z]/.test(letter) && /^-?\d+(\.\d*)?(e-?\d+)?$/.test(rest)) {
-        this.store(letter, rest, arg);
-        return 1;
-      }
-      if (/\W/.test(rest[0] ?? "")) {
-        this.store(letter, rest, arg);
-        return 1;
-      }
-      this.store(letter, this.names.strings.has(letter) ? "" : true, arg);
     }
     const last = arg.at(-1)!;
-    return last === "-" ? 1 : this.value(args, i, last, true);
+    return last === "-" ? 0 : this.#withNext(last, arg, next, !/^--?[^-]/.test(next ?? ""));
   }
 }
 
@@ -198,35 +213,12 @@ class Parse {
  * @returns The option values by name, and the other arguments in `_`.
  */
 export function parseArgs(args: readonly string[], options: ParseOptions = {}): Args {
-  const parse = new Parse(options);
-  const { out, names } = parse;
+  const parser = new Parser(options);
   const end = args.indexOf("--");
-  const before = end === -1 ? args : args.slice(0, end);
-  let after = end === -1 ? [] : args.slice(end + 1);
-  for (let i = 0; i < before.length;) {
-    const arg = before[i]!;
-    if (/^--./.test(arg)) i += parse.long(before, i);
-    else if (/^-[^-]/.test(arg)) i += parse.short(before, i);
-    else if (options.stopEarly) {
-      after = [...before.slice(i), ...after];
-      break;
-    } else {
-      parse.positional(arg);
-      i++;
-    }
-  }
-  for (const [name, value] of Object.entries(options.default ?? {})) {
-    if (!hasPath(out, name)) {
-      for (const n of names.group(name)) setPath(out, n, value, false);
-    }
-  }
-  for (const name of names.booleans) {
-    if (!hasPath(out, name)) setPath(out, name, names.collects.has(name) ? [] : false, false);
-  }
-  for (const name of names.collects) {
-    if (!hasPath(out, name)) setPath(out, name, [], false);
-  }
-  if (options["--"]) out["--"] = [...after];
-  else out._.push(...after);
-  return out;
+  parser.parse(end === -1 ? args : args.slice(0, end));
+  parser.complete();
+  const rest = end === -1 ? [] : args.slice(end + 1);
+  if (options["--"]) parser.out["--"] = rest;
+  else parser.out._.push(...rest);
+  return parser.out;
 }

@@ -4,7 +4,9 @@
  * @param stream The stream.
  * @returns Its text.
  */
-export async function toText(stream: ReadableStream): Promise<string> {
+export async function toText(
+  stream: ReadableStream<string> | ReadableStream<Uint8Array>,
+): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   for await (const chunk of stream) {
