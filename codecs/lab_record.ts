@@ -450,7 +450,18 @@ export function formatLabRecord(record: LabRecord): string {
   for (const phase of PHASES) {
     if (record[phase]) out[phase] = inOrder(record[phase], STATE_KEYS);
   }
-  return JSON.stringify(out);
+  return print(out, "");
+}
+
+const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, "vmcb12", "hsave", "smram"]);
+
+/** As JSON.stringify, but words by offset: an object would put 148 before 000. */
+function print(value: unknown, key: string): string {
+  if (Array.isArray(value)) return `[${value.map((item) => print(item, "")).join()}]`;
+  if (!isMap(value)) return JSON.stringify(value);
+  const keys = Object.keys(value).filter((name) => value[name] !== undefined);
+  if (WORDS_KEYS.has(key)) keys.sort();
+  return `{${keys.map((name) => `${JSON.stringify(name)}:${print(value[name], name)}`).join()}}`;
 }
 
 function inOrder(map: object, keys: readonly string[]): Record<string, unknown> {

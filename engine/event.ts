@@ -218,6 +218,7 @@ export const EVENTS = [
       { name: "flags", type: "u32", doc: "KVM_STATE_NESTED_* flags handed in" },
       { name: "vmcb_pa", type: "u64", doc: "Address of vmcb12 handed in" },
       { name: "state", type: "vmcb", doc: "L2's control area and L1's save area handed in" },
+      { name: "regs", type: "regs", doc: "Registers that userspace set before it" },
     ],
   },
   {
