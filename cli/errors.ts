@@ -53,21 +53,37 @@ export interface Failure {
   readonly details: Readonly<Record<string, string | number>>;
 }
 
-type Row = readonly [name: RegExp, code: string, status: number];
+interface Row {
+  /** The word for programs, where the error brings none. */
+  readonly code: string;
+  readonly status: number;
+  /** Statuses of some of the error's own codes. */
+  readonly byCode?: Readonly<Record<string, number>>;
+}
 
-/** Error classes by name, so that errors of other realms and copies count too. First match wins. */
-const CLASSES: readonly Row[] = [
-  [/^UsageError$/, "usage", EXIT.usage],
-  [/^FileError$/, "file", EXIT.usage],
-  [/^InterruptedError$/, "interrupted", EXIT.interrupted],
-  [/Version\w*Error$|Unsupported\w*Error$/, "unsupported_version", EXIT.version],
-  [/^(Scenario|Case|Policy|Unknown|Step)\w*Error$/, "usage", EXIT.usage],
-  [
-    /^(Trace|Format|Container|Block|Damaged|Lab|Import|Event|Record)\w*Error$/,
-    "damaged",
-    EXIT.damaged,
-  ],
-];
+/** Errors that bring no exit status along, by the name of their class. */
+const CLASSES: Readonly<Record<string, Row>> = {
+  UsageError: { code: "usage", status: EXIT.usage },
+  FileError: { code: "file", status: EXIT.usage },
+  InterruptedError: { code: "interrupted", status: EXIT.interrupted },
+  ScenarioError: { code: "scenario", status: EXIT.usage },
+  LabRecordError: { code: "damaged", status: EXIT.damaged },
+  TracepointError: {
+    code: "damaged",
+    status: EXIT.damaged,
+    byCode: { unsupported: EXIT.version, compression: EXIT.version },
+  },
+};
+
+/** The row of an error that this program knows, completed by what the error itself says. */
+function knownError(error: Error): Row | undefined {
+  const { code, exitStatus } = error as { code?: unknown; exitStatus?: unknown };
+  const row = Object.hasOwn(CLASSES, error.name) ? CLASSES[error.name] : undefined;
+  const word = typeof code === "string" ? code : row?.code;
+  if (typeof exitStatus === "number") return { code: word ?? "error", status: exitStatus };
+  if (!row) return undefined;
+  return { code: word ?? row.code, status: row.byCode?.[word ?? ""] ?? row.status };
+}
 
 /** What the operating system says, in words of this program. */
 const SYSTEM: Readonly<Record<string, string>> = {
@@ -126,7 +142,9 @@ function detailsOf(error: Error): Record<string, string | number> {
   for (const [key, value] of Object.entries(error)) {
     if (key === "name" || key === "code" || key === "message") continue;
     if (typeof value === "bigint") out[key] = `0x${value.toString(16)}`;
-    else if (typeof value === "string" || typeof value === "number") out[key] = value;
+    else if (typeof value === "string" || (typeof value === "number" && value >= 0)) {
+      out[key] = value;
+    }
   }
   return out;
 }
@@ -140,10 +158,9 @@ function detailsOf(error: Error): Record<string, string | number> {
 export function failureOf(error: unknown): Failure {
   if (error instanceof Error) {
     const details = detailsOf(error);
-    for (const [pattern, code, status] of CLASSES) {
-      if (pattern.test(error.name)) {
-        return { status, code, message: oneLine(error.message), details };
-      }
+    const known = knownError(error);
+    if (known && known.status !== EXIT.internal) {
+      return { ...known, message: oneLine(error.message), details };
     }
     const reason = systemReason(error);
     if (reason !== undefined) {

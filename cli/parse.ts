@@ -1,4 +1,5 @@
 import { parseArgs } from "@std/cli/parse-args";
+import { closest } from "../engine/closest.ts";
 import { type Command, COMMON, type Option, type Parsed } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
@@ -13,6 +14,43 @@ export interface Common {
   readonly help: boolean;
   /** Print the version and stop. */
   readonly version: boolean;
+}
+
+/**
+ * The same arguments with every value joined to its long option, and the rest
+ * behind `--`. `parseArgs` takes `-oFILE` for letters and the `-` in `--output -`
+ * for no value, and lets a flag swallow the word `true` behind it.
+ */
+function normalize(args: readonly string[], table: readonly Option[]): string[] {
+  const pending = [...args];
+  const options: string[] = [];
+  const operands: string[] = [];
+  for (let arg = pending.shift(); arg !== undefined; arg = pending.shift()) {
+    if (arg === "--") {
+      operands.push(...pending);
+      break;
+    }
+    if (arg === "-" || !arg.startsWith("-")) {
+      operands.push(arg);
+      continue;
+    }
+    const [, name = arg, equals, value] = /^(--[^=]+|-[^-])(=?)(.*)$/s.exec(arg) ?? [];
+    const option = table.find((o) => name === `--${o.name}` || name === `-${o.short}`);
+    if (!option) options.push(arg);
+    else if (option.kind !== "flag") {
+      const next = pending[0] === "-" || !pending[0]?.startsWith("-") ? pending[0] : undefined;
+      const text = value || (equals ? undefined : next);
+      if (!text) throw new UsageError(`Option --${option.name} needs a value`);
+      if (!value) pending.shift();
+      options.push(`--${option.name}=${text}`);
+    } else if (equals) {
+      throw new UsageError(`Option --${option.name} takes no value`);
+    } else {
+      options.push(`--${option.name}`);
+      if (value) pending.unshift(`-${value}`);
+    }
+  }
+  return [...options, "--", ...operands];
 }
 
 function split(value: string): string[] {
@@ -39,9 +77,6 @@ function choice(option: Option, text: string): string {
 function valueOf(option: Option, given: unknown): unknown {
   if (option.kind === "flag") return given === true;
   const all = Array.isArray(given) ? given.map(String) : [];
-  if (all.some((text) => text === "")) {
-    throw new UsageError(`Option --${option.name} needs a value`);
-  }
   if (option.kind === "list") {
     const words = all.flatMap(split);
     if (option.required && words.length === 0) throw missing(option);
@@ -98,14 +133,13 @@ export function parse(command: Command, args: readonly string[]): CommandLine {
   const alias: Record<string, string> = {};
   for (const o of table) if (o.short) alias[o.name] = o.short;
   const unknown: string[] = [];
-  const parsed: Record<string, unknown> = parseArgs(args, {
+  const parsed: Record<string, unknown> = parseArgs(normalize(args, table), {
     boolean: flags,
     // Without this, "0xffffffff81000000" would become a number and lose its last digits.
     string: [...texts, "_"],
     collect: texts,
     alias,
-    unknown: (arg: string, key?: string) => {
-      if (key === undefined) return true;
+    unknown: (arg: string) => {
       unknown.push(arg);
       return false;
     },
