@@ -1,0 +1,25 @@
+/**
+ * Writes the pages of the documentation that are made from tables.
+ *
+ * @module
+ */
+import { vmcbPage } from "./vmcb_page.ts";
+
+/** A generated page. */
+export interface Page {
+  /** Its file, in this folder. */
+  readonly file: string;
+  /** Makes its text. */
+  readonly render: () => string;
+}
+
+/** All generated pages. */
+export const PAGES: readonly Page[] = [
+  { file: "vmcb.md", render: vmcbPage },
+];
+
+if (import.meta.main) {
+  for (const { file, render } of PAGES) {
+    await Deno.writeTextFile(new URL(file, import.meta.url), render());
+  }
+}
