@@ -151,7 +151,11 @@ export function outcomeEvents(event: LabEvent): TraceEvent[] {
   if ("tracepoint" in event) {
     onlyKeys(event, ["tracepoint", "text"]);
     const { tracepoint: name, text } = event;
-    const stop = name === "kvm_nested_vmexit" ? l2Exit(text) : undefined;
+    const stop = name === "kvm_nested_vmexit"
+      ? l2Exit(VMEXIT.exec(text))
+      : name === "kvm_nested_vmexit_inject"
+      ? l2Exit(NESTED_FAULT.exec(text))
+      : undefined;
     return [...(stop ? [stop] : []), { kind: "tracepoint", vcpu: 0, name, text }];
   }
   const lost = rest(event, INNER_KEYS) ?? rest(event.nested, new Set(NESTED_KEYS)) ??
@@ -172,21 +176,19 @@ export function outcomeEvents(event: LabEvent): TraceEvent[] {
 
 const VMEXIT =
   /^vcpu \d+ reason (\S+) rip 0x([0-9a-f]+) info1 0x([0-9a-f]+) info2 0x([0-9a-f]+) intr_info 0x([0-9a-f]+) error_code 0x([0-9a-f]+)/;
+/** The lab leaves out why L2 stopped when it was a nested page fault; what L1 gets tells. */
+const NESTED_FAULT =
+  /^reason: (npf)()? ext_inf1: 0x([0-9a-f]+) ext_inf2: 0x([0-9a-f]+) ext_int: 0x([0-9a-f]+) ext_int_err: 0x([0-9a-f]+)/;
 const RIP_AT = offsets(REGS_FIELDS).rip;
 
-/** The exit that a kvm_nested_vmexit tracepoint tells of, when its text is understood. */
-function l2Exit(text: string): EventOf<"l2exit"> | undefined {
-  const match = VMEXIT.exec(text);
+/** The exit that a tracepoint tells of, when its text is understood. */
+function l2Exit(match: RegExpExecArray | null): EventOf<"l2exit"> | undefined {
   if (!match) return undefined;
   const [, reason, rip, info1, info2, event, error] = match;
   const code = exitCodeNamed(reason!) ??
     (/^0x[0-9a-f]+$/.test(reason!) ? BigInt(reason!) : undefined);
   if (code === undefined) return undefined;
-  const bytes = new Uint8Array(REGS_LAYOUT.size);
-  const known = new Uint8Array(REGS_LAYOUT.size);
-  new DataView(bytes.buffer).setBigUint64(RIP_AT, BigInt(`0x${rip}`), true);
-  known.fill(0xff, RIP_AT, RIP_AT + 8);
-  return {
+  const exit = {
     kind: "l2exit",
     vcpu: 0,
     exit_code: code,
@@ -194,8 +196,13 @@ function l2Exit(text: string): EventOf<"l2exit"> | undefined {
     exit_info_2: BigInt(`0x${info2}`),
     exit_int_info: parseInt(event!, 16),
     exit_int_info_err: parseInt(error!, 16),
-    regs: { bytes, known },
-  };
+  } as const;
+  if (rip === undefined) return exit;
+  const bytes = new Uint8Array(REGS_LAYOUT.size);
+  const known = new Uint8Array(REGS_LAYOUT.size);
+  new DataView(bytes.buffer).setBigUint64(RIP_AT, BigInt(`0x${rip}`), true);
+  known.fill(0xff, RIP_AT, RIP_AT + 8);
+  return { ...exit, regs: { bytes, known } };
 }
 
 /**
