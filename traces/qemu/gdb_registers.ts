@@ -50,7 +50,8 @@ export class GdbRegisterLayout {
     const registers: GdbRegister[] = [];
     let number = 0;
     let offset = 0;
-    for (const [, tag] of documents.join("\n").matchAll(/<reg\s([^>]*?)\/?>/g)) {
+    const xml = documents.join("\n").replace(/<!--.*?-->/gs, "");
+    for (const [, tag] of xml.matchAll(/<reg\s([^>]*?)\/?>/g)) {
       const attributes = new Map(
         [...tag!.matchAll(/([\w-]+)\s*=\s*"([^"]*)"/g)].map((m) => [m[1]!, m[2]!]),
       );

@@ -1,0 +1,203 @@
+/**
+ * Starts QEMU with a GDB stub on a socket of its own, and ends it.
+ *
+ * @module
+ */
+import { GdbClient } from "./gdb_client.ts";
+import { GdbError } from "./gdb_packets.ts";
+
+/** The emulator that is started when no other is named. */
+export const QEMU_BINARY = "qemu-system-x86_64";
+
+/**
+ * QEMU could not be started.
+ *
+ * @example
+ * ```ts
+ * import { QemuError } from "@vmtape/vmtape/traces";
+ * if (new QemuError("No machine of that name", "-machine: unsupported").stderr === "") throw new Error();
+ * ```
+ */
+export class QemuError extends Error {
+  override readonly name = "QemuError";
+  /** What QEMU said, at most its last 4 KiB. */
+  readonly stderr: string;
+
+  /**
+   * @param message What happened and what to do next.
+   * @param stderr What QEMU said.
+   * @param options The error behind it.
+   */
+  constructor(message: string, stderr = "", options?: ErrorOptions) {
+    super(message, options);
+    this.stderr = stderr;
+  }
+}
+
+/** How to start QEMU. */
+export interface QemuOptions {
+  /** Program; {@linkcode QEMU_BINARY} when left out. */
+  readonly binary?: string;
+  /** Options beside the accelerator, the processor and the GDB stub. */
+  readonly args?: readonly string[];
+  /** Processor for `-cpu`; `max` when left out, which has SVM under software emulation. */
+  readonly cpu?: string;
+  /** TCP port of the GDB stub on 127.0.0.1; a socket in a temporary folder when left out. */
+  readonly port?: number;
+  /** Milliseconds to wait for QEMU to listen; 20,000 when left out. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * A QEMU of our own, stopped before its first instruction, with a client on its stub.
+ *
+ * @example
+ * ```ts ignore
+ * import { QemuProcess } from "@vmtape/vmtape/traces";
+ * await using qemu = await QemuProcess.start({ args: ["-m", "16", "-kernel", "guest.elf"] });
+ * console.log(await qemu.gdb.threads());
+ * ```
+ */
+export class QemuProcess {
+  /** Client of the stub. */
+  readonly gdb: GdbClient;
+  readonly #child: Deno.ChildProcess;
+  readonly #stderr: Promise<string>;
+  readonly #folder: string | undefined;
+
+  private constructor(
+    gdb: GdbClient,
+    child: Deno.ChildProcess,
+    stderr: Promise<string>,
+    folder: string | undefined,
+  ) {
+    this.gdb = gdb;
+    this.#child = child;
+    this.#stderr = stderr;
+    this.#folder = folder;
+  }
+
+  /**
+   * Starts QEMU under software emulation and connects.
+   *
+   * @param options How.
+   * @returns The process, its guest stopped.
+   * @throws {QemuError} When it is not installed, refuses its options, or its port is taken.
+   */
+  static async start(options: QemuOptions = {}): Promise<QemuProcess> {
+    const binary = options.binary ?? QEMU_BINARY;
+    const folder = options.port === undefined
+      ? await Deno.makeTempDir({ prefix: "vmtape-qemu-" })
+      : undefined;
+    const device = folder === undefined
+      ? `tcp:127.0.0.1:${options.port}`
+      : `unix:${folder}/gdb,server=on,wait=off`;
+    let child: Deno.ChildProcess;
+    try {
+      child = new Deno.Command(binary, {
+        args: [
+          ...["-accel", "tcg", "-cpu", options.cpu ?? "max", "-display", "none"],
+          ...["-S", "-gdb", device],
+          ...options.args ?? [],
+        ],
+        stdin: "null",
+        stdout: "null",
+        stderr: "piped",
+      }).spawn();
+    } catch (cause) {
+      await removeFolder(folder);
+      if (cause instanceof Deno.errors.NotCapable) throw cause;
+      throw new QemuError(
+        `${binary} cannot be started; install it (Debian: apt-get install qemu-system-x86)`,
+        "",
+        { cause },
+      );
+    }
+    const stderr = lastWords(child.stderr);
+    let ended: Deno.CommandStatus | undefined;
+    void child.status.then((status) => ended = status);
+    const deadline = performance.now() + (options.timeoutMs ?? 20_000);
+    for (;;) {
+      try {
+        const gdb = await GdbClient.connect(
+          folder === undefined
+            ? { transport: "tcp", hostname: "127.0.0.1", port: options.port! }
+            : { transport: "unix", path: `${folder}/gdb` },
+        );
+        // Another program may hold the port: QEMU then ends, and what answered is not ours.
+        await new Promise((resolve) => setTimeout(resolve, folder === undefined ? 50 : 0));
+        if (ended === undefined) return new QemuProcess(gdb, child, stderr, folder);
+        gdb.close();
+      } catch (error) {
+        const waiting = error instanceof GdbError && error.code === "refused" &&
+          performance.now() < deadline;
+        if (!waiting && ended === undefined) {
+          // Of two reasons, QEMU's own is the better one: give it a moment to say it.
+          await Promise.race([child.status, new Promise((r) => setTimeout(r, 300))]);
+        }
+        if (!waiting && ended === undefined) {
+          kill(child);
+          await child.status;
+          await removeFolder(folder);
+          throw error;
+        }
+      }
+      if (ended !== undefined) {
+        await removeFolder(folder);
+        const words = (await stderr).trim();
+        throw new QemuError(
+          `${binary} ended with status ${ended.code} before it could be recorded: ${
+            words.split("\n").at(-1) || "it said nothing"
+          }`,
+          words,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** Process id. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Resolves when QEMU has ended. */
+  get status(): Promise<Deno.CommandStatus> {
+    return this.#child.status;
+  }
+
+  /** Ends QEMU and waits for it. */
+  async stop(): Promise<void> {
+    this.gdb.close();
+    kill(this.#child);
+    await this.#child.status;
+    await this.#stderr;
+    await removeFolder(this.#folder);
+  }
+
+  /** {@linkcode QemuProcess.stop}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+function kill(child: Deno.ChildProcess): void {
+  try {
+    child.kill("SIGKILL");
+  } catch { /* it ended by itself */ }
+}
+
+async function removeFolder(folder: string | undefined): Promise<void> {
+  if (folder === undefined) return;
+  try {
+    await Deno.remove(folder, { recursive: true });
+  } catch { /* removed before */ }
+}
+
+/** The end of a stream of text, read as it comes so that its writer never blocks. */
+async function lastWords(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of stream) text = (text + decoder.decode(chunk)).slice(-4096);
+  return text;
+}

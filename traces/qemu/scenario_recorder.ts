@@ -1,0 +1,221 @@
+/**
+ * Runs scenarios on QEMU's own SVM: the project's guest puts L1 into the state
+ * that a scenario wants, a debugger sets memory and looks at what comes out.
+ *
+ * @module
+ */
+import type { TraceEvent } from "../../engine/event.ts";
+import type { LabRecord } from "../../codecs/lab_record.ts";
+import { importLab } from "../lab_import.ts";
+import type { Scenario } from "../scenario.ts";
+import { GdbError } from "./gdb_packets.ts";
+import { type QemuOptions, QemuProcess } from "./process.ts";
+import { labState } from "./lab_view.ts";
+import { ROM_FILE, ScenarioMachine, type ScenarioOutcome } from "./scenario_machine.ts";
+import { buildGuest } from "./guest.ts";
+import type { EventSink, RecordingEnd } from "./sink.ts";
+
+/** Name that QEMU's own SVM has among kernels and policies. */
+export const QEMU_KERNEL = "qemu-tcg";
+
+/** How to run scenarios on QEMU. */
+export interface QemuScenarioOptions {
+  /** How to start QEMU; `args` come after the guest's own. */
+  readonly qemu?: QemuOptions;
+  /** Ends the recording after the scenario under way. */
+  readonly signal?: AbortSignal;
+  /** Milliseconds that L2 may run before it is stopped; 250 when left out. */
+  readonly limitMs?: number;
+  /** Called with each scenario's result as a record of the lab's form. */
+  readonly onRecord?: (record: LabRecord) => void;
+}
+
+/** A scenario that a debugger cannot set up. */
+export interface SkippedScenario {
+  /** Its name. */
+  readonly name: string;
+  /** Why, and what would run it. */
+  readonly reason: string;
+}
+
+/** What became of the scenarios. */
+export interface QemuScenarioResult {
+  /** How it ended. */
+  readonly ended: RecordingEnd;
+  /** How many scenarios were recorded. */
+  readonly recorded: number;
+  /** Those that were not, in order. */
+  readonly skipped: readonly SkippedScenario[];
+  /** QEMU's version. */
+  readonly version: string;
+}
+
+/**
+ * Runs scenarios one after the other on a QEMU of our own and records them.
+ *
+ * Each scenario gives what an import of the lab's record of it gives, its vmrun event with
+ * L1's registers as QEMU had them, and an exit event when L1 received a #VMEXIT. The sink is closed at the end,
+ * also when QEMU dies or `signal` ends the recording; what was written until then is valid.
+ *
+ * @param scenarios The scenarios, in order.
+ * @param sink Takes the events.
+ * @param options How.
+ * @returns What became of them.
+ * @throws {QemuError} When QEMU cannot be started; the sink is closed first.
+ * @example
+ * ```ts ignore
+ * import { parseScenarios } from "@vmtape/vmtape";
+ * import { recordQemuScenarios } from "@vmtape/vmtape/traces";
+ * const sink = { write: (event) => console.log(event.kind), close: () => {} };
+ * await recordQemuScenarios(parseScenarios("asid0 control.asid=0"), sink);
+ * ```
+ */
+export async function recordQemuScenarios(
+  scenarios: Iterable<Scenario>,
+  sink: EventSink,
+  options: QemuScenarioOptions = {},
+): Promise<QemuScenarioResult> {
+  try {
+    return await run(scenarios, sink, options);
+  } finally {
+    await sink.close();
+  }
+}
+
+async function run(
+  scenarios: Iterable<Scenario>,
+  sink: EventSink,
+  options: QemuScenarioOptions,
+): Promise<QemuScenarioResult> {
+  const folder = await Deno.makeTempDir({ prefix: "vmtape-guest-" });
+  try {
+    const guest = buildGuest();
+    await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
+    await using qemu = await QemuProcess.start({
+      cpu: "max,-apic",
+      ...options.qemu,
+      args: [
+        ...["-m", "16", "-nodefaults", "-vga", "none", "-bios", `${folder}/${ROM_FILE}`],
+        ...options.qemu?.args ?? [],
+      ],
+    });
+    const machine = new ScenarioMachine(qemu.gdb, guest.labels, options.limitMs ?? 250);
+    return await record(scenarios, sink, options, machine);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function record(
+  scenarios: Iterable<Scenario>,
+  sink: EventSink,
+  options: QemuScenarioOptions,
+  machine: ScenarioMachine,
+): Promise<QemuScenarioResult> {
+  const started = performance.now();
+  const skipped: SkippedScenario[] = [];
+  let ended: RecordingEnd = "done";
+  let recorded = 0;
+  let outcome: ScenarioOutcome | undefined;
+  let version = "unknown";
+
+  // The importer takes one record at a time, so that each is run when its events are wanted.
+  const records = async function* (): AsyncGenerator<LabRecord> {
+    try {
+      version = await machine.start();
+      for (const scenario of scenarios) {
+        if (options.signal?.aborted) {
+          ended = "interrupted";
+          return;
+        }
+        const reason = obstacle(scenario);
+        if (reason !== undefined) {
+          skipped.push({ name: scenario.name, reason });
+          continue;
+        }
+        outcome = await machine.run(scenario);
+        recorded++;
+        const result = recordOf(scenario, outcome);
+        options.onRecord?.(result);
+        yield result;
+      }
+    } catch (error) {
+      if (!(error instanceof GdbError) || error.code !== "closed") throw error;
+      ended = options.signal?.aborted ? "interrupted" : "gone";
+    }
+  };
+
+  for await (const event of importLab(records())) {
+    for (const seen of asSeen(event, outcome!, version, started)) await sink.write(seen);
+  }
+  return { ended, recorded, skipped, version };
+}
+
+/** The importer's event with what QEMU showed of it. */
+function* asSeen(
+  event: TraceEvent,
+  outcome: ScenarioOutcome,
+  version: string,
+  started: number,
+): Generator<TraceEvent> {
+  const time = (at: number) => ({ time: Math.round((at - started) * 1e6) });
+  if (event.kind === "session") {
+    const meta = { ...event.meta, source: "qemu", qemu: version, clock: "host, with the debugger" };
+    yield { ...event, meta };
+  } else if (event.kind === "vmrun") {
+    yield { ...event, ...time(outcome.startedAt), regs: outcome.before.image() };
+  } else if (event.kind === "regs" && event.phase === "post") {
+    if (outcome.end === "exit") {
+      const { vmcb12 } = outcome;
+      yield {
+        kind: "exit",
+        vcpu: 0,
+        ...time(outcome.stoppedAt),
+        vmcb12_gpa: outcome.vmcb12Gpa,
+        regs: outcome.after!.image(),
+        ...(vmcb12 === undefined ? {} : { vmcb12: { bytes: vmcb12 } }),
+      };
+    }
+    yield event;
+  } else {
+    yield event;
+  }
+}
+
+/** Why a scenario cannot be set up from outside QEMU; undefined when it can. */
+function obstacle(scenario: Scenario): string | undefined {
+  if (scenario.entry === "setstate") {
+    return "entry=setstate is an ioctl of KVM; run it on the lab or with predict";
+  }
+  if (scenario.entry === "rsm") {
+    return "entry=rsm needs an SMI at a chosen instruction of L2, which QEMU's stub cannot raise; run it on the lab or with predict";
+  }
+  if (scenario.irq !== 0) {
+    return "irq= queues a vector without an interrupt controller, which is an ioctl of KVM; run it on the lab or with predict";
+  }
+  return undefined;
+}
+
+/** KVM_EXIT_* numbers that the lab's rig would have got. */
+const KVM_EXIT = { io: 2, hlt: 5, shutdown: 8 } as const;
+
+function recordOf(scenario: Scenario, outcome: ScenarioOutcome): LabRecord {
+  const { before, after, end } = outcome;
+  const stopped = { rc: 0, errno: 0 };
+  const how = {
+    exit: { ...stopped, exit: KVM_EXIT.io, port: "80" },
+    "l2-port": { ...stopped, exit: KVM_EXIT.io, port: "80" },
+    hlt: { ...stopped, exit: KVM_EXIT.hlt },
+    shutdown: { ...stopped, exit: KVM_EXIT.shutdown },
+    limit: { rc: -1, errno: 4 },
+  }[end];
+  return {
+    case: scenario.name,
+    spec: scenario.spec,
+    kernel: QEMU_KERNEL,
+    npt: 1,
+    events: [],
+    pre: labState(before, outcome.vmcb12Before),
+    post: { ...labState(after, outcome.vmcb12), ...how },
+  };
+}
