@@ -1,0 +1,422 @@
+/**
+ * The content of an events block to events.
+ *
+ * @module
+ */
+import type { TraceEvent } from "../engine/event.ts";
+import { HEAD_NO_TIME, HEAD_VCPU, OP, padded, PLACES, SHAPE } from "./encoder.ts";
+import { damaged } from "./errors.ts";
+import { COLUMN_HEAD, COLUMNS, MAX_IMAGE } from "./format.ts";
+import { BlockState, type Channel, type FieldState, type VcpuState } from "./images.ts";
+import { type Meta, unpackMap } from "./msgpack.ts";
+import { CODING, type FieldPlan, type KindPlan } from "./schema.ts";
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Where a column stands while it is read. */
+class Cursor {
+  at: number;
+  readonly end: number;
+
+  constructor(at: number, end: number) {
+    this.at = at;
+    this.end = end;
+  }
+}
+
+/** Event objects by the fields they have: one each, handed out again and again. */
+class Shapes {
+  readonly #objects = new Map<number, Record<string, unknown>>();
+  #key = -1;
+  #object: Record<string, unknown> = {};
+
+  /** The object with the fields of a mask; the lowest bit stands for the time. */
+  get(plan: KindPlan, key: number): Record<string, unknown> {
+    if (key === this.#key) return this.#object;
+    let object = this.#objects.get(key);
+    if (!object) {
+      object = { kind: plan.kind, vcpu: 0 };
+      if (key & 1) object.time = 0;
+      plan.fields.forEach((field, i) => {
+        if (key & (2 << (2 * i))) object![field.name] = undefined;
+      });
+      this.#objects.set(key, object);
+    }
+    this.#key = key;
+    return this.#object = object;
+  }
+}
+
+/** Steps through the events of one block. */
+export class EventDecoder {
+  readonly #content: Uint8Array;
+  readonly #offset: number;
+  readonly #plans: readonly (KindPlan | undefined)[];
+  readonly #count: number;
+  readonly #heads: Cursor;
+  readonly #times: Cursor;
+  readonly #timesHigh: Cursor;
+  readonly #words: Cursor;
+  readonly #wordsMid: Cursor;
+  readonly #wordsHigh: Cursor;
+  readonly #shapes: Cursor;
+  readonly #bytes: Cursor;
+  readonly #u64 = new BigUint64Array(1);
+  readonly #halves = new Uint32Array(this.#u64.buffer);
+  readonly #state = new BlockState();
+  readonly #objects: (Shapes | undefined)[] = [];
+  readonly #texts: string[] = [];
+  readonly #placeLists: Uint16Array[] = [];
+  #vcpu: VcpuState | undefined;
+  #time = 0;
+  #done = 0;
+
+  /**
+   * @param content Content of an events block.
+   * @param count Number of events that its header declares.
+   * @param plans The trace's event table.
+   * @param offset Where the block begins, for messages.
+   * @throws {TraceError} `damaged` when the columns do not fill the content.
+   */
+  constructor(
+    content: Uint8Array,
+    count: number,
+    plans: readonly (KindPlan | undefined)[],
+    offset: number,
+  ) {
+    this.#content = content;
+    this.#count = count;
+    this.#plans = plans;
+    this.#offset = offset;
+    if (content.length < COLUMN_HEAD) throw damaged(offset, "An events block is too short");
+    const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
+    let at = COLUMN_HEAD;
+    const cursors = COLUMNS.map((_, i) => {
+      const start = at;
+      at += view.getUint32(4 * i, true);
+      return new Cursor(start, at);
+    });
+    if (at !== content.length) throw damaged(offset, "The columns do not fill their block");
+    this.#heads = cursors[0]!;
+    this.#times = cursors[1]!;
+    this.#timesHigh = cursors[2]!;
+    this.#words = cursors[3]!;
+    this.#wordsMid = cursors[4]!;
+    this.#wordsHigh = cursors[5]!;
+    this.#shapes = cursors[6]!;
+    this.#bytes = cursors[7]!;
+  }
+
+  /** How many events were stepped over. */
+  get done(): number {
+    return this.#done;
+  }
+
+  /**
+   * The next event. The object, its images among it, is used again by the next step.
+   *
+   * @returns The event, `null` for one of a kind this code does not know, `undefined` at the end.
+   * @throws {TraceError} `damaged` when the content is not what an encoder writes.
+   */
+  next(): TraceEvent | null | undefined {
+    if (this.#done === this.#count) {
+      this.#finish();
+      return undefined;
+    }
+    const content = this.#content;
+    const heads = this.#heads;
+    const flags = content[heads.at++]!;
+    const plan = this.#plans[flags & 63];
+    if (plan === undefined) throw this.#bad(`An event is of the undeclared kind ${flags & 63}`);
+    let ops = 0;
+    for (let i = 0; i < plan.opBytes; i++) ops |= content[heads.at++]! << (8 * i);
+    let vcpu = this.#vcpu;
+    if ((flags & HEAD_VCPU) !== 0 || vcpu === undefined) {
+      if ((flags & HEAD_VCPU) === 0) throw this.#bad("The first event does not name its vCPU");
+      vcpu = this.#state.vcpu(this.#varint());
+      if (!vcpu) throw this.#bad("A block has too many vCPUs");
+      this.#vcpu = vcpu;
+    }
+    const present = (ops | ops >>> 1) & 0x55555555;
+    const timed = (flags & HEAD_NO_TIME) === 0;
+    const shapes = this.#objects[plan.id] ??= new Shapes();
+    const event = shapes.get(plan, timed ? present << 1 | 1 : present << 1);
+    if (timed) event.time = this.#time += this.#timeStep();
+    event.vcpu = vcpu.vcpu;
+    const state = vcpu.kind(plan);
+    const fields = plan.fields;
+    for (let i = 0; ops !== 0; i++, ops >>>= 2) {
+      const op = ops & 3;
+      if (op === OP.absent) continue;
+      const field = fields[i];
+      if (field === undefined) throw this.#bad(`An event of kind ${plan.kind} has too many fields`);
+      const last = state.fields[i]!;
+      if (field.coding === CODING.image) {
+        const channel = this.#channel(plan, field, last, event, vcpu);
+        this.#image(channel, op);
+        event[field.name] = channel.image;
+      } else {
+        if (op !== OP.again) this.#value(field, last, op);
+        event[field.name] = last.value;
+      }
+    }
+    if (!this.#within()) throw this.#bad("An event runs beyond its columns");
+    this.#done++;
+    return plan.known ? event as unknown as TraceEvent : null;
+  }
+
+  #value(field: FieldPlan, last: FieldState, op: number): void {
+    switch (field.coding) {
+      case CODING.u32:
+        if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
+        last.value = last.lo = (last.lo + this.#word()) >>> 0;
+        return;
+      case CODING.i32:
+        if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
+        last.value = last.lo = (last.lo + this.#word()) | 0;
+        return;
+      case CODING.u64: {
+        const halves = this.#halves;
+        halves[0] = last.lo = (last.lo + this.#word()) >>> 0;
+        if (op === OP.other) last.hi = (last.hi + this.#word()) >>> 0;
+        halves[1] = last.hi;
+        last.value = this.#u64[0]!;
+        return;
+      }
+      case CODING.text:
+        last.value = op === OP.changed ? this.#tableText() : this.#newText();
+        return;
+      default:
+        if (op !== OP.other) throw this.#bad(`Field ${field.name} has a bad operation`);
+        last.value = this.#map();
+    }
+  }
+
+  #channel(
+    plan: KindPlan,
+    field: FieldPlan,
+    last: FieldState,
+    event: Record<string, unknown>,
+    vcpu: VcpuState,
+  ): Channel {
+    const address = field.at < 0 ? undefined : event[plan.fields[field.at]!.name] as bigint;
+    const by = field.by < 0 ? undefined : event[plan.fields[field.by]!.name] as string;
+    const channel = last.channel;
+    if (channel !== undefined && last.address === address && last.by === by) return channel;
+    const found = this.#state.channel(vcpu, plan, field, address, by);
+    if (!found) throw this.#bad("A block has too many image channels");
+    last.channel = found;
+    last.address = address;
+    last.by = by;
+    return found;
+  }
+
+  #image(channel: Channel, op: number): void {
+    if (op === OP.changed) this.#described(channel);
+    else if (channel.length === 0) throw this.#bad("An image without a size");
+    else if (op === OP.again) this.#differences(channel);
+    channel.slot.last = channel;
+  }
+
+  #described(channel: Channel): void {
+    const shape = this.#varint();
+    const how = shape >>> 3;
+    if (how > PLACES.raw) throw this.#bad("An image has a bad descriptor");
+    if (shape & SHAPE.size) {
+      const size = this.#varint();
+      if (size === 0 || size > MAX_IMAGE) throw this.#bad(`An image declares ${size} bytes`);
+      channel.resize(size);
+    } else if (channel.length === 0) {
+      throw this.#bad("An image without a size");
+    }
+    if (shape & SHAPE.known) this.#mask(channel);
+    channel.fromLast = (shape & SHAPE.fromLast) !== 0;
+    if (how === PLACES.raw) {
+      channel.places = channel.places.subarray(0, 0);
+      channel.bytes.set(this.#take(channel.length));
+      return;
+    }
+    if (how === PLACES.none) channel.places = channel.places.subarray(0, 0);
+    else if (how === PLACES.list) {
+      channel.places = this.#list();
+      this.#placeLists.push(channel.places);
+    } else {
+      const list = this.#placeLists[this.#varint()];
+      if (!list) throw this.#bad("An image names a place list that does not exist");
+      channel.places = list;
+    }
+    this.#differences(channel);
+  }
+
+  /** Applies differences at the channel's places to its base. */
+  #differences(channel: Channel): void {
+    const words = channel.words;
+    if (channel.fromLast) {
+      const base = channel.slot.last;
+      if (base === undefined || base.length !== channel.length) {
+        throw this.#bad("An image is against one that does not exist");
+      }
+      if (base !== channel) words.set(base.words);
+    }
+    const places = channel.places;
+    const count = places.length;
+    if (count === 0) return;
+    if (places[count - 1]! >= words.length) throw this.#bad("An image has a place beyond its end");
+    for (let i = 0; i < count; i++) words[places[i]!]! += this.#word();
+    if ((channel.length & 3) !== 0 && words[words.length - 1]! >>> (8 * (channel.length & 3))) {
+      throw this.#bad("An image has bytes beyond its end");
+    }
+  }
+
+  #mask(channel: Channel): void {
+    const how = this.#varint();
+    if (how === 0) return channel.setKnown(undefined);
+    if (how !== 1) throw this.#bad("An image has a bad mask");
+    const words = padded(channel.known, channel.words.length);
+    for (const place of this.#list()) {
+      if (place >= words.length) throw this.#bad("A mask has a place beyond its end");
+      words[place]! += this.#word();
+    }
+    channel.setKnown(new Uint8Array(words.buffer, 0, channel.length));
+  }
+
+  #list(): Uint16Array {
+    const count = this.#varint();
+    // Every place takes a byte at least, so this bounds what a damaged count can ask for.
+    if (count > MAX_IMAGE / 4) throw this.#bad(`A place list declares ${count} places`);
+    const places = new Uint16Array(count);
+    let next = 0;
+    for (let i = 0; i < count; i++) {
+      const place = next + this.#varint();
+      if (place >= MAX_IMAGE / 4) throw this.#bad("A place list goes beyond the largest image");
+      places[i] = place;
+      next = place + 1;
+    }
+    return places;
+  }
+
+  #tableText(): string {
+    const text = this.#texts[this.#varint()];
+    if (text === undefined) throw this.#bad("A text is not in the table");
+    return text;
+  }
+
+  #newText(): string {
+    try {
+      const text = utf8.decode(this.#take(this.#varint()));
+      this.#texts.push(text);
+      return text;
+    } catch (error) {
+      if (error instanceof TypeError) throw this.#bad("A text is not UTF-8");
+      throw error;
+    }
+  }
+
+  #map(): Meta {
+    const bytes = this.#take(this.#varint());
+    try {
+      return unpackMap(bytes);
+    } catch (error) {
+      throw this.#bad(`A map cannot be read: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+
+  #take(size: number): Uint8Array {
+    const bytes = this.#bytes;
+    if (size > bytes.end - bytes.at) throw this.#bad("Bytes run beyond their column");
+    return this.#content.subarray(bytes.at, bytes.at += size);
+  }
+
+  #varint(): number {
+    const content = this.#content;
+    const shapes = this.#shapes;
+    let value = 0;
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = content[shapes.at++]!;
+      value += (byte & 127) * 2 ** shift;
+      if (byte < 128) {
+        if (value > 0xffff_ffff) break;
+        return value;
+      }
+    }
+    throw this.#bad("A number is too long");
+  }
+
+  #word(): number {
+    const content = this.#content;
+    const words = this.#words;
+    let zigzag = content[words.at++]!;
+    if (zigzag > 127) {
+      const mid = content[this.#wordsMid.at++]!;
+      zigzag = (zigzag & 127) | (mid & 127) << 7;
+      if (mid > 127) zigzag = this.#longWord(zigzag);
+    }
+    return (zigzag >>> 1) ^ -(zigzag & 1);
+  }
+
+  #longWord(low: number): number {
+    const content = this.#content;
+    const high = this.#wordsHigh;
+    let zigzag = low;
+    for (let shift = 14; shift < 35; shift += 7) {
+      const byte = content[high.at++]!;
+      zigzag |= (byte & 127) << shift;
+      if (byte < 128) {
+        if (shift === 28 && byte > 15) break;
+        return zigzag;
+      }
+    }
+    throw this.#bad("A word difference is too long");
+  }
+
+  #timeStep(): number {
+    const content = this.#content;
+    const first = content[this.#times.at++]!;
+    let size = (first & 127) >>> 1;
+    if (first > 127) size += this.#longTime();
+    const step = first & 1 ? -1 - size : size;
+    const time = this.#time + step;
+    if (!(time >= 0 && time <= Number.MAX_SAFE_INTEGER)) throw this.#bad("A time is out of range");
+    return step;
+  }
+
+  #longTime(): number {
+    const content = this.#content;
+    const high = this.#timesHigh;
+    let value = 0;
+    for (let scale = 64; scale <= 2 ** 48; scale *= 128) {
+      const byte = content[high.at++]!;
+      value += (byte & 127) * scale;
+      if (byte < 128) return value;
+    }
+    throw this.#bad("A time is too long");
+  }
+
+  #within(): boolean {
+    return this.#heads.at <= this.#heads.end && this.#times.at <= this.#times.end &&
+      this.#timesHigh.at <= this.#timesHigh.end && this.#words.at <= this.#words.end &&
+      this.#wordsMid.at <= this.#wordsMid.end && this.#wordsHigh.at <= this.#wordsHigh.end &&
+      this.#shapes.at <= this.#shapes.end;
+  }
+
+  #finish(): void {
+    for (
+      const cursor of [
+        this.#heads,
+        this.#times,
+        this.#timesHigh,
+        this.#words,
+        this.#wordsMid,
+        this.#wordsHigh,
+        this.#shapes,
+        this.#bytes,
+      ]
+    ) {
+      if (cursor.at !== cursor.end) throw this.#bad("A block has more content than events");
+    }
+  }
+
+  #bad(what: string): Error {
+    return damaged(this.#offset, `${what}: event ${this.#done} of the block`);
+  }
+}

@@ -1,0 +1,203 @@
+/**
+ * Traces in files: the only part of the codecs that touches any.
+ *
+ * @module
+ */
+import { TraceError } from "./errors.ts";
+import type { TraceSink } from "./writer.ts";
+import type { TraceSource } from "./trace_file.ts";
+
+/** What a trace is called while it is written, after the name it will have. */
+export const PART = ".part";
+
+const CHUNK = 1 << 18;
+
+/** A sink that is a file, or will be. */
+export interface FileSink extends TraceSink, Disposable {
+  /** Name of the file while it is written. */
+  readonly part: string;
+  /** Syncs the bytes to the disk, gives the file its name and lets go of it. */
+  close(): void;
+  /** Lets go of the file; it keeps its temporary name. Does nothing after a close. */
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Writes a trace to a file, under a temporary name until it is whole.
+ *
+ * @param path Name of the trace.
+ * @param options `force` to replace a file that is there.
+ * @returns The sink.
+ * @throws {TraceError} `exists` or `output`.
+ */
+export function fileSink(path: string, options: { readonly force?: boolean } = {}): FileSink {
+  const part = path + PART;
+  if (!options.force && exists(path)) {
+    throw new TraceError("exists", `${path} is there already; use another name or --force`);
+  }
+  const file = guard(
+    "output",
+    `${part} cannot be written`,
+    () => Deno.openSync(part, { write: true, create: true, truncate: true }),
+  );
+  let open = true;
+  return {
+    part,
+    write: (chunk) => guard("output", `${part} cannot be written`, () => writeAll(file, chunk)),
+    close: () =>
+      guard("output", `${path} cannot be written`, () => {
+        file.syncSync();
+        file.close();
+        open = false;
+        if (!options.force && exists(path)) {
+          throw new TraceError("exists", `${path} came to be meanwhile; the trace is in ${part}`);
+        }
+        Deno.renameSync(part, path);
+      }),
+    [Symbol.dispose]: () => {
+      if (open) file.close();
+      open = false;
+    },
+  };
+}
+
+/**
+ * Writes a trace to something that is open, such as standard output.
+ *
+ * @param out Where to.
+ * @returns The sink.
+ * @throws {TraceError} `output`, on writing.
+ */
+export function streamSink(out: { writeSync(bytes: Uint8Array): number }): TraceSink {
+  return {
+    write: (chunk) => guard("output", "The output cannot be written", () => writeAll(out, chunk)),
+  };
+}
+
+/** A source that is a file. */
+export interface FileSource extends TraceSource, Disposable {
+  /** Lets go of the file. */
+  close(): void;
+}
+
+/**
+ * A trace in a file, to be read from any place.
+ *
+ * @param path Name of the file.
+ * @returns The source, to be closed.
+ * @throws {TraceError} `missing` or `input`.
+ */
+export function fileSource(path: string): FileSource {
+  const file = openInput(path);
+  const close = () => file.close();
+  return {
+    size: guard("input", `${path} cannot be read`, () => file.statSync().size),
+    readAt: (offset, length) =>
+      guard("input", `${path} cannot be read`, () => {
+        const bytes = new Uint8Array(length);
+        file.seekSync(offset, Deno.SeekMode.Start);
+        let got = 0;
+        while (got < length) {
+          const more = file.readSync(bytes.subarray(got));
+          if (more === null) break;
+          got += more;
+        }
+        return bytes.subarray(0, got);
+      }),
+    close,
+    [Symbol.dispose]: close,
+  };
+}
+
+/** How a file is read as chunks. */
+export interface FileChunksOptions {
+  /** Wait for more at the end, until the file has its final name or `signal` says to stop. */
+  readonly follow?: boolean;
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal;
+  /** Time between two looks, in milliseconds. */
+  readonly interval?: number;
+}
+
+/**
+ * The bytes of a file, in chunks. With `follow`, also of one that a recorder is still writing:
+ * under its temporary name, if it does not have its final one.
+ *
+ * @param path Name of the file; `-` is standard input.
+ * @param options How.
+ * @throws {TraceError} `missing` or `input`.
+ */
+export async function* fileChunks(
+  path: string,
+  options: FileChunksOptions = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (path === "-") {
+    yield* Deno.stdin.readable;
+    return;
+  }
+  const growing = options.follow === true && !exists(path) && exists(path + PART);
+  using file = openInput(growing ? path + PART : path);
+  let last = !options.follow;
+  for (;;) {
+    const bytes = new Uint8Array(CHUNK);
+    const got = await guardAsync("input", `${path} cannot be read`, () => file.read(bytes));
+    if (got !== null && got > 0) {
+      yield bytes.subarray(0, got);
+      continue;
+    }
+    if (last) return;
+    // What was written before the renaming has to be read after it was seen.
+    if (options.signal?.aborted || (growing && exists(path))) last = true;
+    else await new Promise((resolve) => setTimeout(resolve, options.interval ?? 100));
+  }
+}
+
+function openInput(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { read: true });
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) {
+      throw new TraceError("missing", `${path} does not exist`, { cause });
+    }
+    throw new TraceError("input", `${path} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function writeAll(out: { writeSync(bytes: Uint8Array): number }, chunk: Uint8Array): void {
+  let rest = chunk;
+  while (rest.length > 0) rest = rest.subarray(out.writeSync(rest));
+}
+
+function guard<T>(code: "input" | "output", what: string, act: () => T): T {
+  try {
+    return act();
+  } catch (cause) {
+    throw wrap(code, what, cause);
+  }
+}
+
+async function guardAsync<T>(
+  code: "input" | "output",
+  what: string,
+  act: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await act();
+  } catch (cause) {
+    throw wrap(code, what, cause);
+  }
+}
+
+function wrap(code: "input" | "output", what: string, cause: unknown): TraceError {
+  if (cause instanceof TraceError) return cause;
+  return new TraceError(code, `${what}: ${(cause as Error).message}`, { cause });
+}
