@@ -153,8 +153,11 @@ export function fieldNamed(layout: Layout, name: string): Field {
  * ```
  */
 export function fieldMask(field: Field): bigint {
-  return (1n << BigInt(8 * field.size)) - 1n;
+  return fieldMasks[field.size] ??= (1n << BigInt(8 * field.size)) - 1n;
 }
+
+// By size in bytes: making a mask takes longer than comparing two pages.
+const fieldMasks: bigint[] = [];
 
 /**
  * Reads a field of at most 4 bytes as a number.
