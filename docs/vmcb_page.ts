@@ -8,6 +8,7 @@ import {
   CLEAN_BITS,
   CONTROL_FIELDS,
   EXIT_CODES,
+  EXIT_INFO,
   type ExitCode,
   type Field,
   SAVE_AREA,
@@ -46,6 +47,12 @@ export function vmcbPage(): string {
         "`SVM_EXIT_EXCP_BASE` plus the vector in KVM.",
     ),
     exitCodes(),
+    "## Exit information",
+    paragraph(
+      "What `control.exit_info_1` and `control.exit_info_2` mean depends on the exit code. Words " +
+        "that are not listed mean nothing.",
+    ),
+    exitInfos(),
   ].map((part) => part.trimEnd()).join("\n\n") + "\n";
 }
 
@@ -117,6 +124,23 @@ function exitCodes(): string {
       `\`${row.name}\``,
       row.apm === undefined ? "" : `\`${row.apm}\``,
       row.trace ?? "",
+    ]),
+  );
+}
+
+function exitInfos(): string {
+  return table(
+    ["Code", "Word", "Meaning", "Bits and values"],
+    EXIT_INFO.map(({ first, last, word, doc, bits = [], values = {} }) => [
+      first === last ? hex(first, 3) : `${hex(first, 3)} to ${hex(last, 3)}`,
+      String(word),
+      doc,
+      [
+        ...bits.map(({ name, bit, width = 1 }) =>
+          `${width === 1 ? bit : `${bit + width - 1}:${bit}`} ${name}`
+        ),
+        ...Object.entries(values).map(([value, name]) => `${value} ${name}`),
+      ].join(", "),
     ]),
   );
 }
