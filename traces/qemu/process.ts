@@ -133,7 +133,7 @@ export class QemuProcess {
           performance.now() < deadline;
         if (!waiting && ended === undefined) {
           // Of two reasons, QEMU's own is the better one: give it a moment to say it.
-          await Promise.race([child.status, new Promise((r) => setTimeout(r, 300))]);
+          await within(child.status, 300);
         }
         if (!waiting && ended === undefined) {
           kill(child);
@@ -166,6 +166,19 @@ export class QemuProcess {
     return this.#child.status;
   }
 
+  /**
+   * What QEMU said when it ended by a fault of its own.
+   *
+   * @returns Its last line, or undefined when it still runs, or was ended by someone.
+   */
+  async crash(): Promise<string | undefined> {
+    const status = await within(this.#child.status, 1000);
+    if (status === undefined || status.success) return undefined;
+    if (status.signal !== null && !FAULTS.includes(status.signal)) return undefined;
+    const words = (await this.#stderr).trim().split("\n").at(-1);
+    return words || `It ended with status ${status.code}`;
+  }
+
   /** Ends QEMU and waits for it. */
   async stop(): Promise<void> {
     this.gdb.close();
@@ -178,6 +191,20 @@ export class QemuProcess {
   /** {@linkcode QemuProcess.stop}, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
+  }
+}
+
+/** Signals that a program gives itself; any other was sent by someone. */
+const FAULTS: readonly Deno.Signal[] = ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"];
+
+/** The promise's value, or undefined when it takes longer. */
+async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -12,7 +12,7 @@ import { GdbError } from "./gdb_packets.ts";
 import { type QemuOptions, QemuProcess } from "./process.ts";
 import { labState } from "./lab_view.ts";
 import { ROM_FILE, ScenarioMachine, type ScenarioOutcome } from "./scenario_machine.ts";
-import { buildGuest } from "./guest.ts";
+import { buildGuest, type GuestImage } from "./guest.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
 
 /** Name that QEMU's own SVM has among kernels and policies. */
@@ -46,6 +46,8 @@ export interface QemuScenarioResult {
   readonly recorded: number;
   /** Those that were not, in order. */
   readonly skipped: readonly SkippedScenario[];
+  /** How often QEMU crashed and was started again. */
+  readonly restarts: number;
   /** QEMU's version. */
   readonly version: string;
 }
@@ -88,67 +90,108 @@ async function run(
   options: QemuScenarioOptions,
 ): Promise<QemuScenarioResult> {
   const folder = await Deno.makeTempDir({ prefix: "vmtape-guest-" });
-  try {
-    const guest = buildGuest();
-    await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
-    await using qemu = await QemuProcess.start({
-      cpu: "max,-apic",
-      ...options.qemu,
-      args: [
-        ...["-m", "16", "-nodefaults", "-vga", "none", "-bios", `${folder}/${ROM_FILE}`],
-        ...options.qemu?.args ?? [],
-      ],
-    });
-    const machine = new ScenarioMachine(qemu.gdb, guest.labels, options.limitMs ?? 250);
-    return await record(scenarios, sink, options, machine);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-async function record(
-  scenarios: Iterable<Scenario>,
-  sink: EventSink,
-  options: QemuScenarioOptions,
-  machine: ScenarioMachine,
-): Promise<QemuScenarioResult> {
+  const guest = buildGuest();
+  await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
+  await using host = new Host(folder, guest, options);
   const started = performance.now();
   const skipped: SkippedScenario[] = [];
   let ended: RecordingEnd = "done";
   let recorded = 0;
   let outcome: ScenarioOutcome | undefined;
-  let version = "unknown";
 
   // The importer takes one record at a time, so that each is run when its events are wanted.
   const records = async function* (): AsyncGenerator<LabRecord> {
-    try {
-      version = await machine.start();
-      for (const scenario of scenarios) {
-        if (options.signal?.aborted) {
-          ended = "interrupted";
-          return;
-        }
-        const reason = obstacle(scenario);
-        if (reason !== undefined) {
-          skipped.push({ name: scenario.name, reason });
-          continue;
-        }
-        outcome = await machine.run(scenario);
-        recorded++;
-        const result = recordOf(scenario, outcome);
-        options.onRecord?.(result);
-        yield result;
+    await host.start();
+    for (const scenario of scenarios) {
+      if (options.signal?.aborted) {
+        ended = "interrupted";
+        return;
       }
-    } catch (error) {
-      if (!(error instanceof GdbError) || error.code !== "closed") throw error;
-      ended = options.signal?.aborted ? "interrupted" : "gone";
+      const reason = obstacle(scenario);
+      if (reason !== undefined) {
+        skipped.push({ name: scenario.name, reason });
+        continue;
+      }
+      const result = await host.run(scenario);
+      if (typeof result === "string") {
+        skipped.push({ name: scenario.name, reason: `QEMU crashed on it: ${result}` });
+        continue;
+      }
+      if (result === undefined) {
+        ended = options.signal?.aborted ? "interrupted" : "gone";
+        return;
+      }
+      outcome = result;
+      recorded++;
+      const record = recordOf(scenario, outcome);
+      options.onRecord?.(record);
+      yield record;
     }
   };
 
   for await (const event of importLab(records())) {
-    for (const seen of asSeen(event, outcome!, version, started)) await sink.write(seen);
+    for (const seen of asSeen(event, outcome!, host.version, started)) await sink.write(seen);
   }
-  return { ended, recorded, skipped, version };
+  return { ended, recorded, skipped, restarts: host.restarts, version: host.version };
+}
+
+/** A QEMU that is started again when it crashes. */
+class Host {
+  /** QEMU's version. */
+  version = "unknown";
+  /** How often it was started again. */
+  restarts = 0;
+  readonly #folder: string;
+  readonly #guest: GuestImage;
+  readonly #options: QemuScenarioOptions;
+  #qemu: QemuProcess | undefined;
+  #machine: ScenarioMachine | undefined;
+
+  constructor(folder: string, guest: GuestImage, options: QemuScenarioOptions) {
+    this.#folder = folder;
+    this.#guest = guest;
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    await this.#qemu?.stop();
+    this.#qemu = await QemuProcess.start({
+      cpu: "max,-apic",
+      ...this.#options.qemu,
+      args: [
+        ...["-m", "16", "-nodefaults", "-vga", "none", "-bios", `${this.#folder}/${ROM_FILE}`],
+        ...this.#options.qemu?.args ?? [],
+      ],
+    });
+    const limitMs = this.#options.limitMs ?? 250;
+    this.#machine = new ScenarioMachine(this.#qemu.gdb, this.#guest.labels, limitMs);
+    this.version = await this.#machine.start();
+  }
+
+  /**
+   * Runs a scenario; when QEMU crashes, once more on a new one, since what it ran before may be the cause.
+   *
+   * @returns The outcome; QEMU's last words when it crashed both times; undefined when someone ended it.
+   */
+  async run(scenario: Scenario): Promise<ScenarioOutcome | string | undefined> {
+    for (let attempt = 1;; attempt++) {
+      try {
+        return await this.#machine!.run(scenario);
+      } catch (error) {
+        if (!(error instanceof GdbError) || error.code !== "closed") throw error;
+        const crash = await this.#qemu!.crash();
+        if (crash === undefined) return undefined;
+        await this.start();
+        this.restarts++;
+        if (attempt === 2) return crash;
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#qemu?.stop();
+    await Deno.remove(this.#folder, { recursive: true });
+  }
 }
 
 /** The importer's event with what QEMU showed of it. */
