@@ -19,3 +19,26 @@ export * from "./writer.ts";
 export { type ReadOptions, readTrace, TraceStream } from "./reader.ts";
 export * from "./trace_file.ts";
 export * from "./file.ts";
+export * from "./tracepoint_error.ts";
+export * from "./tracepoint_import.ts";
+export {
+  hasAnyPlace,
+  type InputKind,
+  memorySpool,
+  SNIFF,
+  sniffTracepoints,
+  type Spool,
+  type TracepointSource,
+} from "./tracepoint_source.ts";
+export { fileSpool, tracepointFile } from "./tracepoint_file.ts";
+export {
+  emptyTracepointStats,
+  MOST_ISSUES,
+  type TracepointForm,
+  type TracepointIssue,
+  type TracepointStats,
+} from "./tracepoint_stats.ts";
+export type { TracepointRecord } from "./kvm_record.ts";
+export type { KvmEventOptions } from "./kvm_events.ts";
+export { exitReasonName } from "./kvm_exit_reasons.ts";
+export { type EventFormat, type FormatField, parseEventFormat } from "./trace_dat_format.ts";

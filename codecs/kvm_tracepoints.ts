@@ -1,0 +1,262 @@
+/**
+ * KVM's tracepoints about nested virtualization, as one table: which values
+ * each carries, under which names logs print them and format files describe
+ * them, and how the kernel prints them (arch/x86/kvm/trace.h).
+ *
+ * Names have changed from kernel to kernel; a value keeps one slot under all of
+ * them.
+ *
+ * @module
+ */
+import { exitReasonName } from "./kvm_exit_reasons.ts";
+
+/** How the text of a value is read. */
+export type SlotKind =
+  /** Hexadecimal, with or without 0x. */
+  | "hex"
+  /** Decimal. */
+  | "dec"
+  /** Name or number of an exit code. */
+  | "reason"
+  /** y, n, on or off. */
+  | "flag"
+  /** Three words, or the two of older kernels in one number. */
+  | "intercepts"
+  /** Both words of exit information. */
+  | "pair"
+  /** Says that the log is of VMX. */
+  | "vmx";
+
+/** One value that tracepoints carry. */
+export interface Slot {
+  /** Name in a neutral record. */
+  readonly name: string;
+  /** How its text is read. */
+  readonly kind: SlotKind;
+  /** Words before it in texts. */
+  readonly keys: readonly string[];
+  /** Names in format files. */
+  readonly fields: readonly string[];
+}
+
+/** All values, one slot each; fewer than 32, since sets of slots are bits of a number. */
+export const SLOTS = [
+  { name: "rip", kind: "hex", keys: ["rip"], fields: ["rip", "guest_rip"] },
+  { name: "vmcb", kind: "hex", keys: ["vmcb"], fields: ["vmcb"] },
+  { name: "nested_rip", kind: "hex", keys: ["nested_rip", "nrip"], fields: ["nested_rip"] },
+  { name: "int_ctl", kind: "hex", keys: ["int_ctl"], fields: ["int_ctl"] },
+  { name: "event_inj", kind: "hex", keys: ["event_inj"], fields: ["event_inj"] },
+  { name: "npt", kind: "flag", keys: ["nested_npt", "npt"], fields: ["tdp_enabled", "npt"] },
+  { name: "nested_cr3", kind: "hex", keys: ["nested_cr3"], fields: ["guest_pgd"] },
+  { name: "guest_cr3", kind: "hex", keys: ["guest_cr3"], fields: [] },
+  {
+    name: "isa",
+    kind: "vmx",
+    keys: ["vmcs", "nested_ept", "ept", "nested_eptp"],
+    fields: ["isa"],
+  },
+  { name: "cr_read", kind: "hex", keys: ["cr_read"], fields: ["cr_read"] },
+  { name: "cr_write", kind: "hex", keys: ["cr_write"], fields: ["cr_write"] },
+  { name: "exceptions", kind: "hex", keys: ["excp"], fields: ["exceptions"] },
+  {
+    name: "intercept1",
+    kind: "intercepts",
+    keys: ["intercepts"],
+    fields: ["intercept1", "intercept"],
+  },
+  { name: "intercept2", kind: "hex", keys: [], fields: ["intercept2"] },
+  { name: "intercept3", kind: "hex", keys: [], fields: ["intercept3"] },
+  { name: "vcpu_id", kind: "dec", keys: ["vcpu"], fields: ["vcpu_id"] },
+  {
+    name: "exit_code",
+    kind: "reason",
+    keys: ["reason"],
+    fields: ["exit_reason", "exit_code"],
+  },
+  {
+    name: "exit_info_1",
+    kind: "hex",
+    keys: ["info1", "ext_inf1"],
+    fields: ["info1", "exit_info1"],
+  },
+  {
+    name: "exit_info_2",
+    kind: "hex",
+    keys: ["info2", "ext_inf2"],
+    fields: ["info2", "exit_info2"],
+  },
+  {
+    name: "exit_int_info",
+    kind: "hex",
+    keys: ["intr_info", "ext_int", "int_info"],
+    fields: ["intr_info", "exit_int_info"],
+  },
+  {
+    name: "exit_int_info_err",
+    kind: "hex",
+    keys: ["error_code", "ext_int_err", "int_info_err"],
+    fields: ["error_code", "exit_int_info_err"],
+  },
+  { name: "requests", kind: "hex", keys: ["requests"], fields: ["requests"] },
+  { name: "asid", kind: "dec", keys: ["asid"], fields: ["asid"] },
+  { name: "address", kind: "hex", keys: ["address"], fields: ["address"] },
+  { name: "slb", kind: "hex", keys: ["slb"], fields: ["slb"] },
+  { name: "info", kind: "pair", keys: ["info"], fields: [] },
+  { name: "err", kind: "dec", keys: [], fields: ["err"] },
+  { name: "immediate_exit", kind: "dec", keys: [], fields: ["immediate_exit"] },
+] as const satisfies readonly Slot[];
+
+/** Name of a slot. */
+export type SlotName = typeof SLOTS[number]["name"];
+
+/** Number of each slot, by name. */
+export const SLOT: Readonly<Record<SlotName, number>> = Object.fromEntries(
+  SLOTS.map(({ name }, index) => [name, index]),
+) as Record<SlotName, number>;
+
+/** The `isa` of KVM on Intel processors. */
+export const ISA_VMX = 1;
+
+/** What a tracepoint means to a recording. */
+export type TracepointRole =
+  | "vmrun"
+  | "intercepts"
+  | "l2exit"
+  | "exit"
+  | "check"
+  | "other";
+
+/** One tracepoint that is read. */
+export interface Tracepoint {
+  /** Name, without the subsystem. */
+  readonly name: string;
+  /** What it becomes. */
+  readonly role: TracepointRole;
+  /** Bits of the slots without which it is not believed. */
+  readonly needs: number;
+  /** Whether its text is one string, not a list of values. */
+  readonly free: boolean;
+  /** The text the kernel prints for it; free texts print themselves. */
+  readonly print: (values: SlotValues) => string;
+}
+
+/** The values of one record, by slot. */
+export interface SlotValues {
+  /** Bit per slot: it has a value. */
+  present: number;
+  /** Bit per slot: the source had all 64 bits of it. */
+  wide: number;
+  /** Low halves, by slot. */
+  readonly lo: Uint32Array;
+  /** High halves, by slot. */
+  readonly hi: Uint32Array;
+}
+
+const VMEXIT = "exit_code rip exit_info_1 exit_info_2 exit_int_info exit_int_info_err";
+const INJECT = "exit_code exit_info_1 exit_info_2 exit_int_info exit_int_info_err";
+
+/** All tracepoints that are read. */
+export const TRACEPOINTS: readonly Tracepoint[] = [
+  row("kvm_nested_vmenter", "vmrun", "rip vmcb nested_rip int_ctl event_inj", printVmenter),
+  row("kvm_nested_vmrun", "vmrun", "rip vmcb nested_rip int_ctl event_inj", printVmenter),
+  row(
+    "kvm_nested_intercepts",
+    "intercepts",
+    "cr_read cr_write exceptions intercept1",
+    (v) =>
+      `cr_read: ${hex(v, "cr_read", 4)} cr_write: ${hex(v, "cr_write", 4)} ` +
+      `excp: ${hex(v, "exceptions", 8)} intercepts: ` +
+      (has(v, "intercept2")
+        ? `${hex(v, "intercept1", 8)} ${hex(v, "intercept2", 8)} ${hex(v, "intercept3", 8)}`
+        : hex(v, "intercept1", 16)),
+  ),
+  row("kvm_nested_vmexit", "l2exit", VMEXIT, printExit),
+  row(
+    "kvm_nested_vmexit_inject",
+    "exit",
+    INJECT,
+    (v) =>
+      `reason: ${reason(v)} ext_inf1: 0x${hex(v, "exit_info_1", 16)} ` +
+      `ext_inf2: 0x${hex(v, "exit_info_2", 16)} ext_int: 0x${hex(v, "exit_int_info", 8)} ` +
+      `ext_int_err: 0x${hex(v, "exit_int_info_err", 8)}`,
+  ),
+  row("kvm_nested_vmenter_failed", "check", "", () => "", true),
+  row("kvm_nested_intr_vmexit", "other", "rip", (v) => `rip: 0x${hex(v, "rip", 16)}`),
+  row(
+    "kvm_invlpga",
+    "other",
+    "rip asid address",
+    (v) =>
+      `rip: 0x${hex(v, "rip", 16)} asid: ${v.lo[SLOT.asid]} address: 0x${hex(v, "address", 16)}`,
+  ),
+  row(
+    "kvm_skinit",
+    "other",
+    "rip slb",
+    (v) => `rip: 0x${hex(v, "rip", 16)} slb: 0x${hex(v, "slb", 8)}`,
+  ),
+  row("kvm_entry", "other", "vcpu_id", (v) =>
+    `vcpu ${v.lo[SLOT.vcpu_id]}` +
+    (has(v, "rip") ? `, rip 0x${hex(v, "rip", 1)}` : "") +
+    (v.lo[SLOT.immediate_exit] && has(v, "immediate_exit") ? "[immediate exit]" : "")),
+  row("kvm_exit", "other", "exit_code rip", printExit),
+];
+
+/** The row of each tracepoint, by name. */
+export const TRACEPOINT_BY_NAME: ReadonlyMap<string, Tracepoint> = new Map(
+  TRACEPOINTS.map((tracepoint) => [tracepoint.name, tracepoint]),
+);
+
+function row(
+  name: string,
+  role: TracepointRole,
+  needs: string,
+  print: (values: SlotValues) => string,
+  free = false,
+): Tracepoint {
+  const slots = needs === "" ? [] : needs.split(" ") as SlotName[];
+  return { name, role, print, free, needs: slots.reduce((bits, s) => bits | 1 << SLOT[s], 0) };
+}
+
+function has(values: SlotValues, slot: SlotName): boolean {
+  return (values.present >>> SLOT[slot] & 1) !== 0;
+}
+
+function hex(values: SlotValues, slot: SlotName, digits: number): string {
+  const lo = values.lo[SLOT[slot]]!, hi = values.hi[SLOT[slot]]!;
+  if (digits <= 8 && hi === 0) return lo.toString(16).padStart(digits, "0");
+  return (hi.toString(16) + lo.toString(16).padStart(8, "0")).padStart(digits, "0");
+}
+
+function reason(values: SlotValues): string {
+  const lo = values.lo[SLOT.exit_code]!;
+  if (has(values, "isa") && values.lo[SLOT.isa] === ISA_VMX) return `0x${lo.toString(16)}`;
+  return exitReasonName(lo, values.hi[SLOT.exit_code]!);
+}
+
+function printVmenter(v: SlotValues): string {
+  const vmx = has(v, "isa") && v.lo[SLOT.isa] === ISA_VMX;
+  const head = `rip: 0x${hex(v, "rip", 16)} ${vmx ? "vmcs" : "vmcb"}: 0x${hex(v, "vmcb", 16)} `;
+  const controls = `int_ctl: 0x${hex(v, "int_ctl", 8)} event_inj: 0x${hex(v, "event_inj", 8)} `;
+  const npt = v.lo[SLOT.npt] !== 0;
+  const root = has(v, "guest_cr3") ? "guest_cr3" : "nested_cr3";
+  if (!has(v, root)) {
+    return `${head}nrip: 0x${hex(v, "nested_rip", 16)} ${controls}npt: ${npt ? "on" : "off"}`;
+  }
+  return `${head}nested_rip: 0x${hex(v, "nested_rip", 16)} ${controls}` +
+    `nested_${vmx ? "ept" : "npt"}=${npt ? "y" : "n"} ` +
+    `${npt ? (vmx ? "nested_eptp" : "nested_cr3") : "guest_cr3"}: 0x${hex(v, root, 16)}`;
+}
+
+function printExit(v: SlotValues): string {
+  // Kernels before 5.10 had no vcpu_id in it, and spelled the rest otherwise.
+  if (!has(v, "vcpu_id")) {
+    return `rip: 0x${hex(v, "rip", 16)} reason: ${reason(v)} ` +
+      `ext_inf1: 0x${hex(v, "exit_info_1", 16)} ext_inf2: 0x${hex(v, "exit_info_2", 16)} ` +
+      `ext_int: 0x${hex(v, "exit_int_info", 8)} ext_int_err: 0x${hex(v, "exit_int_info_err", 8)}`;
+  }
+  return `vcpu ${v.lo[SLOT.vcpu_id]} reason ${reason(v)} rip 0x${hex(v, "rip", 1)} ` +
+    `info1 0x${hex(v, "exit_info_1", 16)} info2 0x${hex(v, "exit_info_2", 16)} ` +
+    `intr_info 0x${hex(v, "exit_int_info", 8)} error_code 0x${hex(v, "exit_int_info_err", 8)}` +
+    (has(v, "requests") ? ` requests 0x${hex(v, "requests", 16)}` : "");
+}

@@ -1,0 +1,88 @@
+/**
+ * What reading a tracepoint log came across.
+ *
+ * @module
+ */
+
+/** Forms of a tracepoint log. */
+export type TracepointForm =
+  /** Text of tracefs `trace` or `trace_pipe`. */
+  | "ftrace"
+  /** Text of `trace-cmd report`. */
+  | "trace-cmd"
+  /** Text of `perf script`. */
+  | "perf"
+  /** Binary file of `trace-cmd record`. */
+  | "trace.dat";
+
+/** Something that was passed over, and why. */
+export interface TracepointIssue {
+  /** Line, from 1, in a text. */
+  readonly line?: number;
+  /** Byte offset, in a binary file. */
+  readonly offset?: number;
+  /** What is wrong with it. */
+  readonly what: string;
+}
+
+/** Counts of an import; they grow while it runs. */
+export interface TracepointStats {
+  /** Form of the log; nothing before it is known. */
+  form: TracepointForm | undefined;
+  /** Version of the file format, compression, clock, kernel and the like, where the log says. */
+  origin: Record<string, string | number>;
+  /** Nanoseconds that the last digit of a time stands for. */
+  resolution: number | undefined;
+  /** Bytes read, after decompression of .gz. */
+  bytes: number;
+  /** Lines read, in a text. */
+  lines: number;
+  /** Imported records by name of the tracepoint. */
+  events: Record<string, number>;
+  /** Records passed over by name, where the form names them without being searched for them. */
+  others: Record<string, number>;
+  /** Lines or records that are not imported, malformed ones not among them. */
+  skipped: number;
+  /** Lines that name a tracepoint that is read, and cannot be. */
+  malformed: number;
+  /** Records that the source says were lost; marks without a number add nothing. */
+  lost: number;
+  /** Marks of lost records. */
+  lostMarks: number;
+  /** The first {@linkcode MOST_ISSUES} of what was malformed or odd. */
+  issues: TracepointIssue[];
+}
+
+/** How many issues are kept; all are counted. */
+export const MOST_ISSUES = 20;
+
+/**
+ * Counts of nothing yet.
+ *
+ * @example
+ * ```ts
+ * import { emptyTracepointStats } from "@vmtape/vmtape/codecs";
+ * if (emptyTracepointStats().lines !== 0) throw new Error();
+ * ```
+ */
+export function emptyTracepointStats(): TracepointStats {
+  return {
+    form: undefined,
+    origin: {},
+    resolution: undefined,
+    bytes: 0,
+    lines: 0,
+    events: {},
+    others: {},
+    skipped: 0,
+    malformed: 0,
+    lost: 0,
+    lostMarks: 0,
+    issues: [],
+  };
+}
+
+/** Keeps an issue, if there is room. */
+export function noteIssue(stats: TracepointStats, issue: TracepointIssue): void {
+  if (stats.issues.length < MOST_ISSUES) stats.issues.push(issue);
+}
