@@ -81,6 +81,12 @@ function report(args: readonly string[], failure: Failure, out: Output, world: W
   world.err.writeSync(new TextEncoder().encode(`${who}: ${failure.message}${help}\n`));
 }
 
+/** Whether the reader of the output went away, which is its right. */
+function isClosedOutput(error: unknown): boolean {
+  return error instanceof ClosedOutputError || error instanceof Deno.errors.BrokenPipe ||
+    (error instanceof Error && error.cause !== undefined && isClosedOutput(error.cause));
+}
+
 /**
  * Runs the program.
  *
@@ -95,7 +101,7 @@ export async function run(args: readonly string[], world: World): Promise<number
     out.flush();
     return status;
   } catch (error) {
-    if (error instanceof ClosedOutputError) return EXIT.ok;
+    if (isClosedOutput(error)) return EXIT.ok;
     const failure = failureOf(error);
     try {
       report(args, failure, out, world);

@@ -13,6 +13,21 @@ export interface CommandEntry {
 /** All subcommands, in the order of the help. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "import",
+    summary: "Turn a recording of another tool into a trace",
+    load: async () => (await import("./commands/import.ts")).importCommand,
+  },
+  {
+    name: "info",
+    summary: "Say what a trace holds",
+    load: async () => (await import("./commands/info.ts")).info,
+  },
+  {
+    name: "compare",
+    summary: "Count how far two recordings of the same cases agree",
+    load: async () => (await import("./commands/compare.ts")).compareCommand,
+  },
+  {
     name: "completions",
     summary: "Print a completion script for a shell",
     load: async () => (await import("./commands/completions.ts")).completions,

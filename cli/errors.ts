@@ -126,15 +126,19 @@ export function systemCode(error: unknown): string | undefined {
 export function systemReason(error: unknown): string | undefined {
   const code = systemCode(error);
   if (code !== undefined) return SYSTEM[code] ?? `The system says ${code}`;
-  if (error instanceof Deno.errors.NotCapable) {
-    return `This program was not permitted to: ${oneLine(error.message)}`;
-  }
+  if (error instanceof Deno.errors.NotCapable) return oneLine(error.message);
   return undefined;
 }
 
-/** Text without line breaks. */
+const NEEDS_ALL = /Requires all access to "[^"]*", run again with the --allow-all flag/g;
+
+/** Text without line breaks, and without what only means something to Deno or to the system. */
 export function oneLine(text: string): string {
-  return text.replace(/\s*[\r\n]+\s*/g, " ").trim();
+  return text
+    .replace(NEEDS_ALL, 'Deno keeps it from this program; use "-" and let the shell redirect it')
+    .replace(/ \(os error \d+\)/g, "")
+    .replace(/\s*[\r\n]+\s*/g, " ")
+    .trim();
 }
 
 function detailsOf(error: Error): Record<string, string | number> {

@@ -1,0 +1,86 @@
+/**
+ * Input and output files of the commands: `-` is standard input or output, and
+ * whatever the system refuses becomes one clear line.
+ *
+ * @module
+ */
+import { toText } from "@std/streams/to-text";
+import { FileError, systemReason } from "./errors.ts";
+
+/** Name that stands for standard input and output. */
+export const STANDARD = "-";
+
+/** What to call a file in a message. */
+export function shown(path: string): string {
+  return path === STANDARD ? "standard input" : path;
+}
+
+/**
+ * Turns what the system threw into a {@linkcode FileError}; anything else stays
+ * what it is.
+ *
+ * @param path The file.
+ * @param doing What failed, such as `read`.
+ * @param error What was thrown.
+ * @returns What to throw.
+ */
+export function fileError(path: string, doing: string, error: unknown): unknown {
+  const reason = systemReason(error);
+  if (reason === undefined) return error;
+  return new FileError(path, `Cannot ${doing} ${shown(path)}: ${reason}`, { cause: error });
+}
+
+/**
+ * Opens a file for reading.
+ *
+ * @param path The file, or `-`.
+ * @returns Its bytes.
+ * @throws {FileError} When there is none, it is a directory, or it cannot be read.
+ */
+export async function openInput(path: string): Promise<ReadableStream<Uint8Array>> {
+  if (path === STANDARD) return Deno.stdin.readable;
+  try {
+    const file = await Deno.open(path);
+    if (!(await file.stat()).isDirectory) return file.readable;
+    file.close();
+  } catch (error) {
+    throw fileError(path, "read", error);
+  }
+  throw new FileError(path, `Cannot read ${path}: It is a directory`);
+}
+
+/**
+ * Reads a text file to its end.
+ *
+ * @param path The file, or `-`.
+ * @returns Its text.
+ * @throws {FileError} When it cannot be read.
+ */
+export async function readText(path: string): Promise<string> {
+  const stream = await openInput(path);
+  try {
+    return await toText(stream);
+  } catch (error) {
+    throw fileError(path, "read", error);
+  }
+}
+
+/**
+ * Makes sure, before any work is done, that a file may be written.
+ *
+ * @param path The file, or `-`.
+ * @param force Whether to overwrite one that exists.
+ * @throws {FileError} When it exists and may not be overwritten, or its folder does not exist.
+ */
+export async function checkOutput(path: string, force: boolean): Promise<void> {
+  if (path === STANDARD) return;
+  try {
+    const info = await Deno.stat(path);
+    if (info.isDirectory) throw new FileError(path, `Cannot write ${path}: It is a directory`);
+    if (force || !info.isFile) return;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw fileError(path, "write", error);
+  }
+  throw new FileError(path, `${path} exists already; overwrite it with --force, or name another`);
+}

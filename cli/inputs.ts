@@ -1,0 +1,109 @@
+/**
+ * Inputs that may be of several forms: which one, by their first bytes.
+ *
+ * @module
+ */
+import { fileChunks, readTrace, type TraceStream } from "../codecs/mod.ts";
+import { labRecords } from "../codecs/lab.ts";
+import { type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
+import { MAGIC } from "../codecs/format.ts";
+import { FileError, UsageError } from "./errors.ts";
+import { openInput, shown, STANDARD } from "./files.ts";
+
+/** Bytes whose beginning is known. */
+export interface Peeked {
+  /** The first bytes, fewer than asked for only when there are no more. */
+  readonly head: Uint8Array;
+  /** All bytes, the first ones among them. */
+  readonly stream: ReadableStream<Uint8Array<ArrayBuffer>>;
+}
+
+/**
+ * Looks at the beginning of a stream.
+ *
+ * @param stream The stream; not to be used any more.
+ * @param size How many bytes to look at.
+ * @returns They, and a stream to use instead.
+ */
+export async function peek(stream: ReadableStream<Uint8Array>, size: number): Promise<Peeked> {
+  const reader = stream.getReader();
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  while (length < size) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    length += value.length;
+  }
+  const head = new Uint8Array(length);
+  let at = 0;
+  for (const chunk of chunks) {
+    head.set(chunk, at);
+    at += chunk.length;
+  }
+  return {
+    head,
+    stream: new ReadableStream({
+      start(controller) {
+        if (head.length > 0) controller.enqueue(head);
+      },
+      async pull(controller) {
+        const { value, done } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(value as Uint8Array<ArrayBuffer>);
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }),
+  };
+}
+
+/** Whether bytes begin a trace of this program's own format. */
+export function isTrace(head: Uint8Array): boolean {
+  return MAGIC.every((byte, i) => head[i] === byte);
+}
+
+/** Whether bytes begin something compressed with gzip. */
+export function isGzip(head: Uint8Array): boolean {
+  return head[0] === 0x1f && head[1] === 0x8b;
+}
+
+/**
+ * Opens a trace to be read from its first event to its last.
+ *
+ * @param path The file, or `-`.
+ * @returns The trace.
+ * @throws {TraceError} When it is missing, empty, foreign, damaged or of an unknown version.
+ */
+export async function openTrace(path: string): Promise<TraceStream> {
+  return await readTrace(await traceChunks(path));
+}
+
+/** The bytes of a trace, with one clear line for what cannot be read. */
+export async function traceChunks(path: string): Promise<AsyncIterable<Uint8Array>> {
+  if (path !== STANDARD) await refuseDirectory(path);
+  return fileChunks(path);
+}
+
+async function refuseDirectory(path: string): Promise<void> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (info?.isDirectory) throw new FileError(path, `Cannot read ${path}: It is a directory`);
+}
+
+/**
+ * Opens what holds records of the lab's kind: NDJSON, plain or compressed, or a
+ * trace.
+ *
+ * @param path The file, or `-`.
+ * @returns The records in order.
+ * @throws {UsageError} When it is neither.
+ */
+export async function openRecords(path: string): Promise<AsyncIterable<LabRecord>> {
+  const { head, stream } = await peek(await openInput(path), 16);
+  if (isTrace(head)) return labRecords((await readTrace(stream)).events());
+  const text = new TextDecoder().decode(head).trimStart();
+  if (isGzip(head) || text.startsWith("{") || head.length === 0) {
+    return readLabRecords(stream, { file: shown(path) });
+  }
+  await stream.cancel();
+  throw new UsageError(`${shown(path)} holds neither records (NDJSON) nor a trace`);
+}
