@@ -364,6 +364,8 @@ export interface ComparisonResult {
   readonly onlyB: readonly string[];
   /** Names of cases whose specs differ, and which were not compared therefore. */
   readonly otherSpec: readonly string[];
+  /** Names of the cases with a disagreement: of two runs of one kernel, a skip list. */
+  readonly differing: readonly string[];
   /** Agreement over all cases, by group. */
   readonly groups: Readonly<Record<Group, GroupCount>>;
   /** The same by kernel, MMU mode and way in. */
@@ -473,6 +475,7 @@ class Tally {
   readonly #rows = new Map<string, Omit<AgreementRow, "groups"> & { groups: Counts }>();
   readonly #groups = noCounts();
   readonly #otherSpec: string[] = [];
+  readonly #differing: string[] = [];
   #compared = 0;
   #agreed = 0;
   #skipped = 0;
@@ -494,6 +497,7 @@ class Tally {
     const { disagreements, unknown } = compareRecords(a, b);
     this.#compared++;
     if (disagreements.length === 0) this.#agreed++;
+    else this.#differing.push(a.case);
     const differing = new Set(disagreements.map((d) => d.group));
     const row = this.#row(a);
     for (const group of GROUP_NUMBERS) {
@@ -532,6 +536,7 @@ class Tally {
       onlyA: onlyA.map((record) => record.case),
       onlyB: onlyB.map((record) => record.case),
       otherSpec: this.#otherSpec,
+      differing: this.#differing,
       groups: this.#groups,
       rows: [...this.#rows.values()],
       disagreements: [...this.#fields.values()].sort((x, y) =>
