@@ -1,0 +1,37 @@
+/**
+ * A small, deterministic model of the processor that executes a VMCB.
+ *
+ * @module
+ */
+export { type CodeWidth, decode, type DecodeOutcome, Instruction, PREFIX } from "./decode.ts";
+export {
+  DirectPaging,
+  NestedPaging,
+  nptMode,
+  type Paging,
+  type PagingRegisters,
+  ShadowPaging,
+  walkMode,
+  walkNpt,
+} from "./paging.ts";
+export { ARCHITECTURAL, QEMU, type Quirks } from "./quirks.ts";
+export { INSTRUCTION_BUDGET, processor, type RunOptions, type RunStatus, runVmcb } from "./run.ts";
+export { type MsrIntercepted, Processor } from "./processor.ts";
+export {
+  FETCH,
+  type KvmWalkMode,
+  PF,
+  READ,
+  type Stage2,
+  SUPERVISOR,
+  SUPERVISOR_AC,
+  USER,
+  Walk,
+  WALK_FAULT,
+  WALK_OK,
+  WALK_STAGE2,
+  walkKvm,
+  type WalkMode,
+  walkProcessor,
+  WRITE,
+} from "./walk.ts";

@@ -1,0 +1,263 @@
+/**
+ * How the processor's linear addresses become addresses of guest memory: L0
+ * with nested paging, L1 with nested paging as well, or L0 with shadow paging.
+ *
+ * @module
+ */
+import type { Machine } from "../svm/machine.ts";
+import {
+  type KvmWalkMode,
+  PF,
+  type Stage2,
+  USER,
+  Walk,
+  WALK_FAULT,
+  WALK_OK,
+  WALK_STAGE2,
+  walkKvm,
+  type WalkMode,
+  walkProcessor,
+  WRITE,
+} from "./walk.ts";
+import { FETCH } from "./walk.ts";
+
+/** The processor's control registers, as far as paging depends on them. */
+export interface PagingRegisters {
+  /** CR0. */
+  readonly cr0: number;
+  /** CR3. */
+  readonly cr3: number;
+  /** CR4. */
+  readonly cr4: number;
+  /** EFER, low half. */
+  readonly efer: number;
+}
+
+/**
+ * A way from linear addresses to memory. On failure {@linkcode Walk.outcome} is
+ * WALK_FAULT for a page fault of the guest, WALK_STAGE2 for a #VMEXIT with
+ * exit code NPF, whose EXITINFO1 is `error` with bit 33 (`onTable`) or 32.
+ */
+export interface Paging {
+  /** Translates one address; `out` holds where to, or why not. */
+  translate(
+    m: Machine,
+    registers: PagingRegisters,
+    lo: number,
+    hi: number,
+    access: number,
+    who: number,
+    out: Walk,
+  ): boolean;
+}
+
+const CR0_WP = 1 << 16;
+const CR4_PSE = 1 << 4;
+const CR4_PAE = 1 << 5;
+const EFER_LMA = 1 << 10;
+const EFER_NXE = 1 << 11;
+
+// One mode object per combination of the bits that matter.
+const MODES: (WalkMode | undefined)[] = [];
+
+/** Paging mode that control registers select (QEMU's get_pg_mode). */
+export function walkMode(cr0: number, cr4: number, efer: number): WalkMode {
+  const paging = cr0 < 0 || cr0 >= 0x80000000;
+  const pae = (cr4 & CR4_PAE) !== 0;
+  const levels = !paging ? 0 : !pae ? 2 : (efer & EFER_LMA) !== 0 ? 4 : 3;
+  const key = levels | ((cr0 & CR0_WP) !== 0 ? 8 : 0) | ((cr4 & CR4_PSE) !== 0 ? 16 : 0) |
+    ((efer & EFER_NXE) !== 0 ? 32 : 0) | cr4 >>> 14 & 0xc0;
+  return MODES[key] ??= {
+    levels,
+    writeProtect: (key & 8) !== 0,
+    largePages: (key & 16) !== 0,
+    noExecute: (key & 32) !== 0 && levels > 2,
+    smep: (key & 64) !== 0,
+    smap: (key & 128) !== 0,
+  };
+}
+
+// Error code of the hardware for a missing second-stage entry: L0's tables have NX.
+function missing(access: number): number {
+  return PF.user | (access === WRITE ? PF.write : 0) | (access === FETCH ? PF.fetch : 0);
+}
+
+function missed(out: Walk, gpa: number, access: number, table: boolean): number {
+  out.outcome = WALK_STAGE2;
+  out.error = missing(access);
+  out.onTable = table;
+  out.stage2Address = gpa;
+  return -1;
+}
+
+/** L0 uses nested paging, L1 does not for this guest: every guest physical address must be memory. */
+export class DirectPaging implements Paging {
+  #m: Machine | undefined;
+  readonly #stage2: Stage2 = (gpa, access, table, out) =>
+    (this.#m as Machine).memory.backed(gpa) ? gpa : missed(out, gpa, access, table);
+
+  /** Translates through the tables at CR3. */
+  translate(
+    m: Machine,
+    r: PagingRegisters,
+    lo: number,
+    hi: number,
+    access: number,
+    who: number,
+    out: Walk,
+  ): boolean {
+    this.#m = m;
+    const mode = walkMode(r.cr0, r.cr4, r.efer);
+    return walkProcessor(
+      m.memory,
+      m.caps.physicalBits,
+      mode,
+      r.cr3,
+      lo,
+      hi,
+      access,
+      who,
+      this.#stage2,
+      out,
+    );
+  }
+}
+
+/**
+ * L0 and L1 use nested paging: every L2 physical address goes through L1's
+ * nested page table, which KVM walks in the mode of L1's CR4 and EFER.
+ */
+export class NestedPaging implements Paging {
+  /** Mode and root of L1's nested page table. */
+  npt: KvmWalkMode;
+  #m: Machine | undefined;
+  readonly #inner: Walk = new Walk();
+  readonly #stage2: Stage2 = (gpa, access, table, out) => {
+    const m = this.#m as Machine;
+    const lo = gpa % 0x1_0000_0000;
+    const inner = this.#inner;
+    const hi = (gpa - lo) / 0x1_0000_0000;
+    const found = walkKvm(
+      m.memory,
+      m.caps.physicalBits,
+      this.npt,
+      lo,
+      hi,
+      access,
+      USER,
+      memoryOnly(m),
+      inner,
+    );
+    if (found && m.memory.backed(inner.gpa)) return inner.gpa;
+    return missed(out, gpa, access, table);
+  };
+
+  /** @param npt Mode and root of L1's nested page table, see {@linkcode nptMode}. */
+  constructor(npt: KvmWalkMode) {
+    this.npt = npt;
+  }
+
+  /** Translates through the tables at CR3, each of them through L1's nested page table. */
+  translate(
+    m: Machine,
+    r: PagingRegisters,
+    lo: number,
+    hi: number,
+    access: number,
+    who: number,
+    out: Walk,
+  ): boolean {
+    this.#m = m;
+    const mode = walkMode(r.cr0, r.cr4, r.efer);
+    return walkProcessor(
+      m.memory,
+      m.caps.physicalBits,
+      mode,
+      r.cr3,
+      lo,
+      hi,
+      access,
+      who,
+      this.#stage2,
+      out,
+    );
+  }
+}
+
+/**
+ * Mode of L1's nested page table: KVM takes CR0 as PG alone, CR4 and EFER from
+ * vmcb01 (nested_svm_init_mmu_context).
+ *
+ * @param cr4 L1's CR4.
+ * @param efer L1's EFER.
+ * @param root nCR3.
+ */
+export function nptMode(cr4: number, efer: number, root: number): KvmWalkMode {
+  return { ...walkMode(0x80000000, cr4, efer), root };
+}
+
+let owner: Machine | undefined;
+const backedOnly: Stage2 = (gpa, _access, _table, out) => {
+  if ((owner as Machine).memory.backed(gpa)) return gpa;
+  out.stage2Address = gpa;
+  return -1;
+};
+
+/** Second stage of L1's own addresses: memory as it is, anything else is not there. */
+export function memoryOnly(m: Machine): Stage2 {
+  owner = m;
+  return backedOnly;
+}
+
+/**
+ * KVM's walk of L1's nested page table for one L2 physical address.
+ *
+ * @returns Whether the address is mapped; `out` holds the error code that KVM
+ * reports in EXITINFO1 when it is not.
+ */
+export function walkNpt(
+  m: Machine,
+  npt: KvmWalkMode,
+  gpa: number,
+  access: number,
+  out: Walk,
+): boolean {
+  const lo = gpa % 0x1_0000_0000;
+  const hi = (gpa - lo) / 0x1_0000_0000;
+  return walkKvm(m.memory, m.caps.physicalBits, npt, lo, hi, access, USER, memoryOnly(m), out);
+}
+
+/**
+ * L0 uses shadow paging: what counts are the guest's own tables, in the mode
+ * that KVM believes the guest is in.
+ */
+export class ShadowPaging implements Paging {
+  /** Mode and root as KVM knows them. */
+  role: KvmWalkMode;
+
+  /** @param role Mode and root as KVM knows them. */
+  constructor(role: KvmWalkMode) {
+    this.role = role;
+  }
+
+  /** Walks the guest's tables as KVM does; anything that is not memory is a page fault too. */
+  translate(
+    m: Machine,
+    _r: PagingRegisters,
+    lo: number,
+    hi: number,
+    access: number,
+    who: number,
+    out: Walk,
+  ): boolean {
+    if (
+      walkKvm(m.memory, m.caps.physicalBits, this.role, lo, hi, access, who, memoryOnly(m), out)
+    ) {
+      if (m.memory.backed(out.gpa)) return true;
+      out.error = (who === USER ? PF.user : 0) | (access === WRITE ? PF.write : 0) |
+        (access === FETCH ? PF.fetch : 0);
+    } else if (out.outcome === WALK_OK) out.error = who === USER ? PF.user : 0;
+    out.outcome = WALK_FAULT;
+    return false;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * Runs a VMCB from VMRUN to #VMEXIT.
+ *
+ * @module
+ */
+import type { Machine } from "../svm/machine.ts";
+import { decode } from "./decode.ts";
+import { deliver } from "./deliver.ts";
+import { execute } from "./execute.ts";
+import type { Paging } from "./paging.ts";
+import {
+  EXIT,
+  FAULT,
+  FLAG,
+  HALTED,
+  type MsrIntercepted,
+  NEXT,
+  Processor,
+  REFUSED,
+  UNMODELLED,
+  VECTOR,
+} from "./processor.ts";
+import { QEMU, type Quirks } from "./quirks.ts";
+
+/**
+ * How a run ended: `"exit"` with a #VMEXIT, `"stuck"` without one (a halt, a
+ * jump to itself, the instruction budget), `"unmodelled"` at an instruction
+ * that the model does not know, whose bytes are in {@linkcode Processor.code}.
+ */
+export type RunStatus = "exit" | "stuck" | "unmodelled";
+
+/** What a run needs to know beyond the machine. */
+export interface RunOptions {
+  /** Whether the MSR bitmap intercepts an access; everything when left out. */
+  readonly msrIntercepted?: MsrIntercepted;
+  /** Whether the I/O bitmap intercepts a port; all of them when left out, as under KVM. */
+  readonly ioIntercepted?: (port: number, size: number) => boolean;
+  /** Deviations from the manual; QEMU's when left out. */
+  readonly quirks?: Quirks;
+  /** Instructions after which a run counts as stuck; 200,000 when left out. */
+  readonly budget?: number;
+}
+
+/** Instructions after which a run counts as stuck. */
+export const INSTRUCTION_BUDGET = 200_000;
+
+const ALL_MSRS: MsrIntercepted = () => true;
+const ALL_PORTS = () => true;
+const DEFAULTS: RunOptions = {};
+
+/** The processor that {@linkcode runVmcb} uses; tells what an unmodelled instruction was. */
+export const processor: Processor = new Processor();
+
+/**
+ * Executes a VMCB as the processor does: loads it, injects its event, runs
+ * instructions until a #VMEXIT, and writes the guest's state and the reason of
+ * the exit back into it. General registers other than RAX and RSP are in the
+ * vCPU area; FS, GS, TR, LDTR and the SYSCALL registers in vmcb01's save area.
+ *
+ * @param m The machine.
+ * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
+ * @param paging The way from linear addresses to memory.
+ * @returns How it ended.
+ */
+export function runVmcb(
+  m: Machine,
+  vmcb: number,
+  paging: Paging,
+  options: RunOptions = DEFAULTS,
+): RunStatus {
+  const cpu = processor;
+  cpu.quirks = options.quirks ?? QEMU;
+  cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
+  cpu.ioIntercepted = options.ioIntercepted ?? ALL_PORTS;
+  let budget = options.budget ?? INSTRUCTION_BUDGET;
+  let status = cpu.load(m, vmcb, paging);
+  if (status === NEXT) status = inject(cpu);
+  for (;;) {
+    if (status === NEXT) {
+      if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
+      else status = budget-- > 0 ? step(cpu) : HALTED;
+    } else if (status === FAULT) {
+      status = deliver(cpu, cpu.vector, cpu.isInt, cpu.errorCode, false);
+      if (status === NEXT) cpu.oldException = -1;
+    } else break;
+  }
+  if (status === EXIT) cpu.writeBack();
+  return status === EXIT || status === REFUSED
+    ? "exit"
+    : status === UNMODELLED
+    ? "unmodelled"
+    : "stuck";
+}
+
+// EVENTINJ, in helper_vmrun's terms: an interrupt is delivered on the spot, the others as exceptions.
+function inject(cpu: Processor): number {
+  const event = cpu.eventInjected();
+  if (event < 0x80000000) return NEXT;
+  const vector = event & 0xff;
+  cpu.vector = vector;
+  cpu.errorCode = cpu.eventInjected(1);
+  cpu.isInt = false;
+  switch (event >>> 8 & 7) {
+    case 0:
+      return deliver(cpu, vector, false, 0, true);
+    case 2:
+      cpu.vector = VECTOR.nmi;
+      return FAULT;
+    case 3:
+      return vector === VECTOR.nmi || vector >= 31 ? cpu.refuse() : FAULT;
+    case 4:
+      cpu.isInt = true;
+      cpu.nextLo = cpu.ripLo;
+      cpu.nextHi = cpu.ripHi;
+      return FAULT;
+  }
+  return cpu.refuse();
+}
+
+function interruptible(cpu: Processor): boolean {
+  return cpu.vgif && !cpu.inhibit && (cpu.rflags & FLAG.if) !== 0;
+}
+
+function takeVirq(cpu: Processor): number {
+  if (cpu.check(0x64)) return EXIT;
+  const status = deliver(cpu, cpu.virqVector, false, 0, true);
+  if (status === NEXT) {
+    cpu.virq = false;
+    cpu.intCtl &= ~0x100;
+  }
+  return status;
+}
+
+function step(cpu: Processor): number {
+  let count = cpu.fetch(0);
+  if (count < 0) return cpu.failure;
+  let outcome = decode(cpu.code, count, cpu.width, cpu.insn);
+  let crossed = false;
+  if (outcome === "short" && count < 15) {
+    count = cpu.fetch(count);
+    if (count < 0) return cpu.failure;
+    outcome = decode(cpu.code, count, cpu.width, cpu.insn);
+    crossed = true;
+  }
+  if (outcome !== "ok") return cpu.raise(VECTOR.gp);
+  const flags = cpu.rflags;
+  const inhibited = cpu.inhibit;
+  const page = cpu.ripLo >>> 12;
+  cpu.endOfBlock = false;
+  cpu.shadow = false;
+  const status = execute(cpu);
+  if (status === HALTED && cpu.virq && interruptible(cpu)) return NEXT;
+  if (status !== NEXT) return status;
+  cpu.inhibit = !inhibited && cpu.shadow;
+  const single = (flags & FLAG.tf) !== 0;
+  if ((flags & FLAG.rf) !== 0 && cpu.insn.opcode !== 0xcf) {
+    const ends = cpu.endOfBlock || single || inhibited || crossed || cpu.ripLo >>> 12 !== page;
+    if (ends || !cpu.quirks.resumeFlagLingers) cpu.rflags &= ~FLAG.rf;
+  }
+  if (!single || cpu.shadow) return NEXT;
+  cpu.dr6 = (cpu.dr6 | 0x4000) >>> 0;
+  return cpu.raise(VECTOR.db);
+}

@@ -1,0 +1,350 @@
+/**
+ * Page table walks: the processor's own, and KVM's software walk of a guest's
+ * tables (paging_tmpl.h). Neither allocates.
+ *
+ * @module
+ */
+import type { GuestMemory } from "../svm/memory.ts";
+
+/** Kinds of access to memory. */
+export const READ = 0;
+/** A write. */
+export const WRITE = 1;
+/** An instruction fetch. */
+export const FETCH = 2;
+
+/** Bits of a page fault's error code (APM vol. 2, 8.4.2). */
+export const PF = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } as const;
+
+/** What a failed walk is: nothing, a #PF, or a #GP for an address that is not canonical. */
+export const WALK_OK = 0;
+/** A page fault. */
+export const WALK_FAULT = 1;
+/** A table or the final address missed in the second stage. */
+export const WALK_STAGE2 = 2;
+
+/** Outcome of a walk, reused from one to the next. */
+export class Walk {
+  /** {@linkcode WALK_OK}, {@linkcode WALK_FAULT} or {@linkcode WALK_STAGE2}. */
+  outcome = WALK_OK;
+  /** Physical address, valid when the walk succeeded. */
+  gpa = 0;
+  /** Bytes of the page that maps it. */
+  pageSize = 4096;
+  /** Error code of the fault, {@linkcode PF} bits. */
+  error = 0;
+  /** Whether the second stage missed on a table rather than on the final address. */
+  onTable = false;
+  /** Address that missed in the second stage. */
+  stage2Address = 0;
+}
+
+/** Paging mode of the tables to walk. */
+export interface WalkMode {
+  /** Levels: 2 (32-bit), 3 (PAE), 4 (long mode), 0 when paging is off. */
+  readonly levels: number;
+  /** CR0.WP. */
+  readonly writeProtect: boolean;
+  /** CR4.PSE: 4 MiB pages with 2 levels. */
+  readonly largePages: boolean;
+  /** EFER.NXE, and an entry format that has the bit. */
+  readonly noExecute: boolean;
+  /** CR4.SMEP. */
+  readonly smep: boolean;
+  /** CR4.SMAP. */
+  readonly smap: boolean;
+}
+
+/** Who accesses: the supervisor. */
+export const SUPERVISOR = 0;
+/** CPL 3. */
+export const USER = 1;
+/** The supervisor with RFLAGS.AC set: SMAP does not apply. */
+export const SUPERVISOR_AC = 2;
+
+/** Second stage: turns a physical address of a table or page into one of memory, or -1 with `out` filled. */
+export type Stage2 = (gpa: number, access: number, table: boolean, out: Walk) => number;
+
+/** Little-endian 32-bit word at an address that is a multiple of 4 and backed. */
+export function word(memory: GuestMemory, gpa: number): number {
+  const page = memory.page(gpa);
+  const at = gpa % 4096;
+  return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
+    (page[at + 3] as number) << 24) >>> 0;
+}
+
+function setBits(memory: GuestMemory, gpa: number, old: number, bits: number): void {
+  if ((bits & ~old) !== 0) memory.writable(gpa)[gpa % 4096] = (old | bits) & 0xff;
+}
+
+const HIGH = 0x1_0000_0000;
+
+function fail(out: Walk, error: number): boolean {
+  out.outcome = WALK_FAULT;
+  out.error = error;
+  return false;
+}
+
+function accessError(mode: WalkMode, access: number, who: number): number {
+  let error = who === USER ? PF.user : 0;
+  if (access === WRITE) error |= PF.write;
+  if (access === FETCH && (mode.noExecute || mode.smep)) error |= PF.fetch;
+  return error;
+}
+
+function allowed(
+  mode: WalkMode,
+  access: number,
+  who: number,
+  w: boolean,
+  u: boolean,
+  nx: boolean,
+): boolean {
+  if (who === USER) {
+    if (!u) return false;
+  } else if (access === FETCH) {
+    if (mode.smep && u) return false;
+  } else if (u && mode.smap && who !== SUPERVISOR_AC) return false;
+  if (access === WRITE) return w || (who !== USER && !mode.writeProtect);
+  return access !== FETCH || !nx;
+}
+
+/**
+ * The processor's walk, as QEMU's mmu_translate does it: reserved bits give an
+ * error code without the present bit, the PDPTEs of PAE are read from memory
+ * every time and get Accessed bits, a table is accessed as a write in the
+ * second stage.
+ *
+ * @param physicalBits Width of physical addresses.
+ * @param root CR3.
+ * @param lo Linear address, low half.
+ * @param hi Linear address, high half.
+ * @returns Whether the walk succeeded; `out` says where to or why not.
+ */
+export function walkProcessor(
+  memory: GuestMemory,
+  physicalBits: number,
+  mode: WalkMode,
+  root: number,
+  lo: number,
+  hi: number,
+  access: number,
+  who: number,
+  stage2: Stage2,
+  out: Walk,
+): boolean {
+  out.outcome = WALK_OK;
+  const error = accessError(mode, access, who);
+  let gpa = 0;
+  if (mode.levels === 0) {
+    gpa = hi * HIGH + lo;
+    out.pageSize = 0x40000000;
+  } else if (mode.levels === 2) {
+    const entryGpa = root % HIGH - root % 4096 + (lo >>> 20 & 0xffc);
+    let at = stage2(entryGpa, WRITE, true, out);
+    if (at < 0) return false;
+    let pte = word(memory, at);
+    if ((pte & 1) === 0) return fail(out, error);
+    let rights = pte;
+    if ((pte & 0x80) !== 0 && mode.largePages) {
+      if ((pte & 0x200000) !== 0) return fail(out, error | PF.reserved);
+      out.pageSize = 0x400000;
+      gpa = (pte >>> 13 & 0xff) * HIGH + ((pte & 0xffc00000) >>> 0) + (lo & 0x3fffff);
+    } else {
+      setBits(memory, at, pte, 0x20);
+      at = stage2(((pte & 0xfffff000) >>> 0) + (lo >>> 10 & 0xffc), WRITE, true, out);
+      if (at < 0) return false;
+      pte = word(memory, at);
+      if ((pte & 1) === 0) return fail(out, error);
+      rights &= pte;
+      out.pageSize = 4096;
+      gpa = ((pte & 0xfffff000) >>> 0) + (lo & 0xfff);
+    }
+    if (!allowed(mode, access, who, (rights & 2) !== 0, (rights & 4) !== 0, false)) {
+      return fail(out, error | PF.present);
+    }
+    setBits(memory, at, pte, access === WRITE ? 0x60 : 0x20);
+  } else {
+    // Bits physicalBits to 51 of an entry, in its high half.
+    let reserved = 0xfffff & ~((1 << physicalBits - 32) - 1);
+    if (!mode.noExecute) reserved |= 1 << 31;
+    let table = root;
+    let rights = 7;
+    let nx = false;
+    let level = mode.levels;
+    let at = 0;
+    let pteLo = 0;
+    let pteHi = 0;
+    for (;; level--) {
+      let entryGpa: number;
+      if (level === 4) entryGpa = table - table % 4096 + (hi >>> 7 & 0x1ff) * 8;
+      else if (level === 3) {
+        if (mode.levels === 3) entryGpa = table % HIGH - table % 32 + (lo >>> 30) * 8;
+        else entryGpa = table + ((hi << 2 | lo >>> 30) & 0x1ff) * 8;
+      } else if (level === 2) entryGpa = table + (lo >>> 21 & 0x1ff) * 8;
+      else entryGpa = table + (lo >>> 12 & 0x1ff) * 8;
+      at = stage2(entryGpa, WRITE, true, out);
+      if (at < 0) return false;
+      pteLo = word(memory, at);
+      pteHi = word(memory, at + 4);
+      if ((pteLo & 1) === 0) return fail(out, error);
+      const pdpte = level === 3 && mode.levels === 3;
+      // PAE's PDPTEs have reserved bits 63:52 as well.
+      const mask = pdpte ? reserved | 0xfff00000 : reserved;
+      if ((pteHi & mask) !== 0 || (level === 4 && (pteLo & 0x80) !== 0)) {
+        return fail(out, error | PF.reserved);
+      }
+      if (!pdpte) {
+        rights &= pteLo;
+        if ((pteHi & 1 << 31) !== 0) nx = true;
+      }
+      if (level === 1 || ((pteLo & 0x80) !== 0 && !pdpte)) break;
+      setBits(memory, at, pteLo, 0x20);
+      table = (pteHi & 0xfffff) * HIGH + ((pteLo & 0xfffff000) >>> 0);
+    }
+    const mask = level === 1 ? 0xfff : level === 2 ? 0x1fffff : 0x3fffffff;
+    // Bit 12 of a large page's entry is PAT.
+    if ((pteLo & mask & 0xffffe000) !== 0) return fail(out, error | PF.reserved);
+    if (!allowed(mode, access, who, (rights & 2) !== 0, (rights & 4) !== 0, nx)) {
+      return fail(out, error | PF.present);
+    }
+    setBits(memory, at, pteLo, access === WRITE ? 0x60 : 0x20);
+    out.pageSize = mask + 1;
+    gpa = (pteHi & 0xfffff) * HIGH + ((pteLo & 0xfffff000 & ~mask) >>> 0) + (lo & mask);
+  }
+  gpa = stage2(gpa, access, false, out);
+  if (gpa < 0) return false;
+  out.gpa = gpa;
+  return true;
+}
+
+/** What KVM's walker needs to know about the tables it reads. */
+export interface KvmWalkMode extends WalkMode {
+  /** Root: CR3 or nCR3. Not used with 3 levels when `pdptrs` are given. */
+  readonly root: number;
+  /** Cached PDPTEs, low and high halves in turn, for 3 levels; read from memory when left out. */
+  readonly pdptrs?: Uint32Array;
+}
+
+const ptes = new Float64Array(4);
+const values = new Float64Array(4);
+
+/**
+ * KVM's software walk of a guest's tables (FNAME(walk_addr_generic) in
+ * arch/x86/kvm/mmu/paging_tmpl.h, AMD rules, 1 GiB pages): tables outside memory
+ * are a fault, reserved bits give present and reserved, Accessed and Dirty bits
+ * are set once the whole walk succeeded.
+ *
+ * @param physicalBits Width of physical addresses in the guest's CPUID.
+ * @param lo Address to translate, low half.
+ * @param hi Address to translate, high half.
+ * @param stage2 Translates the addresses of tables and of the result.
+ * @returns Whether the walk succeeded; `out` says where to or why not.
+ */
+export function walkKvm(
+  memory: GuestMemory,
+  physicalBits: number,
+  mode: KvmWalkMode,
+  lo: number,
+  hi: number,
+  access: number,
+  who: number,
+  stage2: Stage2,
+  out: Walk,
+): boolean {
+  out.outcome = WALK_OK;
+  const error = accessError(mode, access, who);
+  let table = mode.root;
+  let level = mode.levels;
+  if (level === 0) {
+    const gpa = stage2(hi * HIGH + lo, access, false, out);
+    if (gpa < 0) return false;
+    out.gpa = gpa;
+    return true;
+  }
+  let high = 0xfffff & ~((1 << physicalBits - 32) - 1);
+  if (level === 3) {
+    high = 0x7fffffff & ~((1 << physicalBits - 32) - 1);
+    const index = lo >>> 30;
+    let pdpteLo: number;
+    let pdpteHi: number;
+    if (mode.pdptrs !== undefined) {
+      pdpteLo = mode.pdptrs[index * 2] as number;
+      pdpteHi = mode.pdptrs[index * 2 + 1] as number;
+    } else {
+      const at = stage2(table - table % 32 + index * 8, READ, true, out);
+      if (at < 0) return out.outcome === WALK_STAGE2 ? false : fail(out, error);
+      pdpteLo = word(memory, at);
+      pdpteHi = word(memory, at + 4);
+    }
+    if ((pdpteLo & 1) === 0) return fail(out, error);
+    table = (pdpteHi & 0xfffff) * HIGH + ((pdpteLo & 0xfffff000) >>> 0);
+    level = 2;
+  } else if (level === 2) table = table % HIGH;
+  if (!mode.noExecute) high |= 1 << 31;
+  const wide = mode.levels !== 2;
+  const top = level;
+  let rights = 7;
+  let nx = false;
+  let pteLo = 0;
+  let pteHi = 0;
+  table -= table % 4096;
+  for (;; level--) {
+    let index: number;
+    if (wide) {
+      index = level === 4
+        ? hi >>> 7 & 0x1ff
+        : level === 3
+        ? (hi << 2 | lo >>> 30) & 0x1ff
+        : level === 2
+        ? lo >>> 21 & 0x1ff
+        : lo >>> 12 & 0x1ff;
+    } else index = level === 2 ? lo >>> 22 : lo >>> 12 & 0x3ff;
+    const at = stage2(table + index * (wide ? 8 : 4), WRITE, true, out);
+    if (at < 0) return out.outcome === WALK_STAGE2 ? false : fail(out, error);
+    pteLo = word(memory, at);
+    pteHi = wide ? word(memory, at + 4) : 0;
+    if ((pteLo & 1) === 0) return fail(out, error);
+    let large = (pteLo & 0x80) !== 0;
+    let reservedLo = 0;
+    if (wide) {
+      if (level === 4) reservedLo = 0x180;
+      else if (large && level === 3) reservedLo = 0x3fffe000;
+      else if (large && level === 2) reservedLo = 0x1fe000;
+    } else if (large && level === 2 && mode.largePages) reservedLo = 0x3e0000;
+    else large = false;
+    if ((pteLo & reservedLo) !== 0 || (wide && (pteHi & high) !== 0)) {
+      return fail(out, error | PF.reserved | PF.present);
+    }
+    ptes[level - 1] = at;
+    values[level - 1] = pteLo;
+    rights &= pteLo;
+    if ((pteHi & 1 << 31) !== 0) nx = true;
+    if (level === 1 || large) break;
+    table = (pteHi & 0xfffff) * HIGH + ((pteLo & 0xfffff000) >>> 0);
+  }
+  if (!allowed(mode, access, who, (rights & 2) !== 0, (rights & 4) !== 0, nx && mode.noExecute)) {
+    return fail(out, error | PF.present);
+  }
+  const mask = wide
+    ? level === 1 ? 0xfff : level === 2 ? 0x1fffff : 0x3fffffff
+    : level === 1
+    ? 0xfff
+    : 0x3fffff;
+  let gpa = (pteHi & 0xfffff) * HIGH + ((pteLo & 0xfffff000 & ~mask) >>> 0) + (lo & mask);
+  if (!wide && level === 2) gpa += (pteLo >>> 13 & 0xf) * HIGH;
+  out.pageSize = mask + 1;
+  gpa = stage2(gpa, access, false, out);
+  if (gpa < 0) {
+    if (out.outcome === WALK_STAGE2) return false;
+    // The entry was fine and the page is not memory: the walk succeeded.
+    gpa = out.stage2Address;
+    out.outcome = WALK_OK;
+  }
+  for (let l = top; l >= level; l--) {
+    const old = values[l - 1] as number;
+    setBits(memory, ptes[l - 1] as number, old, l === level && access === WRITE ? 0x60 : 0x20);
+  }
+  out.gpa = gpa;
+  return true;
+}
