@@ -144,7 +144,7 @@ export function oneLine(text: string): string {
 function detailsOf(error: Error): Record<string, string | number> {
   const out: Record<string, string | number> = {};
   for (const [key, value] of Object.entries(error)) {
-    if (key === "name" || key === "code" || key === "message") continue;
+    if (["name", "code", "message", "exitStatus"].includes(key)) continue;
     if (typeof value === "bigint") out[key] = `0x${value.toString(16)}`;
     else if (typeof value === "string" || (typeof value === "number" && value >= 0)) {
       out[key] = value;

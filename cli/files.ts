@@ -12,7 +12,7 @@ export const STANDARD = "-";
 
 /** What to call a file in a message. */
 export function shown(path: string): string {
-  return path === STANDARD ? "standard input" : path;
+  return path === STANDARD ? "the standard stream" : path;
 }
 
 /**

@@ -9,7 +9,7 @@ export class Progress {
   readonly #what: string;
   readonly #total: number | undefined;
   readonly #start = performance.now();
-  #shown = 0;
+  #shown = -Infinity;
 
   /**
    * @param sink Where to show it; nowhere when left out.
@@ -42,7 +42,7 @@ export class Progress {
 
   /** Takes it off the screen. */
   done(): void {
-    if (this.#sink && this.#shown > 0) this.#write("");
+    if (this.#sink && this.#shown !== -Infinity) this.#write("");
   }
 
   [Symbol.dispose](): void {

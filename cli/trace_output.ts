@@ -104,10 +104,3 @@ export async function writeTrace(
     throw error;
   }
 }
-
-/** Says what was written, where standard output is not the trace itself. */
-export function reportWritten(context: Context, path: string, written: Written): void {
-  const { events, bytes } = written;
-  if (context.json && path !== STANDARD) context.out.json({ output: path, events, bytes });
-  else context.note(`${events} events, ${bytes} bytes in ${path === STANDARD ? "all" : path}`);
-}

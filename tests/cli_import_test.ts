@@ -56,6 +56,20 @@ Deno.test("import takes compressed records, and pipes at both ends", () =>
     assert((await Deno.stat(trace)).size > 0);
   }));
 
+const LOG = "qemu-7 [000] ..... 3.648900: kvm_nested_vmenter_failed: control->asid == 0\n";
+
+Deno.test("import recognizes a tracepoint log, and says what it passed over", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/log`, `${LOG}qemu-7 [000] ..... 3.7: sched_switch: x\n`);
+    const out = `${folder}/out`;
+    const { code, stderr } = await vmtape(["import", `${folder}/log`, "-o", out]);
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, "1 records of 2 lines imported, of the form ftrace");
+    assertStringIncludes((await vmtape(["info", out])).stdout, "asid");
+    const wrong = ["import", `${folder}/log`, "-o", out, "-f", "--from", "perf"];
+    assertMatch((await vmtape(wrong)).stderr, /is of the form ftrace, not perf/);
+  }));
+
 Deno.test("info and import say on standard error what they did, and nothing with --quiet", () =>
   withTrace(async (folder) => {
     const out = `${folder}/again`;
@@ -99,7 +113,7 @@ Deno.test("an input that is nothing of the kind leaves no file behind", () =>
     await Deno.writeTextFile(`${folder}/in`, "not a recording\n");
     const { code, stderr } = await vmtape(["import", `${folder}/in`, "-o", `${folder}/out`]);
     assertEquals(code, 3);
-    assertMatch(stderr, /^vmtape import: [^\n]*in:1: [^\n]*\n$/);
+    assertMatch(stderr, /^vmtape import: Not a tracepoint log[^\n]*\n$/);
     const left = await Array.fromAsync(Deno.readDir(folder));
     assertEquals(left.map((entry) => entry.name), ["in"]);
   }));

@@ -1,17 +1,18 @@
-import { readLabRecords } from "../../codecs/lab_record.ts";
-import { importLab } from "../../traces/lab_import.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { openInput, shown } from "../files.ts";
-import { reportWritten, writeTrace } from "../trace_output.ts";
-
-const FORMS = ["lab"] as const;
+import { shown, STANDARD } from "../files.ts";
+import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
+import { writeTrace } from "../trace_output.ts";
 
 /** Turns recordings of other origin into traces. */
 export const importCommand = defineCommand({
   name: "import",
   summary: "Turn a recording of another tool into a trace",
-  details: "Reads the records that the lab prints (NDJSON), plain or compressed with gzip. " +
-    "A trace holds everything a record holds, and can be replayed without it.",
+  details:
+    "Reads what the lab prints (NDJSON records), and KVM's tracepoints as tracefs, trace-cmd report " +
+    "or perf script print them, or as trace-cmd stores them (trace.dat); each plain or compressed " +
+    "with gzip.\n\n" +
+    "What a source could not see is unknown in the trace, not zero: a tracepoint log holds no save " +
+    "area. Ctrl-C ends the import; what was read until then is a whole trace.",
   operands: { usage: "FILE", min: 1, max: 1 },
   options: [
     OUTPUT,
@@ -19,34 +20,37 @@ export const importCommand = defineCommand({
       name: "from",
       kind: "text",
       value: "FORM",
-      choices: FORMS,
-      doc: "Form of the file; recognized by its first bytes when left out",
+      choices: Object.keys(FORMS),
+      doc: "Form of the file; recognized by its content when left out",
     },
     FORCE,
   ],
   examples: [
     { line: "import records.ndjson.gz -o lab.vmtape", doc: "Import what a real kernel did" },
-    { line: "import - --from lab -o lab.vmtape < records.ndjson", doc: "The same from a pipe" },
+    { line: "import trace.dat -o night.vmtape", doc: "Import what trace-cmd recorded" },
+    { line: "import - -o live.vmtape < /sys/kernel/tracing/trace_pipe", doc: "Follow a machine" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const stream = await openInput(path);
+    await using input = await openImport(path, options.from as Form | undefined);
     const { signal } = context;
-    const meta = { source: "lab", file: shown(path).replace(/^.*\//, "") };
+    const meta = { source: input.source, file: shown(path).replace(/^.*\//, "") };
     using progress = context.progress("events");
-    const written = await writeTrace(
+    const { events, bytes } = await writeTrace(
       context,
       { path: options.output, force: options.force, meta },
       async (writer) => {
-        const records = readLabRecords(stream, { file: shown(path) });
-        for await (const event of importLab(records)) {
+        for await (const batch of input.batches) {
           signal.throwIfAborted();
-          writer.write(event);
+          for (const event of batch) writer.write(event);
           progress.update(writer.events);
         }
       },
     );
     progress.done();
-    reportWritten(context, options.output, written);
+    for (const note of input.stats ? importNotes(input.stats) : []) context.note(note);
+    if (context.json && options.output !== STANDARD) {
+      context.out.json({ output: options.output, events, bytes, import: input.stats });
+    } else context.note(`${events} events, ${bytes} bytes in ${shown(options.output)}`);
     return EXIT.ok;
   },
 });
