@@ -14,15 +14,14 @@ import {
   MAX_RAW,
   MAX_STORED,
   NO_TIME,
-  STORED,
+  SEGMENT,
+  SEGMENT_SIZE,
 } from "./format.ts";
 
 /** What a block's header says. */
 export interface BlockHead {
   /** Block type; see {@linkcode BLOCK}. */
   readonly type: number;
-  /** How the content is stored; see {@linkcode STORED}. */
-  readonly storedAs: number;
   /** CRC-32 of the trace's id. */
   readonly tag: number;
   /** Number of the block in the file, from 0. */
@@ -66,17 +65,38 @@ const LEVEL_1 = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
  *
  * @param head What is known of it.
  * @param content The content, up to 1 MiB.
+ * @param cuts Ends of the parts that are compressed each on their own, in order.
  * @returns Header and stored content.
  */
-export function sealBlock(head: NewBlock, content: Uint8Array): Uint8Array {
-  const zstd = zstdCompressSync(content, LEVEL_1);
-  const shrank = zstd.length < content.length;
-  const stored = shrank ? zstd : content;
+export function sealBlock(
+  head: NewBlock,
+  content: Uint8Array,
+  cuts: readonly number[] = [content.length],
+): Uint8Array {
+  const segments: { raw: number; stored: Uint8Array }[] = [];
+  let from = 0;
+  let size = 0;
+  for (const cut of cuts) {
+    const part = content.subarray(from, cut);
+    const zstd = zstdCompressSync(part, LEVEL_1);
+    const stored = zstd.length < part.length ? zstd : part;
+    segments.push({ raw: part.length, stored });
+    size += SEGMENT_SIZE + stored.length;
+    from = cut;
+  }
+  const stored = new Uint8Array(size);
+  const view = new DataView(stored.buffer);
+  let at = 0;
+  for (const segment of segments) {
+    view.setUint32(at + SEGMENT.raw_size, segment.raw, true);
+    view.setUint32(at + SEGMENT.stored_size, segment.stored.length, true);
+    stored.set(segment.stored, at + SEGMENT_SIZE);
+    at += SEGMENT_SIZE + segment.stored.length;
+  }
   return joinBlock({
     ...head,
-    storedAs: shrank ? STORED.zstd : STORED.raw,
     rawSize: content.length,
-    storedSize: stored.length,
+    storedSize: size,
     contentCrc: crc32(stored),
   }, stored);
 }
@@ -93,7 +113,6 @@ export function joinBlock(head: BlockHead, stored: Uint8Array): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint32(AT.mark, BLOCK_MARK, true);
   view.setUint8(AT.type, head.type);
-  view.setUint8(AT.stored_as, head.storedAs);
   view.setUint32(AT.tag, head.tag, true);
   view.setUint32(AT.sequence, head.sequence, true);
   view.setUint32(AT.raw_size, head.rawSize, true);
@@ -125,7 +144,6 @@ export function readBlockHead(bytes: Uint8Array, offset: number, tag?: number): 
   }
   const head: BlockHead = {
     type: view.getUint8(AT.type),
-    storedAs: view.getUint8(AT.stored_as),
     tag: view.getUint32(AT.tag, true),
     sequence: view.getUint32(AT.sequence, true),
     rawSize: view.getUint32(AT.raw_size, true),
@@ -176,26 +194,27 @@ export function checkStored(head: BlockHead, stored: Uint8Array, offset: number)
  *
  * @param block The block, its CRC-32 checked.
  * @returns The content, exactly as large as the header declares.
- * @throws {TraceError} `damaged` or `feature`.
+ * @throws {TraceError} `damaged`.
  */
 export function blockContent(block: RawBlock): Uint8Array {
   const { head, stored, offset } = block;
-  let content: Uint8Array;
-  if (head.storedAs === STORED.raw) content = stored;
-  else if (head.storedAs === STORED.zstd) content = decompress(head, stored, offset);
-  else {
-    throw new TraceError(
-      "feature",
-      `Block ${head.sequence} is stored in way ${head.storedAs}, which this vmtape does not know (offset ${offset})`,
-      { offset },
-    );
+  const bad = (what: string) => damaged(offset, `Block ${head.sequence} ${what}`);
+  const content = new Uint8Array(head.rawSize);
+  const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
+  let at = 0;
+  let done = 0;
+  while (at < stored.length) {
+    if (at + SEGMENT_SIZE > stored.length) throw bad("has a segment without a head");
+    const size = view.getUint32(at + SEGMENT.raw_size, true);
+    const start = at + SEGMENT_SIZE;
+    at = start + view.getUint32(at + SEGMENT.stored_size, true);
+    if (at > stored.length) throw bad("has a segment beyond its end");
+    if (size === 0 || size > head.rawSize - done) throw bad("has a segment of a wrong size");
+    const part = stored.subarray(start, at);
+    content.set(part.length === size ? part : decompress(part, size, bad), done);
+    done += size;
   }
-  if (content.length !== head.rawSize) {
-    throw damaged(
-      offset,
-      `Block ${head.sequence} holds ${content.length} bytes of ${head.rawSize}`,
-    );
-  }
+  if (done !== head.rawSize) throw bad(`holds ${done} bytes of ${head.rawSize}`);
   return content;
 }
 
@@ -204,15 +223,19 @@ export function blockType(type: number): string {
   return Object.entries(BLOCK).find(([, value]) => value === type)?.[0] ?? `type ${type}`;
 }
 
-function decompress(head: BlockHead, stored: Uint8Array, offset: number): Uint8Array {
+function decompress(
+  part: Uint8Array,
+  size: number,
+  bad: (what: string) => TraceError,
+): Uint8Array {
+  let content: Uint8Array;
   try {
-    return zstdDecompressSync(stored, { maxOutputLength: Math.max(1, head.rawSize) });
+    content = zstdDecompressSync(part, { maxOutputLength: size });
   } catch (cause) {
-    throw damaged(
-      offset,
-      `Block ${head.sequence} cannot be decompressed (${(cause as Error).message})`,
-    );
+    throw bad(`cannot be decompressed (${(cause as Error).message})`);
   }
+  if (content.length !== size) throw bad("has a segment of a wrong size");
+  return content;
 }
 
 function number(view: DataView, at: number, offset: number): number {

@@ -3,120 +3,191 @@
  *
  * @module
  */
-import { COLUMN_HEAD, COLUMNS, MAX_RAW } from "./format.ts";
+import { COLUMN, COLUMNS, MAX_RAW, TIME_LANE, TIME_LANES, WORD_LANES } from "./format.ts";
 
-/** One column while it is written. Writes beyond its end are lost, and noticed by its length. */
-export class Column {
-  /** The bytes, of which {@linkcode Column.at} are in use. */
-  readonly bytes: Uint8Array = new Uint8Array(MAX_RAW);
-  /** How many are in use. */
+/** Columns shorter than this are compressed together with their neighbours, in bytes. */
+const OWN_SEGMENT = 2048;
+
+/** Bytes kept free for the column lengths. */
+const HEAD_ROOM = 4 * COLUMNS;
+
+/** One column while it is written. */
+class Column {
+  bytes = new Uint8Array(0);
+  /** How many bytes are in use. */
   at = 0;
+  /** How many were when the event named by `event` began. */
+  mark = 0;
+  event = -1;
 
-  /** Appends a number in groups of 7 bits, lowest first, the top bit set on all but the last. */
-  varint(value: number): void {
-    let rest = value;
-    while (rest > 127) {
-      this.bytes[this.at++] = (rest % 128) | 128;
-      rest = Math.floor(rest / 128);
-    }
-    this.bytes[this.at++] = rest;
+  grow(size: number): void {
+    const bytes = new Uint8Array(Math.max(64, 2 * this.bytes.length, size));
+    bytes.set(this.bytes.subarray(0, this.at));
+    this.bytes = bytes;
   }
+}
 
-  /** Appends bytes as they are. */
-  put(bytes: Uint8Array): void {
-    if (this.at + bytes.length <= MAX_RAW) this.bytes.set(bytes, this.at);
-    this.at += bytes.length;
-  }
+/** Content of a block, and where it is best cut for compression. */
+export interface Content {
+  /** The bytes. */
+  readonly bytes: Uint8Array;
+  /** Ends of the segments, in order; the last is the content's end. */
+  readonly cuts: readonly number[];
+}
+
+/**
+ * The lane that the differences of a word or a field go to: those of one nature keep together.
+ *
+ * @param kind Number of the event's kind.
+ * @param place Index of the word in its image, or of the field in its kind.
+ */
+export function wordLane(kind: number, place: number): number {
+  return (place + 7 * kind) % WORD_LANES;
+}
+
+/**
+ * The lane that the time differences of a kind go to.
+ *
+ * @param kind Number of the event's kind.
+ */
+export function timeLane(kind: number): number {
+  return TIME_LANE + kind % TIME_LANES;
 }
 
 /** The columns of a block that is being written. */
 export class ColumnWriter {
-  /** See {@linkcode COLUMNS}. */
-  readonly all: readonly Column[] = COLUMNS.map(() => new Column());
-  readonly heads: Column = this.all[0]!;
-  readonly times: Column = this.all[1]!;
-  readonly timesHigh: Column = this.all[2]!;
-  readonly words: Column = this.all[3]!;
-  readonly wordsMid: Column = this.all[4]!;
-  readonly wordsHigh: Column = this.all[5]!;
-  readonly shapes: Column = this.all[6]!;
-  readonly bytes: Column = this.all[7]!;
-  readonly #marks = new Float64Array(COLUMNS.length);
+  /** Bytes in all columns. */
+  size = 0;
+  readonly #columns = Array.from({ length: COLUMNS }, () => new Column());
+  readonly #heads = this.#columns[COLUMN.heads]!;
+  readonly #shapes = this.#columns[COLUMN.shapes]!;
+  readonly #bytes = this.#columns[COLUMN.bytes]!;
+  #event = 0;
+  #mark = 0;
 
-  /** Remembers the lengths, to come back to. */
-  mark(): void {
-    const all = this.all;
-    for (let i = 0; i < all.length; i++) this.#marks[i] = all[i]!.at;
+  /** Whether the content is as large as a block may be, or larger. */
+  get full(): boolean {
+    return this.size > MAX_RAW - HEAD_ROOM;
   }
 
-  /** Goes back to the lengths remembered. */
+  /** An event begins. */
+  begin(): void {
+    this.#event++;
+    this.#mark = this.size;
+  }
+
+  /** Takes back all that was written since the event began. */
   back(): void {
-    this.all.forEach((column, i) => column.at = this.#marks[i]!);
+    for (const column of this.#columns) if (column.event === this.#event) column.at = column.mark;
+    this.size = this.#mark;
   }
 
-  /** Raw size of the content so far. */
-  get size(): number {
-    const all = this.all;
-    let size = COLUMN_HEAD;
-    for (let i = 0; i < all.length; i++) size += all[i]!.at;
-    return size;
+  /** Appends an event's head: flags and kind, then the field operations. */
+  head(flags: number, ops: number, opBytes: number): void {
+    this.#put(this.#heads, flags);
+    for (let i = 0, rest = ops; i < opBytes; i++, rest >>>= 8) this.#put(this.#heads, rest);
   }
 
-  /** Appends the difference of two words, modulo 2^32. */
-  word(difference: number): void {
-    const zigzag = ((difference << 1) ^ (difference >> 31)) >>> 0;
-    const words = this.words;
-    if (zigzag < 128) {
-      words.bytes[words.at++] = zigzag;
-      return;
-    }
-    words.bytes[words.at++] = (zigzag & 127) | 128;
-    const mid = this.wordsMid;
-    let rest = zigzag >>> 7;
-    if (rest < 128) {
-      mid.bytes[mid.at++] = rest;
-      return;
-    }
-    mid.bytes[mid.at++] = (rest & 127) | 128;
-    const high = this.wordsHigh;
-    rest >>>= 7;
+  /** Appends a number to the shapes: groups of 7 bits, lowest first, the top bit set on all but the last. */
+  shape(value: number): void {
+    let rest = value;
     while (rest > 127) {
-      high.bytes[high.at++] = (rest & 127) | 128;
-      rest >>>= 7;
+      this.#put(this.#shapes, (rest % 128) | 128);
+      rest = Math.floor(rest / 128);
     }
-    high.bytes[high.at++] = rest;
+    this.#put(this.#shapes, rest);
   }
 
-  /** Appends the difference of two times, whole numbers of less than 2^53 either way. */
-  time(difference: number): void {
+  /** Appends bytes as they are. */
+  bytes(bytes: Uint8Array): void {
+    const column = this.#bytes;
+    this.#touch(column);
+    this.size += bytes.length;
+    // What does not fit is taken back anyway.
+    if (this.full) return;
+    if (column.at + bytes.length > column.bytes.length) column.grow(column.at + bytes.length);
+    column.bytes.set(bytes, column.at);
+    column.at += bytes.length;
+  }
+
+  /** Appends the difference of two words, modulo 2^32, to a lane. */
+  word(lane: number, difference: number): void {
+    const zigzag = ((difference << 1) ^ (difference >> 31)) >>> 0;
+    const column = COLUMN.lanes + 3 * lane;
+    const columns = this.#columns;
+    if (zigzag < 128) return this.#put(columns[column]!, zigzag);
+    this.#put(columns[column]!, (zigzag & 127) | 128);
+    const rest = zigzag >>> 7;
+    if (rest < 128) return this.#put(columns[column + 1]!, rest);
+    this.#put(columns[column + 1]!, (rest & 127) | 128);
+    this.#high(columns[column + 2]!, rest >>> 7);
+  }
+
+  /** Appends the difference of two times, whole numbers of less than 2^53 either way, to a lane. */
+  time(lane: number, difference: number): void {
+    if (difference < 0x4000_0000 && difference >= -0x4000_0000) {
+      return this.word(lane, difference);
+    }
     // Zigzag without doubling, which would lose the lowest bit beyond 2^53.
     const sign = difference < 0 ? 1 : 0;
     const size = sign ? -1 - difference : difference;
-    const first = (size % 64) * 2 + sign;
-    const times = this.times;
-    if (size < 64) {
-      times.bytes[times.at++] = first;
-      return;
-    }
-    times.bytes[times.at++] = first | 128;
-    this.timesHigh.varint(Math.floor(size / 64));
+    const column = COLUMN.lanes + 3 * lane;
+    const rest = Math.floor(size / 64);
+    this.#put(this.#columns[column]!, (size % 64) * 2 + sign | 128);
+    this.#put(this.#columns[column + 1]!, rest % 128 | 128);
+    this.#high(this.#columns[column + 2]!, Math.floor(rest / 128));
   }
 
   /** The content: the columns' lengths, then the columns. */
-  content(): Uint8Array {
-    const content = new Uint8Array(this.size);
-    const view = new DataView(content.buffer);
-    let at = COLUMN_HEAD;
-    this.all.forEach((column, i) => {
-      view.setUint32(4 * i, column.at, true);
-      content.set(column.bytes.subarray(0, column.at), at);
+  content(): Content {
+    const head: number[] = [];
+    for (const column of this.#columns) {
+      let rest = column.at;
+      for (; rest > 127; rest >>>= 7) head.push((rest & 127) | 128);
+      head.push(rest);
+    }
+    const bytes = new Uint8Array(head.length + this.size);
+    bytes.set(head);
+    const cuts: number[] = [];
+    let at = head.length;
+    let cut = 0;
+    for (const column of this.#columns) {
+      const own = column.at >= OWN_SEGMENT;
+      if (own && at > cut) cuts.push(cut = at);
+      bytes.set(column.bytes.subarray(0, column.at), at);
       at += column.at;
-    });
-    return content;
+      if (own) cuts.push(cut = at);
+    }
+    if (at > cut) cuts.push(at);
+    return { bytes, cuts };
   }
 
   /** Empties all columns. */
   clear(): void {
-    for (const column of this.all) column.at = 0;
+    for (const column of this.#columns) column.at = 0;
+    this.size = 0;
+  }
+
+  #high(column: Column, value: number): void {
+    let rest = value;
+    while (rest > 127) {
+      this.#put(column, (rest % 128) | 128);
+      rest = Math.floor(rest / 128);
+    }
+    this.#put(column, rest);
+  }
+
+  #touch(column: Column): void {
+    if (column.event !== this.#event) {
+      column.event = this.#event;
+      column.mark = column.at;
+    }
+  }
+
+  #put(column: Column, byte: number): void {
+    this.#touch(column);
+    if (column.at === column.bytes.length) column.grow(0);
+    column.bytes[column.at++] = byte;
+    this.size++;
   }
 }

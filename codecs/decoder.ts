@@ -4,25 +4,15 @@
  * @module
  */
 import type { TraceEvent } from "../engine/event.ts";
-import { HEAD_NO_TIME, HEAD_VCPU, OP, padded, PLACES, SHAPE } from "./encoder.ts";
+import { timeLane, wordLane } from "./columns.ts";
 import { damaged } from "./errors.ts";
-import { COLUMN_HEAD, COLUMNS, MAX_IMAGE } from "./format.ts";
-import { BlockState, type Channel, type FieldState, type VcpuState } from "./images.ts";
+import { COLUMN, COLUMNS, MAX_IMAGE } from "./format.ts";
+import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./ops.ts";
+import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
 import { type Meta, unpackMap } from "./msgpack.ts";
 import { CODING, type FieldPlan, type KindPlan } from "./schema.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** Where a column stands while it is read. */
-class Cursor {
-  at: number;
-  readonly end: number;
-
-  constructor(at: number, end: number) {
-    this.at = at;
-    this.end = end;
-  }
-}
 
 /** Event objects by the fields they have: one each, handed out again and again. */
 class Shapes {
@@ -53,14 +43,10 @@ export class EventDecoder {
   readonly #offset: number;
   readonly #plans: readonly (KindPlan | undefined)[];
   readonly #count: number;
-  readonly #heads: Cursor;
-  readonly #times: Cursor;
-  readonly #timesHigh: Cursor;
-  readonly #words: Cursor;
-  readonly #wordsMid: Cursor;
-  readonly #wordsHigh: Cursor;
-  readonly #shapes: Cursor;
-  readonly #bytes: Cursor;
+  /** Where each column stands. */
+  readonly #at = new Int32Array(COLUMNS);
+  /** Where each column ends. */
+  readonly #ends = new Int32Array(COLUMNS);
   readonly #u64 = new BigUint64Array(1);
   readonly #halves = new Uint32Array(this.#u64.buffer);
   readonly #state = new BlockState();
@@ -88,23 +74,24 @@ export class EventDecoder {
     this.#count = count;
     this.#plans = plans;
     this.#offset = offset;
-    if (content.length < COLUMN_HEAD) throw damaged(offset, "An events block is too short");
-    const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
-    let at = COLUMN_HEAD;
-    const cursors = COLUMNS.map((_, i) => {
-      const start = at;
-      at += view.getUint32(4 * i, true);
-      return new Cursor(start, at);
-    });
-    if (at !== content.length) throw damaged(offset, "The columns do not fill their block");
-    this.#heads = cursors[0]!;
-    this.#times = cursors[1]!;
-    this.#timesHigh = cursors[2]!;
-    this.#words = cursors[3]!;
-    this.#wordsMid = cursors[4]!;
-    this.#wordsHigh = cursors[5]!;
-    this.#shapes = cursors[6]!;
-    this.#bytes = cursors[7]!;
+    const ends = this.#ends;
+    let at = 0;
+    let size = 0;
+    for (let i = 0; i < COLUMNS; i++) {
+      let length = 0;
+      let byte = 128;
+      for (let scale = 1; byte > 127 && scale <= 1 << 14; scale <<= 7) {
+        byte = content[at++] ?? 0;
+        length += (byte & 127) * scale;
+      }
+      if (byte > 127) throw damaged(offset, "A column is too long for its block");
+      ends[i] = size += length;
+    }
+    if (at + size !== content.length) throw damaged(offset, "The columns do not fill their block");
+    for (let i = 0; i < COLUMNS; i++) {
+      this.#at[i] = at + (i === 0 ? 0 : ends[i - 1]!);
+    }
+    for (let i = 0; i < COLUMNS; i++) ends[i]! += at;
   }
 
   /** How many events were stepped over. */
@@ -123,27 +110,31 @@ export class EventDecoder {
       this.#finish();
       return undefined;
     }
-    const content = this.#content;
-    const heads = this.#heads;
-    const flags = content[heads.at++]!;
+    const flags = this.#byte(COLUMN.heads);
     const plan = this.#plans[flags & 63];
     if (plan === undefined) throw this.#bad(`An event is of the undeclared kind ${flags & 63}`);
     let ops = 0;
-    for (let i = 0; i < plan.opBytes; i++) ops |= content[heads.at++]! << (8 * i);
+    for (let i = 0; i < plan.opBytes; i++) ops |= this.#byte(COLUMN.heads) << (8 * i);
     let vcpu = this.#vcpu;
-    if ((flags & HEAD_VCPU) !== 0 || vcpu === undefined) {
-      if ((flags & HEAD_VCPU) === 0) throw this.#bad("The first event does not name its vCPU");
+    if ((flags & HEAD_VCPU) !== 0) {
       vcpu = this.#state.vcpu(this.#varint());
       if (!vcpu) throw this.#bad("A block has too many vCPUs");
       this.#vcpu = vcpu;
+    } else if (vcpu === undefined) {
+      throw this.#bad("The first event does not name its vCPU");
     }
     const present = (ops | ops >>> 1) & 0x55555555;
     const timed = (flags & HEAD_NO_TIME) === 0;
     const shapes = this.#objects[plan.id] ??= new Shapes();
     const event = shapes.get(plan, timed ? present << 1 | 1 : present << 1);
-    if (timed) event.time = this.#time += this.#timeStep();
-    event.vcpu = vcpu.vcpu;
+    if (timed) event.time = this.#timeStep(timeLane(plan.id));
     const state = vcpu.kind(plan);
+    // What the object holds already need not be stored again.
+    const fresh = state.object !== event || event.vcpu !== vcpu.vcpu;
+    if (fresh) {
+      state.object = event;
+      event.vcpu = vcpu.vcpu;
+    }
     const fields = plan.fields;
     for (let i = 0; ops !== 0; i++, ops >>>= 2) {
       const op = ops & 3;
@@ -154,31 +145,32 @@ export class EventDecoder {
       if (field.coding === CODING.image) {
         const channel = this.#channel(plan, field, last, event, vcpu);
         this.#image(channel, op);
-        event[field.name] = channel.image;
+        if (fresh || last.image !== channel.image) {
+          event[field.name] = last.image = channel.image;
+        }
       } else {
-        if (op !== OP.again) this.#value(field, last, op);
-        event[field.name] = last.value;
+        if (op !== OP.again) this.#value(field, wordLane(plan.id, i), last, op);
+        if (fresh || op !== OP.again) event[field.name] = last.value;
       }
     }
-    if (!this.#within()) throw this.#bad("An event runs beyond its columns");
     this.#done++;
     return plan.known ? event as unknown as TraceEvent : null;
   }
 
-  #value(field: FieldPlan, last: FieldState, op: number): void {
+  #value(field: FieldPlan, lane: number, last: FieldState, op: number): void {
     switch (field.coding) {
       case CODING.u32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word()) >>> 0;
+        last.value = last.lo = (last.lo + this.#word(lane)) >>> 0;
         return;
       case CODING.i32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word()) | 0;
+        last.value = last.lo = (last.lo + this.#word(lane)) | 0;
         return;
       case CODING.u64: {
         const halves = this.#halves;
-        halves[0] = last.lo = (last.lo + this.#word()) >>> 0;
-        if (op === OP.other) last.hi = (last.hi + this.#word()) >>> 0;
+        halves[0] = last.lo = (last.lo + this.#word(lane)) >>> 0;
+        if (op === OP.other) last.hi = (last.hi + this.#word(lane)) >>> 0;
         halves[1] = last.hi;
         last.value = this.#u64[0]!;
         return;
@@ -262,7 +254,10 @@ export class EventDecoder {
     const count = places.length;
     if (count === 0) return;
     if (places[count - 1]! >= words.length) throw this.#bad("An image has a place beyond its end");
-    for (let i = 0; i < count; i++) words[places[i]!]! += this.#word();
+    for (let i = 0; i < count; i++) {
+      const place = places[i]!;
+      words[place]! += this.#word(wordLane(channel.kind, place));
+    }
     if ((channel.length & 3) !== 0 && words[words.length - 1]! >>> (8 * (channel.length & 3))) {
       throw this.#bad("An image has bytes beyond its end");
     }
@@ -275,7 +270,7 @@ export class EventDecoder {
     const words = padded(channel.known, channel.words.length);
     for (const place of this.#list()) {
       if (place >= words.length) throw this.#bad("A mask has a place beyond its end");
-      words[place]! += this.#word();
+      words[place]! += this.#word(wordLane(channel.kind, place));
     }
     channel.setKnown(new Uint8Array(words.buffer, 0, channel.length));
   }
@@ -322,17 +317,23 @@ export class EventDecoder {
   }
 
   #take(size: number): Uint8Array {
-    const bytes = this.#bytes;
-    if (size > bytes.end - bytes.at) throw this.#bad("Bytes run beyond their column");
-    return this.#content.subarray(bytes.at, bytes.at += size);
+    const at = this.#at[COLUMN.bytes]!;
+    if (size > this.#ends[COLUMN.bytes]! - at) throw this.#bad("Bytes run beyond their column");
+    this.#at[COLUMN.bytes] = at + size;
+    return this.#content.subarray(at, at + size);
+  }
+
+  #byte(column: number): number {
+    const at = this.#at[column]!;
+    if (at === this.#ends[column]) throw this.#bad("An event runs beyond its columns");
+    this.#at[column] = at + 1;
+    return this.#content[at]!;
   }
 
   #varint(): number {
-    const content = this.#content;
-    const shapes = this.#shapes;
     let value = 0;
     for (let shift = 0; shift < 35; shift += 7) {
-      const byte = content[shapes.at++]!;
+      const byte = this.#byte(COLUMN.shapes);
       value += (byte & 127) * 2 ** shift;
       if (byte < 128) {
         if (value > 0xffff_ffff) break;
@@ -342,77 +343,49 @@ export class EventDecoder {
     throw this.#bad("A number is too long");
   }
 
-  #word(): number {
-    const content = this.#content;
-    const words = this.#words;
-    let zigzag = content[words.at++]!;
+  #word(lane: number): number {
+    const column = COLUMN.lanes + 3 * lane;
+    let zigzag = this.#byte(column);
     if (zigzag > 127) {
-      const mid = content[this.#wordsMid.at++]!;
+      const mid = this.#byte(column + 1);
       zigzag = (zigzag & 127) | (mid & 127) << 7;
-      if (mid > 127) zigzag = this.#longWord(zigzag);
+      if (mid > 127) {
+        const rest = this.#high(column + 2);
+        if (rest > 0x3ffff) throw this.#bad("A word difference is too long");
+        zigzag |= rest << 14;
+      }
     }
     return (zigzag >>> 1) ^ -(zigzag & 1);
   }
 
-  #longWord(low: number): number {
-    const content = this.#content;
-    const high = this.#wordsHigh;
-    let zigzag = low;
-    for (let shift = 14; shift < 35; shift += 7) {
-      const byte = content[high.at++]!;
-      zigzag |= (byte & 127) << shift;
-      if (byte < 128) {
-        if (shift === 28 && byte > 15) break;
-        return zigzag;
-      }
-    }
-    throw this.#bad("A word difference is too long");
-  }
-
-  #timeStep(): number {
-    const content = this.#content;
-    const first = content[this.#times.at++]!;
-    let size = (first & 127) >>> 1;
-    if (first > 127) size += this.#longTime();
-    const step = first & 1 ? -1 - size : size;
-    const time = this.#time + step;
-    if (!(time >= 0 && time <= Number.MAX_SAFE_INTEGER)) throw this.#bad("A time is out of range");
-    return step;
-  }
-
-  #longTime(): number {
-    const content = this.#content;
-    const high = this.#timesHigh;
+  /** Further groups of 7 bits, up to 49 bits in all: a time has no more. */
+  #high(column: number): number {
     let value = 0;
-    for (let scale = 64; scale <= 2 ** 48; scale *= 128) {
-      const byte = content[high.at++]!;
+    for (let scale = 1; scale <= 2 ** 42; scale *= 128) {
+      const byte = this.#byte(column);
       value += (byte & 127) * scale;
       if (byte < 128) return value;
     }
-    throw this.#bad("A time is too long");
+    throw this.#bad("A number is too long");
   }
 
-  #within(): boolean {
-    return this.#heads.at <= this.#heads.end && this.#times.at <= this.#times.end &&
-      this.#timesHigh.at <= this.#timesHigh.end && this.#words.at <= this.#words.end &&
-      this.#wordsMid.at <= this.#wordsMid.end && this.#wordsHigh.at <= this.#wordsHigh.end &&
-      this.#shapes.at <= this.#shapes.end;
+  #timeStep(lane: number): number {
+    const column = COLUMN.lanes + 3 * lane;
+    const first = this.#byte(column);
+    let size = (first & 127) >>> 1;
+    if (first > 127) {
+      const mid = this.#byte(column + 1);
+      size += (mid & 127) * 64;
+      if (mid > 127) size += this.#high(column + 2) * 8192;
+    }
+    const time = first & 1 ? this.#time - 1 - size : this.#time + size;
+    if (!(time >= 0 && time <= Number.MAX_SAFE_INTEGER)) throw this.#bad("A time is out of range");
+    return this.#time = time;
   }
 
   #finish(): void {
-    for (
-      const cursor of [
-        this.#heads,
-        this.#times,
-        this.#timesHigh,
-        this.#words,
-        this.#wordsMid,
-        this.#wordsHigh,
-        this.#shapes,
-        this.#bytes,
-      ]
-    ) {
-      if (cursor.at !== cursor.end) throw this.#bad("A block has more content than events");
+    for (let i = 0; i < COLUMNS; i++) {
+      if (this.#at[i] !== this.#ends[i]) throw this.#bad("A block has more content than events");
     }
   }
 

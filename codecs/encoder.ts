@@ -5,45 +5,13 @@
  */
 import { Buffer } from "node:buffer";
 import type { Image, TraceEvent } from "../engine/event.ts";
-import { ColumnWriter } from "./columns.ts";
+import { ColumnWriter, type Content, timeLane, wordLane } from "./columns.ts";
 import { TraceError } from "./errors.ts";
-import { MAX_EVENTS, MAX_IMAGE, MAX_RAW, NO_TIME } from "./format.ts";
-import { BlockState, type Channel, type FieldState, type VcpuState } from "./images.ts";
+import { MAX_EVENTS, MAX_IMAGE, NO_TIME } from "./format.ts";
+import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
+import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./ops.ts";
 import { type Meta, packMap } from "./msgpack.ts";
 import { CODING, type FieldPlan, type KindPlan, PLAN_BY_KIND } from "./schema.ts";
-
-/** Field operations, 2 bits each in an event's head. */
-export const OP = {
-  /** The field is absent. */
-  absent: 0,
-  /** Value: as the last time. Image: same base and places as the last time, differences follow. */
-  again: 1,
-  /** Number: difference of the low word. Text, map: number in the table. Image: described. */
-  changed: 2,
-  /** u64: differences of both words. Text, map: new in the table. Image: equal to this channel's last. */
-  other: 3,
-} as const;
-
-/** Bits of an image's descriptor. */
-export const SHAPE = {
-  /** The base is the slot's last image, not the channel's. */
-  fromLast: 1,
-  /** The image's size follows, and the channel begins anew with zeros. */
-  size: 2,
-  /** The mask of known bits follows. */
-  known: 4,
-  /** How the places are told: two bits from here. */
-  places: 8,
-} as const;
-
-/** How an image's places are told. */
-export const PLACES = { none: 0, table: 1, list: 2, raw: 3 } as const;
-
-/** Bit of an event's head: it has no time. */
-export const HEAD_NO_TIME = 64;
-
-/** Bit of an event's head: another vCPU than the event before. */
-export const HEAD_VCPU = 128;
 
 const MAX_U64 = 0xffff_ffff_ffff_ffffn;
 const utf8 = new TextEncoder();
@@ -64,7 +32,7 @@ export class EventEncoder {
   readonly #halves = new Uint32Array(this.#u64.buffer);
   readonly #scratch = new Uint32Array(MAX_IMAGE / 4);
   readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
-  readonly #differences = new Int32Array(MAX_IMAGE / 4);
+  readonly #olds = new Uint32Array(MAX_IMAGE / 4);
   readonly #ownPlaces = new Uint16Array(MAX_IMAGE / 4);
   readonly #lastPlaces = new Uint16Array(MAX_IMAGE / 4);
   #state = new BlockState();
@@ -85,10 +53,10 @@ export class EventEncoder {
     if (!plan) throw new TraceError("event", `No kind of event is called ${String(event.kind)}`);
     if (this.count === MAX_EVENTS) return false;
     const columns = this.#columns;
-    columns.mark();
+    columns.begin();
     try {
       this.#event(plan, event);
-      if (columns.size <= MAX_RAW) {
+      if (!columns.full) {
         this.count++;
         return true;
       }
@@ -110,7 +78,7 @@ export class EventEncoder {
   #spoilt = false;
 
   /** The content of the block with all events taken; the next begins empty. */
-  take(): Uint8Array {
+  take(): Content {
     const content = this.#columns.content();
     this.#columns.clear();
     this.#state = new BlockState();
@@ -126,9 +94,6 @@ export class EventEncoder {
 
   #event(plan: KindPlan, event: TraceEvent): void {
     const columns = this.#columns;
-    const heads = columns.heads;
-    const head = heads.at;
-    heads.at += 1 + plan.opBytes;
     let flags = plan.id;
     let vcpu = this.#vcpu;
     if (vcpu === undefined || vcpu.vcpu !== event.vcpu) {
@@ -138,7 +103,7 @@ export class EventEncoder {
       if (!vcpu) throw new Full();
       this.#vcpu = vcpu;
       flags |= HEAD_VCPU;
-      columns.shapes.varint(number);
+      columns.shape(number);
     }
     const time = event.time;
     if (time === undefined) {
@@ -147,7 +112,7 @@ export class EventEncoder {
       if (!(Number.isSafeInteger(time) && time >= 0)) {
         throw bad(plan, "time", time, "a whole number below 2^53");
       }
-      columns.time(time - this.#time);
+      columns.time(timeLane(plan.id), time - this.#time);
       this.#time = time;
     }
     const state = vcpu.kind(plan);
@@ -162,13 +127,13 @@ export class EventEncoder {
       let op: number;
       switch (field.coding) {
         case CODING.u32:
-          op = this.#u32(plan, field, last, value);
+          op = this.#u32(plan, i, last, value);
           break;
         case CODING.i32:
-          op = this.#i32(plan, field, last, value);
+          op = this.#i32(plan, i, last, value);
           break;
         case CODING.u64:
-          op = this.#bigint(plan, field, last, value);
+          op = this.#bigint(plan, i, last, value);
           break;
         case CODING.text:
           op = this.#text(plan, field, last, value);
@@ -181,51 +146,47 @@ export class EventEncoder {
       }
       ops |= op << (2 * i);
     }
-    heads.bytes[head] = flags;
-    for (let i = 1; i <= plan.opBytes; i++) {
-      heads.bytes[head + i] = ops;
-      ops >>>= 8;
-    }
+    columns.head(flags, ops, plan.opBytes);
     // Only now that nothing can fail: these end up in the block's header.
-    if (time !== undefined && columns.size <= MAX_RAW) {
+    if (time !== undefined && !columns.full) {
       if (this.firstTime === NO_TIME) this.firstTime = time;
       this.lastTime = time;
     }
   }
 
-  #u32(plan: KindPlan, field: FieldPlan, last: FieldState, value: unknown): number {
+  #u32(plan: KindPlan, index: number, last: FieldState, value: unknown): number {
     if (typeof value !== "number" || value >>> 0 !== value) {
-      throw bad(plan, field.name, value, "a whole number below 2^32");
+      throw bad(plan, plan.fields[index]!.name, value, "a whole number below 2^32");
     }
     if (value === last.lo) return OP.again;
-    this.#columns.word((value - last.lo) | 0);
+    this.#columns.word(wordLane(plan.id, index), (value - last.lo) | 0);
     last.lo = value;
     return OP.changed;
   }
 
-  #i32(plan: KindPlan, field: FieldPlan, last: FieldState, value: unknown): number {
+  #i32(plan: KindPlan, index: number, last: FieldState, value: unknown): number {
     if (typeof value !== "number" || (value | 0) !== value) {
-      throw bad(plan, field.name, value, "a whole number of 32 bits");
+      throw bad(plan, plan.fields[index]!.name, value, "a whole number of 32 bits");
     }
     if (value === last.lo) return OP.again;
-    this.#columns.word((value - last.lo) | 0);
+    this.#columns.word(wordLane(plan.id, index), (value - last.lo) | 0);
     last.lo = value;
     return OP.changed;
   }
 
-  #bigint(plan: KindPlan, field: FieldPlan, last: FieldState, value: unknown): number {
+  #bigint(plan: KindPlan, index: number, last: FieldState, value: unknown): number {
     if (value === last.value) return OP.again;
     if (typeof value !== "bigint" || value < 0n || value > MAX_U64) {
-      throw bad(plan, field.name, value, "a bigint below 2^64");
+      throw bad(plan, plan.fields[index]!.name, value, "a bigint below 2^64");
     }
     last.value = value;
     this.#u64[0] = value;
     const lo = this.#halves[0]!;
     const hi = this.#halves[1]!;
-    this.#columns.word((lo - last.lo) | 0);
+    this.#columns.word(wordLane(plan.id, index), (lo - last.lo) | 0);
     last.lo = lo;
     if (hi === last.hi) return OP.changed;
-    this.#columns.word((hi - last.hi) | 0);
+    this.#columns.word(wordLane(plan.id, index), (hi - last.hi) | 0);
     last.hi = hi;
     return OP.other;
   }
@@ -237,14 +198,14 @@ export class EventEncoder {
     const columns = this.#columns;
     const number = this.#texts.get(value);
     if (number !== undefined) {
-      columns.shapes.varint(number);
+      columns.shape(number);
       return OP.changed;
     }
     if (!value.isWellFormed()) throw bad(plan, field.name, value, "text without lone surrogates");
     this.#texts.set(value, this.#texts.size);
     const bytes = utf8.encode(value);
-    columns.shapes.varint(bytes.length);
-    columns.bytes.put(bytes);
+    columns.shape(bytes.length);
+    columns.bytes(bytes);
     return OP.other;
   }
 
@@ -254,8 +215,8 @@ export class EventEncoder {
     if (last.packed.length > 0 && Buffer.compare(bytes, last.packed) === 0) return OP.again;
     // The packer reuses its buffer.
     last.packed = bytes.slice();
-    this.#columns.shapes.varint(bytes.length);
-    this.#columns.bytes.put(bytes);
+    this.#columns.shape(bytes.length);
+    this.#columns.bytes(bytes);
     return OP.other;
   }
 
@@ -295,8 +256,12 @@ export class EventEncoder {
       ? channel.known !== undefined
       : channel.known === undefined || Buffer.compare(known, channel.known) !== 0;
     let op = 0;
-    if (!resized && !masked) op = this.#tryAgain(channel, bytes);
+    if (!resized && !masked) {
+      if (channel.calm && Buffer.compare(bytes, channel.bytes) === 0) op = OP.other;
+      else op = this.#tryAgain(channel, bytes);
+    }
     if (op === 0) op = this.#describe(channel, bytes, resized, masked, known);
+    channel.calm = op === OP.other;
     channel.slot.last = channel;
     return op;
   }
@@ -305,6 +270,10 @@ export class EventEncoder {
   #tryAgain(channel: Channel, bytes: Uint8Array): number {
     const base = channel.fromLast ? channel.slot.last : channel;
     if (base === undefined || base.length !== bytes.length) return 0;
+    // A channel that always came back to its own last image is told in less, so look now and then.
+    if (
+      base !== channel && (this.count & 15) < 2 && Buffer.compare(bytes, channel.bytes) === 0
+    ) return OP.other;
     const places = channel.places;
     const count = places.length;
     if (count === 0) {
@@ -314,39 +283,40 @@ export class EventEncoder {
       if (base !== channel) channel.bytes.set(bytes);
       return OP.again;
     }
-    const scratch = this.#scratch;
-    const differences = this.#differences;
+    // The base is changed at the named places; if that makes it equal, the places were enough.
+    const olds = this.#olds;
     const words = base.words;
-    scratch[words.length - 1] = 0;
-    this.#scratchBytes.set(bytes);
     let changed = 0;
     for (let i = 0; i < count; i++) {
       const place = places[i]!;
-      const difference = scratch[place]! - words[place]! | 0;
-      differences[i] = difference;
-      if (difference !== 0) {
+      const at = place << 2;
+      // Reading beyond the end of an odd-sized image gives 0, as wanted.
+      const word = (bytes[at]! | bytes[at + 1]! << 8 | bytes[at + 2]! << 16 |
+        bytes[at + 3]! << 24) >>> 0;
+      const old = words[place]!;
+      olds[i] = old;
+      if (word !== old) {
         changed++;
-        scratch[place] = words[place]!;
+        words[place] = word;
       }
     }
     // Many named places without a difference: an exact list is shorter.
-    if (count - changed > 4 && count > 2 * changed) {
-      return Buffer.compare(bytes, channel.bytes) === 0 ? OP.other : 0;
+    const wasteful = count - changed > 4 && count > 2 * changed;
+    const equal = !wasteful && Buffer.compare(bytes, base.bytes) === 0;
+    const same = equal && changed === 0 && base === channel;
+    if (equal && !same) {
+      const columns = this.#columns;
+      for (let i = 0; i < count; i++) {
+        const place = places[i]!;
+        columns.word(wordLane(channel.kind, place), words[place]! - olds[i]! | 0);
+      }
     }
-    const scratchBytes = bytes.length === MAX_IMAGE
-      ? this.#scratchBytes
-      : this.#scratchBytes.subarray(0, bytes.length);
-    if (Buffer.compare(scratchBytes, base.bytes) !== 0) {
-      return base !== channel && Buffer.compare(bytes, channel.bytes) === 0 ? OP.other : 0;
+    if (base !== channel || !equal) {
+      for (let i = 0; i < count; i++) words[places[i]!] = olds[i]!;
     }
-    const columns = this.#columns;
-    if (base === channel) {
-      if (changed === 0) return OP.other;
-      for (let i = 0; i < count; i++) words[places[i]!]! += differences[i]!;
-    } else {
-      channel.bytes.set(bytes);
-    }
-    for (let i = 0; i < count; i++) columns.word(differences[i]!);
+    if (same) return OP.other;
+    if (!equal) return Buffer.compare(bytes, channel.bytes) === 0 ? OP.other : 0;
+    if (base !== channel) channel.bytes.set(bytes);
     return OP.again;
   }
 
@@ -358,7 +328,7 @@ export class EventEncoder {
     masked: boolean,
     known: Uint8Array | undefined,
   ): number {
-    const shapes = this.#columns.shapes;
+    const columns = this.#columns;
     const previous = channel.slot.last;
     if (resized) channel.resize(bytes.length);
     const size = channel.words.length;
@@ -394,23 +364,23 @@ export class EventEncoder {
       number = this.#placeLists.get(list);
       how = number === undefined ? PLACES.list : PLACES.table;
     }
-    shapes.varint(shape + how * SHAPE.places);
-    if (resized) shapes.varint(bytes.length);
+    columns.shape(shape + how * SHAPE.places);
+    if (resized) columns.shape(bytes.length);
     if (masked) this.#mask(channel, known);
     channel.fromLast = (shape & SHAPE.fromLast) !== 0;
     if (raw) {
       channel.places = channel.places.subarray(0, 0);
-      this.#columns.bytes.put(bytes);
+      this.#columns.bytes(bytes);
     } else {
       channel.places = places.slice(0, count);
-      if (number !== undefined) shapes.varint(number);
+      if (number !== undefined) columns.shape(number);
       else if (list !== undefined) {
         this.#placeLists.set(list, this.#placeLists.size);
         this.#list(channel.places);
       }
       for (let i = 0; i < count; i++) {
         const place = places[i]!;
-        this.#columns.word(scratch[place]! - base.words[place]! | 0);
+        columns.word(wordLane(channel.kind, place), scratch[place]! - base.words[place]! | 0);
       }
     }
     channel.bytes.set(bytes);
@@ -419,11 +389,11 @@ export class EventEncoder {
 
   /** A list of places: how many, then the gaps between them. */
   #list(places: Uint16Array): void {
-    const shapes = this.#columns.shapes;
-    shapes.varint(places.length);
+    const columns = this.#columns;
+    columns.shape(places.length);
     let next = 0;
     for (const place of places) {
-      shapes.varint(place - next);
+      columns.shape(place - next);
       next = place + 1;
     }
   }
@@ -432,27 +402,23 @@ export class EventEncoder {
   #mask(channel: Channel, known: Uint8Array | undefined): void {
     const columns = this.#columns;
     if (known === undefined) {
-      columns.shapes.varint(0);
+      columns.shape(0);
       channel.setKnown(undefined);
       return;
     }
-    columns.shapes.varint(1);
+    columns.shape(1);
     const size = channel.words.length;
     const mask = padded(known, size);
     const base = padded(channel.known, size);
     const places = new Uint16Array(size);
     const count = differing(mask, base, size, places, size);
     this.#list(places.subarray(0, count));
-    for (let i = 0; i < count; i++) columns.word(mask[places[i]!]! - base[places[i]!]! | 0);
+    for (let i = 0; i < count; i++) {
+      const place = places[i]!;
+      columns.word(wordLane(channel.kind, place), mask[place]! - base[place]! | 0);
+    }
     channel.setKnown(known.slice());
   }
-}
-
-/** Bytes as words, filled up with zeros. */
-export function padded(bytes: Uint8Array | undefined, size: number): Uint32Array {
-  const words = new Uint32Array(size);
-  if (bytes) new Uint8Array(words.buffer).set(bytes);
-  return words;
 }
 
 /** Collects where two arrays differ, up to a number of places. */

@@ -21,7 +21,7 @@ export const FEATURES = 0;
 /** Largest raw size of a block's content, in bytes. */
 export const MAX_RAW: number = 1 << 20;
 
-/** Largest stored size of a block's content: zstd grows what it cannot shrink. */
+/** Largest stored size of a block's content, with the heads of its segments. */
 export const MAX_STORED: number = MAX_RAW + (1 << 13);
 
 /** Largest number of events in one block. */
@@ -42,8 +42,24 @@ export const MAX_META: number = 1 << 16;
 /** Block types; readers skip the others. */
 export const BLOCK = { events: 1, checkpoint: 2, index: 3 } as const;
 
-/** How a block's content is stored. */
-export const STORED = { raw: 0, zstd: 1 } as const;
+/** Head of a segment of a block's stored content. */
+export const SEGMENT_FIELDS = [
+  { name: "raw_size", offset: 0, size: 4, doc: "Size of this part of the content" },
+  {
+    name: "stored_size",
+    offset: 4,
+    size: 4,
+    doc: "Size of what follows: the part itself if the sizes are equal, else one zstd frame",
+  },
+] as const satisfies readonly Field[];
+
+/** Size of a segment's head. */
+export const SEGMENT_SIZE = 8;
+
+/** Offsets within the head of a segment. */
+export const SEGMENT: { readonly [K in (typeof SEGMENT_FIELDS)[number]["name"]]: number } = offsets(
+  SEGMENT_FIELDS,
+);
 
 /** Time that stands for "no event has one". */
 export const NO_TIME = -1;
@@ -70,8 +86,7 @@ export const HEADER_SIZE = 40;
 export const BLOCK_FIELDS = [
   { name: "mark", offset: 0, size: 4, doc: "76 6d 74 42 (`vmtB`)" },
   { name: "type", offset: 4, size: 1, doc: "Block type" },
-  { name: "stored_as", offset: 5, size: 1, doc: "0 as it is, 1 one zstd frame" },
-  { name: "reserved", offset: 6, size: 2, doc: "0" },
+  { name: "reserved", offset: 5, size: 3, doc: "0" },
   { name: "tag", offset: 8, size: 4, doc: "CRC-32 of the trace's id" },
   { name: "sequence", offset: 12, size: 4, doc: "Number of the block in the file, from 0" },
   { name: "raw_size", offset: 16, size: 4, doc: "Size of the content" },
@@ -169,19 +184,29 @@ export const CHECKPOINT: { readonly [K in (typeof CHECKPOINT_FIELDS)[number]["na
   offsets(CHECKPOINT_FIELDS);
 
 /**
- * The columns that the content of an events block is split into, in order. Bytes of one nature
- * stand together, which zstd's entropy coder needs to tell them apart.
+ * Lanes for word differences. Each lane is three columns: the first 7 bits, the second 7 bits, and
+ * further groups of 7 bits. Bytes of one nature stand together, which zstd's entropy coder needs to
+ * tell them apart.
  */
-export const COLUMNS = [
-  { name: "heads", doc: "Per event: kind, flags, field operations" },
-  { name: "times", doc: "First 7 bits of the time differences" },
-  { name: "times_high", doc: "Further groups of 7 bits of the time differences" },
-  { name: "words", doc: "First 7 bits of the word differences" },
-  { name: "words_mid", doc: "Second 7 bits of the word differences" },
-  { name: "words_high", doc: "Further groups of 7 bits of the word differences" },
-  { name: "shapes", doc: "vCPU numbers, image descriptors, place lists, table numbers, lengths" },
-  { name: "bytes", doc: "Texts, maps and images stored as they are" },
-] as const;
+export const WORD_LANES = 61;
 
-/** Size of the column lengths at the start of an events block's content. */
-export const COLUMN_HEAD: number = 4 * COLUMNS.length;
+/** First lane for time differences. */
+export const TIME_LANE = 61;
+
+/** Number of lanes for time differences. */
+export const TIME_LANES = 16;
+
+/** Where the columns are in the content of an events block, by number. */
+export const COLUMN = {
+  /** Per event: kind, flags, field operations. */
+  heads: 0,
+  /** vCPU numbers, image descriptors, place lists, table numbers, sizes. */
+  shapes: 1,
+  /** Texts, maps and images stored as they are. */
+  bytes: 2,
+  /** The first lane's first column. */
+  lanes: 3,
+} as const;
+
+/** Number of columns. */
+export const COLUMNS: number = COLUMN.lanes + 3 * (TIME_LANE + TIME_LANES);

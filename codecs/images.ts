@@ -10,7 +10,7 @@
  * @module
  */
 import type { Image } from "../engine/event.ts";
-import { MAX_CHANNELS, MAX_IMAGE, MAX_VCPUS } from "./format.ts";
+import { MAX_CHANNELS, MAX_VCPUS } from "./format.ts";
 import type { FieldPlan, KindPlan } from "./schema.ts";
 
 const NO_PLACES = new Uint16Array(0);
@@ -43,6 +43,8 @@ export class Channel {
   known: Uint8Array | undefined;
   /** Whether the last change was against the slot's last image, not this channel's. */
   fromLast = false;
+  /** Whether the last image was equal to the one before; an encoder's guess for the next. */
+  calm = false;
   /** Which words the last change named. */
   places: Uint16Array = NO_PLACES;
   /** What a decoder hands out. */
@@ -83,6 +85,8 @@ export class FieldState {
   value: unknown;
   /** MessagePack of a map. */
   packed: Uint8Array = NO_BYTES;
+  /** Image that a decoder handed out last. */
+  image: Image | undefined;
   /** Channel used last, for images. */
   channel: Channel | undefined;
   /** Address that channel was found by. */
@@ -101,6 +105,8 @@ export class KindState {
   readonly plan: KindPlan;
   /** States in order of the fields. */
   readonly fields: FieldState[];
+  /** What a decoder handed out last. */
+  object: object | undefined;
 
   constructor(plan: KindPlan) {
     this.plan = plan;
@@ -169,5 +175,9 @@ export class BlockState {
   }
 }
 
-/** Bytes that a decoder's images take at most. */
-export const IMAGE_MEMORY: number = MAX_CHANNELS * MAX_IMAGE;
+/** Bytes as words, filled up with zeros. */
+export function padded(bytes: Uint8Array | undefined, size: number): Uint32Array {
+  const words = new Uint32Array(size);
+  if (bytes) new Uint8Array(words.buffer).set(bytes);
+  return words;
+}

@@ -269,7 +269,7 @@ async function rebuildIndex(source: TraceSource, header: TraceHeader): Promise<I
       next > source.size || head.sequence !== entries.length || head.firstEvent !== event ||
       head.type === BLOCK.index
     ) break;
-    const { tag: _, contentCrc: __, rawSize: ___, storedAs: ____, ...entry } = head;
+    const { tag: _, contentCrc: __, rawSize: ___, ...entry } = head;
     entries.push({ ...entry, offset });
     event += head.events;
     offset = next;

@@ -131,7 +131,7 @@ export class TraceWriter implements Disposable {
     const { count, firstTime, lastTime } = encoder;
     const content = encoder.take();
     if (count === 0) return;
-    this.#block(content, BLOCK.events, count, firstTime, lastTime);
+    this.#block(content.bytes, BLOCK.events, count, firstTime, lastTime, content.cuts);
   }
 
   /**
@@ -204,6 +204,7 @@ export class TraceWriter implements Disposable {
     events: number,
     firstTime: number,
     lastTime: number,
+    cuts?: readonly number[],
   ): void {
     const head: NewBlock = {
       type,
@@ -214,7 +215,7 @@ export class TraceWriter implements Disposable {
       firstTime,
       lastTime,
     };
-    this.#put(head, sealBlock(head, content));
+    this.#put(head, sealBlock(head, content, cuts));
   }
 
   #put(head: NewBlock, bytes: Uint8Array): void {
