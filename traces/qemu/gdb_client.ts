@@ -172,6 +172,11 @@ export class GdbClient {
     return client;
   }
 
+  /** Whether QEMU runs on this machine, so that files can be shared with it. */
+  get local(): boolean {
+    return /^(unix:|localhost:|127\.|::1:)/.test(this.#where);
+  }
+
   /** Layout of the registers. */
   get layout(): GdbRegisterLayout {
     return this.#layout;
@@ -200,8 +205,6 @@ export class GdbClient {
       this.#acks = false;
     }
     this.#layout = GdbRegisterLayout.parse(await this.#describe("target.xml", 0));
-    // A breakpoint's stop must not be mistaken for the one that connecting caused.
-    await this.request("?");
     await this.ok("Qqemu.PhyMemMode:1").catch((cause) => {
       throw new GdbError(
         "remote",
@@ -275,7 +278,9 @@ export class GdbClient {
       this.#console += decodeHex(gdbText(payload.subarray(1)));
       return;
     }
-    if (this.#running && (kind === 0x54 || kind === 0x53 || kind === 0x57 || kind === 0x58)) {
+    if (kind === 0x54 || kind === 0x53 || kind === 0x57 || kind === 0x58) {
+      // Connecting to a running guest stops it, and that is reported before any answer.
+      if (!this.#running) return;
       this.#running = false;
       const text = gdbText(payload);
       const thread = /thread:([^;]+);/.exec(text)?.[1];
@@ -290,7 +295,6 @@ export class GdbClient {
       this.#stopWaiter = undefined;
       return;
     }
-    // A stop nobody waits for: the one that connecting to a running guest causes.
     this.#waiters.shift()?.resolve(payload);
   }
 
@@ -436,6 +440,27 @@ export class GdbClient {
     };
     await Promise.all(Array.from({ length: PIPELINE }, work));
     return missing ? undefined : out;
+  }
+
+  /**
+   * Reads memory by linear address, through a vCPU's page tables.
+   *
+   * @param thread The vCPU.
+   * @param address First byte.
+   * @param length Number of bytes, at most 2,000.
+   * @returns The bytes, or undefined where nothing is mapped.
+   */
+  async readLinear(
+    thread: string,
+    address: bigint,
+    length: number,
+  ): Promise<Uint8Array | undefined> {
+    await this.#select(thread);
+    await this.ok("Qqemu.PhyMemMode:0");
+    const answer = await this.request(`m${address.toString(16)},${length.toString(16)}`);
+    await this.ok("Qqemu.PhyMemMode:1");
+    const bytes = fromHex(gdbText(answer));
+    return bytes?.length === length ? bytes : undefined;
   }
 
   /**

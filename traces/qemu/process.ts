@@ -195,7 +195,14 @@ export class QemuProcess {
 }
 
 /** Signals that a program gives itself; any other was sent by someone. */
-const FAULTS: readonly Deno.Signal[] = ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"];
+const FAULTS: readonly Deno.Signal[] = [
+  "SIGABRT",
+  "SIGSEGV",
+  "SIGBUS",
+  "SIGILL",
+  "SIGFPE",
+  "SIGTRAP",
+];
 
 /** The promise's value, or undefined when it takes longer. */
 async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {

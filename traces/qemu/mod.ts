@@ -1,0 +1,21 @@
+/**
+ * Recording from QEMU: a client of its GDB stub, a recorder that follows the
+ * nested transitions of any guest, and a guest of our own that runs scenarios on QEMU's SVM.
+ *
+ * @module
+ */
+export * from "./gdb_packets.ts";
+export * from "./gdb_registers.ts";
+export * from "./gdb_client.ts";
+export * from "./process.ts";
+export * from "./sink.ts";
+export * from "./vcpu_view.ts";
+export * from "./vmrun.ts";
+export * from "./page_walk.ts";
+export * from "./discover.ts";
+export * from "./recorder.ts";
+export * from "./machine_code.ts";
+export * from "./guest.ts";
+export * from "./lab_view.ts";
+export * from "./scenario_machine.ts";
+export * from "./scenario_recorder.ts";
