@@ -142,13 +142,12 @@ function inners(
   let one = a.events.filter((event): event is LabInner => "at" in event);
   let two = b.events.filter((event): event is LabInner => "at" in event);
   if (cut) {
-    // The last one of a stopped record may be incomplete.
-    const length = Math.min(
-      stopped(a) ? one.length - 1 : one.length,
-      stopped(b) ? two.length - 1 : two.length,
-    );
-    one = one.slice(0, Math.max(length, 0));
-    two = two.slice(0, Math.max(length, 0));
+    // Of a stopped record the last state may be incomplete, and the end is wherever it was stopped.
+    const whole = (list: LabInner[]) =>
+      list.at(-1)?.cpu ? list.length : Math.max(list.length - 1, 0);
+    const length = Math.min(whole(one), whole(two));
+    one = one.slice(0, length);
+    two = two.slice(0, length);
   }
   const sequence = (list: readonly LabInner[]) => list.map((inner) => inner.at).join(" ") || "none";
   differ(2, "states", sequence(one), sequence(two));
