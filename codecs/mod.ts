@@ -19,6 +19,9 @@ export * from "./writer.ts";
 export { type ReadOptions, readTrace, TraceStream } from "./reader.ts";
 export * from "./trace_file.ts";
 export * from "./file.ts";
+export * from "./lab_record.ts";
+export * from "./lab_views.ts";
+export * from "./lab.ts";
 export * from "./tracepoint_error.ts";
 export * from "./tracepoint_import.ts";
 export {

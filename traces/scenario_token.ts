@@ -337,20 +337,31 @@ function operandValue(
       value |= ((1n << BigInt(bit.width ?? 1)) - 1n) << BigInt(bit.bit);
     } else if (HEX.test(word)) {
       value |= hexValue(word, fail, column);
+    } else if (valueNamed(field, word) !== undefined) {
+      value |= valueNamed(field, word)!;
     } else {
-      const names = field.bits?.map((b) => b.name) ?? [];
+      const names = [...field.bits?.map((b) => b.name) ?? [], ...Object.values(field.values ?? {})];
       const near = closest(word, names);
       fail(
         `"${word}" is neither a number nor a bit of ${field.name}${
           near ? `; did you mean ${near}?` : ""
         }`,
-        names.length > 0 ? `a hexadecimal number or ${names.join(", ")}` : "a hexadecimal number",
+        names.length > 0 && names.length <= 40
+          ? `a hexadecimal number or ${names.join(", ")}`
+          : "a hexadecimal number",
         column,
       );
     }
     column += word.length + 1;
   }
   return value;
+}
+
+/** The value of an enumeration that a word names. */
+function valueNamed(field: Field, word: string): bigint | undefined {
+  const entries = Object.entries(field.values ?? {});
+  const found = entries.find(([, name]) => name.toLowerCase() === word.toLowerCase());
+  return found && BigInt(found[0]);
 }
 
 function findField(fields: readonly Field[], name: string): Field | undefined {

@@ -1,0 +1,14 @@
+/**
+ * Where traces come from: scenarios, random cases, the lab's recordings; and
+ * how far two sources agree.
+ *
+ * @module
+ */
+export * from "./base.ts";
+export * from "./scenario.ts";
+export * from "./builtin.ts";
+export * from "./random.ts";
+export * from "./mutations.ts";
+export * from "./generate.ts";
+export * from "./lab_import.ts";
+export * from "./compare.ts";
