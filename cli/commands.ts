@@ -28,6 +28,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/compare.ts")).compareCommand,
   },
   {
+    name: "scenarios",
+    summary: "List the built-in scenarios, or print their cases",
+    load: async () => (await import("./commands/scenarios.ts")).scenarios,
+  },
+  {
+    name: "generate",
+    summary: "Print random cases near the boundary of what is valid",
+    load: async () => (await import("./commands/generate.ts")).generateCommand,
+  },
+  {
     name: "completions",
     summary: "Print a completion script for a shell",
     load: async () => (await import("./commands/completions.ts")).completions,
