@@ -37,6 +37,8 @@ export interface RunOptions {
   readonly ioIntercepted?: (port: number, size: number) => boolean;
   /** Deviations from the manual; QEMU's when left out. */
   readonly quirks?: Quirks;
+  /** A physical interrupt waits: it exits before the first instruction, after the event is injected. */
+  readonly immediate?: boolean;
   /** Instructions after which a run counts as stuck; 200,000 when left out. */
   readonly budget?: number;
 }
@@ -77,7 +79,8 @@ export function runVmcb(
   if (status === NEXT) status = inject(cpu);
   for (;;) {
     if (status === NEXT) {
-      if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
+      if (options.immediate === true) status = cpu.vmexit(0x60, 0);
+      else if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
       else status = budget-- > 0 ? step(cpu) : HALTED;
     } else if (status === FAULT) {
       status = deliver(cpu, cpu.vector, cpu.isInt, cpu.errorCode, false);

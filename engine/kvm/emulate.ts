@@ -1,0 +1,309 @@
+/**
+ * KVM's instruction emulator, as far as exits need it: decoding to skip an
+ * instruction, and the few instructions it carries out itself.
+ *
+ * @module
+ */
+import { C, S, V } from "../svm/machine.ts";
+import { type CodeWidth, decode, Instruction } from "../cpu/decode.ts";
+import { CR0, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
+import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
+import {
+  clearExceptions,
+  injectGp,
+  NO_ERROR,
+  queueException,
+} from "./events.ts";
+import { l1Intercepts, rflags, setRflagsLow } from "./regs.ts";
+import { leaveSmm } from "./smm.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { nestedVmexit } from "./vmexit.ts";
+import { linearToGpa, walkError } from "./walk.ts";
+
+const insn = new Instruction();
+const code = new Uint8Array(15);
+
+/** Width of the code that the emulator takes the guest to run (init_emulate_ctxt). */
+function codeWidth(v: Vcpu): CodeWidth {
+  if ((v.u32(V.cr0) & CR0.PE) === 0) return 16;
+  if ((rflags(v) & RFLAGS.VM) !== 0) return 16;
+  const attrib = v.u16(v.vmcb + S.cs_attrib);
+  if ((attrib & 0x200) !== 0 && v.longMode) return 64;
+  return (attrib & 0x400) !== 0 ? 32 : 16;
+}
+
+function user(v: Vcpu): boolean {
+  return v.u8(v.vmcb + S.cpl) === 3;
+}
+
+/** Reads and decodes the instruction at RIP; false with #PF queued, or nothing, when it cannot be read. */
+function fetch(v: Vcpu, quiet: boolean): boolean {
+  const width = codeWidth(v);
+  const rip = v.u64(V.rip);
+  const base = width === 64 ? 0n : v.u64(v.vmcb + S.cs_base);
+  let count = 0;
+  let gpa = -1;
+  for (; count < 15; count++) {
+    const linear = width === 64
+      ? BigInt.asUintN(64, rip + BigInt(count))
+      : base + rip + BigInt(count) & 0xffffffffn;
+    if (gpa < 0 || (linear & 0xfffn) === 0n) gpa = linearToGpa(v, linear, true, user(v));
+    else gpa++;
+    if (gpa < 0 || !v.memory.backed(gpa)) break;
+    code[count] = v.memory.read8(gpa);
+  }
+  const outcome = decode(code, count, width, insn);
+  if (outcome === "ok") return true;
+  if (!quiet && gpa < 0) queueException(v, VECTOR.PF, walkError(), rip);
+  return false;
+}
+
+/** Whether the guest's code at RIP was decoded; the instruction is left in {@linkcode decoded}. */
+export function decodeAtRip(v: Vcpu): boolean {
+  return fetch(v, true);
+}
+
+/** The last decoded instruction. */
+export function decoded(): Instruction {
+  return insn;
+}
+
+function advance(v: Vcpu): void {
+  const width = codeWidth(v);
+  const next = v.u64(V.rip) + BigInt(insn.length);
+  v.set64(V.rip, width === 64 ? next : next & 0xffffffffn);
+}
+
+/** Leaves KVM_RUN because KVM could not emulate. */
+export function emulationFailure(v: Vcpu, skipping: boolean): boolean {
+  if (!skipping) {
+    queueException(v, VECTOR.UD);
+    if (v.guestMode || v.u8(v.vmcb + S.cpl) !== 0) return true;
+  }
+  v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+  return false;
+}
+
+/**
+ * Moves RIP past the instruction that exited (kvm_skip_emulated_instruction):
+ * by the address the processor gave, or by decoding it.
+ *
+ * @returns Whether the guest goes on.
+ */
+export function skipInstruction(v: Vcpu): boolean {
+  const flags = rflags(v);
+  if (!skipOnly(v)) return false;
+  v.clear32(v.vmcb + C.int_state, 1);
+  if ((flags & RFLAGS.TF) !== 0) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
+  return true;
+}
+
+function skipOnly(v: Vcpu): boolean {
+  if (v.u64(V.next_rip) !== 0n) {
+    v.copy64(V.rip, V.next_rip);
+    return true;
+  }
+  clearExceptions(v);
+  if (!fetch(v, true)) return emulationFailure(v, true);
+  advance(v);
+  const flags = rflags(v);
+  if ((flags & RFLAGS.RF) !== 0) {
+    setRflagsLow(v, flags & ~RFLAGS.RF);
+    v.requestEvent();
+  }
+  return true;
+}
+
+/**
+ * Before KVM injects a software interrupt without NextRIP it moves RIP past
+ * the instruction itself (svm_update_soft_interrupt_rip).
+ *
+ * @returns Whether that was possible; if not, the event is dropped.
+ */
+export function skipSoftInterrupt(v: Vcpu, vector: number): boolean {
+  const before = v.u64(V.rip);
+  if (v.u64(V.next_rip) !== 0n) {
+    v.copy64(V.rip, V.next_rip);
+  } else {
+    clearExceptions(v);
+    if (!fetch(v, true) || !isSoftInstruction(vector)) return false;
+    advance(v);
+    if ((rflags(v) & RFLAGS.RF) !== 0) {
+      setRflagsLow(v, rflags(v) & ~RFLAGS.RF);
+      v.requestEvent();
+    }
+  }
+  v.clear32(v.vmcb + C.int_state, 1);
+  v.set8(V.soft_int_injected, 1);
+  v.copy64(V.soft_int_csbase, v.vmcb + S.cs_base);
+  v.set64(V.soft_int_old_rip, before);
+  v.copy64(V.soft_int_next_rip, V.rip);
+  return true;
+}
+
+function isSoftInstruction(vector: number): boolean {
+  switch (insn.opcode) {
+    case 0xcc:
+      return vector === 3;
+    case 0xcd:
+      return vector === (insn.imm & 0xff);
+    case 0xce:
+      return vector === 4;
+    default:
+      return false;
+  }
+}
+
+/**
+ * Emulates the instruction that exited.
+ *
+ * @returns Whether the guest goes on; if not, the result says why.
+ */
+export function emulateInstruction(v: Vcpu): boolean {
+  clearExceptions(v);
+  if (!fetch(v, false)) {
+    if (v.u8(V.exception_pending) !== 0 || v.u8(V.vmexit_pending) !== 0) return true;
+    return emulationFailure(v, false);
+  }
+  switch (insn.opcode) {
+    case 0x120:
+      return moveFromCr(v);
+    case 0x122:
+      return moveToCr(v);
+    case 0x106:
+      if (!privileged(v) || !intercepted(v, EXIT.WRITE_CR0)) return true;
+      return finish(v, setGuestCr0(v, BigInt((v.u32(V.cr0) & ~CR0.TS) >>> 0)));
+    case 0x101:
+      return group7(v);
+    case 0x1aa:
+      return emulateRsm(v);
+    default:
+      v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
+      return emulationFailure(v, false);
+  }
+}
+
+/** CPL 0 or #GP; when false the emulation is over and the guest goes on. */
+function privileged(v: Vcpu): boolean {
+  if (v.u8(v.vmcb + S.cpl) === 0) return true;
+  injectGp(v);
+  return false;
+}
+
+/** Whether L1 does not take this instruction over. */
+function intercepted(v: Vcpu, code: number): boolean {
+  if (!v.guestMode) return true;
+  v.set32(v.vmcb + C.exit_code, code);
+  v.set32(v.vmcb + C.exit_code_hi, 0);
+  if (!l1Intercepts(v, code)) return true;
+  nestedVmexit(v);
+  return false;
+}
+
+function finish(v: Vcpu, ok: boolean): boolean {
+  if (!ok) {
+    injectGp(v);
+    return true;
+  }
+  advance(v);
+  v.clear32(v.vmcb + C.int_state, 1);
+  const flags = rflags(v);
+  if ((flags & RFLAGS.TF) !== 0) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
+  setRflagsLow(v, flags & ~RFLAGS.RF);
+  return true;
+}
+
+function gpr(index: number): number {
+  return V.rax + index * 8;
+}
+
+function moveFromCr(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  if (!intercepted(v, EXIT.READ_CR0 + insn.reg)) return true;
+  const source = [V.cr0, -1, V.cr2, V.cr3, V.cr4, -1, -1, -1, V.cr8][insn.reg] ?? -1;
+  if (source < 0) {
+    queueException(v, VECTOR.UD);
+    return true;
+  }
+  v.copy64(gpr(insn.rm), source);
+  if (codeWidth(v) !== 64) v.set32(gpr(insn.rm) + 4, 0);
+  return finish(v, true);
+}
+
+function moveToCr(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  const value = v.u64(gpr(insn.rm));
+  const wide = codeWidth(v) === 64 ? value : value & 0xffffffffn;
+  let code = EXIT.WRITE_CR0 + insn.reg;
+  if (insn.reg === 0 && v.guestMode) code = selective(v, Number(wide & 0xffffffffn));
+  if (!intercepted(v, code)) return true;
+  switch (insn.reg) {
+    case 0:
+      return finish(v, setGuestCr0(v, wide));
+    case 2:
+      v.set64(V.cr2, wide);
+      return finish(v, true);
+    case 3:
+      return finish(v, setGuestCr3(v, wide));
+    case 4:
+      return finish(v, setGuestCr4(v, wide));
+    case 8:
+      if (wide >> 4n !== 0n) return finish(v, false);
+      v.set64(V.cr8, wide);
+      return finish(v, true);
+    default:
+      queueException(v, VECTOR.UD);
+      return true;
+  }
+}
+
+/** MOV to CR0 may also trigger the intercept of selective writes. */
+function selective(v: Vcpu, value: number): number {
+  if (l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0)) {
+    return EXIT.WRITE_CR0;
+  }
+  const keep = ~(CR0.TS | CR0.MP);
+  return ((v.u32(V.cr0) ^ value) & keep) !== 0 ? EXIT.CR0_SEL_WRITE : EXIT.WRITE_CR0;
+}
+
+function group7(v: Vcpu): boolean {
+  const operand = insn.reg & 7;
+  if (operand === 4) {
+    if (!intercepted(v, EXIT.READ_CR0)) return true;
+    if (insn.mod !== 3) return unmodelled(v, "smsw to memory");
+    v.set32(gpr(insn.rm), v.u32(V.cr0));
+    v.set32(gpr(insn.rm) + 4, 0);
+    return finish(v, true);
+  }
+  if (operand === 6) {
+    if (!privileged(v)) return true;
+    if (insn.mod !== 3) return unmodelled(v, "lmsw from memory");
+    const sel = l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0);
+    if (!intercepted(v, sel ? EXIT.WRITE_CR0 : EXIT.CR0_SEL_WRITE)) return true;
+    const word = v.u32(gpr(insn.rm)) & 15;
+    setGuestCr0(v, BigInt((v.u32(V.cr0) & ~14 | word) >>> 0));
+    return finish(v, true);
+  }
+  if (operand === 7 && insn.mod !== 3) {
+    if (!privileged(v)) return true;
+    if (!intercepted(v, EXIT.INVLPG)) return true;
+    return finish(v, true);
+  }
+  return unmodelled(v, "group 7");
+}
+
+function unmodelled(v: Vcpu, what: string): boolean {
+  v.unmodelled = `emulation of ${what}`;
+  return emulationFailure(v, false);
+}
+
+/** RSM (em_rsm): the state save area decides where it leads; a failure is a triple fault. */
+export function emulateRsm(v: Vcpu): boolean {
+  if (!intercepted(v, EXIT.RSM)) return true;
+  if (!v.smm) {
+    queueException(v, VECTOR.UD);
+    return true;
+  }
+  if (!leaveSmm(v)) v.request(REQ.TRIPLE_FAULT);
+  return true;
+}

@@ -1,0 +1,358 @@
+/**
+ * What KVM does with a #VMEXIT that L1 does not get: one handler per exit code.
+ *
+ * @module
+ */
+import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
+import {
+  DR6_ACTIVE_LOW,
+  EFER,
+  EXIT,
+  INTERCEPT,
+  KVM_EXIT,
+
+  VECTOR,
+} from "./constants.ts";
+import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
+import { injectGp, linearRip, NO_ERROR, queueException } from "./events.ts";
+import { readMsr, writeMsr } from "./msrs.ts";
+import { clearIntercept, clearVintr, isIntercept, l1Intercepts, setDrIntercepts, setGif } from "./regs.ts";
+import { resetVcpu } from "./reset.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { nestedVmexit } from "./vmexit.ts";
+import { walkedTo, walkError, walkNptFault, walkShadowFault } from "./walk.ts";
+import { FETCH, READ, WRITE } from "../cpu/walk.ts";
+import { runList } from "../policy.ts";
+
+/** The guest goes on. */
+export const RESUME = 1;
+/** KVM_RUN returns to userspace. */
+export const USERSPACE = 0;
+
+/** Whether an exit of L2 is L1's (nested_svm_exit_special and nested_svm_intercept). */
+function forL1(v: Vcpu, code: number): boolean {
+  if (code === EXIT.INTR || code === EXIT.NMI || code === EXIT.NPF) return false;
+  if (code >= EXIT.EXCP && code < EXIT.EXCP + 32) {
+    return (v.u32(VMCB01_AT + C.intercept_exceptions) >>> code - EXIT.EXCP & 1) === 0;
+  }
+  if (code === 0xffffffff) return true;
+  if (code === EXIT.MSR) return msrForL1(v);
+  if (code === EXIT.IOIO) return ioForL1(v);
+  return code < 192 && l1Intercepts(v, code);
+}
+
+function msrForL1(v: Vcpu): boolean {
+  if (!l1Intercepts(v, INTERCEPT.MSR_PROT)) return false;
+  const msr = v.u32(V.rcx);
+  const range = [0, 0xc000, 0xc001].indexOf(msr >>> 16);
+  if (range < 0 || (msr & 0xffff) >= 0x2000) return true;
+  const write = v.u32(v.vmcb + C.exit_info_1) & 1;
+  const at = base(v, VMCB12_AT + C.msrpm_base_pa) + range * 2048 + ((msr & 0xffff) >> 4) * 4;
+  if (!v.memory.backed(at, 4)) return true;
+  return (v.memory.read(at, 4) >>> 2 * (msr & 15) + write & 1) === 1;
+}
+
+function ioForL1(v: Vcpu): boolean {
+  if (!l1Intercepts(v, INTERCEPT.IOIO_PROT)) return false;
+  const info = v.u32(v.vmcb + C.exit_info_1);
+  const port = info >>> 16, size = info >> 4 & 7, bit = port % 8;
+  const at = base(v, VMCB12_AT + C.iopm_base_pa) + (port >> 3);
+  const length = bit + size > 8 ? 2 : 1;
+  if (!v.memory.backed(at, length)) return true;
+  return (v.memory.read(at, length) & (0xf >> 4 - size) << bit) !== 0;
+}
+
+function base(v: Vcpu, at: number): number {
+  return v.u32(at) + v.u32(at + 4) * 0x1_0000_0000;
+}
+
+/**
+ * Handles the #VMEXIT in the active VMCB (svm_handle_exit).
+ *
+ * @returns {@linkcode RESUME} or {@linkcode USERSPACE}.
+ */
+export function handleExit(v: Vcpu): number {
+  const vmcb = v.vmcb;
+  if (!isIntercept(v, vmcb, INTERCEPT.CR0_WRITE)) v.copy64(V.cr0, vmcb + S.cr0);
+  if (v.caps.npt) v.copy64(V.cr3, vmcb + S.cr3);
+  const code = v.u32(vmcb + C.exit_code);
+  if (v.guestMode && forL1(v, code)) {
+    nestedVmexit(v);
+    return RESUME;
+  }
+  if (code === 0xffffffff) {
+    v.result.exit = KVM_EXIT.FAIL_ENTRY;
+    return USERSPACE;
+  }
+  const handler = code < EXIT.EXCP
+    ? code < 0x20 ? emulate : debugRegister
+    : code < EXIT.INTR
+    ? exception
+    : HANDLERS.get(code);
+  if (handler === undefined) {
+    v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+    return USERSPACE;
+  }
+  return handler(v, code);
+}
+
+function result(goesOn: boolean): number {
+  return goesOn ? RESUME : USERSPACE;
+}
+
+function skip(v: Vcpu): number {
+  return result(skipInstruction(v));
+}
+
+function emulate(v: Vcpu): number {
+  return result(emulateInstruction(v));
+}
+
+function undefinedInstruction(v: Vcpu): number {
+  queueException(v, VECTOR.UD);
+  return RESUME;
+}
+
+/** The first access to a debug register only stops them from being intercepted; the guest repeats it. */
+function debugRegister(v: Vcpu): number {
+  setDrIntercepts(v, false);
+  v.set8(V.dr_wont_exit, 1);
+  return RESUME;
+}
+
+function exception(v: Vcpu, code: number): number {
+  switch (code - EXIT.EXCP) {
+    case VECTOR.DB: {
+      const bits = v.u32(v.vmcb + S.dr6) ^ DR6_ACTIVE_LOW;
+      queueException(v, VECTOR.DB, NO_ERROR, BigInt(bits >>> 0));
+      return RESUME;
+    }
+    case VECTOR.UD:
+      v.set8(V.exception_pending, 0);
+      v.set8(V.exception_injected, 0);
+      v.set8(V.vmexit_pending, 0);
+      return undefinedInstruction(v);
+    case VECTOR.PF:
+      return shadowFault(v);
+    case VECTOR.AC:
+      queueException(v, VECTOR.AC, 0);
+      return RESUME;
+    case VECTOR.MC:
+      return RESUME;
+    default:
+      v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+      return USERSPACE;
+  }
+}
+
+function accessOf(error: number): number {
+  return (error & 16) !== 0 ? FETCH : (error & 2) !== 0 ? WRITE : READ;
+}
+
+/** #PF under shadow paging: the guest's own fault, memory to be mapped, or MMIO (kvm_handle_page_fault). */
+function shadowFault(v: Vcpu): number {
+  const vmcb = v.vmcb;
+  const error = v.u32(vmcb + C.exit_info_1);
+  const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
+  if (!walkShadowFault(v, lo, hi, accessOf(error), (error & 4) !== 0)) {
+    queueException(v, VECTOR.PF, walkError(), v.u64(vmcb + C.exit_info_2));
+    return RESUME;
+  }
+  if (v.memory.backed(walkedTo())) return RESUME;
+  return emulate(v);
+}
+
+/** #NPF: L1's, when its own table has no entry; else memory that nothing backs (kvm_mmu_page_fault). */
+function nestedPageFault(v: Vcpu): number {
+  const vmcb = v.vmcb;
+  if (v.u8(V.mmu) === 1) {
+    const error = v.u32(vmcb + C.exit_info_1);
+    const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
+    if (!walkNptFault(v, lo, hi, accessOf(error))) {
+      v.set32(vmcb + C.exit_info_1, walkError());
+      nestedVmexit(v);
+      return RESUME;
+    }
+    if (v.memory.backed(walkedTo())) return RESUME;
+  }
+  return emulate(v);
+}
+
+/** VMRUN and its relatives need SVM, paging and CPL 0 (nested_svm_check_permissions). */
+function permitted(v: Vcpu): boolean {
+  if ((v.u32(V.efer) & EFER.SVME) === 0 || !v.paging) {
+    queueException(v, VECTOR.UD);
+    return false;
+  }
+  if (v.u8(v.vmcb + S.cpl) !== 0) {
+    injectGp(v);
+    return false;
+  }
+  return true;
+}
+
+function vmrun(v: Vcpu): number {
+  if (!permitted(v)) return RESUME;
+  v.fromVmrun = true;
+  runList(v, v.policy.ways.vmrun);
+  v.fromVmrun = false;
+  v.observer?.inner("vmrun", 1, v);
+  return RESUME;
+}
+
+/** Fields that VMLOAD and VMSAVE move: FS, GS, LDTR, TR and the SYSCALL and SYSENTER MSRs. */
+const LOADSAVE = [
+  [S.fs_selector, 32],
+  [S.ldtr_selector, 16],
+  [S.tr_selector, 16],
+  [S.star, 64],
+] as const;
+
+function vmloadVmsave(v: Vcpu, code: number): number {
+  if (!permitted(v)) return RESUME;
+  const gpa = base(v, v.vmcb + S.rax);
+  const page = gpa - gpa % 4096;
+  if (!v.memory.backed(page, 4096)) {
+    injectGp(v);
+    return RESUME;
+  }
+  const goesOn = skipInstruction(v);
+  for (const [at, length] of LOADSAVE) {
+    const host = v.bytes.subarray(VMCB01_AT + at, VMCB01_AT + at + length);
+    if (code === EXIT.VMLOAD) host.set(v.memory.page(page).subarray(at, at + length));
+    else v.memory.writable(page).set(host, at);
+  }
+  return result(goesOn);
+}
+
+function stgiClgi(v: Vcpu, code: number): number {
+  if (!permitted(v)) return RESUME;
+  const goesOn = skipInstruction(v);
+  setGif(v, code === EXIT.STGI);
+  return result(goesOn);
+}
+
+function invlpga(v: Vcpu): number {
+  return permitted(v) ? skip(v) : RESUME;
+}
+
+function io(v: Vcpu): number {
+  const info = v.u32(v.vmcb + C.exit_info_1);
+  if ((info & 4) !== 0) return emulate(v);
+  v.copy64(V.next_rip, v.vmcb + C.exit_info_2);
+  v.pendingIo = linearRip(v);
+  v.result.exit = KVM_EXIT.IO;
+  v.result.port = info >>> 16;
+  return USERSPACE;
+}
+
+function halt(v: Vcpu): number {
+  const goesOn = skipInstruction(v);
+  v.result.exit = goesOn ? KVM_EXIT.HLT : v.result.exit;
+  return USERSPACE;
+}
+
+/** KVM's return value for a hypercall it does not know, and for one from CPL 3. */
+const ENOSYS = -1000n, EPERM = -1n;
+
+function hypercall(v: Vcpu): number {
+  if (v.guestMode) return undefinedInstruction(v);
+  const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
+  const value = v.u8(v.vmcb + S.cpl) !== 0 ? EPERM : v.u32(V.rax) === 1 ? 0n : ENOSYS;
+  v.set64(V.rax, wide ? value : value & 0xffffffffn);
+  return skip(v);
+}
+
+function shutdown(v: Vcpu): number {
+  resetVcpu(v);
+  v.result.exit = KVM_EXIT.SHUTDOWN;
+  return USERSPACE;
+}
+
+function cpuid(v: Vcpu): number {
+  if (v.u32(V.rax) < 0x100) v.unmodelled = "CPUID of a leaf that exists";
+  for (const at of [V.rax, V.rbx, V.rcx, V.rdx]) v.set64(at, 0n);
+  return skip(v);
+}
+
+function msr(v: Vcpu): number {
+  const index = v.u32(V.rcx);
+  if ((v.u32(v.vmcb + C.exit_info_1) & 1) === 0) {
+    const value = readMsr(v, index);
+    if (value === undefined) {
+      injectGp(v);
+      return RESUME;
+    }
+    v.set64(V.rax, value & 0xffffffffn);
+    v.set64(V.rdx, value >> 32n);
+    return skip(v);
+  }
+  const value = BigInt(v.u32(V.rax)) | BigInt(v.u32(V.rdx)) << 32n;
+  if (!writeMsr(v, index, value)) {
+    injectGp(v);
+    return RESUME;
+  }
+  return skip(v);
+}
+
+function interruptWindow(v: Vcpu): number {
+  v.requestEvent();
+  clearVintr(v);
+  return RESUME;
+}
+
+function iret(v: Vcpu): number {
+  v.set8(V.awaiting_iret, 1);
+  clearIntercept(v, INTERCEPT.IRET);
+  v.copy64(V.nmi_iret_rip, V.rip);
+  v.requestEvent();
+  return RESUME;
+}
+
+function gpZero(v: Vcpu): number {
+  injectGp(v);
+  return RESUME;
+}
+
+function xsetbv(v: Vcpu): number {
+  const bad = v.u8(v.vmcb + S.cpl) !== 0 || v.u32(V.rcx) !== 0 || (v.u32(V.rax) & 1) === 0 ||
+    v.u32(V.rdx) !== 0 || (v.u32(V.rax) & ~7) !== 0 || (v.u32(V.rax) & 6) === 4;
+  return bad ? gpZero(v) : skip(v);
+}
+
+const resume = () => RESUME;
+
+const HANDLERS: ReadonlyMap<number, (v: Vcpu, code: number) => number> = new Map([
+  [EXIT.INTR, resume],
+  [EXIT.NMI, resume],
+  [EXIT.SMI, resume],
+  [EXIT.VINTR, interruptWindow],
+  [EXIT.CR0_SEL_WRITE, emulate],
+  [EXIT.RDPMC, gpZero],
+  [EXIT.CPUID, cpuid],
+  [EXIT.IRET, iret],
+  [EXIT.INVD, skip],
+  [EXIT.PAUSE, skip],
+  [EXIT.HLT, halt],
+  [EXIT.INVLPG, emulate],
+  [EXIT.INVLPGA, invlpga],
+  [EXIT.IOIO, io],
+  [EXIT.MSR, msr],
+  [EXIT.SHUTDOWN, shutdown],
+  [EXIT.VMRUN, vmrun],
+  [EXIT.VMMCALL, hypercall],
+  [EXIT.VMLOAD, vmloadVmsave],
+  [EXIT.VMSAVE, vmloadVmsave],
+  [EXIT.STGI, stgiClgi],
+  [EXIT.CLGI, stgiClgi],
+  [EXIT.SKINIT, undefinedInstruction],
+  [EXIT.RDTSCP, undefinedInstruction],
+  [EXIT.WBINVD, skip],
+  [EXIT.MONITOR, skip],
+  [EXIT.MWAIT, skip],
+  [EXIT.XSETBV, xsetbv],
+  [EXIT.RDPRU, undefinedInstruction],
+  [EXIT.RSM, (v) => result(emulateRsm(v))],
+  [EXIT.NPF, nestedPageFault],
+]);
+

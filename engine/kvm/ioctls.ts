@@ -1,0 +1,234 @@
+/**
+ * What userspace does to a vCPU: creating it, setting its registers, queueing
+ * events, restoring nested state, and looking at it.
+ *
+ * @module
+ */
+import { type Capabilities, MAPPED_AT, S, V } from "../svm/machine.ts";
+import { FAIL, OK, type Policy, runList } from "../policy.ts";
+import { EFER, REQ, RFLAGS } from "./constants.ts";
+import { validCr0, validCr4, validEfer } from "./control_registers.ts";
+import { payloadQuirk, processNmi, queueInterrupt } from "./events.ts";
+import { initMmu, legalGpa, loadPdptrs, reservedGpaBits, resetContext } from "./mmu.ts";
+import { initMerged } from "./msrpm.ts";
+import { leaveNested } from "./nested_state.ts";
+import { setCr0, setCr4, setEfer, setGif } from "./regs.ts";
+import { initVcpu } from "./reset.ts";
+import { reportedAttributes, SEGMENTS, segmentAt, setSegment } from "./segments.ts";
+import { Vcpu } from "./vcpu.ts";
+import { markDirty } from "./regs.ts";
+import { CLEAN } from "./constants.ts";
+
+/** EINVAL. */
+const EINVAL = 22;
+
+/** Every ioctl loads the vCPU, which asks for the steal time to be updated. */
+function touch(v: Vcpu): void {
+  v.request(REQ.STEAL_UPDATE);
+}
+
+/**
+ * Creates a vCPU and gives it its CPUID (KVM_CREATE_VCPU, KVM_SET_CPUID2).
+ *
+ * @param caps What the processor and the hypervisor can do.
+ * @param policy The policy.
+ * @returns The vCPU, in its reset state.
+ */
+export function createVcpu(caps: Capabilities, policy: Policy): Vcpu {
+  const v = new Vcpu(caps, policy);
+  v.set32(V.active, 1);
+  initMerged(v);
+  initVcpu(v, false);
+  initMmu(v);
+  for (
+    const bit of [REQ.MIGRATE_TIMER, REQ.MASTERCLOCK_UPDATE, REQ.GLOBAL_CLOCK_UPDATE]
+  ) v.request(bit);
+  // Setting CPUID invalidates the roles of every MMU.
+  v.set32(V.guest_root_role, 0x800);
+  resetContext(v);
+  touch(v);
+  return v;
+}
+
+/** Registers that KVM_SET_SREGS loads. */
+export interface Sregs {
+  /** CR0. */
+  readonly cr0: bigint;
+  /** CR3. */
+  readonly cr3: bigint;
+  /** CR4. */
+  readonly cr4: bigint;
+  /** EFER. */
+  readonly efer: bigint;
+  /** Segment registers to set; the others keep what KVM_GET_SREGS gave. */
+  readonly segments: Readonly<
+    Record<string, { selector: number; attrib: number; limit: number; base: bigint }>
+  >;
+}
+
+function validSregs(v: Vcpu, s: Sregs): boolean {
+  const lme = (s.efer & BigInt(EFER.LME)) !== 0n, lma = (s.efer & BigInt(EFER.LMA)) !== 0n;
+  const paging = (s.cr0 & 0x80000000n) !== 0n;
+  if (lme && paging) {
+    if ((s.cr4 & 0x20n) === 0n || !lma || !legalGpa(v, s.cr3)) return false;
+  } else {
+    const cs = s.segments["cs"]?.attrib ?? reportedAttributes(v, "cs");
+    if (lma || (cs & 0x200) !== 0) return false;
+  }
+  return validCr4(v, s.cr4) && validCr0(s.cr0) && validEfer(s.efer);
+}
+
+/**
+ * Loads control registers and segments (KVM_GET_SREGS, changed, KVM_SET_SREGS).
+ *
+ * @returns 0, or EINVAL when they do not go together.
+ */
+export function setSregs(v: Vcpu, s: Sregs): number {
+  touch(v);
+  payloadQuirk(v);
+  if (!validSregs(v, s)) return EINVAL;
+  const vmcb = v.vmcb;
+  const vector = v.u8(V.interrupt_injected) !== 0 && v.u8(V.interrupt_soft) === 0
+    ? v.u8(V.interrupt_vector)
+    : -1;
+  const shown = SEGMENTS.map((name) => ({
+    name,
+    attrib: reportedAttributes(v, name),
+    at: segmentAt(v, name),
+  })).map((row) => ({
+    ...row,
+    selector: v.u16(row.at),
+    limit: v.u32(row.at + 4),
+    base: v.u64(row.at + 8),
+  }));
+  v.set32(vmcb + S.idtr_limit, v.u32(vmcb + S.idtr_limit) & 0xffff);
+  v.set32(vmcb + S.gdtr_limit, v.u32(vmcb + S.gdtr_limit) & 0xffff);
+  markDirty(v, vmcb, CLEAN.DT);
+  let reset = v.u64(V.cr3) !== s.cr3;
+  v.set64(V.cr3, s.cr3);
+  reset ||= v.u64(V.efer) !== s.efer;
+  setEfer(v, Number(s.efer));
+  reset ||= v.u64(V.cr0) !== s.cr0;
+  setCr0(v, Number(s.cr0));
+  reset ||= v.u64(V.cr4) !== s.cr4;
+  setCr4(v, Number(s.cr4));
+  if (v.paePaging) {
+    loadPdptrs(v, v.u64(V.cr3));
+    reset = true;
+  }
+  for (const row of shown) {
+    const given = s.segments[row.name] ?? row;
+    setSegment(v, row.name, given.selector, given.attrib, given.limit, given.base);
+  }
+  if (reset) {
+    resetContext(v);
+    v.request(REQ.TLB_FLUSH_GUEST);
+  }
+  if (vector >= 0) {
+    queueInterrupt(v, vector, false);
+    v.requestEvent();
+  }
+  return 0;
+}
+
+/** Loads the general registers, all others 0 (KVM_SET_REGS). */
+export function setRegs(
+  v: Vcpu,
+  r: { rip: bigint; rax: bigint; rsp: bigint; rflags: bigint },
+): void {
+  touch(v);
+  v.bytes.fill(0, V.rax, V.rax + 128);
+  v.set64(V.rax, r.rax);
+  v.set64(V.rsp, r.rsp);
+  v.set64(V.rip, r.rip);
+  v.set64(v.vmcb + S.rflags, r.rflags | BigInt(RFLAGS.FIXED));
+  v.set8(V.exception_pending, 0);
+  v.set8(V.vmexit_pending, 0);
+  v.requestEvent();
+}
+
+/** Sets VM_HSAVE_PA; a value with reserved bits is refused and nothing changes. */
+export function setHsave(v: Vcpu, value: bigint): void {
+  touch(v);
+  if ((value & 0xfffn) !== 0n || (value & reservedGpaBits(v)) !== 0n) return;
+  v.set64(V.hsave_msr, value);
+}
+
+/**
+ * Restores nested state outside guest mode: GIF alone.
+ *
+ * @returns 0, or EINVAL.
+ */
+export function clearNestedState(v: Vcpu, gif: boolean): number {
+  touch(v);
+  if ((v.u32(V.efer) & EFER.SVME) === 0 && !gif) return EINVAL;
+  leaveNested(v);
+  setGif(v, gif);
+  return 0;
+}
+
+/** Queues an NMI (KVM_NMI). */
+export function queueNmi(v: Vcpu): void {
+  touch(v);
+  v.set32(V.nmi_queued, v.u32(V.nmi_queued) + 1);
+  v.request(REQ.NMI);
+}
+
+/**
+ * Queues an interrupt (KVM_INTERRUPT).
+ *
+ * @returns 0, or EINVAL for a vector above 255.
+ */
+export function interrupt(v: Vcpu, vector: number): number {
+  touch(v);
+  if (vector > 255) return EINVAL;
+  queueInterrupt(v, vector, false);
+  v.requestEvent();
+  return 0;
+}
+
+/** Queues an SMI (KVM_SMI). */
+export function queueSmi(v: Vcpu): void {
+  touch(v);
+  v.request(REQ.SMI);
+}
+
+/** What looking at a vCPU through the ioctls changes in it (KVM_GET_SREGS, KVM_GET_VCPU_EVENTS). */
+export function look(v: Vcpu): void {
+  touch(v);
+  payloadQuirk(v);
+  processNmi(v);
+  if (v.take(REQ.SMI)) {
+    v.set8(V.smi_pending, 1);
+    v.requestEvent();
+  }
+}
+
+/**
+ * Restores nested state in guest mode (KVM_SET_NESTED_STATE): the policy's
+ * `setstate` list.
+ *
+ * @param v The vCPU.
+ * @param flags KVM_STATE_NESTED_* flags.
+ * @param vmcb12 Address of vmcb12.
+ * @param state L2's control area and L1's save area, laid out as a VMCB.
+ * @returns 0, or EINVAL.
+ */
+export function setNestedState(v: Vcpu, flags: number, vmcb12: bigint, state: Uint8Array): number {
+  touch(v);
+  const errno = restore(v, flags, vmcb12, state);
+  v.observer?.inner("setstate", errno === 0 ? 0 : -errno, v);
+  return errno;
+}
+
+function restore(v: Vcpu, flags: number, vmcb12: bigint, state: Uint8Array): number {
+  if ((v.u32(V.efer) & EFER.SVME) === 0 || v.smm) return EINVAL;
+  if ((vmcb12 & 0xfffn) !== 0n || !legalGpa(v, vmcb12)) return EINVAL;
+  v.bytes.set(state, MAPPED_AT);
+  v.restoreFlags = flags;
+  v.set64(V.pending_vmcb12_gpa, vmcb12);
+  v.fromVmrun = false;
+  const outcome = runList(v, v.policy.ways.setstate);
+  return outcome === OK ? 0 : outcome === FAIL ? EINVAL : 0;
+}
+

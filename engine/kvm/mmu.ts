@@ -1,0 +1,298 @@
+/**
+ * The MMU as far as nested transitions show it: the packed roles, which
+ * context is in use, the cached roots and the PDPTEs.
+ *
+ * @module
+ */
+import { C, V, VMCB01_AT, VMCB12_AT, S } from "../svm/machine.ts";
+import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
+import { markDirty, nestedNpt } from "./regs.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { walkL1Npt } from "./walk.ts";
+
+/** Bits of a page role (union kvm_mmu_page_role). */
+export const ROLE = {
+  FOUR_BYTE_GPTE: 1 << 4,
+  DIRECT: 1 << 7,
+  ACCESS: 7 << 8,
+  INVALID: 1 << 11,
+  EFER_NX: 1 << 12,
+  CR0_WP: 1 << 13,
+  SMEP_ANDNOT_WP: 1 << 14,
+  SMAP_ANDNOT_WP: 1 << 15,
+  GUEST_MODE: 1 << 17,
+  PASSTHROUGH: 1 << 18,
+  SMM: 1 << 24,
+  /** The model's own: a root without a shadow page, which no later CR3 load can reuse. */
+  SPECIAL: 1 << 23,
+} as const;
+
+const EXT = { VALID: 1, PSE: 4, PKE: 8, SMAP: 16, SMEP: 32, LA57: 64, LMA: 128 } as const;
+const ROOT_LEVEL = 5;
+
+let roleExt = 0;
+
+/** Computes a CPU role (kvm_calc_cpu_role); the extended half is left in {@linkcode roleExt}. */
+function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
+  let role: number = ROLE.ACCESS;
+  if (v.smm) role |= ROLE.SMM;
+  if (v.guestMode) role |= ROLE.GUEST_MODE;
+  roleExt = EXT.VALID;
+  if ((cr0 & CR0.PG) === 0) return role | ROLE.DIRECT;
+  const wp = (cr0 & CR0.WP) !== 0;
+  const pae = (cr4 & CR4.PAE) !== 0;
+  const lma = (efer & EFER.LMA) !== 0 && pae;
+  if ((efer & EFER.NX) !== 0) role |= ROLE.EFER_NX;
+  if (wp) role |= ROLE.CR0_WP;
+  if ((cr4 & CR4.SMEP) !== 0) {
+    roleExt |= EXT.SMEP;
+    if (!wp) role |= ROLE.SMEP_ANDNOT_WP;
+  }
+  if ((cr4 & CR4.SMAP) !== 0) {
+    roleExt |= EXT.SMAP;
+    if (!wp) role |= ROLE.SMAP_ANDNOT_WP;
+  }
+  if (!pae) role |= ROLE.FOUR_BYTE_GPTE;
+  if (lma) role |= (cr4 & CR4.LA57) !== 0 ? 5 : 4;
+  else role |= pae ? 3 : 2;
+  if ((cr4 & CR4.PSE) !== 0) roleExt |= EXT.PSE;
+  if (lma) {
+    roleExt |= EXT.LMA;
+    if ((cr4 & CR4.PKE) !== 0) roleExt |= EXT.PKE;
+    if ((cr4 & CR4.LA57) !== 0) roleExt |= EXT.LA57;
+  }
+  return role;
+}
+
+/** Recomputes the roles of the MMU in use from the vCPU's registers (kvm_init_mmu). */
+export function initMmu(v: Vcpu): void {
+  const base = cpuRole(v, v.u32(V.cr0), v.u32(V.cr4), v.u32(V.efer));
+  if (v.u8(V.walk_mmu) === 1) {
+    v.set32(V.nested_cpu_role, base);
+    v.set32(V.nested_cpu_role + 4, roleExt);
+    return;
+  }
+  v.set32(V.root_cpu_role, base);
+  v.set32(V.root_cpu_role + 4, roleExt);
+  if (v.caps.npt) {
+    const inherited = base & (ROLE.GUEST_MODE | ROLE.SMM);
+    v.set32(
+      V.root_root_role,
+      ROLE.ACCESS | ROLE.CR0_WP | ROLE.EFER_NX | ROLE.DIRECT | ROOT_LEVEL | inherited,
+    );
+  } else {
+    const level = Math.max(base & 15, 3);
+    v.set32(V.root_root_role, (base & ~15) | level | ROLE.EFER_NX);
+  }
+}
+
+/** Puts the MMU that shadows L1's nested page table in place (nested_svm_init_mmu_context). */
+export function initNestedMmu(v: Vcpu): void {
+  v.assertThat(v.u8(V.walk_mmu) === 0, "mmu_is_nested(vcpu)");
+  v.set8(V.mmu, 1);
+  const cr4 = v.u32(VMCB01_AT + S.cr4) & ~CR4.PKE;
+  const base = cpuRole(v, CR0.PG, cr4, v.u32(VMCB01_AT + S.efer));
+  v.assertThat(
+    (base & ROLE.DIRECT) === 0 && (base & ROLE.GUEST_MODE) !== 0,
+    "cpu_role.base.direct || !cpu_role.base.guest_mode",
+  );
+  v.set32(V.guest_cpu_role, base);
+  v.set32(V.guest_cpu_role + 4, roleExt);
+  let root = (base & ~15) | ROOT_LEVEL;
+  if ((base & 15) === 4) root |= ROLE.PASSTHROUGH;
+  v.set32(V.guest_root_role, root);
+  newPgd(v, v.u64(VMCB12_AT + C.nested_cr3));
+  v.set8(V.walk_mmu, 1);
+}
+
+/** Where the roots of one MMU context are kept in the vCPU area. */
+interface Roots {
+  readonly role: number;
+  readonly pgd: readonly number[];
+  readonly roles: readonly number[];
+}
+
+const ROOT_MMU: Roots = {
+  role: V.root_root_role,
+  pgd: [V.pgd_root, V.prev0_pgd, V.prev1_pgd, V.prev2_pgd],
+  roles: [V.pgd_role, V.prev0_role, V.prev1_role, V.prev2_role],
+};
+const GUEST_MMU: Roots = {
+  role: V.guest_root_role,
+  pgd: [V.guest_pgd_root, V.guest_prev0_pgd, V.guest_prev1_pgd, V.guest_prev2_pgd],
+  roles: [V.guest_pgd_role, V.guest_prev0_role, V.guest_prev1_role, V.guest_prev2_role],
+};
+
+function roots(v: Vcpu): Roots {
+  return v.u8(V.mmu) === 1 ? GUEST_MMU : ROOT_MMU;
+}
+
+function usable(v: Vcpu, r: Roots, i: number, pgd: bigint, role: number): boolean {
+  const own = v.u32(r.roles[i] as number);
+  if (own !== role >>> 0) return false;
+  return (role & ROLE.DIRECT) !== 0 || v.u64(r.pgd[i] as number) === pgd;
+}
+
+function swap(v: Vcpu, r: Roots, i: number, j: number): void {
+  const a = r.pgd[i] as number, b = r.pgd[j] as number;
+  const ra = r.roles[i] as number, rb = r.roles[j] as number;
+  const pgd = v.u64(a), role = v.u32(ra);
+  v.copy64(a, b);
+  v.set32(ra, v.u32(rb));
+  v.set64(b, pgd);
+  v.set32(rb, role);
+}
+
+function freeRoot(v: Vcpu, r: Roots, i: number): void {
+  v.set32(r.roles[i] as number, 0);
+  v.set64(r.pgd[i] as number, 0n);
+}
+
+/** Switches to the cached root of another CR3, if there is one (kvm_mmu_new_pgd). */
+export function newPgd(v: Vcpu, pgd: bigint): void {
+  const r = roots(v);
+  const role = v.u32(r.role);
+  if ((v.u32(r.roles[0] as number) & ROLE.SPECIAL) !== 0) freeRoot(v, r, 0);
+  if (!findRoot(v, r, pgd, role)) return;
+  v.request(REQ.LOAD_MMU_PGD);
+}
+
+function findRoot(v: Vcpu, r: Roots, pgd: bigint, role: number): boolean {
+  if (v.u32(r.roles[0] as number) !== 0) {
+    if (usable(v, r, 0, pgd, role)) return true;
+    for (let i = 1; i < 4; i++) {
+      swap(v, r, 0, i);
+      if (usable(v, r, 0, pgd, role)) return true;
+    }
+    freeRoot(v, r, 0);
+    return false;
+  }
+  for (let i = 1; i < 4; i++) {
+    if (!usable(v, r, i, pgd, role)) continue;
+    swap(v, r, 0, i);
+    for (let j = i; j < 3; j++) swap(v, r, j, j + 1);
+    freeRoot(v, r, 3);
+    return true;
+  }
+  return false;
+}
+
+/** Frees every root of both contexts (kvm_mmu_unload). */
+export function unload(v: Vcpu): void {
+  for (const r of [ROOT_MMU, GUEST_MMU]) for (let i = 0; i < 4; i++) freeRoot(v, r, i);
+}
+
+/** Frees the roots and recomputes the roles (kvm_mmu_reset_context). */
+export function resetContext(v: Vcpu): void {
+  unload(v);
+  initMmu(v);
+}
+
+/** Makes sure that the MMU in use has a root, before the guest is entered (kvm_mmu_reload). */
+export function reload(v: Vcpu): void {
+  const r = roots(v);
+  if (v.u32(r.roles[0] as number) !== 0) return;
+  const role = v.u32(r.role);
+  if ((role & ROLE.DIRECT) !== 0 && (v.caps.npt || (role & 15) >= 4)) {
+    v.set32(r.roles[0] as number, role);
+    v.set64(r.pgd[0] as number, 0n);
+  } else if ((role & ROLE.DIRECT) !== 0) {
+    v.set32(r.roles[0] as number, role | ROLE.SPECIAL);
+    v.set64(r.pgd[0] as number, 0n);
+  } else {
+    allocShadowRoot(v, r, role);
+  }
+  loadPgd(v);
+}
+
+function allocShadowRoot(v: Vcpu, r: Roots, role: number): void {
+  const nested = r === GUEST_MMU;
+  const pgd = nested ? v.u64(VMCB12_AT + C.nested_cr3) : v.u64(V.cr3);
+  const level = v.u32(nested ? V.guest_cpu_role : V.root_cpu_role) & 15;
+  const base = Number(pgd & 0xffffffffff000n);
+  const special = level < 4 || !v.memory.backed(base);
+  if (level === 3 && !nested && v.caps.npt) readPdptrs(v);
+  v.set32(r.roles[0] as number, special ? role | ROLE.SPECIAL : role);
+  v.set64(r.pgd[0] as number, special && level >= 4 ? 0n : pgd);
+}
+
+/** Writes the root of the MMU in use into the active VMCB (svm_load_mmu_pgd). */
+export function loadPgd(v: Vcpu): void {
+  const r = roots(v);
+  if (v.u32(r.roles[0] as number) === 0) return;
+  const vmcb = v.vmcb;
+  if (v.caps.npt) {
+    v.set32(vmcb + C.nested_cr3, HOST.ROOT);
+    v.set32(vmcb + C.nested_cr3 + 4, HOST_HIGH);
+    markDirty(v, vmcb, CLEAN.NPT);
+    v.copy64(vmcb + S.cr3, V.cr3);
+  } else {
+    v.set32(vmcb + S.cr3, HOST.ROOT);
+    v.set32(vmcb + S.cr3 + 4, HOST_HIGH);
+  }
+  markDirty(v, vmcb, CLEAN.CR);
+}
+
+/** Bits that must be 0 in a guest physical address (reserved_gpa_bits). */
+export function reservedGpaBits(v: Vcpu): bigint {
+  return 0xffffffffffffffffn << BigInt(v.caps.physicalBits) & 0xffffffffffffffffn;
+}
+
+/** Whether a guest physical address, or CR3, has no reserved bit set. */
+export function legalGpa(v: Vcpu, gpa: bigint): boolean {
+  return (gpa & reservedGpaBits(v)) === 0n;
+}
+
+const PDPTE_RESERVED = 0x1e6n;
+
+/** Loads and checks the four PDPTEs at CR3 (load_pdptrs); false when one is bad or unreadable. */
+export function loadPdptrs(v: Vcpu, cr3: bigint): boolean {
+  let base = Number(BigInt.asUintN(52, cr3) & ~0xfffn);
+  if (v.u8(V.walk_mmu) === 1) {
+    base = walkL1Npt(v, base);
+    if (base < 0) return false;
+  }
+  const at = base + Number(cr3 & 0xfe0n);
+  if (cr3 >> 52n !== 0n || !v.memory.backed(at, 32)) return false;
+  const reserved = reservedGpaBits(v) | PDPTE_RESERVED;
+  let changed = false;
+  for (let i = 0; i < 4; i++) {
+    const entry = v.memory.read64(at + i * 8);
+    if ((entry & 1n) !== 0n && (entry & reserved) !== 0n) return false;
+    if (entry !== v.u64(V.pdptr0 + i * 8)) changed = true;
+  }
+  if (!v.caps.npt && changed) freeRoot(v, ROOT_MMU, 0);
+  for (let i = 0; i < 4; i++) v.set64(V.pdptr0 + i * 8, v.memory.read64(at + i * 8));
+  v.set8(V.pdptrs_valid, 1);
+  v.request(REQ.LOAD_MMU_PGD);
+  v.set8(V.pdptrs_from_userspace, 0);
+  return true;
+}
+
+/** Reads the PDPTEs when the cached ones are stale: KVM does so lazily under nested paging (svm_cache_reg). */
+export function readPdptrs(v: Vcpu): void {
+  if (v.u8(V.pdptrs_valid) === 0) loadPdptrs(v, v.u64(V.cr3));
+}
+
+/**
+ * Loads CR3 for L2 or L1 (nested_svm_load_cr3).
+ *
+ * @param v The vCPU.
+ * @param cr3 The value.
+ * @param nested Whether L2 with nested paging is entered.
+ * @param reload Whether the PDPTEs are reloaded.
+ * @returns Empty when loaded, else the id of the check that failed.
+ */
+export function loadCr3(v: Vcpu, cr3: bigint, nested: boolean, reload: boolean): string {
+  if (!legalGpa(v, cr3)) return "cr3-legal";
+  if (reload && !nested && v.paePaging && !loadPdptrs(v, cr3)) return "pdptrs";
+  v.set64(V.cr3, cr3);
+  initMmu(v);
+  if (!nested) newPgd(v, cr3);
+  return "";
+}
+
+/** Whether the MMU in use shadows L1's nested page table. */
+export function nestedMmu(v: Vcpu): boolean {
+  return v.u8(V.mmu) === 1 && nestedNpt(v);
+}

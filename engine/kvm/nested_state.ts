@@ -1,0 +1,34 @@
+/**
+ * Dropping nested state without a #VMEXIT: what INIT, a restore of other state
+ * and clearing EFER.SVME do.
+ *
+ * @module
+ */
+import { V, VMCB01_AT } from "../svm/machine.ts";
+import { REQ } from "./constants.ts";
+import { leaveGuestMode, markAllDirty } from "./regs.ts";
+import type { Vcpu } from "./vcpu.ts";
+
+/** Makes the given VMCB (1 or 2) the active one (svm_switch_vmcb). */
+export function switchVmcb(v: Vcpu, to: 1 | 2): void {
+  v.set32(V.active, to);
+}
+
+/** Puts L1's MMU context back in place (nested_svm_uninit_mmu_context). */
+export function uninitMmu(v: Vcpu): void {
+  v.set8(V.mmu, 0);
+  v.set8(V.walk_mmu, 0);
+}
+
+/** Leaves L2 at once, as if it had never been entered (svm_leave_nested). */
+export function leaveNested(v: Vcpu): void {
+  if (v.guestMode) {
+    v.set8(V.run_pending, 0);
+    v.set64(V.vmcb12_gpa, 0xffffffffffffffffn);
+    leaveGuestMode(v);
+    switchVmcb(v, 1);
+    uninitMmu(v);
+    markAllDirty(v, VMCB01_AT);
+  }
+  v.unrequest(REQ.GET_NESTED_STATE_PAGES);
+}

@@ -1,0 +1,221 @@
+/**
+ * KVM_RUN: requests, event injection, entry, exit, until userspace is needed.
+ *
+ * @module
+ */
+import { C, S, V } from "../svm/machine.ts";
+import { processor, runVmcb } from "../cpu/mod.ts";
+import { END, FAIL, runList } from "../policy.ts";
+import { DR6_ACTIVE_LOW, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
+import { skipInstruction } from "./emulate.ts";
+import {
+  completeInterrupts,
+  disableNmiSinglestep,
+  injectEvents,
+  linearRip,
+  nestedTripleFault,
+  processNmi,
+} from "./events.ts";
+import { handleExit, RESUME, USERSPACE } from "./exits.ts";
+import { loadPgd, reload } from "./mmu.ts";
+import { msrIntercepted } from "./msrpm.ts";
+import { CLEAN } from "./constants.ts";
+import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts, updateDr7 } from "./regs.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { VMCB12_AT } from "../svm/machine.ts";
+import { processorPaging } from "./walk.ts";
+
+/** EINTR: what KVM_RUN fails with when a signal ends it. */
+const EINTR = 4;
+/** Entries without any progress before the vCPU counts as looping for ever. */
+const ENTRY_LIMIT = 64;
+
+/**
+ * Runs the vCPU until it needs userspace (KVM_RUN). A guest that would run or
+ * fault for ever ends as the lab ends it: by a signal.
+ */
+export function runVcpu(v: Vcpu): void {
+  const r = v.result;
+  r.rc = 0;
+  r.errno = 0;
+  r.exit = KVM_EXIT.UNKNOWN;
+  r.port = 0;
+  if (v.pendingIo >= 0n) {
+    const expected = v.pendingIo;
+    v.pendingIo = -1n;
+    if (linearRip(v) === expected && !skipInstruction(v)) return;
+  }
+  for (let entries = 0; entries < ENTRY_LIMIT; entries++) {
+    const status = enterGuest(v);
+    if (status === USERSPACE) return;
+    if (status === STUCK) break;
+  }
+  r.rc = -1;
+  r.errno = EINTR;
+  r.exit = KVM_EXIT.INTR;
+}
+
+const STUCK = 2;
+
+function serveRequests(v: Vcpu): boolean {
+  if (v.take(REQ.GET_NESTED_STATE_PAGES)) {
+    const outcome = runList(v, v.policy.ways.pages);
+    if (outcome === FAIL) {
+      v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+      v.request(REQ.GET_NESTED_STATE_PAGES);
+      return false;
+    }
+    if (outcome === END) { /* it was asked for outside guest mode: nothing to do */ }
+  }
+  for (
+    const bit of [
+      REQ.MIGRATE_TIMER,
+      REQ.MASTERCLOCK_UPDATE,
+      REQ.GLOBAL_CLOCK_UPDATE,
+      REQ.CLOCK_UPDATE,
+      REQ.MMU_SYNC,
+    ]
+  ) v.unrequest(bit);
+  if (v.take(REQ.LOAD_MMU_PGD)) loadPgd(v);
+  v.unrequest(REQ.TLB_FLUSH);
+  v.unrequest(REQ.TLB_FLUSH_CURRENT);
+  v.unrequest(REQ.TLB_FLUSH_GUEST);
+  if (v.requested(REQ.TRIPLE_FAULT)) {
+    if (v.guestMode) nestedTripleFault(v);
+    if (v.take(REQ.TRIPLE_FAULT)) {
+      v.result.exit = KVM_EXIT.SHUTDOWN;
+      return false;
+    }
+  }
+  v.unrequest(REQ.STEAL_UPDATE);
+  if (v.take(REQ.SMI)) {
+    v.set8(V.smi_pending, 1);
+    v.requestEvent();
+  }
+  if (v.take(REQ.NMI)) processNmi(v);
+  return true;
+}
+
+function enterGuest(v: Vcpu): number {
+  let immediate = false;
+  if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
+    if (!serveRequests(v)) return USERSPACE;
+    if (v.take(REQ.EVENT)) immediate = injectEvents(v);
+  }
+  reload(v);
+  // What was requested meanwhile is served before the guest is entered: an event
+  // put into the VMCB is taken back and injected anew.
+  if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
+    if (immediate) v.requestEvent();
+    cancelInjection(v);
+    return RESUME;
+  }
+  return run(v, immediate);
+}
+
+function cancelInjection(v: Vcpu): void {
+  const vmcb = v.vmcb;
+  v.copy64(vmcb + C.exit_int_info, vmcb + C.event_inj);
+  v.set32(vmcb + C.event_inj, 0);
+  completeInterrupts(v);
+}
+
+/** Whether L2 has a task priority of its own (nested_svm_virtualize_tpr). */
+function virtualTpr(v: Vcpu): boolean {
+  return v.guestMode && (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_INTR_MASKING) !== 0;
+}
+
+/** Enters the active VMCB and takes over what the exit left (svm_vcpu_run). */
+function run(v: Vcpu, forceExit: boolean): number {
+  const vmcb = v.vmcb;
+  let immediate = forceExit;
+  v.copy64(vmcb + S.rax, V.rax);
+  v.copy64(vmcb + S.rsp, V.rsp);
+  v.copy64(vmcb + S.rip, V.rip);
+  if (v.u8(V.nmi_singlestep) !== 0 && v.u32(vmcb + C.event_inj) !== 0) {
+    disableNmiSinglestep(v);
+    immediate = true;
+  }
+  if (v.u32(vmcb + C.asid) === 0) markDirty(v, vmcb, CLEAN.ASID);
+  v.set32(vmcb + C.asid, v.u32(V.active));
+  if (!virtualTpr(v)) {
+    v.set32(vmcb + C.int_ctl, v.u32(vmcb + C.int_ctl) & ~INT_CTL.V_TPR | v.u32(V.cr8) & INT_CTL.V_TPR);
+  }
+  v.copy64(vmcb + S.cr2, V.cr2);
+  const freeDr = v.u8(V.dr_wont_exit) !== 0;
+  loadDr6(v, vmcb, freeDr);
+  if (!v.caps.npt && mismatched(v)) return STUCK;
+  const status = runVmcb(v, vmcb, processorPaging(v), {
+    immediate,
+    msrIntercepted: (msr, write) => msrIntercepted(v, vmcb, msr, write),
+  });
+  if (status === "stuck") return STUCK;
+  if (status !== "exit") {
+    v.unmodelled = `instruction ${processor.code.subarray(0, 15).toHex()}`;
+    return STUCK;
+  }
+  afterExit(v, vmcb, freeDr);
+  return handleExit(v);
+}
+
+function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {
+  const lo = free ? v.u32(V.dr6) : DR6_ACTIVE_LOW;
+  const hi = free ? v.u32(V.dr6 + 4) : 0;
+  if (v.u32(vmcb + S.dr6) === lo && v.u32(vmcb + S.dr6 + 4) === hi) return;
+  v.set32(vmcb + S.dr6, lo);
+  v.set32(vmcb + S.dr6 + 4, hi);
+  markDirty(v, vmcb, CLEAN.DR);
+}
+
+/**
+ * Under shadow paging the processor must walk as many levels as KVM's shadow
+ * tables have. If the MMU was set up for another mode, every access faults, and
+ * KVM finds nothing to mend.
+ */
+function mismatched(v: Vcpu): boolean {
+  const vmcb = v.vmcb;
+  if (v.u32(vmcb + S.cr3 + 4) !== HOST_HIGH) return false;
+  const levels = v.u32(V.root_root_role) & 15;
+  const long = (v.u32(vmcb + S.efer) & 0x400) !== 0;
+  return long !== levels > 3;
+}
+
+function afterExit(v: Vcpu, vmcb: number, freeDr: boolean): void {
+  v.copy64(V.cr2, vmcb + S.cr2);
+  v.copy64(V.rax, vmcb + S.rax);
+  v.copy64(V.rsp, vmcb + S.rsp);
+  v.copy64(V.rip, vmcb + S.rip);
+  if (!virtualTpr(v) && !isIntercept(v, vmcb, 24)) {
+    v.set64(V.cr8, BigInt(v.u32(vmcb + C.int_ctl) & INT_CTL.V_TPR));
+  }
+  v.set64(V.next_rip, 0n);
+  if (v.guestMode) {
+    syncControl(v, vmcb);
+    v.set8(V.run_pending, 0);
+  }
+  if (v.u32(vmcb + C.exit_code) !== 0xffffffff) {
+    v.set8(vmcb + C.tlb_ctl, 0);
+    markAllClean(v, vmcb);
+  }
+  if (v.caps.npt) v.set8(V.pdptrs_valid, 0);
+  completeInterrupts(v);
+  if (v.guestMode) v.copy64(VMCB12_AT + C.next_rip, vmcb + C.next_rip);
+  if (freeDr) {
+    v.copy64(V.dr6, vmcb + S.dr6);
+    v.copy64(V.dr7, vmcb + S.dr7);
+    v.set8(V.dr_wont_exit, 0);
+    setDrIntercepts(v, true);
+    updateDr7(v);
+  }
+}
+
+/** Takes over what L2's run changed of its control area (nested_sync_control_from_vmcb02). */
+function syncControl(v: Vcpu, vmcb: number): void {
+  const cache = VMCB12_AT;
+  v.copy64(cache + C.event_inj, vmcb + C.event_inj);
+  v.set32(cache + C.int_state, v.u32(vmcb + C.int_state));
+  let mask: number = INT_CTL.V_IRQ | INT_CTL.V_TPR;
+  if (isIntercept(v, vmcb, 100) && !isIntercept(v, cache, 100)) mask &= ~INT_CTL.V_IRQ;
+  if (nestedVgif(v)) mask |= INT_CTL.V_GIF;
+  v.set32(cache + C.int_ctl, v.u32(cache + C.int_ctl) & ~mask | v.u32(vmcb + C.int_ctl) & mask);
+}

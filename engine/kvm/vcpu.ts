@@ -1,0 +1,114 @@
+/**
+ * A vCPU under a policy: the machine state, what it reports while it runs, and
+ * what KVM_RUN hands to userspace.
+ *
+ * @module
+ */
+import { type Capabilities, Machine, V } from "../svm/machine.ts";
+import type { Policy, Step } from "../policy.ts";
+import { REQ } from "./constants.ts";
+
+/** Receives what happens inside, as it happens. */
+export interface Observer {
+  /** A step is about to run. */
+  step(step: Step, v: Vcpu): void;
+  /** A consistency check failed. */
+  check(id: string, text: string): void;
+  /** A kernel assertion did not hold. */
+  warn(text: string): void;
+  /** A transition function returned; `ret` is its return value. */
+  inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
+}
+
+/** What KVM_RUN leaves for userspace. */
+export interface RunResult {
+  /** 0, or -1 with `errno`. */
+  rc: number;
+  /** errno of KVM_RUN. */
+  errno: number;
+  /** KVM_EXIT_* reason. */
+  exit: number;
+  /** Port of a KVM_EXIT_IO. */
+  port: number;
+}
+
+/** One vCPU with the policy that handles its nested transitions. */
+export class Vcpu extends Machine {
+  /** The policy. */
+  policy: Policy;
+  /** Who listens, if anyone. */
+  observer: Observer | undefined;
+  /** The last KVM_RUN's result. */
+  readonly result: RunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
+  /** An I/O instruction waits for userspace to have done its part: its linear address, or -1. */
+  pendingIo = -1n;
+  /** Address of the vmcb12 that the transition under way is about. */
+  vmcb12 = 0;
+  /** Whether the transition under way is a VMRUN, rather than RSM or a restore. */
+  fromVmrun = false;
+  /** What the model met and does not model; empty while all is well. */
+  unmodelled = "";
+  /** KVM_STATE_NESTED_* flags of the state being restored. */
+  restoreFlags = 0;
+  /** State save area that RSM reads, while it does. */
+  smram: Uint8Array | undefined;
+
+  /**
+   * @param caps What the processor and the hypervisor can do.
+   * @param policy The policy.
+   */
+  constructor(caps: Capabilities, policy: Policy) {
+    super(caps);
+    this.policy = policy;
+  }
+
+  /** Sets a request bit. */
+  request(bit: number): void {
+    if (bit < 32) this.or32(V.requests, 1 << bit);
+    else this.or32(V.requests + 4, 1 << bit - 32);
+  }
+
+  /** Clears a request bit. */
+  unrequest(bit: number): void {
+    if (bit < 32) this.clear32(V.requests, 1 << bit);
+    else this.clear32(V.requests + 4, 1 << bit - 32);
+  }
+
+  /** Whether a request bit is set. */
+  requested(bit: number): boolean {
+    const word = bit < 32 ? this.u32(V.requests) : this.u32(V.requests + 4);
+    return (word >>> (bit & 31) & 1) === 1;
+  }
+
+  /** Takes a request bit: whether it was set; it is clear afterwards. */
+  take(bit: number): boolean {
+    if (!this.requested(bit)) return false;
+    this.unrequest(bit);
+    return true;
+  }
+
+  /** Asks for event injection to be looked at before the next entry. */
+  requestEvent(): void {
+    this.or32(V.requests, 1 << REQ.EVENT);
+  }
+
+  /** Reports a kernel assertion that does not hold. */
+  assertThat(holds: boolean, text: string): void {
+    if (!holds) this.observer?.warn(text);
+  }
+
+  /** Whether the guest has paging on (CR0.PG). */
+  get paging(): boolean {
+    return (this.u32(V.cr0) & 0x80000000) !== 0;
+  }
+
+  /** Whether the guest runs in long mode (EFER.LMA). */
+  get longMode(): boolean {
+    return (this.u32(V.efer) & 0x400) !== 0;
+  }
+
+  /** Whether the guest uses PAE paging: paging and CR4.PAE without long mode. */
+  get paePaging(): boolean {
+    return !this.longMode && (this.u32(V.cr4) & 0x20) !== 0 && this.paging;
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * How the hypervisor and the processor under it turn a guest's addresses into
+ * memory: which tables, in which mode, as the MMU roles say.
+ *
+ * @module
+ */
+import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
+import {
+  DirectPaging,
+  memoryOnly,
+  NestedPaging,
+  nptMode,
+  type Paging,
+  ShadowPaging,
+} from "../cpu/paging.ts";
+import { FETCH, type KvmWalkMode, SUPERVISOR, USER, Walk, walkKvm } from "../cpu/walk.ts";
+import type { Vcpu } from "./vcpu.ts";
+
+/** A walk mode that is filled in anew for each use. */
+class Mode implements KvmWalkMode {
+  levels = 0;
+  writeProtect = false;
+  largePages = false;
+  noExecute = false;
+  smep = false;
+  smap = false;
+  root = 0;
+  pdptrs: Uint32Array = EMPTY;
+}
+
+const EMPTY = new Uint32Array(8);
+const mode = new Mode();
+const direct = new DirectPaging();
+const nested = new NestedPaging(mode);
+const shadow = new ShadowPaging(mode);
+const walk = new Walk();
+
+function number(v: Vcpu, at: number): number {
+  return v.u32(at) + (v.u32(at + 4) & 0xfffff) * 0x1_0000_0000;
+}
+
+/** The mode that a packed CPU role describes, over the tables at CR3. */
+function roleMode(v: Vcpu, role: number): KvmWalkMode {
+  const base = v.u32(role), ext = v.u32(role + 4);
+  mode.levels = base & 15;
+  mode.noExecute = (base & 1 << 12) !== 0;
+  mode.writeProtect = (base & 1 << 13) !== 0;
+  mode.largePages = (ext & 4) !== 0;
+  mode.smap = (ext & 16) !== 0;
+  mode.smep = (ext & 32) !== 0;
+  mode.root = number(v, V.cr3);
+  mode.pdptrs = v.words.subarray(V.pdptr0 >> 2, (V.pdptr0 >> 2) + 8);
+  return mode;
+}
+
+/** How the processor reaches memory when it next runs the active VMCB. */
+export function processorPaging(v: Vcpu): Paging {
+  if (!v.caps.npt) {
+    roleMode(v, V.root_cpu_role);
+    return shadow;
+  }
+  if (v.u8(V.mmu) === 0) return direct;
+  nested.npt = npt(v);
+  return nested;
+}
+
+function npt(v: Vcpu): KvmWalkMode {
+  return nptMode(
+    v.u32(VMCB01_AT + S.cr4),
+    v.u32(VMCB01_AT + S.efer),
+    number(v, VMCB12_AT + C.nested_cr3),
+  );
+}
+
+/** Where L1's nested page table puts an L2 physical address, or -1. */
+export function walkL1Npt(v: Vcpu, gpa: number): number {
+  const lo = gpa % 0x1_0000_0000;
+  const hi = (gpa - lo) / 0x1_0000_0000;
+  const ok = walkKvm(
+    v.memory,
+    v.caps.physicalBits,
+    npt(v),
+    lo,
+    hi,
+    0,
+    USER,
+    memoryOnly(v),
+    walk,
+  );
+  return ok ? walk.gpa : -1;
+}
+
+/** Error code of the last walk that failed. */
+export function walkError(): number {
+  return walk.error;
+}
+
+/**
+ * Walks L1's nested page table for a fault that the processor reported, as KVM
+ * does before it decides whose fault it is.
+ *
+ * @returns Whether L1 maps the address.
+ */
+export function walkNptFault(v: Vcpu, lo: number, hi: number, access: number): boolean {
+  return walkKvm(v.memory, v.caps.physicalBits, npt(v), lo, hi, access, USER, memoryOnly(v), walk);
+}
+
+/**
+ * Walks the guest's own tables for a fault under shadow paging.
+ *
+ * @returns Whether the guest maps the address.
+ */
+export function walkShadowFault(v: Vcpu, lo: number, hi: number, access: number, user: boolean): boolean {
+  return walkKvm(
+    v.memory,
+    v.caps.physicalBits,
+    roleMode(v, V.root_cpu_role),
+    lo,
+    hi,
+    access,
+    user ? USER : SUPERVISOR,
+    memoryOnly(v),
+    walk,
+  );
+}
+
+/** Where the last successful walk ended, as a guest physical address. */
+export function walkedTo(): number {
+  return walk.gpa;
+}
+
+/** The guest physical address of a linear address as KVM's emulator finds it, or -1. */
+export function linearToGpa(v: Vcpu, linear: bigint, fetch: boolean, user: boolean): number {
+  const nestedWalk = v.u8(V.walk_mmu) === 1;
+  const role = nestedWalk ? V.nested_cpu_role : V.root_cpu_role;
+  const tables = roleMode(v, role);
+  if (tables.levels === 0) {
+    const gpa = Number(linear & 0xfffffffffffffn);
+    return nestedWalk ? walkL1Npt(v, gpa) : gpa;
+  }
+  const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n & 0xffffffffn);
+  const stage2 = nestedWalk
+    ? (gpa: number) => walkL1Npt(v, gpa)
+    : memoryOnly(v);
+  const own = new Walk();
+  const access = fetch ? FETCH : 0;
+  const ok = walkKvm(v.memory, v.caps.physicalBits, { ...tables }, lo, hi, access, user ? USER : SUPERVISOR, stage2, own);
+  if (!ok) {
+    walk.error = own.error;
+    return -1;
+  }
+  return nestedWalk ? walkL1Npt(v, own.gpa) : own.gpa;
+}

@@ -1,0 +1,26 @@
+/**
+ * The engine: the SVM model, policies, replay and diff. It touches no file and
+ * no console.
+ *
+ * @module
+ */
+export * from "./layout.ts";
+export * from "./event.ts";
+export * from "./closest.ts";
+export * from "./svm/bits.ts";
+export * from "./svm/control_bits.ts";
+export * from "./svm/intercepts.ts";
+export * from "./svm/exit_codes.ts";
+export * from "./svm/exit_info.ts";
+export * from "./svm/vmcb_fields.ts";
+export * from "./svm/memory.ts";
+export * from "./svm/vcpu_fields.ts";
+export * from "./svm/regs_layout.ts";
+export * from "./svm/inner_layout.ts";
+export * from "./svm/machine.ts";
+export * from "./cpu/mod.ts";
+export * from "./image/fields.ts";
+export * from "./image/format.ts";
+export * from "./image/slots.ts";
+export * from "./image/dump.ts";
+export * from "./image/diff.ts";

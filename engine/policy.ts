@@ -1,0 +1,87 @@
+/**
+ * What a policy is: for each way in and out of L2 an ordered list of steps,
+ * and for a failing step the list that handles it.
+ *
+ * @module
+ */
+import type { Vcpu } from "./kvm/vcpu.ts";
+
+/** The step did its work. */
+export const OK = 0;
+/** The step failed: the handler beside it takes over. */
+export const FAIL = 1;
+/** The transition ends here with nothing more to do, for instance with a #GP queued for L1. */
+export const END = 2;
+
+/** How a step ended: {@linkcode OK}, {@linkcode FAIL} or {@linkcode END}. */
+export type Outcome = typeof OK | typeof FAIL | typeof END;
+
+/** One named action of a transition. */
+export interface Step {
+  /** Name, unique among the steps; shown in traces, diffs and documentation. */
+  readonly name: string;
+  /** What it does, in one line. */
+  readonly doc: string;
+  /**
+   * Does it.
+   *
+   * @param v The vCPU.
+   * @returns How it ended.
+   */
+  run(v: Vcpu): Outcome;
+}
+
+/** A step in its place: the step, and where a failure goes. */
+export interface Entry {
+  /** The step. */
+  readonly step: Step;
+  /** Steps that handle its failure. Without it a failure ends the list. */
+  readonly onFail?: readonly Entry[];
+}
+
+/** The ways into L2 and out of it. */
+export type Way = "vmrun" | "rsm" | "setstate" | "pages" | "vmexit";
+
+/** A policy: how a hypervisor carries out nested transitions, and what it does when one fails. */
+export interface Policy {
+  /** Name on the command line and in records. */
+  readonly name: string;
+  /** What it stands for, in one line. */
+  readonly doc: string;
+  /** Name of the check set its checks come from. */
+  readonly checks: string;
+  /** The steps of each way, in order. */
+  readonly ways: Readonly<Record<Way, readonly Entry[]>>;
+}
+
+/**
+ * Puts steps into a list, all with the same failure handler.
+ *
+ * @param steps The steps, in order.
+ * @param onFail What handles a failure of any of them.
+ * @returns The list.
+ */
+export function list(steps: readonly Step[], onFail?: readonly Entry[]): readonly Entry[] {
+  return steps.map((step) => onFail === undefined ? { step } : { step, onFail });
+}
+
+/**
+ * Runs a list of steps until one does not end with {@linkcode OK}, and then the
+ * handler of that one.
+ *
+ * @param v The vCPU.
+ * @param entries The list.
+ * @returns {@linkcode OK} when every step did its work, else how the failing one ended.
+ */
+export function runList(v: Vcpu, entries: readonly Entry[]): Outcome {
+  const observer = v.observer;
+  for (const entry of entries) {
+    if (observer !== undefined) observer.step(entry.step, v);
+    const outcome = entry.step.run(v);
+    if (outcome !== OK) {
+      if (outcome === FAIL && entry.onFail !== undefined) runList(v, entry.onFail);
+      return outcome;
+    }
+  }
+  return OK;
+}

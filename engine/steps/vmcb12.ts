@@ -1,0 +1,148 @@
+/**
+ * Steps that reach vmcb12: mapping it, caching it, checking it.
+ *
+ * @module
+ */
+import { C, S, V, VMCB12_AT } from "../svm/machine.ts";
+import { MAPPED_AT } from "../svm/machine.ts";
+import { type Check, CHECK_SETS, type CheckGroup } from "../svm/checks.ts";
+import { END, FAIL, OK, type Outcome, type Step } from "../policy.ts";
+import { injectGp, queueException } from "../kvm/events.ts";
+import { VECTOR } from "../kvm/constants.ts";
+import { skipInstruction } from "../kvm/emulate.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+
+/** Copies the guest page at `gpa` into the work area; false when nothing backs it. */
+export function mapPage(v: Vcpu, gpa: number): boolean {
+  const page = gpa - gpa % 4096;
+  if (!v.memory.backed(page, 4096)) return false;
+  v.bytes.set(v.memory.page(page), MAPPED_AT);
+  v.vmcb12 = page;
+  return true;
+}
+
+/** Writes the work area back to the guest page it was mapped from. */
+export function unmapPage(v: Vcpu): void {
+  v.memory.writable(v.vmcb12).set(v.bytes.subarray(MAPPED_AT, MAPPED_AT + 4096));
+}
+
+/** A 64-bit value as a number, exact below 2^53. */
+export function address(v: Vcpu, at: number): number {
+  return v.u32(at) + v.u32(at + 4) * 0x1_0000_0000;
+}
+
+/** VMRUN needs a host save area. */
+export const requireHsave: Step = {
+  name: "require VM_HSAVE_PA",
+  doc: "Queues #GP when L1 has set no host save area",
+  run(v) {
+    if (address(v, V.hsave_msr) !== 0) return OK;
+    injectGp(v);
+    return END;
+  },
+};
+
+/** VMRUN is not available in SMM. */
+export const refuseInSmm: Step = {
+  name: "refuse in SMM",
+  doc: "Queues #UD when the vCPU is in system management mode",
+  run(v) {
+    if (!v.smm) return OK;
+    queueException(v, VECTOR.UD);
+    return END;
+  },
+};
+
+/** Maps the page that RAX names. */
+export const mapVmcb12: Step = {
+  name: "map vmcb12",
+  doc: "Maps the page at RAX; queues #GP when no memory is there",
+  run(v) {
+    v.copy64(V.pending_vmcb12_gpa, v.vmcb + S.rax);
+    if (mapPage(v, address(v, V.pending_vmcb12_gpa))) return OK;
+    injectGp(v);
+    return END;
+  },
+};
+
+/** Moves RIP past the VMRUN. */
+export const skipVmrun: Step = {
+  name: "skip VMRUN",
+  doc: "Moves L1's RIP past the VMRUN; under RFLAGS.TF a #DB is queued",
+  run(v) {
+    skipInstruction(v);
+    return OK;
+  },
+};
+
+/** Copies what is checked and used of vmcb12, so that L1 cannot change it meanwhile. */
+export const cacheVmcb12: Step = {
+  name: "cache vmcb12",
+  doc: "Copies the control area and the checked part of the save area",
+  run(v) {
+    cacheControl(v);
+    v.copy(VMCB12_AT + S.cs_selector, MAPPED_AT + S.cs_selector, 16);
+    for (const at of CACHED_SAVE) v.copy64(VMCB12_AT + at, MAPPED_AT + at);
+    return OK;
+  },
+};
+
+const CACHED_SAVE = [S.efer, S.cr4, S.cr3, S.cr0, S.dr7, S.dr6] as const;
+const CACHED_CONTROL = [[0x00, 0x18], [0x3c, 0x6c], [0x70, 0x98], [0xa8, 0xc0], [0xc8, 0xd0]] as const;
+
+/** Copies the control area from the work area into the cache. */
+export function cacheControl(v: Vcpu): void {
+  for (const [from, to] of CACHED_CONTROL) v.copy(VMCB12_AT + from, MAPPED_AT + from, to - from);
+  v.clear32(VMCB12_AT + C.msrpm_base_pa, 0xfff);
+  v.clear32(VMCB12_AT + C.iopm_base_pa, 0xfff);
+}
+
+const groups = new Map<string, readonly Check[]>();
+
+function checksOf(set: string, group: CheckGroup): readonly Check[] {
+  const key = `${set} ${group}`;
+  let rows = groups.get(key);
+  if (rows === undefined) {
+    rows = (CHECK_SETS[set] ?? []).filter((row) => row.group === group);
+    groups.set(key, rows);
+  }
+  return rows;
+}
+
+/**
+ * Evaluates one group of the policy's check set against a VMCB image.
+ *
+ * @param v The vCPU.
+ * @param group Which checks.
+ * @param at Byte offset of the image.
+ * @returns Whether all passed; the first that fails is reported.
+ */
+export function checkGroup(v: Vcpu, group: CheckGroup, at: number): boolean {
+  for (const row of checksOf(v.policy.checks, group)) {
+    if (row.fails(v, at)) {
+      v.observer?.check(row.id, row.texts[0] as string);
+      return false;
+    }
+  }
+  return true;
+}
+
+/** Reports a check of the group `cr3` by its id. */
+export function reportCheck(v: Vcpu, id: string): void {
+  const row = checksOf(v.policy.checks, "cr3").find((c) => c.id === id);
+  v.observer?.check(id, row?.texts[0] ?? id);
+}
+
+function checkStep(name: string, group: CheckGroup, doc: string): Step {
+  return { name, doc, run: (v): Outcome => checkGroup(v, group, VMCB12_AT) ? OK : FAIL };
+}
+
+/** Checks the cached save area. */
+export const checkSave = checkStep("check save", "save", "Consistency checks of the save area");
+
+/** Checks the cached control area. */
+export const checkControls = checkStep(
+  "check controls",
+  "control",
+  "Consistency checks of the control area",
+);

@@ -1,0 +1,154 @@
+/**
+ * The state of one vCPU and its guest memory: everything a policy's steps read
+ * and change.
+ *
+ * @module
+ */
+import { offsets } from "../layout.ts";
+import { GuestMemory } from "./memory.ts";
+import { VCPU_FIELDS, VCPU_SIZE } from "./vcpu_fields.ts";
+import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields.ts";
+
+/** Byte offset of vmcb01 in {@linkcode Machine.bytes}. */
+export const VMCB01_AT = 0x1000;
+/** Byte offset of vmcb02 in {@linkcode Machine.bytes}. */
+export const VMCB02_AT = VMCB01_AT + VMCB_SIZE;
+/** Byte offset of the cached vmcb12 in {@linkcode Machine.bytes}. */
+export const VMCB12_AT = VMCB02_AT + VMCB_SIZE;
+/** Byte offset of the mapped vmcb12 (or the nested state handed in) in {@linkcode Machine.bytes}: a work area. */
+export const MAPPED_AT = VMCB12_AT + VMCB_SIZE;
+/** Bytes of {@linkcode Machine.bytes} that are state; the work area follows. */
+export const STATE_SIZE = MAPPED_AT;
+/** Size of {@linkcode Machine.bytes}. */
+export const MACHINE_SIZE = MAPPED_AT + VMCB_SIZE;
+
+/** Offsets of the control area's fields from the start of a VMCB. */
+export const C = offsets(CONTROL_FIELDS);
+/** Offsets of the save area's fields from the start of a VMCB. */
+export const S = offsets(SAVE_FIELDS, SAVE_AREA);
+/** Offsets of the vCPU's fields in {@linkcode Machine.bytes}. */
+export const V = offsets(VCPU_FIELDS);
+
+/** What the processor and the hypervisor can do. */
+export interface Capabilities {
+  /** Physical address bits of the guest's CPUID. */
+  readonly physicalBits: number;
+  /** The hypervisor uses nested paging itself (kvm_amd.npt). */
+  readonly npt: boolean;
+  /** Bytes of guest memory. */
+  readonly memory: number;
+}
+
+/**
+ * One vCPU: {@linkcode Machine.bytes} holds its registers and bookkeeping (the
+ * vCPU area), vmcb01, vmcb02 and the cached vmcb12, laid out by the field
+ * tables, so that copying, comparing and digesting are native operations.
+ *
+ * @example
+ * ```ts
+ * import { Machine, S, VMCB01_AT } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * m.set64(VMCB01_AT + S.efer, 0x1500n);
+ * if (m.u32(VMCB01_AT + S.efer) !== 0x1500) throw new Error();
+ * ```
+ */
+export class Machine {
+  /** What the processor and the hypervisor can do. */
+  readonly caps: Capabilities;
+  /** The state, {@linkcode MACHINE_SIZE} bytes. */
+  readonly bytes: Uint8Array;
+  /** The same bytes as 32-bit words. */
+  readonly words: Uint32Array;
+  /** The same bytes, for 64-bit values. */
+  readonly view: DataView;
+  /** Guest memory. */
+  memory: GuestMemory;
+
+  /** @param caps What the processor and the hypervisor can do. */
+  constructor(caps: Capabilities) {
+    const buffer = new ArrayBuffer(MACHINE_SIZE);
+    this.caps = caps;
+    this.bytes = new Uint8Array(buffer);
+    this.words = new Uint32Array(buffer);
+    this.view = new DataView(buffer);
+    this.memory = new GuestMemory(caps.memory);
+  }
+
+  /** Byte at an offset. */
+  u8(at: number): number {
+    return this.bytes[at] as number;
+  }
+
+  /** 16-bit value at an offset. */
+  u16(at: number): number {
+    return this.view.getUint16(at, true);
+  }
+
+  /** 32-bit value at an offset that is a multiple of 4. */
+  u32(at: number): number {
+    return this.words[at >> 2] as number;
+  }
+
+  /** 64-bit value at an offset. */
+  u64(at: number): bigint {
+    return this.view.getBigUint64(at, true);
+  }
+
+  /** Sets a byte. */
+  set8(at: number, value: number): void {
+    this.bytes[at] = value;
+  }
+
+  /** Sets a 16-bit value. */
+  set16(at: number, value: number): void {
+    this.view.setUint16(at, value, true);
+  }
+
+  /** Sets a 32-bit value; the offset is a multiple of 4, the value may be signed. */
+  set32(at: number, value: number): void {
+    this.words[at >> 2] = value;
+  }
+
+  /** Sets a 64-bit value, taken modulo 2^64. */
+  set64(at: number, value: bigint): void {
+    this.view.setBigUint64(at, value, true);
+  }
+
+  /** Sets bits of a 32-bit value. */
+  or32(at: number, bits: number): void {
+    this.words[at >> 2] = (this.words[at >> 2] as number) | bits;
+  }
+
+  /** Clears bits of a 32-bit value. */
+  clear32(at: number, bits: number): void {
+    this.words[at >> 2] = (this.words[at >> 2] as number) & ~bits;
+  }
+
+  /** Copies a 64-bit value; both offsets are multiples of 4. */
+  copy64(to: number, from: number): void {
+    this.words[to >> 2] = this.words[from >> 2] as number;
+    this.words[(to >> 2) + 1] = this.words[(from >> 2) + 1] as number;
+  }
+
+  /** Copies bytes within the state. */
+  copy(to: number, from: number, length: number): void {
+    this.bytes.copyWithin(to, from, from + length);
+  }
+
+  /** Byte offset of the active VMCB. */
+  get vmcb(): number {
+    return this.u32(V.active) === 2 ? VMCB02_AT : VMCB01_AT;
+  }
+
+  /** Whether L2 is the one that runs (HF_GUEST_MASK). */
+  get guestMode(): boolean {
+    return (this.u32(V.hflags) & 1) !== 0;
+  }
+
+  /** Whether the vCPU is in system management mode. */
+  get smm(): boolean {
+    return (this.u32(V.hflags) & 2) !== 0;
+  }
+}
+
+export { VCPU_SIZE };

@@ -1,0 +1,132 @@
+/**
+ * Sparse guest memory: pages of 4,096 bytes below a fixed limit, shared with a
+ * base image until they are written.
+ *
+ * @module
+ */
+
+/** Bytes of a page of guest memory. */
+export const PAGE_SIZE = 4096;
+
+const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
+
+/**
+ * Guest physical memory. Reads of pages nobody wrote give zeros; addresses at
+ * or above `size` are not backed by anything ({@linkcode GuestMemory.backed}).
+ *
+ * @example
+ * ```ts
+ * import { GuestMemory } from "@vmtape/vmtape/engine";
+ * const memory = new GuestMemory(0x100000);
+ * memory.write64(0x1000, 0x1234n);
+ * if (memory.read64(0x1000) !== 0x1234n) throw new Error();
+ * ```
+ */
+export class GuestMemory {
+  /** Bytes that are backed, from guest physical address 0. */
+  readonly size: number;
+  readonly #pages: (Uint8Array | undefined)[];
+  readonly #owned: Uint8Array;
+
+  /**
+   * @param size Bytes of memory, a multiple of the page size.
+   * @param base An image to start from; its pages are copied when first written.
+   */
+  constructor(size: number, base?: GuestMemory) {
+    this.size = size;
+    this.#pages = base ? base.#pages.slice() : [];
+    this.#owned = new Uint8Array(size / PAGE_SIZE);
+  }
+
+  /** Whether every byte of the range is backed by memory. */
+  backed(gpa: number, length = 1): boolean {
+    return gpa >= 0 && gpa + length <= this.size;
+  }
+
+  /** The page that holds `gpa`, to be read only. */
+  page(gpa: number): Uint8Array {
+    return this.#pages[gpa / PAGE_SIZE | 0] ?? ZERO_PAGE;
+  }
+
+  /** The page that holds `gpa`, to be written. The address must be backed. */
+  writable(gpa: number): Uint8Array {
+    const index = gpa / PAGE_SIZE | 0;
+    const page = this.#pages[index];
+    if (page !== undefined && this.#owned[index] === 1) return page;
+    const copy = page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
+    this.#pages[index] = copy;
+    this.#owned[index] = 1;
+    return copy;
+  }
+
+  /** Numbers of the pages that were ever written, in order. */
+  *pages(): IterableIterator<number> {
+    for (let i = 0; i < this.#pages.length; i++) if (this.#pages[i] !== undefined) yield i;
+  }
+
+  /** Zeroes `[from, to)`, whole pages. */
+  clear(from: number, to: number): void {
+    for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
+      this.#pages[i] = undefined;
+      this.#owned[i] = 0;
+    }
+  }
+
+  /** Takes the pages of `[from, to)` from another memory; they stay shared until written. */
+  adopt(other: GuestMemory, from: number, to: number): void {
+    for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
+      this.#pages[i] = other.#pages[i];
+      this.#owned[i] = 0;
+      other.#owned[i] = 0;
+    }
+  }
+
+  /** Reads one byte; unbacked bytes read as 0. */
+  read8(gpa: number): number {
+    if (!this.backed(gpa)) return 0;
+    return this.page(gpa)[gpa % PAGE_SIZE] ?? 0;
+  }
+
+  /** Reads a little-endian value of up to 4 bytes. */
+  read(gpa: number, size: number): number {
+    let value = 0;
+    for (let i = size - 1; i >= 0; i--) value = value * 256 + this.read8(gpa + i);
+    return value;
+  }
+
+  /** Reads a little-endian 64-bit value. */
+  read64(gpa: number): bigint {
+    return BigInt(this.read(gpa, 4)) | BigInt(this.read(gpa + 4, 4)) << 32n;
+  }
+
+  /** Writes one byte; unbacked bytes are dropped. */
+  write8(gpa: number, value: number): void {
+    if (this.backed(gpa)) this.writable(gpa)[gpa % PAGE_SIZE] = value;
+  }
+
+  /** Writes a little-endian value of up to 4 bytes. */
+  write(gpa: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++) {
+      this.write8(gpa + i, value % 256);
+      value = Math.floor(value / 256);
+    }
+  }
+
+  /** Writes a little-endian 64-bit value. */
+  write64(gpa: number, value: bigint): void {
+    this.write(gpa, 4, Number(value & 0xffffffffn));
+    this.write(gpa + 4, 4, Number(value >> 32n & 0xffffffffn));
+  }
+
+  /** Writes bytes; unbacked bytes are dropped. */
+  writeBytes(gpa: number, bytes: Uint8Array): void {
+    for (let i = 0; i < bytes.length;) {
+      const at = gpa + i;
+      const length = Math.min(bytes.length - i, PAGE_SIZE - at % PAGE_SIZE);
+      if (this.backed(at, length)) {
+        this.writable(at).set(bytes.subarray(i, i + length), at % PAGE_SIZE);
+      }
+      i += length;
+    }
+  }
+}
