@@ -5,7 +5,8 @@
  */
 
 /**
- * Finds the candidate nearest to `word` by edit distance, ignoring case.
+ * Finds the candidate nearest to `word` by edit distance, ignoring case; two
+ * letters swapped count as one mistake.
  *
  * @param word What was written.
  * @param candidates What would have been right.
@@ -34,14 +35,20 @@ export function closest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
+/** Letters to insert, drop, change or swap with their neighbour. */
 function editDistance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      const swap = a[i - 1] === b[j - 1] ? 0 : 1;
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + swap));
+      const change = a[i - 1] === b[j - 1] ? 0 : 1;
+      let best = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + change);
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (swapped) best = Math.min(best, before[j - 2]! + 1);
+      next.push(best);
     }
+    before = row;
     row = next;
   }
   return row[b.length]!;
