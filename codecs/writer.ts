@@ -9,8 +9,9 @@ import { type IndexEntry, writeIndex, writeTrailer } from "./block_index.ts";
 import { checkpointBlocks } from "./checkpoint.ts";
 import { EventEncoder } from "./encoder.ts";
 import { TraceError } from "./errors.ts";
+import { EventBlock } from "./event_block.ts";
 import { BLOCK, BLOCK_HEADER_SIZE, INDEX_ENTRY_SIZE, MAX_RAW, NO_TIME } from "./format.ts";
-import { readHeader, writeHeader } from "./header.ts";
+import { readHeader, type TraceHeader, writeHeader } from "./header.ts";
 import type { Meta } from "./msgpack.ts";
 
 /** Where a trace's bytes go. */
@@ -149,12 +150,18 @@ export class TraceWriter implements Disposable {
   }
 
   /**
-   * Writes a block of another trace as it is, after the events written so far.
+   * Writes a block of another trace as it is, after the events written so far. Only when the other
+   * trace has another event table, its events are written one by one.
    *
    * @param block An events or checkpoint block.
-   * @throws {TraceError} `output` when the sink fails; `closed`.
+   * @param header Header of its trace; when left out, its event table is this code's own.
+   * @throws {TraceError} `output` when the sink fails; `damaged`; `closed`.
    */
-  copy(block: RawBlock): void {
+  copy(block: RawBlock, header?: TraceHeader): void {
+    if (header !== undefined && !header.own && block.head.type === BLOCK.events) {
+      for (const event of new EventBlock(block, header.plans).shared()) this.write(event);
+      return;
+    }
     this.flush();
     const head: BlockHead = {
       ...block.head,
