@@ -10,8 +10,8 @@ import type { GdbRegisters } from "./gdb_registers.ts";
 import { findMappings } from "./page_walk.ts";
 import { VMRUN_OPCODE } from "./vmrun.ts";
 
-/** A run of guest RAM. */
-export interface RamRegion {
+/** A run of guest memory: RAM or ROM. */
+export interface MemoryRegion {
   /** Physical address of the first byte. */
   readonly start: bigint;
   /** Physical address behind the last byte. */
@@ -31,26 +31,26 @@ const PAGE_MASK = ~0xfffn;
 const CHUNK = 16 << 20;
 
 /**
- * Reads where RAM is from the monitor's `info mtree -f`.
+ * Reads where memory is from the monitor's `info mtree -f`.
  *
  * @param text Its output.
  * @returns The regions in order of address; adjacent ones are joined.
  * @example
  * ```ts
- * import { parseRam } from "@vmtape/vmtape/traces";
+ * import { parseMemoryMap } from "@vmtape/vmtape/traces";
  * const text = `FlatView #0
  *  AS "memory", root: system
  *   0000000000000000-000000000009ffff (prio 0, ram): pc.ram
  *   00000000fee00000-00000000feefffff (prio 4096, i/o): apic-msi
  * `;
- * if (parseRam(text)[0]?.end !== 0xa0000n || parseRam(text).length !== 1) throw new Error();
+ * if (parseMemoryMap(text)[0]?.end !== 0xa0000n || parseMemoryMap(text).length !== 1) throw new Error();
  * ```
  */
-export function parseRam(text: string): RamRegion[] {
+export function parseMemoryMap(text: string): MemoryRegion[] {
   const regions: { start: bigint; end: bigint }[] = [];
   for (const view of text.split(/^FlatView /m)) {
     if (!/^ AS "(memory|cpu-memory-0)"/m.test(view)) continue;
-    for (const [, from, to] of view.matchAll(/^ +(\w{16})-(\w{16}) \(prio -?\d+, ram\)/gm)) {
+    for (const [, from, to] of view.matchAll(/^ +(\w{16})-(\w{16}) \(prio -?\d+, r[ao]m\)/gm)) {
       const start = BigInt(`0x${from}`);
       const end = BigInt(`0x${to}`) + 1n;
       const last = regions.at(-1);
@@ -63,40 +63,40 @@ export function parseRam(text: string): RamRegion[] {
 }
 
 /**
- * Whether a range is all RAM: reading elsewhere could disturb a device.
+ * Whether a range is all memory: reading elsewhere could disturb a device.
  *
- * @param ram The regions.
+ * @param memory The regions.
  * @param start First byte.
  * @param length Number of bytes.
- * @returns True when all of it is RAM.
+ * @returns True when all of it is memory.
  * @example
  * ```ts
- * import { inRam } from "@vmtape/vmtape/traces";
- * if (inRam([{ start: 0n, end: 0x1000n }], 0x800n, 0x1000)) throw new Error();
+ * import { inMemory } from "@vmtape/vmtape/traces";
+ * if (inMemory([{ start: 0n, end: 0x1000n }], 0x800n, 0x1000)) throw new Error();
  * ```
  */
-export function inRam(ram: readonly RamRegion[], start: bigint, length: number): boolean {
-  return ram.some((region) => start >= region.start && start + BigInt(length) <= region.end);
+export function inMemory(memory: readonly MemoryRegion[], start: bigint, length: number): boolean {
+  return memory.some((region) => start >= region.start && start + BigInt(length) <= region.end);
 }
 
 /**
- * Looks for the opcode of VMRUN in RAM: through a file where QEMU runs on this machine and
+ * Looks for the opcode of VMRUN in memory: through a file where QEMU runs on this machine and
  * can write one (1 GB/s), else through the stub (30 MB/s).
  *
  * @param gdb Client of a stopped guest.
- * @param ram Where to look.
+ * @param memory Where to look.
  * @param signal Gives up early.
  * @returns Physical addresses of the opcode, in order.
  */
 export async function scanForVmrun(
   gdb: GdbClient,
-  ram: readonly RamRegion[],
+  memory: readonly MemoryRegion[],
   signal?: AbortSignal,
 ): Promise<bigint[]> {
   const found: bigint[] = [];
   const opcode = Buffer.from(VMRUN_OPCODE);
   await using source = await MemorySource.open(gdb);
-  for (const { start, end } of ram) {
+  for (const { start, end } of memory) {
     for (let at = start; at < end; at += BigInt(CHUNK)) {
       if (signal?.aborted) return found;
       // Two bytes more than a chunk, for an opcode that crosses its end.
@@ -157,14 +157,14 @@ class MemorySource {
  *
  * @param gdb Client of a stopped guest.
  * @param registers The vCPU's registers.
- * @param ram Where RAM is.
+ * @param memory Where memory is.
  * @param physical Physical addresses of opcodes.
  * @returns The candidates.
  */
 export async function locate(
   gdb: GdbClient,
   registers: GdbRegisters,
-  ram: readonly RamRegion[],
+  memory: readonly MemoryRegion[],
   physical: readonly bigint[],
 ): Promise<Candidate[]> {
   const [cr0, cr3, cr4, efer] = ["cr0", "cr3", "cr4", "efer"].map((n) => registers.need(n));
@@ -173,7 +173,9 @@ export async function locate(
     { cr0: cr0!, cr3: cr3!, cr4: cr4!, efer: efer! },
     pages,
     (address, length) =>
-      inRam(ram, address, length) ? gdb.readMemory(address, length) : Promise.resolve(undefined),
+      inMemory(memory, address, length)
+        ? gdb.readMemory(address, length)
+        : Promise.resolve(undefined),
   );
   return mappings.flatMap((mapping) =>
     physical.filter((address) => (address & PAGE_MASK) === mapping.physical)

@@ -1,5 +1,5 @@
 /**
- * The machine code of the project's own guest, one row an instruction: what an
+ * The machine code of the guest that runs scenarios, one row an instruction: what an
  * assembler would print, written by hand. The image, the labels and the listing
  * in the folder's README come from this table.
  *
@@ -7,57 +7,28 @@
  */
 
 /** Bytes of an instruction: a byte, or a reference to a label that is filled in. */
-export type CodeItem =
+export type CodeItem<L extends string = string> =
   | number
   /** Address of a label: 4 bytes absolute, 2 bytes within the segment, 1 byte relative to the next instruction. */
-  | { readonly abs32: CodeLabel }
-  | { readonly abs16: CodeLabel }
-  | { readonly rel8: CodeLabel };
+  | { readonly abs32: L }
+  | { readonly abs16: L }
+  | { readonly rel8: L };
 
 /** One instruction, or one run of data. */
-export interface CodeRow {
+export interface CodeRow<L extends string = string> {
   /** Name of its address. */
-  readonly label?: CodeLabel;
+  readonly label?: L;
   /** Its bytes. */
-  readonly bytes: readonly CodeItem[];
+  readonly bytes: readonly CodeItem<L>[];
   /** As an assembler spells it. */
   readonly text: string;
 }
-
-/** Addresses that the table names. */
-export type CodeLabel =
-  | "start"
-  | "boot"
-  | "long"
-  | "fresh"
-  | "ready"
-  | "load"
-  | "gif_set"
-  | "done"
-  | "narrow"
-  | "narrow32"
-  | "done32"
-  | "probe"
-  | "probe_armed"
-  | "probe_go"
-  | "probe_seen"
-  | "probe_drain"
-  | "probe_end"
-  | "nmi"
-  | "gdt64"
-  | "gdt32"
-  | "idt"
-  | "gdtr64"
-  | "gdtr32"
-  | "gdtr_probe"
-  | "idtr_probe"
-  | "table0";
 
 /** Where the image's first byte is in the guest's memory: the last 64 KiB below 1 MiB, and below 4 GiB. */
 export const ROM_BASE = 0xf0000;
 /** Size of the image in bytes. */
 export const ROM_SIZE = 0x10000;
-/** The guest's own page tables (PML4, PDPT, PD), identity over 1 GiB, inside the image. */
+/** The guest's own page tables inside the image: identity over the first and the fourth GiB. */
 export const ROM_TABLES = ROM_BASE + 0x1000;
 /** Parameters of a case, laid out by {@linkcode GUEST_PARAMETERS}. */
 export const PARAMETERS_AT = 0x100000;
@@ -86,7 +57,7 @@ const u32 = (value: number): number[] => [
   value >>> 24,
 ];
 const EFER = u32(0xc0000080);
-const SEGMENTS: readonly CodeRow[] = [
+const SEGMENTS: readonly CodeRow<never>[] = [
   { bytes: [0x66, 0xb8, 0x10, 0x00], text: "mov ax, 0x10" },
   { bytes: [0x8e, 0xd8], text: "mov ds, ax" },
   { bytes: [0x8e, 0xc0], text: "mov es, ax" },
@@ -95,8 +66,11 @@ const SEGMENTS: readonly CodeRow[] = [
   { bytes: [0x8e, 0xe8], text: "mov gs, ax" },
 ];
 
-/** The table. Execution begins at `start` in real mode, from the jump at the reset vector. */
-export const MACHINE_CODE: readonly CodeRow[] = [
+/** Labels that every image has. */
+export type CommonLabel = "start" | "boot" | "long" | "gdt64" | "gdtr64";
+
+/** From reset to 64-bit mode with EFER.SVME set; every image begins with it. */
+export const PRELUDE: readonly CodeRow<CommonLabel>[] = [
   // Real mode to long mode, with EFER.SVME set.
   // The debugger stops here, so that a guest that resets is seen before its memory is touched, and goes on at boot.
   { label: "start", bytes: [0x90], text: "nop" },
@@ -115,6 +89,44 @@ export const MACHINE_CODE: readonly CodeRow[] = [
   { bytes: [0x66, 0xea, { abs32: "long" }, 0x08, 0x00], text: "jmp far 8:long" },
   { label: "long", ...SEGMENTS[0]! },
   ...SEGMENTS.slice(1),
+];
+
+/** The descriptor table that it loads; every image holds it. */
+export const PRELUDE_TABLES: readonly CodeRow<CommonLabel>[] = [
+  { label: "gdt64", bytes: [0, 0, 0, 0, 0, 0, 0, 0], text: "null" },
+  { bytes: [0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0], text: "64-bit code" },
+  { bytes: [0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0], text: "data, 4 GiB" },
+  { label: "gdtr64", bytes: [0x17, 0, { abs32: "gdt64" }], text: "limit, base" },
+];
+
+/** Labels of the image that runs scenarios. */
+export type ScenarioLabel =
+  | CommonLabel
+  | "fresh"
+  | "ready"
+  | "load"
+  | "gif_set"
+  | "done"
+  | "narrow"
+  | "narrow32"
+  | "done32"
+  | "probe"
+  | "probe_armed"
+  | "probe_go"
+  | "probe_seen"
+  | "probe_drain"
+  | "probe_end"
+  | "nmi"
+  | "gdt32"
+  | "idt"
+  | "gdtr32"
+  | "gdtr_probe"
+  | "idtr_probe"
+  | "table0";
+
+/** The image that runs scenarios. Execution begins at `start` in real mode, from the jump at the reset vector. */
+export const MACHINE_CODE: readonly CodeRow<ScenarioLabel>[] = [
+  ...PRELUDE,
 
   // Memory below 0x80000 as the base has it, unless the case keeps it.
   { label: "fresh", bytes: [0xb8, ...u32(ROM_TABLES)], text: "mov eax, tables" },
@@ -207,9 +219,7 @@ export const MACHINE_CODE: readonly CodeRow[] = [
   { bytes: [0x48, 0xcf], text: "iretq" },
 
   // Descriptor tables: null, code (8), data (0x10).
-  { label: "gdt64", bytes: [0, 0, 0, 0, 0, 0, 0, 0], text: "null" },
-  { bytes: [0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0], text: "64-bit code" },
-  { bytes: [0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0], text: "data, 4 GiB" },
+  ...PRELUDE_TABLES,
   { label: "gdt32", bytes: [0, 0, 0, 0, 0, 0, 0, 0], text: "null" },
   { bytes: [0xff, 0xff, 0, 0, 0, 0x9b, 0xcf, 0], text: "32-bit code, 4 GiB" },
   { bytes: [0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0], text: "data, 4 GiB" },
@@ -219,7 +229,6 @@ export const MACHINE_CODE: readonly CodeRow[] = [
     bytes: [{ abs16: "nmi" }, 0x08, 0, 0, 0x8e, ROM_BASE >> 16, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     text: "vector 2: interrupt gate to 8:nmi",
   },
-  { label: "gdtr64", bytes: [0x17, 0, { abs32: "gdt64" }], text: "limit, base" },
   { label: "gdtr32", bytes: [0x17, 0, { abs32: "gdt32" }, 0, 0, 0, 0], text: "limit, base" },
   { label: "gdtr_probe", bytes: [0x17, 0, { abs32: "gdt64" }, 0, 0, 0, 0], text: "limit, base" },
   { label: "idtr_probe", bytes: [0x2f, 0, { abs32: "idt" }, 0, 0, 0, 0], text: "limit, base" },

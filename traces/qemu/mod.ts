@@ -16,6 +16,7 @@ export * from "./discover.ts";
 export * from "./recorder.ts";
 export * from "./machine_code.ts";
 export * from "./guest.ts";
+export * from "./demo_guest.ts";
 export * from "./lab_view.ts";
 export * from "./scenario_machine.ts";
 export * from "./scenario_recorder.ts";

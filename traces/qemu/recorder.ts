@@ -5,7 +5,7 @@
  * @module
  */
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { inRam, locate, parseRam, type RamRegion, scanForVmrun } from "./discover.ts";
+import { inMemory, locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
 import type { GdbClient, GdbStop } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
@@ -122,7 +122,7 @@ class Recorder {
   /** Addresses behind a VMRUN that hold a breakpoint, and how many vCPUs wait there. */
   readonly #after = new Map<bigint, number>();
   #threads: readonly string[] = [];
-  #ram: readonly RamRegion[] = [];
+  #memory: readonly MemoryRegion[] = [];
   #version = "unknown";
   #vmruns = 0;
   #exits = 0;
@@ -182,14 +182,14 @@ class Recorder {
     const gdb = this.#gdb;
     this.#threads = await gdb.threads();
     this.#version = (await gdb.monitor("info version")).trim();
-    this.#ram = parseRam(await gdb.monitor("info mtree -f"));
-    if (this.#ram.length === 0) {
+    this.#memory = parseMemoryMap(await gdb.monitor("info mtree -f"));
+    if (this.#memory.length === 0) {
       throw new GdbError(
         "remote",
         "QEMU's monitor does not tell where the guest's memory is; it must be QEMU 7.2 or newer",
       );
     }
-    const memory = this.#ram.reduce((sum, { start, end }) => sum + Number(end - start), 0);
+    const memory = this.#memory.reduce((sum, { start, end }) => sum + Number(end - start), 0);
     for (const vcpu of this.#threads.keys()) {
       await this.#sink.write({
         kind: "session",
@@ -226,11 +226,11 @@ class Recorder {
       return;
     }
     this.#nextSearch = Math.min(this.#nextSearch * 2, LAST_SEARCH_MS);
-    const found = await scanForVmrun(this.#gdb, this.#ram, this.#options.signal);
+    const found = await scanForVmrun(this.#gdb, this.#memory, this.#options.signal);
     const roots = new Map(able.map((registers) => [registers.need("cr3"), registers]));
     const before = this.#sites.size;
     for (const registers of roots.values()) {
-      for (const site of await locate(this.#gdb, registers, this.#ram, found)) {
+      for (const site of await locate(this.#gdb, registers, this.#memory, found)) {
         await this.#addSite({ ...site, vmruns: 0 });
       }
     }
@@ -366,7 +366,7 @@ class Recorder {
   }
 
   async #page(gpa: bigint): Promise<Uint8Array | undefined> {
-    return inRam(this.#ram, gpa, VMCB_SIZE)
+    return inMemory(this.#memory, gpa, VMCB_SIZE)
       ? await this.#gdb.readMemory(gpa, VMCB_SIZE)
       : undefined;
   }

@@ -9,7 +9,7 @@ import { bytesOf, type Scenario } from "../scenario.ts";
 import type { GdbClient, GdbStop } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
 import { GUEST_PARAMETERS, PARAMETERS_AT, PRISTINE_AT } from "./machine_code.ts";
-import type { CodeLabel } from "./machine_code.ts";
+import type { ScenarioLabel } from "./machine_code.ts";
 import { monitorSection, VcpuView } from "./vcpu_view.ts";
 import { isBackInL1, type PendingVmrun, VMRUN_LENGTH } from "./vmrun.ts";
 
@@ -40,7 +40,7 @@ export interface ScenarioOutcome {
 }
 
 /** Breakpoints that stay set; that after the scenario's VMRUN comes and goes. */
-const STOPS: readonly CodeLabel[] = [
+const STOPS: readonly ScenarioLabel[] = [
   "start",
   "ready",
   "done",
@@ -61,7 +61,7 @@ const CLEARED = ["rcx", "rdx", "rbx", "rbp", "rsi", "rdi"].concat(
 /** Drives the guest. One scenario at a time. */
 export class ScenarioMachine {
   readonly #gdb: GdbClient;
-  readonly #at: Readonly<Record<CodeLabel, number>>;
+  readonly #at: Readonly<Record<ScenarioLabel, number>>;
   readonly #limitMs: number;
   #thread = "";
   /** Whether the guest can go on from where the last scenario left it. */
@@ -72,7 +72,7 @@ export class ScenarioMachine {
    * @param labels Addresses in the image.
    * @param limitMs Milliseconds that a scenario may run.
    */
-  constructor(gdb: GdbClient, labels: Readonly<Record<CodeLabel, number>>, limitMs: number) {
+  constructor(gdb: GdbClient, labels: Readonly<Record<ScenarioLabel, number>>, limitMs: number) {
     this.#gdb = gdb;
     this.#at = labels;
     this.#limitMs = limitMs;
@@ -237,12 +237,12 @@ export class ScenarioMachine {
     }
   }
 
-  async #goTo(from: CodeLabel, ...to: CodeLabel[]): Promise<CodeLabel> {
+  async #goTo(from: ScenarioLabel, ...to: ScenarioLabel[]): Promise<ScenarioLabel> {
     await this.#setRegister("rip", BigInt(this.#at[from]));
     return await this.#goOn(...to);
   }
 
-  async #goOn(...to: CodeLabel[]): Promise<CodeLabel> {
+  async #goOn(...to: ScenarioLabel[]): Promise<ScenarioLabel> {
     this.#gdb.resume();
     const stop = await this.#stop(OWN_CODE_MS);
     const registers = await this.#gdb.registers(this.#thread);

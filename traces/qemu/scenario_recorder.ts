@@ -12,7 +12,8 @@ import { GdbError } from "./gdb_packets.ts";
 import { type QemuOptions, QemuProcess } from "./process.ts";
 import { labState } from "./lab_view.ts";
 import { ROM_FILE, ScenarioMachine, type ScenarioOutcome } from "./scenario_machine.ts";
-import { buildGuest, type GuestImage } from "./guest.ts";
+import { MACHINE_CODE } from "./machine_code.ts";
+import { buildGuest, type ScenarioGuest } from "./guest.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
 
 /** Name that QEMU's own SVM has among kernels and policies. */
@@ -90,7 +91,7 @@ async function run(
   options: QemuScenarioOptions,
 ): Promise<QemuScenarioResult> {
   const folder = await Deno.makeTempDir({ prefix: "vmtape-guest-" });
-  const guest = buildGuest();
+  const guest = buildGuest(MACHINE_CODE);
   await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
   await using host = new Host(folder, guest, options);
   const started = performance.now();
@@ -142,12 +143,12 @@ class Host {
   /** How often it was started again. */
   restarts = 0;
   readonly #folder: string;
-  readonly #guest: GuestImage;
+  readonly #guest: ScenarioGuest;
   readonly #options: QemuScenarioOptions;
   #qemu: QemuProcess | undefined;
   #machine: ScenarioMachine | undefined;
 
-  constructor(folder: string, guest: GuestImage, options: QemuScenarioOptions) {
+  constructor(folder: string, guest: ScenarioGuest, options: QemuScenarioOptions) {
     this.#folder = folder;
     this.#guest = guest;
     this.#options = options;
