@@ -355,6 +355,8 @@ function checkState(state: unknown, path: string, bad: Bad): void {
   }
 }
 
+const MAX_INT = 0x7fffffff;
+
 function checkInts(
   map: Json,
   keys: readonly string[],
@@ -365,8 +367,9 @@ function checkInts(
   for (const key of keys) {
     const value = map[key];
     if (value === undefined && !required) continue;
-    if (!Number.isInteger(value) || Math.abs(value as number) > 0x7fffffff) {
-      bad(`${path}.${key}`, "an integer");
+    const least = key === "rc" ? -0x80000000 : 0;
+    if (typeof value !== "number" || !Number.isInteger(value) || value < least || value > MAX_INT) {
+      bad(`${path}.${key}`, least < 0 ? "an integer" : "an integer that is not negative");
     }
   }
 }
