@@ -12,3 +12,4 @@ export * from "./mutations.ts";
 export * from "./generate.ts";
 export * from "./lab_import.ts";
 export * from "./compare.ts";
+export * from "./qemu/mod.ts";

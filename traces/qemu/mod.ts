@@ -14,6 +14,7 @@ export * from "./vmrun.ts";
 export * from "./page_walk.ts";
 export * from "./discover.ts";
 export * from "./recorder.ts";
+export * from "./launch.ts";
 export * from "./machine_code.ts";
 export * from "./guest.ts";
 export * from "./demo_guest.ts";
