@@ -71,6 +71,9 @@ export function readHead(
   if (at < lineStart || bytes[at] !== SPACE) return false;
   at = back(bytes, at, lineStart);
   into.flags = false;
+  into.cpu = 0;
+  // perf leaves the CPU out when it recorded one thread only.
+  if (into.perf && digit(bytes[at])) return readThread(bytes, at, lineStart, into);
   if (at >= lineStart && bytes[at] !== 0x5d) {
     const last = at;
     while (at >= lineStart && bytes[at] !== SPACE && last - at < 16) at--;
@@ -78,7 +81,8 @@ export function readHead(
     into.flags = true;
   }
   if (at < lineStart || bytes[at] !== 0x5d) return false;
-  let scale = 1, value = 0, first = at - 1;
+  const first = at - 1;
+  let scale = 1, value = 0;
   for (at = first; at >= lineStart && digit(bytes[at]); at--, scale *= 10) {
     value += (bytes[at]! - 0x30) * scale;
   }
@@ -90,9 +94,14 @@ export function readHead(
     while (at >= lineStart && bytes[at] !== 0x28) at--;
     at = back(bytes, at - 1, lineStart);
   }
-  scale = 1;
-  value = 0;
-  for (first = at; at >= lineStart && digit(bytes[at]); at--, scale *= 10) {
+  return readThread(bytes, at, lineStart, into);
+}
+
+/** A thread's number and name, ending at `at`. */
+function readThread(bytes: Uint8Array, at: number, lineStart: number, into: LineHead): boolean {
+  const first = at;
+  let scale = 1, value = 0;
+  for (; at >= lineStart && digit(bytes[at]); at--, scale *= 10) {
     value += (bytes[at]! - 0x30) * scale;
   }
   if (at === first || value > 0x7fffffff) return false;

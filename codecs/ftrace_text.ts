@@ -27,7 +27,7 @@ const NEWLINE = 0x0a, SPACE = 0x20, COLON = 0x3a;
 
 /** A record's line in any of the forms. */
 const ANY_RECORD =
-  /^\s*\S.*[-\s]\d+\s+(\(\s*[\d-]+\)\s+)?\[\d{3,}\]\s+(\S+\s+)?\d+(\.\d+)?:\s+(\d+\s+)?[\w:.-]+:/;
+  /^\s*\S.*[-\s/]\d+\s+(\(\s*[\d-]+\)\s+)?(\[\d{3,}\]\s+(\S+\s+)?)?\d+(\.\d+)?:\s+(\d+\s+)?[\w:.-]+:/;
 const HEADER = /^(# tracer: |cpus=\d+$|version = \d+$|# entries-in-buffer|# ={8})/;
 
 /** What happened to a line that names a tracepoint of KVM. */
@@ -47,6 +47,7 @@ export class FtraceText {
   readonly #every: boolean;
   #rest = new Uint8Array(0);
   #consumed = 0;
+  #records = 0;
   #recognized = false;
   #overlong = false;
   #bytes: Buffer = Buffer.alloc(0);
@@ -91,6 +92,7 @@ export class FtraceText {
       this.#rest = new Uint8Array(0);
     }
     if (!this.#recognized && this.#consumed >= ENOUGH_TO_TELL) this.#refuse();
+    this.#countSkipped();
   }
 
   /**
@@ -113,6 +115,7 @@ export class FtraceText {
       this.#rest = new Uint8Array(0);
     }
     if (!this.#recognized) this.#refuse();
+    this.#countSkipped();
     this.#countOthers();
   }
 
@@ -259,6 +262,7 @@ export class FtraceText {
     record.end = end;
     record.task = this.#task(bytes, head);
     entry.count++;
+    this.#records++;
     this.#sink.record(record);
     return Outcome.Read;
   }
@@ -303,6 +307,11 @@ export class FtraceText {
     }
     const mark = lostMark(line);
     if (mark !== undefined) this.#sink.lost(mark.cpu, mark.count, undefined);
+  }
+
+  #countSkipped(): void {
+    const { lines, malformed, lostMarks } = this.#stats;
+    this.#stats.skipped = lines - this.#records - malformed - lostMarks;
   }
 
   #countOthers(): void {

@@ -6,12 +6,8 @@
  */
 import { KvmRecord, type RecordSink } from "./kvm_record.ts";
 import { RecordPlan } from "./trace_dat_format.ts";
-import {
-  type CpuData,
-  readTraceDatHeader,
-  type TraceDatHeader,
-  unpack,
-} from "./trace_dat_header.ts";
+import { type CpuData, readTraceDatHeader, type TraceDatHeader } from "./trace_dat_header.ts";
+import { unpack } from "./trace_dat_reader.ts";
 import { CpuRecords, type NextPages } from "./trace_dat_ring.ts";
 import type { TraceSource } from "./trace_file.ts";
 import { TracepointError } from "./tracepoint_error.ts";

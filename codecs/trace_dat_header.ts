@@ -5,13 +5,10 @@
  *
  * @module
  */
-import { inflateSync, zstdDecompressSync } from "node:zlib";
 import { type EventFormat, formatFields, parseEventFormat } from "./trace_dat_format.ts";
+import { DatReader, numberAt, type TraceDatCompression, unpack } from "./trace_dat_reader.ts";
 import { memorySource, type TraceSource } from "./trace_file.ts";
 import { TracepointError } from "./tracepoint_error.ts";
-
-/** How the file's parts are compressed. */
-export type TraceDatCompression = "none" | "zstd" | "zlib";
 
 /** The pages of one CPU. */
 export interface CpuData {
@@ -59,108 +56,7 @@ export interface TraceDatHeader {
   readonly ignored: readonly string[];
 }
 
-/** A part that is read as a whole is at most this long; the real ones are a few MB. */
-const LARGEST_PART = 256 << 20;
-
 const decoder = new TextDecoder();
-
-/** Reads a file front to back, with jumps. */
-class Reader {
-  readonly access: TraceSource;
-  little = true;
-  at = 0;
-
-  constructor(access: TraceSource) {
-    this.access = access;
-  }
-
-  async bytes(length: number, what: string): Promise<Uint8Array> {
-    if (length > LARGEST_PART) {
-      throw new TracepointError("corrupt", `${what} of ${length} bytes cannot be`, {
-        offset: this.at,
-      });
-    }
-    if (this.at + length > this.access.size) {
-      throw new TracepointError(
-        "truncated",
-        `The file ends within ${what}: ${length} bytes wanted, ` +
-          `${Math.max(0, this.access.size - this.at)} there`,
-        { offset: this.access.size },
-      );
-    }
-    const bytes = await this.access.readAt(this.at, length);
-    if (bytes.length < length) {
-      throw new TracepointError("truncated", `The file ends within ${what}`, {
-        offset: this.at + bytes.length,
-      });
-    }
-    this.at += length;
-    return bytes;
-  }
-
-  async number(size: 1 | 2 | 4 | 8, what: string): Promise<number> {
-    const offset = this.at;
-    const bytes = await this.bytes(size, what);
-    const value = numberAt(bytes, 0, size, this.little);
-    if (value > Number.MAX_SAFE_INTEGER) {
-      throw new TracepointError("corrupt", `${what} of ${value} cannot be`, { offset });
-    }
-    return value;
-  }
-
-  async string(longest: number, what: string): Promise<string> {
-    const offset = this.at;
-    const bytes = await this.bytes(Math.min(longest, this.access.size - this.at), what);
-    const end = bytes.indexOf(0);
-    if (end < 0) {
-      throw new TracepointError("corrupt", `${what} has no end within ${longest} bytes`, {
-        offset,
-      });
-    }
-    this.at = offset + end + 1;
-    return decoder.decode(bytes.subarray(0, end));
-  }
-}
-
-function numberAt(bytes: Uint8Array, at: number, size: number, little: boolean): number {
-  let value = 0;
-  for (let i = 0; i < size; i++) value = value * 256 + bytes[at + (little ? size - 1 - i : i)]!;
-  return value;
-}
-
-/**
- * Undoes the compression of a part.
- *
- * @param bytes The compressed bytes.
- * @param size How many they become.
- * @param how How they are compressed.
- * @param offset Where they are, for messages.
- * @throws {TracepointError} `corrupt`.
- */
-export function unpack(
-  bytes: Uint8Array,
-  size: number,
-  how: TraceDatCompression,
-  offset: number,
-): Uint8Array {
-  if (size > LARGEST_PART) {
-    throw new TracepointError("corrupt", `A part of ${size} bytes decompressed cannot be`, {
-      offset,
-    });
-  }
-  try {
-    const options = { maxOutputLength: Math.max(size, 1) };
-    const out = how === "zstd" ? zstdDecompressSync(bytes, options) : inflateSync(bytes, options);
-    if (out.length === size) return out;
-    throw new Error(`${out.length} bytes instead of ${size}`);
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new TracepointError("corrupt", `A part does not decompress (${how}): ${why}`, {
-      offset,
-      cause,
-    });
-  }
-}
 
 /** What is found on the way. */
 interface Found {
@@ -185,7 +81,7 @@ interface Found {
  * @throws {TracepointError} `truncated`, `corrupt`, `endianness`, `unsupported` or `compression`.
  */
 export async function readTraceDatHeader(access: TraceSource): Promise<TraceDatHeader> {
-  const reader = new Reader(access);
+  const reader = new DatReader(access);
   reader.at = 10;
   const version = Number(await reader.string(16, "the version"));
   const orderAt = reader.at;
@@ -226,7 +122,7 @@ export async function readTraceDatHeader(access: TraceSource): Promise<TraceDatH
 }
 
 function checkPageSize(size: number, orderAt: number): void {
-  const sane = (n: number) => n >= 1024 && n <= 1 << 26 && (n & n - 1) === 0;
+  const sane = (n: number) => n >= 1024 && n <= 1 << 19 && (n & n - 1) === 0;
   if (sane(size)) return;
   const swapped = (size >>> 24 | size >>> 8 & 0xff00 | size << 8 & 0xff0000 | size << 24) >>> 0;
   throw sane(swapped)
@@ -245,14 +141,21 @@ function pageLayout(
   const fields = formatFields(text);
   const commit = fields.find(({ name }) => name === "commit");
   const data = fields.find(({ name }) => name === "data");
-  return {
-    commitOffset: commit?.offset ?? 8,
-    commitSize: commit?.size === 4 ? 4 : 8,
-    dataOffset: data?.offset ?? 16,
-  };
+  const commitOffset = commit?.offset ?? 8;
+  const commitSize = commit?.size === 4 ? 4 : 8;
+  const dataOffset = data?.offset ?? 16;
+  if (commitOffset < 8 || commitOffset + commitSize > dataOffset || dataOffset > 256) {
+    throw new TracepointError(
+      "corrupt",
+      `A ring-buffer page with its length at ${commitOffset} and its events at ${dataOffset} ` +
+        "cannot be: the file's `header_page` is damaged",
+      { offset: 0 },
+    );
+  }
+  return { commitOffset, commitSize, dataOffset };
 }
 
-async function readVersion6(reader: Reader, found: Found): Promise<void> {
+async function readVersion6(reader: DatReader, found: Found): Promise<void> {
   await readHeaderInfo(reader, found);
   await readFtraceFormats(reader, found);
   await readEventFormats(reader, found);
@@ -282,17 +185,17 @@ async function readVersion6(reader: Reader, found: Found): Promise<void> {
   await readCpuTable(reader, found, cpus);
 }
 
-async function skipPart(reader: Reader, what: string): Promise<void> {
+async function skipPart(reader: DatReader, what: string): Promise<void> {
   const size = await reader.number(4, `the size of ${what}`);
   reader.at += size;
 }
 
-async function fixedString(reader: Reader, size: number): Promise<string> {
+async function fixedString(reader: DatReader, size: number): Promise<string> {
   const text = decoder.decode(await reader.bytes(size, "the mark before the records"));
   return text.replace(/[ \0]+$/, "");
 }
 
-async function readCpuTable(reader: Reader, found: Found, cpus: number): Promise<void> {
+async function readCpuTable(reader: DatReader, found: Found, cpus: number): Promise<void> {
   checkCpus(cpus, reader.at);
   for (let cpu = 0; cpu < cpus; cpu++) {
     const offset = await reader.number(8, "the place of a CPU's records");
@@ -317,7 +220,7 @@ const SECTION = {
   bufferText: 22,
 } as const;
 
-async function readVersion7(reader: Reader, found: Found): Promise<void> {
+async function readVersion7(reader: DatReader, found: Found): Promise<void> {
   const nameAt = reader.at;
   const name = await reader.string(64, "the name of the compression");
   const version = await reader.string(64, "the version of the compression");
@@ -353,7 +256,7 @@ async function readVersion7(reader: Reader, found: Found): Promise<void> {
 }
 
 /** One options section of version 7; returns where the next one is. */
-async function readOptions(reader: Reader, found: Found, offset: number): Promise<number> {
+async function readOptions(reader: DatReader, found: Found, offset: number): Promise<number> {
   const body = await readSection(reader, found, offset, SECTION.options);
   let next = 0;
   for (let at = 0; at < body.length;) {
@@ -378,7 +281,7 @@ async function readOptions(reader: Reader, found: Found, offset: number): Promis
 
 /** The contents of a section of version 7, decompressed. */
 async function readSection(
-  reader: Reader,
+  reader: DatReader,
   found: Found,
   offset: number,
   wanted: number,
@@ -406,7 +309,7 @@ const OPTION_NAMES: Readonly<Record<number, string>> = {
 };
 
 async function readOption(
-  reader: Reader,
+  reader: DatReader,
   found: Found,
   id: number,
   data: Uint8Array,
@@ -468,20 +371,20 @@ async function readOption(
 
 /** Reads a section of version 7 as if it were a file of its own. */
 async function within(
-  reader: Reader,
+  reader: DatReader,
   found: Found,
   offset: number,
   id: number,
-  read: (reader: Reader, found: Found) => Promise<void>,
+  read: (reader: DatReader, found: Found) => Promise<void>,
 ): Promise<void> {
   const body = await readSection(reader, found, offset, id);
-  const inner = new Reader(memorySource(body));
+  const inner = new DatReader(memorySource(body));
   inner.little = reader.little;
   await read(inner, found);
 }
 
 /** The BUFFER option of version 7: the pages of one instance. */
-function readBuffer(reader: Reader, found: Found, data: Uint8Array): void {
+function readBuffer(reader: DatReader, found: Found, data: Uint8Array): void {
   const broken = () =>
     new TracepointError("corrupt", "The description of the records is cut off", {
       offset: reader.at,
@@ -517,7 +420,7 @@ function readBuffer(reader: Reader, found: Found, data: Uint8Array): void {
 
 /** The BUFFER option of version 6: another instance, with a table of its own. */
 async function readInstance(
-  reader: Reader,
+  reader: DatReader,
   found: Found,
   data: Uint8Array,
   cpus: number,
@@ -531,7 +434,7 @@ async function readInstance(
   reader.at = back;
 }
 
-async function readHeaderInfo(reader: Reader, found: Found): Promise<void> {
+async function readHeaderInfo(reader: DatReader, found: Found): Promise<void> {
   for (const wanted of ["header_page", "header_event"]) {
     const offset = reader.at;
     const name = await reader.string(32, "the name of a header");
@@ -544,12 +447,12 @@ async function readHeaderInfo(reader: Reader, found: Found): Promise<void> {
   }
 }
 
-async function readFtraceFormats(reader: Reader, found: Found): Promise<void> {
+async function readFtraceFormats(reader: DatReader, found: Found): Promise<void> {
   const count = await reader.number(4, "the number of formats");
   for (let i = 0; i < count; i++) await readFormat(reader, found);
 }
 
-async function readEventFormats(reader: Reader, found: Found): Promise<void> {
+async function readEventFormats(reader: DatReader, found: Found): Promise<void> {
   const systems = await reader.number(4, "the number of subsystems");
   for (let i = 0; i < systems; i++) {
     await reader.string(256, "the name of a subsystem");
@@ -558,13 +461,13 @@ async function readEventFormats(reader: Reader, found: Found): Promise<void> {
   }
 }
 
-async function readFormat(reader: Reader, found: Found): Promise<void> {
+async function readFormat(reader: DatReader, found: Found): Promise<void> {
   const size = await reader.number(8, "the size of a format");
   const format = parseEventFormat(decoder.decode(await reader.bytes(size, "a format")));
   if (format !== undefined && format.id <= 0xffff) found.formats.push(format);
 }
 
-async function readTasks(reader: Reader, found: Found): Promise<void> {
+async function readTasks(reader: DatReader, found: Found): Promise<void> {
   const size = await reader.number(8, "the size of the thread names");
   const text = decoder.decode(await reader.bytes(size, "the thread names"));
   for (const line of text.split("\n")) {

@@ -155,7 +155,8 @@ export class CpuRecords {
         }
       }
       this.#stamp += delta;
-      const after = data + (length + 3 & ~3);
+      // Not a bit operation: the length may be anything up to 2^32.
+      const after = data + Math.ceil(length / 4) * 4;
       if (after > this.#end) {
         this.#broken("An event beyond its page");
         continue;
@@ -228,7 +229,8 @@ export class CpuRecords {
     }
     let end = length;
     if (page + dataOffset + length > bytes.length) {
-      this.#broken("A ring-buffer page that is cut off");
+      const what = `A ring-buffer page that is cut off, on CPU ${this.cpu}`;
+      this.#fault({ offset: this.#offset + page, what });
       end = bytes.length - page - dataOffset;
     }
     const first = view.getUint32(page, little), second = view.getUint32(page + 4, little);

@@ -225,12 +225,15 @@ async function* datSteps(
   const { textOffset } = dat.header;
   if (textOffset === undefined) yield* dat.steps();
   else yield* textSteps(tail(access, textOffset), stats, sink, every);
+  if (place.fault !== undefined) throw place.fault;
 }
 
 /** Where a stream is kept while it is read; freed when that is over. */
 class Place implements AsyncDisposable {
   readonly #options: TracepointOptions;
   #spool: Spool | undefined;
+  /** Why not all of the stream is kept. */
+  fault: TracepointError | undefined;
 
   constructor(options: TracepointOptions) {
     this.#options = options;
@@ -244,6 +247,7 @@ class Place implements AsyncDisposable {
     } catch (error) {
       // A .gz that is cut off: what is there may still be read.
       if (!(error instanceof TracepointError) || error.code !== "truncated") throw error;
+      this.fault = error;
     }
     return await spool.finish();
   }

@@ -41,7 +41,7 @@ export interface TracepointStats {
   events: Record<string, number>;
   /** Records passed over by name, where the form names them without being searched for them. */
   others: Record<string, number>;
-  /** Lines or records that are not imported, malformed ones not among them. */
+  /** Lines or records passed over: comments and other tracepoints, not malformed ones and marks. */
   skipped: number;
   /** Lines that name a tracepoint that is read, and cannot be. */
   malformed: number;
