@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { FLAG, type Processor } from "./processor.ts";
+import { FLAG } from "./constants.ts";
+import type { Processor } from "./processor.ts";
 
 const HIGH = 0x1_0000_0000;
 const ARITHMETIC = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.of;

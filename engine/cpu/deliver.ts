@@ -5,7 +5,8 @@
  * @module
  */
 import { loadDescriptor, loadSegment } from "./segments.ts";
-import { ATTR, FLAG, NEXT, type Processor, SEG, UNMODELLED, VECTOR } from "./processor.ts";
+import { ATTR, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import type { Processor } from "./processor.ts";
 
 const HIGH = 0x1_0000_0000;
 const EVENT_VALID = 0x80000000;

@@ -20,7 +20,8 @@ import {
   setRegister,
   stackSize,
 } from "./operands.ts";
-import { FLAG, HALTED, NEXT, type Processor, SEG, UNMODELLED, VECTOR } from "./processor.ts";
+import { FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import type { Processor } from "./processor.ts";
 import { loadSelector, loadSelectorReal } from "./segments.ts";
 import { executeSystem } from "./system.ts";
 

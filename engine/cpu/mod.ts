@@ -16,7 +16,8 @@ export {
 } from "./paging.ts";
 export { ARCHITECTURAL, QEMU, type Quirks } from "./quirks.ts";
 export { INSTRUCTION_BUDGET, processor, type RunOptions, type RunStatus, runVmcb } from "./run.ts";
-export { type MsrIntercepted, Processor } from "./processor.ts";
+export { Processor } from "./processor.ts";
+export { type MsrIntercepted, Registers } from "./registers.ts";
 export {
   FETCH,
   type KvmWalkMode,

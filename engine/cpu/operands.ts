@@ -4,7 +4,8 @@
  * @module
  */
 import { BASE_RIP, PREFIX } from "./decode.ts";
-import { ATTR, type Processor, SEG } from "./processor.ts";
+import { ATTR, SEG } from "./constants.ts";
+import type { Processor } from "./processor.ts";
 
 const HIGH = 0x1_0000_0000;
 const R_SP = 4;

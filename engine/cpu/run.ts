@@ -8,19 +8,11 @@ import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
 import type { Paging } from "./paging.ts";
-import {
-  EXIT,
-  FAULT,
-  FLAG,
-  HALTED,
-  type MsrIntercepted,
-  NEXT,
-  Processor,
-  REFUSED,
-  UNMODELLED,
-  VECTOR,
-} from "./processor.ts";
+import { EXIT, FAULT, FLAG, HALTED, NEXT, REFUSED, UNMODELLED, VECTOR } from "./constants.ts";
+import { Processor } from "./processor.ts";
+import type { MsrIntercepted } from "./registers.ts";
 import { QEMU, type Quirks } from "./quirks.ts";
+import { load, refuse, writeBack } from "./vmcb_state.ts";
 
 /**
  * How a run ended: `"exit"` with a #VMEXIT, `"stuck"` without one (a halt, a
@@ -75,7 +67,7 @@ export function runVmcb(
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
   cpu.ioIntercepted = options.ioIntercepted ?? ALL_PORTS;
   let budget = options.budget ?? INSTRUCTION_BUDGET;
-  let status = cpu.load(m, vmcb, paging);
+  let status = load(cpu, m, vmcb, paging);
   if (status === NEXT) status = inject(cpu);
   for (;;) {
     if (status === NEXT) {
@@ -87,7 +79,7 @@ export function runVmcb(
       if (status === NEXT) cpu.oldException = -1;
     } else break;
   }
-  if (status === EXIT) cpu.writeBack();
+  if (status === EXIT) writeBack(cpu);
   return status === EXIT || status === REFUSED
     ? "exit"
     : status === UNMODELLED
@@ -110,14 +102,14 @@ function inject(cpu: Processor): number {
       cpu.vector = VECTOR.nmi;
       return FAULT;
     case 3:
-      return vector === VECTOR.nmi || vector >= 31 ? cpu.refuse() : FAULT;
+      return vector === VECTOR.nmi || vector >= 31 ? refuse(cpu) : FAULT;
     case 4:
       cpu.isInt = true;
       cpu.nextLo = cpu.ripLo;
       cpu.nextHi = cpu.ripHi;
       return FAULT;
   }
-  return cpu.refuse();
+  return refuse(cpu);
 }
 
 function interruptible(cpu: Processor): boolean {
@@ -156,7 +148,7 @@ function step(cpu: Processor): number {
   if (status !== NEXT) return status;
   cpu.inhibit = !inhibited && cpu.shadow;
   const single = (flags & FLAG.tf) !== 0;
-  if ((flags & FLAG.rf) !== 0 && cpu.insn.opcode !== 0xcf) {
+  if ((flags & FLAG.rf) !== 0) {
     const ends = cpu.endOfBlock || single || inhibited || crossed || cpu.ripLo >>> 12 !== page;
     if (ends || !cpu.quirks.resumeFlagLingers) cpu.rflags &= ~FLAG.rf;
   }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { ATTR, NEXT, type Processor, SEG, VECTOR } from "./processor.ts";
+import { ATTR, NEXT, SEG, VECTOR } from "./constants.ts";
+import type { Processor } from "./processor.ts";
 
 /** Descriptor beyond its table's limit. */
 export const NO_DESCRIPTOR = -1;

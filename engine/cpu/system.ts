@@ -25,11 +25,12 @@ import {
   FLAG,
   HALTED,
   NEXT,
-  type Processor,
   SEG,
   UNMODELLED,
   VECTOR,
-} from "./processor.ts";
+} from "./constants.ts";
+import type { Processor } from "./processor.ts";
+import { setTaskPriority } from "./vmcb_state.ts";
 import { loadDescriptor, loadSegment } from "./segments.ts";
 
 const HIGH = 0x1_0000_0000;
@@ -636,7 +637,7 @@ function moveControl(cpu: Processor, write: boolean): number {
       cpu.cr4 = lo;
       return NEXT;
   }
-  cpu.setTaskPriority(lo);
+  setTaskPriority(cpu, lo);
   return NEXT;
 }
 
