@@ -23,6 +23,36 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/info.ts")).info,
   },
   {
+    name: "dump",
+    summary: "Print the events of a trace, one a line",
+    load: async () => (await import("./commands/dump.ts")).dump,
+  },
+  {
+    name: "verify",
+    summary: "Read all of a trace, and say what of it is intact",
+    load: async () => (await import("./commands/verify.ts")).verify,
+  },
+  {
+    name: "recover",
+    summary: "Write a whole trace with everything that is intact in a damaged one",
+    load: async () => (await import("./commands/recover.ts")).recover,
+  },
+  {
+    name: "cat",
+    summary: "Write the events of several traces into one, in order",
+    load: async () => (await import("./commands/cat.ts")).cat,
+  },
+  {
+    name: "cut",
+    summary: "Write a range of a trace's events into a trace of its own, which replays",
+    load: async () => (await import("./commands/cut.ts")).cut,
+  },
+  {
+    name: "filter",
+    summary: "Write some of a trace's scenarios into a trace of its own, which replays",
+    load: async () => (await import("./commands/filter.ts")).filter,
+  },
+  {
     name: "compare",
     summary: "Count how far two recordings of the same cases agree",
     load: async () => (await import("./commands/compare.ts")).compareCommand,

@@ -66,6 +66,8 @@ const CLASSES: Readonly<Record<string, Row>> = {
   UsageError: { code: "usage", status: EXIT.usage },
   FileError: { code: "file", status: EXIT.usage },
   InterruptedError: { code: "interrupted", status: EXIT.interrupted },
+  UnknownFieldError: { code: "usage", status: EXIT.usage },
+  SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
   TracepointError: {

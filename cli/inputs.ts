@@ -3,7 +3,16 @@
  *
  * @module
  */
-import { fileChunks, readTrace, type TraceStream } from "../codecs/mod.ts";
+import {
+  fileChunks,
+  type FileChunksOptions,
+  type FileSource,
+  fileSource,
+  readTrace,
+  TraceFile,
+  type TraceSource,
+  type TraceStream,
+} from "../codecs/mod.ts";
 import { labRecords } from "../codecs/lab.ts";
 import { type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
 import { MAGIC } from "../codecs/format.ts";
@@ -67,6 +76,27 @@ export function isGzip(head: Uint8Array): boolean {
   return head[0] === 0x1f && head[1] === 0x8b;
 }
 
+async function refuseDirectory(path: string): Promise<void> {
+  const info = path === STANDARD ? undefined : await Deno.stat(path).catch(() => undefined);
+  if (info?.isDirectory) throw new FileError(path, `Cannot read ${path}: It is a directory`);
+}
+
+/**
+ * The bytes of a file, in order.
+ *
+ * @param path The file, or `-`.
+ * @param options How.
+ * @returns Its bytes in chunks.
+ * @throws {FileError} When it is a directory.
+ */
+export async function openChunks(
+  path: string,
+  options: FileChunksOptions = {},
+): Promise<AsyncIterable<Uint8Array>> {
+  await refuseDirectory(path);
+  return fileChunks(path, options);
+}
+
 /**
  * Opens a trace to be read from its first event to its last.
  *
@@ -75,18 +105,50 @@ export function isGzip(head: Uint8Array): boolean {
  * @throws {TraceError} When it is missing, empty, foreign, damaged or of an unknown version.
  */
 export async function openTrace(path: string): Promise<TraceStream> {
-  return await readTrace(await traceChunks(path));
+  return await readTrace(await openChunks(path));
 }
 
-/** The bytes of a trace, with one clear line for what cannot be read. */
-export async function traceChunks(path: string): Promise<AsyncIterable<Uint8Array>> {
-  if (path !== STANDARD) await refuseDirectory(path);
-  return fileChunks(path);
+/** A trace to be read from any place in it. */
+export interface OpenFile extends Disposable {
+  /** The trace. */
+  readonly trace: TraceFile;
+  /** Its bytes. */
+  readonly source: TraceSource;
 }
 
-async function refuseDirectory(path: string): Promise<void> {
-  const info = await Deno.stat(path).catch(() => undefined);
-  if (info?.isDirectory) throw new FileError(path, `Cannot read ${path}: It is a directory`);
+/**
+ * Opens a file that a command has to go back and forth in.
+ *
+ * @param path The file.
+ * @returns Its bytes.
+ * @throws {UsageError} When it is standard input.
+ * @throws {TraceError} `missing` or `input`.
+ */
+export async function openSource(path: string): Promise<FileSource> {
+  if (path === STANDARD) {
+    throw new UsageError("This command has to go back and forth in its input: name a file, not -");
+  }
+  await refuseDirectory(path);
+  return fileSource(path);
+}
+
+/**
+ * Opens a trace to be read from any place in it.
+ *
+ * @param path The file.
+ * @returns The trace, to be disposed of.
+ * @throws {UsageError} When it is standard input.
+ * @throws {TraceError} As {@linkcode openTrace}.
+ */
+export async function openTraceFile(path: string): Promise<OpenFile> {
+  const source = await openSource(path);
+  try {
+    const trace = await TraceFile.open(source);
+    return { trace, source, [Symbol.dispose]: () => source.close() };
+  } catch (error) {
+    source.close();
+    throw error;
+  }
 }
 
 /**

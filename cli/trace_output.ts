@@ -7,7 +7,7 @@ import {
   TraceWriter,
 } from "../codecs/mod.ts";
 import type { Context } from "./context.ts";
-import { fileError, STANDARD } from "./files.ts";
+import { fileError, shown, STANDARD } from "./files.ts";
 
 /** A sink, and what becomes of its file when nothing was recorded. */
 interface Target {
@@ -50,16 +50,6 @@ function openTarget(path: string, force: boolean): Target {
   };
 }
 
-/** How {@linkcode writeTrace} writes. */
-export interface WriteTraceOptions {
-  /** Name of the trace, or `-`. */
-  readonly path: string;
-  /** Whether a file that exists is replaced. */
-  readonly force: boolean;
-  /** Metadata of the trace. */
-  readonly meta: Meta;
-}
-
 /** What {@linkcode writeTrace} wrote. */
 export interface Written {
   /** Number of events. */
@@ -75,22 +65,22 @@ export interface Written {
  * its temporary name.
  *
  * @param context Where to say what was kept.
- * @param options Where to write.
- * @param fill Writes the events.
+ * @param output Name of the trace, or `-`; and whether a file that exists is replaced.
+ * @param fill Opens the trace, once, with its metadata, and writes the events.
  * @returns How much was written.
  * @throws {TraceError} `exists` or `output`, and whatever `fill` throws.
  */
 export async function writeTrace(
   context: Context,
-  options: WriteTraceOptions,
-  fill: (writer: TraceWriter) => Promise<void>,
+  output: { readonly output: string; readonly force: boolean },
+  fill: (open: (meta: Meta) => TraceWriter) => Promise<void>,
 ): Promise<Written> {
-  const { path, force, meta } = options;
+  const { output: path, force } = output;
   const target = openTarget(path, force);
   let writer: TraceWriter | undefined;
   try {
-    writer = new TraceWriter(target.sink, { meta });
-    await fill(writer);
+    await fill((meta) => writer = new TraceWriter(target.sink, { meta }));
+    writer ??= new TraceWriter(target.sink);
     writer.close();
     return writer;
   } catch (error) {
@@ -103,4 +93,15 @@ export async function writeTrace(
     }
     throw error;
   }
+}
+
+/** Says what was written: as JSON where standard output is not the trace itself, else as a note. */
+export function reportWritten(
+  context: Context,
+  path: string,
+  { events, bytes }: Written,
+  more: Readonly<Record<string, unknown>> = {},
+): void {
+  if (context.json && path !== STANDARD) context.out.json({ output: path, events, bytes, ...more });
+  else context.note(`${events} events, ${bytes} bytes in ${shown(path)}`);
 }

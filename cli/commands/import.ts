@@ -1,7 +1,7 @@
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { shown, STANDARD } from "../files.ts";
+import { shown } from "../files.ts";
 import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
-import { writeTrace } from "../trace_output.ts";
+import { reportWritten, writeTrace } from "../trace_output.ts";
 
 /** Turns recordings of other origin into traces. */
 export const importCommand = defineCommand({
@@ -35,22 +35,17 @@ export const importCommand = defineCommand({
     const { signal } = context;
     const meta = { source: input.source, file: shown(path).replace(/^.*\//, "") };
     using progress = context.progress("events");
-    const { events, bytes } = await writeTrace(
-      context,
-      { path: options.output, force: options.force, meta },
-      async (writer) => {
-        for await (const batch of input.batches) {
-          signal.throwIfAborted();
-          for (const event of batch) writer.write(event);
-          progress.update(writer.events);
-        }
-      },
-    );
+    const written = await writeTrace(context, options, async (open) => {
+      const writer = open(meta);
+      for await (const batch of input.batches) {
+        signal.throwIfAborted();
+        for (const event of batch) writer.write(event);
+        progress.update(writer.events);
+      }
+    });
     progress.done();
     for (const note of input.stats ? importNotes(input.stats) : []) context.note(note);
-    if (context.json && options.output !== STANDARD) {
-      context.out.json({ output: options.output, events, bytes, import: input.stats });
-    } else context.note(`${events} events, ${bytes} bytes in ${shown(options.output)}`);
+    reportWritten(context, options.output, written, { import: input.stats });
     return EXIT.ok;
   },
 });

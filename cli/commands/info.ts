@@ -1,10 +1,10 @@
-import { fileSource, TraceFile, type TraceHeader, type TraceStream } from "../../codecs/mod.ts";
+import type { TraceHeader, TraceStream } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { STANDARD } from "../files.ts";
 import { columns } from "../help.ts";
-import { openTrace } from "../inputs.ts";
+import { openTrace, openTraceFile } from "../inputs.ts";
 import { toJson } from "../output.ts";
 
 /** Counts over the events of a trace. */
@@ -70,9 +70,9 @@ interface Outline {
 
 async function outline(path: string): Promise<Outline | undefined> {
   if (path === STANDARD) return undefined;
-  using source = fileSource(path);
-  const file = await TraceFile.open(source);
-  return { size: source.size, blocks: file.index.length, finished: file.finished };
+  using file = await openTraceFile(path);
+  const { index, finished } = file.trace;
+  return { size: file.source.size, blocks: index.length, finished };
 }
 
 function describe(header: TraceHeader) {

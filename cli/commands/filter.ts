@@ -1,0 +1,51 @@
+import { failedOnly, filterTrace } from "../../codecs/edit.ts";
+import type { TraceEvent } from "../../engine/event.ts";
+import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { UsageError } from "../errors.ts";
+import { openTrace } from "../inputs.ts";
+import { reportWritten, writeTrace } from "../trace_output.ts";
+
+type Test = (events: readonly TraceEvent[]) => boolean;
+
+function caseTest(patterns: readonly string[]): Test {
+  const tests = patterns.map((pattern) =>
+    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`)
+  );
+  return (events) =>
+    events.some((event) =>
+      event.kind === "case" && tests.some((test) => test.test(event.name ?? ""))
+    );
+}
+
+/** Keeps some scenarios of a trace. */
+export const filter = defineCommand({
+  name: "filter",
+  summary: "Write some of a trace's scenarios into a trace of its own, which replays",
+  details: "Sessions and memory are always kept. Several conditions have to hold together.",
+  operands: { usage: "TRACE", min: 1, max: 1 },
+  options: [
+    { name: "failed-only", kind: "flag", doc: "Keep those in which a VMRUN failed" },
+    { name: "case", kind: "list", value: "NAME", doc: "Keep those of these names; * is any text" },
+    OUTPUT,
+    FORCE,
+  ],
+  examples: [
+    { line: "filter run.vmtape --failed-only -o failed.vmtape", doc: "What went wrong" },
+    { line: "filter run.vmtape --case 'efer_*' -o efer.vmtape", doc: "One group of cases" },
+  ],
+  async run(context, { options, operands: [path = ""] }) {
+    const tests: Test[] = [];
+    if (options["failed-only"]) tests.push(failedOnly);
+    if (options.case.length > 0) tests.push(caseTest(options.case));
+    if (tests.length === 0) throw new UsageError("What to keep? Say --failed-only or --case NAME");
+    const trace = await openTrace(path);
+    const written = await writeTrace(
+      context,
+      options,
+      (open) =>
+        filterTrace(trace, open(trace.header.meta), (events) => tests.every((t) => t(events))),
+    );
+    reportWritten(context, options.output, written);
+    return EXIT.ok;
+  },
+});
