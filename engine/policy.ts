@@ -37,6 +37,8 @@ export interface Entry {
   readonly step: Step;
   /** Steps that handle its failure. Without it a failure ends the list. */
   readonly onFail?: readonly Entry[];
+  /** What the kernel's function returns when the step fails, where that is not -EINVAL. */
+  readonly ret?: number;
 }
 
 /** The ways into L2 and out of it. */
@@ -79,7 +81,10 @@ export function runList(v: Vcpu, entries: readonly Entry[]): Outcome {
     if (observer !== undefined) observer.step(entry.step, v);
     const outcome = entry.step.run(v);
     if (outcome !== OK) {
-      if (outcome === FAIL && entry.onFail !== undefined) runList(v, entry.onFail);
+      if (outcome === FAIL) {
+        if (entry.onFail !== undefined) runList(v, entry.onFail);
+        v.failedRet = entry.ret ?? -22;
+      }
       return outcome;
     }
   }

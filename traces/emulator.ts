@@ -207,12 +207,13 @@ export class Emulator {
     runVcpu(v);
     let mid: LabState | undefined, smm: LabState | undefined;
     if (scenario.entry === "rsm") {
-      mid = { ...userspaceState(v), rc: v.result.rc, ...exitOf(v) };
+      mid = { ...userspaceState(v), rc: v.result.rc, port: "0", ...exitOf(v) };
       queueSmi(v);
       runVcpu(v);
       smm = {
         ...userspaceState(v),
         rc: v.result.rc,
+        port: "0",
         ...exitOf(v),
         vmcb12: page(v.memory, VMCB12_GPA, 4096),
         hsave: page(v.memory, HSAVE_GPA, 4096),
@@ -325,4 +326,3 @@ function restoreState(v: Vcpu, scenario: Scenario): { sregs_errno: number; errno
   const flags = 1 | (scenario.gif ? 0x100 : 0);
   return { sregs_errno, errno: setNestedState(v, flags, l1.rax, state) };
 }
-

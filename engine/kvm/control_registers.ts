@@ -10,8 +10,9 @@ import { initMmu, legalGpa, loadPdptrs, newPgd, resetContext, unload } from "./m
 import { setCr0, setCr4, setEfer } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 
-const CR0_RESERVED = ~(CR0.PE | CR0.MP | CR0.EM | CR0.TS | CR0.ET | CR0.NE | CR0.WP | CR0.AM | CR0.NW |
-  CR0.CD | CR0.PG);
+const CR0_RESERVED =
+  ~(CR0.PE | CR0.MP | CR0.EM | CR0.TS | CR0.ET | CR0.NE | CR0.WP | CR0.AM | CR0.NW |
+    CR0.CD | CR0.PG);
 const CR0_PDPTR = CR0.CD | CR0.NW | CR0.PG;
 const CR4_PDPTR = CR4.PGE | CR4.PSE | CR4.PAE | CR4.SMEP;
 const CR4_ROLE = CR4.PSE | CR4.PAE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE;

@@ -8,12 +8,7 @@ import { C, S, V } from "../svm/machine.ts";
 import { type CodeWidth, decode, Instruction } from "../cpu/decode.ts";
 import { CR0, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import {
-  clearExceptions,
-  injectGp,
-  NO_ERROR,
-  queueException,
-} from "./events.ts";
+import { clearExceptions, injectGp, NO_ERROR, queueException } from "./events.ts";
 import { l1Intercepts, rflags, setRflagsLow } from "./regs.ts";
 import { leaveSmm } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
@@ -30,6 +25,10 @@ function codeWidth(v: Vcpu): CodeWidth {
   const attrib = v.u16(v.vmcb + S.cs_attrib);
   if ((attrib & 0x200) !== 0 && v.longMode) return 64;
   return (attrib & 0x400) !== 0 ? 32 : 16;
+}
+
+function protectedCode(v: Vcpu): boolean {
+  return (v.u32(V.cr0) & CR0.PE) !== 0 && (rflags(v) & RFLAGS.VM) === 0;
 }
 
 function user(v: Vcpu): boolean {
@@ -178,9 +177,57 @@ export function emulateInstruction(v: Vcpu): boolean {
     case 0x1aa:
       return emulateRsm(v);
     default:
-      v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
-      return emulationFailure(v, false);
+      return emulateOther(v);
   }
+}
+
+/** Exit codes of instructions that L1 may intercept, for the emulator's own check of L1's intercepts. */
+const OPCODE_EXITS: ReadonlyMap<number, number> = new Map([
+  [0x9c, EXIT.PUSHF],
+  [0x9d, EXIT.POPF],
+  [0xcd, EXIT.SWINT],
+  [0xcf, EXIT.IRET],
+  [0xf1, EXIT.ICEBP],
+  [0xf4, EXIT.HLT],
+  [0x108, EXIT.INVD],
+  [0x109, EXIT.WBINVD],
+  [0x130, EXIT.MSR],
+  [0x131, EXIT.RDTSC],
+  [0x132, EXIT.MSR],
+  [0x133, EXIT.RDPMC],
+  [0x1a2, EXIT.CPUID],
+]);
+
+/** The same for the instructions of 0F 01 with a register operand. */
+const GROUP_EXITS: ReadonlyMap<number, number> = new Map([
+  [0xc8, EXIT.MONITOR],
+  [0xc9, EXIT.MWAIT],
+  [0xd1, EXIT.XSETBV],
+  [0xd8, EXIT.VMRUN],
+  [0xd9, EXIT.VMMCALL],
+  [0xda, EXIT.VMLOAD],
+  [0xdb, EXIT.VMSAVE],
+  [0xdc, EXIT.STGI],
+  [0xdd, EXIT.CLGI],
+  [0xde, EXIT.SKINIT],
+  [0xdf, EXIT.INVLPGA],
+  [0xf9, EXIT.RDTSCP],
+]);
+
+/** An instruction that KVM was not meant to emulate: L1's intercepts come first (svm_check_intercept). */
+function emulateOther(v: Vcpu): boolean {
+  const code = insn.opcode === 0x101 ? GROUP_EXITS.get(insn.modrm) : OPCODE_EXITS.get(insn.opcode);
+  if (insn.opcode === 0x101 && insn.modrm >= 0xd8 && insn.modrm <= 0xdf) {
+    // The emulator takes SVM's instructions for protected mode's; all but VMMCALL are privileged.
+    if (codeWidth(v) === 16 && !protectedCode(v)) {
+      queueException(v, VECTOR.UD);
+      return true;
+    }
+    if (insn.modrm !== 0xd9 && !privileged(v)) return true;
+  }
+  if (code !== undefined && !intercepted(v, code)) return true;
+  v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
+  return emulationFailure(v, false);
 }
 
 /** CPL 0 or #GP; when false the emulation is over and the guest goes on. */
@@ -267,6 +314,7 @@ function selective(v: Vcpu, value: number): number {
 }
 
 function group7(v: Vcpu): boolean {
+  if (GROUP_EXITS.has(insn.modrm)) return emulateOther(v);
   const operand = insn.reg & 7;
   if (operand === 4) {
     if (!intercepted(v, EXIT.READ_CR0)) return true;

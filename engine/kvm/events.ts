@@ -179,7 +179,10 @@ function deliverPayload(v: Vcpu, hasPayload: number, vector: number, at: number)
 
 /** Takes a queued exception's payload early, as the ioctls that show registers do. */
 export function payloadQuirk(v: Vcpu): void {
-  if (v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 && v.u8(V.exception_injected) === 0) {
+  if (
+    v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
+    v.u8(V.exception_injected) === 0
+  ) {
     if (v.u8(V.vmexit_has_payload) !== 0) {
       deliverPayload(v, V.vmexit_has_payload, v.u32(V.vmexit_vector), V.vmexit_payload);
     }
@@ -467,4 +470,3 @@ export function disableNmiSinglestep(v: Vcpu): void {
   if ((own & RFLAGS.TF) === 0) v.clear32(v.vmcb + S.rflags, RFLAGS.TF);
   if ((own & RFLAGS.RF) === 0) v.clear32(v.vmcb + S.rflags, RFLAGS.RF);
 }
-

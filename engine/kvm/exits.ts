@@ -4,25 +4,24 @@
  * @module
  */
 import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
-import {
-  DR6_ACTIVE_LOW,
-  EFER,
-  EXIT,
-  INTERCEPT,
-  KVM_EXIT,
-
-  VECTOR,
-} from "./constants.ts";
+import { DR6_ACTIVE_LOW, EFER, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
 import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./events.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
-import { clearIntercept, clearVintr, isIntercept, l1Intercepts, setDrIntercepts, setGif } from "./regs.ts";
+import {
+  clearIntercept,
+  clearVintr,
+  isIntercept,
+  l1Intercepts,
+  setDrIntercepts,
+  setGif,
+} from "./regs.ts";
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { walkedTo, walkError, walkNptFault, walkShadowFault } from "./walk.ts";
 import { FETCH, READ, WRITE } from "../cpu/walk.ts";
-import { runList } from "../policy.ts";
+import { END, runList } from "../policy.ts";
 
 /** The guest goes on. */
 export const RESUME = 1;
@@ -194,9 +193,9 @@ function permitted(v: Vcpu): boolean {
 function vmrun(v: Vcpu): number {
   if (!permitted(v)) return RESUME;
   v.fromVmrun = true;
-  runList(v, v.policy.ways.vmrun);
+  const outcome = runList(v, v.policy.ways.vmrun);
   v.fromVmrun = false;
-  v.observer?.inner("vmrun", 1, v);
+  if (outcome !== END) v.observer?.inner("vmrun", 1, v);
   return RESUME;
 }
 
@@ -355,4 +354,3 @@ const HANDLERS: ReadonlyMap<number, (v: Vcpu, code: number) => number> = new Map
   [EXIT.RSM, (v) => result(emulateRsm(v))],
   [EXIT.NPF, nestedPageFault],
 ]);
-

@@ -5,7 +5,7 @@
  * @module
  */
 import { type Capabilities, MAPPED_AT, S, V } from "../svm/machine.ts";
-import { FAIL, OK, type Policy, runList } from "../policy.ts";
+import { OK, type Policy, runList } from "../policy.ts";
 import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./events.ts";
@@ -14,7 +14,7 @@ import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
 import { setCr0, setCr4, setEfer, setGif } from "./regs.ts";
 import { initVcpu } from "./reset.ts";
-import { reportedAttributes, SEGMENTS, segmentAt, setSegment } from "./segments.ts";
+import { reportedAttributes, segmentAt, SEGMENTS, setSegment } from "./segments.ts";
 import { Vcpu } from "./vcpu.ts";
 import { markDirty } from "./regs.ts";
 import { CLEAN } from "./constants.ts";
@@ -216,12 +216,6 @@ export function look(v: Vcpu): void {
  */
 export function setNestedState(v: Vcpu, flags: number, vmcb12: bigint, state: Uint8Array): number {
   touch(v);
-  const errno = restore(v, flags, vmcb12, state);
-  v.observer?.inner("setstate", errno === 0 ? 0 : -errno, v);
-  return errno;
-}
-
-function restore(v: Vcpu, flags: number, vmcb12: bigint, state: Uint8Array): number {
   if ((v.u32(V.efer) & EFER.SVME) === 0 || v.smm) return EINVAL;
   if ((vmcb12 & 0xfffn) !== 0n || !legalGpa(v, vmcb12)) return EINVAL;
   v.bytes.set(state, MAPPED_AT);
@@ -229,6 +223,6 @@ function restore(v: Vcpu, flags: number, vmcb12: bigint, state: Uint8Array): num
   v.set64(V.pending_vmcb12_gpa, vmcb12);
   v.fromVmrun = false;
   const outcome = runList(v, v.policy.ways.setstate);
-  return outcome === OK ? 0 : outcome === FAIL ? EINVAL : 0;
+  v.observer?.inner("setstate", outcome === OK ? 0 : v.failedRet, v);
+  return outcome === OK ? 0 : -v.failedRet;
 }
-

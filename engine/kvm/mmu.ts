@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { C, V, VMCB01_AT, VMCB12_AT, S } from "../svm/machine.ts";
+import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
 import { markDirty, nestedNpt } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";

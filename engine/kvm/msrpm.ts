@@ -25,9 +25,16 @@ const HOST_WORDS: readonly number[] = WORDS.map((word) => {
 
 function PASSED_THROUGH(): readonly number[] {
   return [
-    0x174, 0x175, 0x176, // SYSENTER
-    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, // SYSCALL
-    0xc0000100, 0xc0000101, 0xc0000102, // FS, GS and kernel GS base
+    0x174,
+    0x175,
+    0x176, // SYSENTER
+    0xc0000081,
+    0xc0000082,
+    0xc0000083,
+    0xc0000084, // SYSCALL
+    0xc0000100,
+    0xc0000101,
+    0xc0000102, // FS, GS and kernel GS base
     0xc0010130, // GHCB
   ];
 }
@@ -60,7 +67,8 @@ export function initMerged(v: Vcpu): void {
  */
 export function merge(v: Vcpu): boolean {
   if ((v.u32(VMCB12_AT + C.intercept_word3) & 1 << 28) === 0) return true;
-  const base = v.u32(VMCB12_AT + C.msrpm_base_pa) + v.u32(VMCB12_AT + C.msrpm_base_pa + 4) * 2 ** 32;
+  const base = v.u32(VMCB12_AT + C.msrpm_base_pa) +
+    v.u32(VMCB12_AT + C.msrpm_base_pa + 4) * 2 ** 32;
   for (let i = 0; i < WORDS.length; i++) {
     const at = base + (WORDS[i] as number) * 4;
     if (!v.memory.backed(at, 4)) return false;

@@ -73,7 +73,9 @@ const SHADOW_INTERCEPTS = [
 function initVmcb(v: Vcpu): void {
   const at = VMCB01_AT;
   for (const bit of INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
-  if (!v.caps.npt) for (const bit of SHADOW_INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
+  if (!v.caps.npt) {
+    for (const bit of SHADOW_INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
+  }
   v.set32(at + C.intercept_dr, 0x00ff00ff);
   v.set32(at + C.iopm_base_pa, HOST.IOPM);
   v.set32(at + C.iopm_base_pa + 4, HOST_HIGH);
@@ -164,4 +166,4 @@ export function initVcpu(v: Vcpu, init: boolean): void {
 }
 
 /** Family, model and stepping of the modelled CPU, which INIT leaves in RDX. */
-const CPUID_1_EAX = 0x663n;
+const CPUID_1_EAX = 0x60fb1n;

@@ -20,7 +20,14 @@ import { handleExit, RESUME, USERSPACE } from "./exits.ts";
 import { loadPgd, reload } from "./mmu.ts";
 import { msrIntercepted } from "./msrpm.ts";
 import { CLEAN } from "./constants.ts";
-import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts, updateDr7 } from "./regs.ts";
+import {
+  isIntercept,
+  markAllClean,
+  markDirty,
+  nestedVgif,
+  setDrIntercepts,
+  updateDr7,
+} from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { processorPaging } from "./walk.ts";
@@ -139,13 +146,15 @@ function run(v: Vcpu, forceExit: boolean): number {
   if (v.u32(vmcb + C.asid) === 0) markDirty(v, vmcb, CLEAN.ASID);
   v.set32(vmcb + C.asid, v.u32(V.active));
   if (!virtualTpr(v)) {
-    v.set32(vmcb + C.int_ctl, v.u32(vmcb + C.int_ctl) & ~INT_CTL.V_TPR | v.u32(V.cr8) & INT_CTL.V_TPR);
+    v.set32(
+      vmcb + C.int_ctl,
+      v.u32(vmcb + C.int_ctl) & ~INT_CTL.V_TPR | v.u32(V.cr8) & INT_CTL.V_TPR,
+    );
   }
   v.copy64(vmcb + S.cr2, V.cr2);
   const freeDr = v.u8(V.dr_wont_exit) !== 0;
   loadDr6(v, vmcb, freeDr);
-  if (!v.caps.npt && mismatched(v)) return STUCK;
-  const status = runVmcb(v, vmcb, processorPaging(v), {
+  const status = runVmcb(v, vmcb, processorPaging(v, !v.caps.npt && mismatched(v)), {
     immediate,
     msrIntercepted: (msr, write) => msrIntercepted(v, vmcb, msr, write),
   });

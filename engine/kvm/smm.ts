@@ -18,7 +18,6 @@ import {
   setCr4,
   setEfer,
   setIntercept,
-  setRflagsLow,
   updateDr7,
 } from "./regs.ts";
 import {
@@ -55,7 +54,16 @@ export const SMRAM = {
   gprs: 0x180,
 } as const;
 
-const SEGMENT_AT = { es: 0, cs: 0x10, ss: 0x20, ds: 0x30, fs: 0x40, gs: 0x50, ldtr: 0x70, tr: 0x90 };
+const SEGMENT_AT = {
+  es: 0,
+  cs: 0x10,
+  ss: 0x20,
+  ds: 0x30,
+  fs: 0x40,
+  gs: 0x50,
+  ldtr: 0x70,
+  tr: 0x90,
+};
 
 function smmChanged(v: Vcpu, entering: boolean): void {
   if (entering) {
@@ -177,13 +185,40 @@ function setNmiMask(v: Vcpu, masked: boolean): void {
   else clearIntercept(v, INTERCEPT.IRET);
 }
 
+/** Where RSM leads: what the emulator writes back when the instruction is done. */
+interface Resumed {
+  rip: bigint;
+  rflags: bigint;
+  shadow: boolean;
+  gprs: readonly bigint[] | undefined;
+}
+
 /**
  * RSM (emulator_leave_smm): back to real mode, then into L2 if the SMI hit it
- * (the policy's `rsm` list), then the registers of the state save area.
+ * (the policy's `rsm` list), then the registers of the state save area. Even
+ * when it fails it completes as an instruction: with the RIP behind it, or the
+ * one of the state save area if that was read already.
  *
  * @returns Whether it succeeded; a failure shuts the vCPU down.
  */
 export function leaveSmm(v: Vcpu): boolean {
+  const to: Resumed = {
+    rip: v.u64(V.rip) + 2n & 0xffffffffn,
+    rflags: BigInt(rflags(v) >>> 0),
+    shadow: false,
+    gprs: undefined,
+  };
+  const loaded = resume(v, to);
+  if (!loaded && v.guestMode && to.gprs !== undefined) leaveNested(v);
+  if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
+  v.set64(V.rip, to.rip);
+  v.set64(v.vmcb + S.rflags, to.rflags & ~BigInt(RFLAGS.RF));
+  if (to.shadow) v.or32(v.vmcb + C.int_state, 1);
+  else v.clear32(v.vmcb + C.int_state, 1);
+  return loaded;
+}
+
+function resume(v: Vcpu, to: Resumed): boolean {
   const start = v.u32(V.smbase) + 0xfe00;
   if (!v.memory.backed(start, SMRAM_SIZE)) return false;
   const area = new Uint8Array(SMRAM_SIZE);
@@ -192,30 +227,7 @@ export function leaveSmm(v: Vcpu): boolean {
   if ((v.u32(V.hflags) & HF.SMM_INSIDE_NMI) === 0) setNmiMask(v, false);
   smmChanged(v, false);
   toRealMode(v);
-  const into = enterL2(v, area, view);
-  if (!into) {
-    advancePastRsm(v);
-    return false;
-  }
-  const loaded = load(v, view);
-  if (!loaded) {
-    if (v.guestMode) leaveNested(v);
-    advancePastRsm(v);
-  }
-  return loaded;
-}
-
-/** A failed RSM completes as an instruction: RIP moves on before the shutdown is seen. */
-function advancePastRsm(v: Vcpu): void {
-  const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
-  const next = v.u64(V.rip) + 2n;
-  v.set64(V.rip, wide ? next : next & 0xffffffffn);
-  finishFlags(v, rflags(v));
-}
-
-function finishFlags(v: Vcpu, flags: number): void {
-  v.clear32(v.vmcb + C.int_state, 1);
-  setRflagsLow(v, flags & ~RFLAGS.RF);
+  return enterL2(v, area, view) && load(v, view, to);
 }
 
 function toRealMode(v: Vcpu): void {
@@ -235,12 +247,15 @@ function enterL2(v: Vcpu, area: Uint8Array, view: DataView): boolean {
   v.fromVmrun = false;
   const outcome = runList(v, v.policy.ways.rsm);
   v.smram = undefined;
-  v.observer?.inner("rsm", outcome === OK ? 0 : outcome === END ? 1 : -22, v);
+  if (outcome !== END) v.observer?.inner("rsm", outcome === OK ? 0 : v.failedRet, v);
   return outcome === OK;
 }
 
-function load(v: Vcpu, from: DataView): boolean {
+function load(v: Vcpu, from: DataView, to: Resumed): boolean {
   const get = (at: number) => from.getBigUint64(at, true);
+  to.gprs = Array.from({ length: 16 }, (_, i) => get(SMRAM.gprs + (15 - i) * 8));
+  to.rip = get(SMRAM.rip);
+  to.rflags = get(SMRAM.rflags) | BigInt(RFLAGS.FIXED);
   const dr6 = get(SMRAM.dr6), dr7 = get(SMRAM.dr7);
   if (dr6 >> 32n !== 0n) return false;
   v.set64(V.dr6, dr6 & 0xe00fn | 0xffff0ff0n);
@@ -255,12 +270,8 @@ function load(v: Vcpu, from: DataView): boolean {
   loadTable(v, from, SMRAM.gdtr, S.gdtr_limit);
   if (!enterProtectedMode(v, get(SMRAM.cr0), get(SMRAM.cr3), get(SMRAM.cr4))) return false;
   for (const name of ["es", "cs", "ss", "ds", "fs", "gs"] as const) loadSegment(v, from, name);
-  for (let i = 0; i < 16; i++) v.set64(V.rax + i * 8, get(SMRAM.gprs + (15 - i) * 8));
-  v.set64(V.rip, get(SMRAM.rip));
-  const flags = get(SMRAM.rflags);
-  v.set64(v.vmcb + S.rflags, flags | BigInt(RFLAGS.FIXED));
-  finishFlags(v, Number(flags & 0xffffffffn) | RFLAGS.FIXED);
-  if (from.getUint8(SMRAM.int_shadow) !== 0) v.or32(v.vmcb + C.int_state, 1);
+  v.clear32(v.vmcb + C.int_state, 1);
+  to.shadow = from.getUint8(SMRAM.int_shadow) !== 0;
   return true;
 }
 
@@ -292,4 +303,3 @@ function enterProtectedMode(v: Vcpu, cr0: bigint, cr3: bigint, cr4: bigint): boo
   if (!setGuestCr4(v, cr4)) return false;
   return pcid === 0n || setGuestCr3(v, cr3);
 }
-

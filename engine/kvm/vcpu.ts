@@ -44,6 +44,8 @@ export class Vcpu extends Machine {
   pendingIo = -1n;
   /** Address of the vmcb12 that the transition under way is about. */
   vmcb12 = 0;
+  /** What the function returned whose step failed last. */
+  failedRet = 0;
   /** Whether the transition under way is a VMRUN, rather than RSM or a restore. */
   fromVmrun = false;
   /** What the model met and does not model; empty while all is well. */

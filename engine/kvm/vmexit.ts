@@ -4,7 +4,7 @@
  * @module
  */
 import { C } from "../svm/machine.ts";
-import { FAIL, OK, runList } from "../policy.ts";
+import { OK, runList } from "../policy.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /**
@@ -14,8 +14,9 @@ import type { Vcpu } from "./vcpu.ts";
  */
 export function nestedVmexit(v: Vcpu): boolean {
   const outcome = runList(v, v.policy.ways.vmexit);
-  v.observer?.inner("vmexit", outcome === FAIL ? 1 : 0, v);
-  return outcome === OK;
+  if (outcome !== OK) return false;
+  v.observer?.inner("vmexit", 0, v);
+  return true;
 }
 
 /** A #VMEXIT with nothing but an exit code (nested_svm_simple_vmexit). */

@@ -13,7 +13,17 @@ import {
   type Paging,
   ShadowPaging,
 } from "../cpu/paging.ts";
-import { FETCH, type KvmWalkMode, SUPERVISOR, USER, Walk, walkKvm } from "../cpu/walk.ts";
+import {
+  FETCH,
+  type KvmWalkMode,
+  PF,
+  SUPERVISOR,
+  USER,
+  Walk,
+  WALK_FAULT,
+  walkKvm,
+  WRITE,
+} from "../cpu/walk.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** A walk mode that is filled in anew for each use. */
@@ -53,11 +63,28 @@ function roleMode(v: Vcpu, role: number): KvmWalkMode {
   return mode;
 }
 
-/** How the processor reaches memory when it next runs the active VMCB. */
-export function processorPaging(v: Vcpu): Paging {
+/** Shadow tables of the wrong depth: what the guest maps, the processor does not find. */
+const unusable: Paging = {
+  translate(m, registers, lo, hi, access, who, out) {
+    if (shadow.translate(m, registers, lo, hi, access, who, out)) {
+      out.outcome = WALK_FAULT;
+      out.error = (access === WRITE ? PF.write : 0) | (access === FETCH ? PF.fetch : 0) |
+        (who === USER ? PF.user : 0);
+    }
+    return false;
+  },
+};
+
+/**
+ * How the processor reaches memory when it next runs the active VMCB.
+ *
+ * @param v The vCPU.
+ * @param wrongDepth Whether KVM's shadow tables have another depth than the processor walks.
+ */
+export function processorPaging(v: Vcpu, wrongDepth: boolean): Paging {
   if (!v.caps.npt) {
     roleMode(v, V.root_cpu_role);
-    return shadow;
+    return wrongDepth ? unusable : shadow;
   }
   if (v.u8(V.mmu) === 0) return direct;
   nested.npt = npt(v);
@@ -110,7 +137,13 @@ export function walkNptFault(v: Vcpu, lo: number, hi: number, access: number): b
  *
  * @returns Whether the guest maps the address.
  */
-export function walkShadowFault(v: Vcpu, lo: number, hi: number, access: number, user: boolean): boolean {
+export function walkShadowFault(
+  v: Vcpu,
+  lo: number,
+  hi: number,
+  access: number,
+  user: boolean,
+): boolean {
   return walkKvm(
     v.memory,
     v.caps.physicalBits,
@@ -139,12 +172,20 @@ export function linearToGpa(v: Vcpu, linear: bigint, fetch: boolean, user: boole
     return nestedWalk ? walkL1Npt(v, gpa) : gpa;
   }
   const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n & 0xffffffffn);
-  const stage2 = nestedWalk
-    ? (gpa: number) => walkL1Npt(v, gpa)
-    : memoryOnly(v);
+  const stage2 = nestedWalk ? (gpa: number) => walkL1Npt(v, gpa) : memoryOnly(v);
   const own = new Walk();
   const access = fetch ? FETCH : 0;
-  const ok = walkKvm(v.memory, v.caps.physicalBits, { ...tables }, lo, hi, access, user ? USER : SUPERVISOR, stage2, own);
+  const ok = walkKvm(
+    v.memory,
+    v.caps.physicalBits,
+    { ...tables },
+    lo,
+    hi,
+    access,
+    user ? USER : SUPERVISOR,
+    stage2,
+    own,
+  );
   if (!ok) {
     walk.error = own.error;
     return -1;

@@ -258,4 +258,3 @@ export const mergeMsrpm: Step = {
 };
 
 export { flushTlb };
-

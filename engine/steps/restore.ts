@@ -29,7 +29,10 @@ export const mapSavedVmcb12: Step = {
   doc: "Maps the vmcb12 whose address the state save area holds",
   run(v) {
     const area = v.smram as Uint8Array;
-    v.bytes.set(area.subarray(SMRAM.svm_guest_vmcb_gpa, SMRAM.svm_guest_vmcb_gpa + 8), V.pending_vmcb12_gpa);
+    v.bytes.set(
+      area.subarray(SMRAM.svm_guest_vmcb_gpa, SMRAM.svm_guest_vmcb_gpa + 8),
+      V.pending_vmcb12_gpa,
+    );
     return mapPage(v, address(v, V.pending_vmcb12_gpa)) ? OK : END;
   },
 };
@@ -143,4 +146,3 @@ export const assertGuestMode: Step = {
     return v.guestMode ? OK : END;
   },
 };
-

@@ -88,7 +88,10 @@ export const cacheVmcb12: Step = {
 };
 
 const CACHED_SAVE = [S.efer, S.cr4, S.cr3, S.cr0, S.dr7, S.dr6] as const;
-const CACHED_CONTROL = [[0x00, 0x18], [0x3c, 0x6c], [0x70, 0x98], [0xa8, 0xc0], [0xc8, 0xd0]] as const;
+const CACHED_CONTROL = [[0x00, 0x18], [0x3c, 0x6c], [0x70, 0x98], [0xa8, 0xc0], [
+  0xc8,
+  0xd0,
+]] as const;
 
 /** Copies the control area from the work area into the cache. */
 export function cacheControl(v: Vcpu): void {
