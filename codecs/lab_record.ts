@@ -148,6 +148,8 @@ export interface LabRecord {
   readonly kernel: string;
   /** 1 with nested paging, 0 with shadow paging. */
   readonly npt: number;
+  /** True when the source sees less than the lab does: what is absent is then unknown, and `events` is empty for that. */
+  readonly partial?: boolean;
   /** What was reported, in order. */
   readonly events: readonly LabEvent[];
   /** Before the run. */
@@ -260,6 +262,7 @@ function checkRecord(value: unknown, bad: Bad): void {
     if (typeof value[key] !== "string") bad(key, "text");
   }
   if (value.npt !== 0 && value.npt !== 1) bad("npt", "0 or 1");
+  if (value.partial !== undefined && typeof value.partial !== "boolean") bad("partial", "true");
   if (!Array.isArray(value.events)) return bad("events", "a list");
   value.events.forEach((event: unknown, i) => checkEvent(event, `events[${i}]`, bad));
   for (const phase of PHASES) {
@@ -401,6 +404,7 @@ const RECORD_KEYS = [
   "spec",
   "kernel",
   "npt",
+  "partial",
   "events",
   "pre",
   "mid",

@@ -258,6 +258,7 @@ function recordOf(scenario: Scenario, outcome: ScenarioOutcome): LabRecord {
     spec: scenario.spec,
     kernel: QEMU_KERNEL,
     npt: 1,
+    partial: true,
     events: [],
     pre: labState(before, outcome.vmcb12Before),
     post: { ...labState(after, outcome.vmcb12), ...how },
