@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import * as alu from "../engine/cpu/alu.ts";
-import { Processor } from "../engine/cpu/mod.ts";
+import { Processor } from "../engine/cpu/processor.ts";
 import { CODE, exit, machine, run, S, STACK, V, VMCB02_AT } from "./cpu_machine.ts";
 
 const v = VMCB02_AT;

@@ -29,7 +29,7 @@ export class Instruction {
   /** {@linkcode PREFIX} bits. */
   prefixes = 0;
   /** Segment override: 0 ES, 1 CS, 2 SS, 3 DS, 4 FS, 5 GS, -1 none. */
-  segment = -1;
+  segment: number = -1;
   /** REX byte's W, R, X and B bits, or VEX's. */
   rex = 0;
   /** Opcode: 0x00-0xff one byte, 0x100-0x1ff after 0F, 0x200 after 0F 38, 0x300 after 0F 3A. */
@@ -49,9 +49,9 @@ export class Instruction {
   /** ModRM.rm with REX.B, when it names a register. */
   rm = 0;
   /** Base register of the memory operand, {@linkcode BASE_RIP}, or -1. */
-  base = -1;
+  base: number = -1;
   /** Index register, or -1. */
-  index = -1;
+  index: number = -1;
   /** Shift of the index, 0 to 3. */
   scale = 0;
   /** Displacement, or the low half of a 64-bit offset (moffs). */

@@ -4,6 +4,7 @@
  * @module
  */
 export { type CodeWidth, decode, type DecodeOutcome, Instruction, PREFIX } from "./decode.ts";
+export { decodeAt, fetchCode } from "./fetch.ts";
 export {
   DirectPaging,
   NestedPaging,
@@ -15,9 +16,14 @@ export {
   walkNpt,
 } from "./paging.ts";
 export { ARCHITECTURAL, QEMU, type Quirks } from "./quirks.ts";
-export { INSTRUCTION_BUDGET, processor, type RunOptions, type RunStatus, runVmcb } from "./run.ts";
-export { Processor } from "./processor.ts";
-export { type MsrIntercepted, Registers } from "./registers.ts";
+export {
+  INSTRUCTION_BUDGET,
+  type RunOptions,
+  type RunStatus,
+  runVmcb,
+  unmodelledBytes,
+} from "./run.ts";
+export type { MsrIntercepted } from "./registers.ts";
 export {
   FETCH,
   type KvmWalkMode,

@@ -6,6 +6,7 @@
  */
 import type { Machine } from "../svm/machine.ts";
 import {
+  FETCH,
   type KvmWalkMode,
   PF,
   type Stage2,
@@ -19,7 +20,6 @@ import {
   walkProcessor,
   WRITE,
 } from "./walk.ts";
-import { FETCH } from "./walk.ts";
 
 /** The processor's control registers, as far as paging depends on them. */
 export interface PagingRegisters {
@@ -152,7 +152,11 @@ export class NestedPaging implements Paging {
     return missed(out, gpa, access, table);
   };
 
-  /** @param npt Mode and root of L1's nested page table, see {@linkcode nptMode}. */
+  /**
+   * Uses a nested page table.
+   *
+   * @param npt Mode and root of L1's nested page table, see {@linkcode nptMode}.
+   */
   constructor(npt: KvmWalkMode) {
     this.npt = npt;
   }
@@ -191,6 +195,16 @@ export class NestedPaging implements Paging {
  * @param cr4 L1's CR4.
  * @param efer L1's EFER.
  * @param root nCR3.
+ * @example
+ * ```ts
+ * import { Machine, NestedPaging, nptMode, READ, Walk, walkNpt } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * const npt = nptMode(0x20, 0x1500, 0x60000);
+ * const paging = new NestedPaging(npt);
+ * const out = new Walk();
+ * // Nothing is mapped: a fault with the user bit alone.
+ * if (walkNpt(m, paging.npt, 0x9000, READ, out) || out.error !== 4) throw new Error();
+ * ```
  */
 export function nptMode(cr4: number, efer: number, root: number): KvmWalkMode {
   return { ...walkMode(0x80000000, cr4, efer), root };
@@ -235,7 +249,11 @@ export class ShadowPaging implements Paging {
   /** Mode and root as KVM knows them. */
   role: KvmWalkMode;
 
-  /** @param role Mode and root as KVM knows them. */
+  /**
+   * Uses the guest's tables.
+   *
+   * @param role Mode and root as KVM knows them; replace it when CR3 or the mode changes.
+   */
   constructor(role: KvmWalkMode) {
     this.role = role;
   }

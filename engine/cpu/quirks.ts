@@ -23,8 +23,6 @@ export interface Quirks {
   readonly virqAtEqualPriority: boolean;
   /** RF stays set until the translated block ends (a jump, a page boundary, a state change). */
   readonly resumeFlagLingers: boolean;
-  /** Segment limits are not checked. */
-  readonly noSegmentLimits: boolean;
   /** A VMRUN that is refused after the guest state was loaded leaves the host's RIP bits 11:0 in the saved RIP. */
   readonly leaksHostRip: boolean;
   /** Those bits: the address of the kernel's VMRUN within its page. */
@@ -33,7 +31,17 @@ export interface Quirks {
   readonly invalidExitCode32: boolean;
 }
 
-/** The processor of the lab: QEMU 7.2's software emulation. */
+/**
+ * The processor of the recordings: QEMU 7.2's software emulation.
+ *
+ * @example
+ * ```ts
+ * import { QEMU, type Quirks } from "@vmtape/vmtape/engine";
+ * // The same processor under a kernel whose VMRUN lies elsewhere.
+ * const other: Quirks = { ...QEMU, hostRipLow: 0x4ac };
+ * if (!other.leaksHostRip) throw new Error();
+ * ```
+ */
 export const QEMU: Quirks = {
   ignoresInterruptShadow: true,
   cplFromSs: true,
@@ -42,13 +50,16 @@ export const QEMU: Quirks = {
   virqReportedAsException: true,
   virqAtEqualPriority: true,
   resumeFlagLingers: true,
-  noSegmentLimits: true,
   leaksHostRip: true,
   hostRipLow: 0x42c,
   invalidExitCode32: true,
 };
 
-/** The processor that the AMD manual describes (APM vol. 2, chapter 15). */
+/**
+ * Without those deviations (APM vol. 2, chapter 15). What QEMU does not do at
+ * all stays undone: segment limits, hardware breakpoints, the I/O intercept's
+ * address size and segment bits.
+ */
 export const ARCHITECTURAL: Quirks = {
   ignoresInterruptShadow: false,
   cplFromSs: false,
@@ -57,7 +68,6 @@ export const ARCHITECTURAL: Quirks = {
   virqReportedAsException: false,
   virqAtEqualPriority: false,
   resumeFlagLingers: false,
-  noSegmentLimits: true,
   leaksHostRip: false,
   hostRipLow: 0,
   invalidExitCode32: false,

@@ -17,7 +17,7 @@ import { load, refuse, writeBack } from "./vmcb_state.ts";
 /**
  * How a run ended: `"exit"` with a #VMEXIT, `"stuck"` without one (a halt, a
  * jump to itself, the instruction budget), `"unmodelled"` at an instruction
- * that the model does not know, whose bytes are in {@linkcode Processor.code}.
+ * that the model does not know, see {@linkcode unmodelledBytes}.
  */
 export type RunStatus = "exit" | "stuck" | "unmodelled";
 
@@ -42,8 +42,16 @@ const ALL_MSRS: MsrIntercepted = () => true;
 const ALL_PORTS = () => true;
 const DEFAULTS: RunOptions = {};
 
-/** The processor that {@linkcode runVmcb} uses; tells what an unmodelled instruction was. */
-export const processor: Processor = new Processor();
+const processor = new Processor();
+
+/**
+ * Bytes of the instruction that made the last {@linkcode runVmcb} give back
+ * `"unmodelled"`; where that was the delivery of an event, of the instruction
+ * before it.
+ */
+export function unmodelledBytes(): Uint8Array {
+  return processor.code.slice(0, processor.insn.length);
+}
 
 /**
  * Executes a VMCB as the processor does: loads it, injects its event, runs
@@ -54,7 +62,21 @@ export const processor: Processor = new Processor();
  * @param m The machine.
  * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
  * @param paging The way from linear addresses to memory.
- * @returns How it ended.
+ * @returns How it ended. The VMCB holds what #VMEXIT writes only after `"exit"`.
+ * @example
+ * ```ts
+ * import { C, DirectPaging, Machine, runVmcb, S, VMCB02_AT } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * const at = VMCB02_AT;
+ * m.set32(at + C.intercept_word3, 1 << 24); // HLT
+ * m.set32(at + C.intercept_word4, 1); // VMRUN
+ * m.set32(at + C.asid, 1);
+ * m.set64(at + S.efer, 0x1000n);
+ * m.set64(at + S.rip, 0x1000n);
+ * m.memory.write8(0x1000, 0xf4);
+ * const status = runVmcb(m, at, new DirectPaging());
+ * if (status !== "exit" || m.u32(at + C.exit_code) !== 0x78) throw new Error(status);
+ * ```
  */
 export function runVmcb(
   m: Machine,

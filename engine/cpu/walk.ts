@@ -26,7 +26,7 @@ export const WALK_STAGE2 = 2;
 /** Outcome of a walk, reused from one to the next. */
 export class Walk {
   /** {@linkcode WALK_OK}, {@linkcode WALK_FAULT} or {@linkcode WALK_STAGE2}. */
-  outcome = WALK_OK;
+  outcome: number = WALK_OK;
   /** Physical address, valid when the walk succeeded. */
   gpa = 0;
   /** Bytes of the page that maps it. */

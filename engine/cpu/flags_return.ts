@@ -1,0 +1,160 @@
+/**
+ * PUSHF, POPF and IRET.
+ *
+ * @module
+ */
+import { next } from "./branch.ts";
+import { EXIT, EXIT_CODE, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import { gp } from "./faults.ts";
+import { drop, peek, push, pushSize, setRegister } from "./operands.ts";
+import type { Processor } from "./processor.ts";
+import { loadDescriptor, loadSegment } from "./segments.ts";
+
+/** Whether IOPL allows I/O and interrupt flag changes. */
+export function checkIopl(cpu: Processor): boolean {
+  return cpu.vm86 ? cpu.iopl === 3 : cpu.cpl <= cpu.iopl;
+}
+
+/** PUSHF. */
+export function pushFlags(cpu: Processor): number {
+  if (cpu.check(EXIT_CODE.pushf)) return EXIT;
+  if (cpu.vm86 && cpu.iopl !== 3) return gp(cpu);
+  const flags = cpu.rflags & ~(FLAG.vm | FLAG.rf);
+  return push(cpu, pushSize(cpu), flags >>> 0, 0) ? NEXT : cpu.failure;
+}
+
+const POPF_BASE = FLAG.tf | FLAG.ac | 1 << 21 | FLAG.nt;
+
+const STATUS = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.of | FLAG.df;
+
+function loadFlags(cpu: Processor, value: number, mask: number): void {
+  mask |= STATUS;
+  cpu.rflags = cpu.rflags & ~mask | value & mask | 2;
+}
+
+/** POPF. */
+export function popFlags(cpu: Processor): number {
+  if (cpu.check(EXIT_CODE.popf)) return EXIT;
+  if (cpu.vm86 && cpu.iopl !== 3) return gp(cpu);
+  const size = pushSize(cpu);
+  if (!peek(cpu, size)) return cpu.failure;
+  const value = cpu.lo;
+  let mask = POPF_BASE;
+  if (cpu.cpl === 0) mask |= FLAG.if | FLAG.iopl;
+  else if (cpu.cpl <= cpu.iopl) mask |= FLAG.if;
+  if (size === 2) mask &= 0xffff;
+  drop(cpu, size);
+  loadFlags(cpu, value, mask);
+  cpu.endOfBlock = true;
+  return NEXT;
+}
+
+/** IRET to the same or an outer privilege. */
+export function interruptReturn(cpu: Processor): number {
+  if (cpu.check(EXIT_CODE.iret)) return EXIT;
+  if (cpu.vm86 && cpu.iopl !== 3) return gp(cpu);
+  const size = 1 << cpu.insn.dflag;
+  if (!cpu.protectedMode || cpu.vm86) return returnReal(cpu, size);
+  if ((cpu.rflags & FLAG.nt) !== 0) return cpu.longMode ? gp(cpu) : UNMODELLED;
+  if (!peek(cpu, size, 0)) return cpu.failure;
+  const lo = cpu.lo;
+  const hi = cpu.hi;
+  if (!peek(cpu, size, size)) return cpu.failure;
+  const selector = cpu.lo & 0xffff;
+  if (!peek(cpu, size, size * 2)) return cpu.failure;
+  const flags = cpu.lo;
+  if ((flags & FLAG.vm) !== 0 && cpu.cpl === 0 && size === 4 && !cpu.longMode) return UNMODELLED;
+  const rpl = selector & 3;
+  const cpl = cpu.cpl;
+  if ((selector & 0xfffc) === 0) return gp(cpu);
+  const found = loadDescriptor(cpu, selector);
+  const error = selector & 0xfffc;
+  if (found < 0) return cpu.raise(VECTOR.gp, error);
+  if (found !== NEXT) return found;
+  const c1 = cpu.lo;
+  const c2 = cpu.hi;
+  const dpl = c2 >>> 13 & 3;
+  if ((c2 & 0x1800) !== 0x1800 || rpl < cpl) return cpu.raise(VECTOR.gp, error);
+  if ((c2 & 0x400) !== 0 ? dpl > rpl : dpl !== rpl) return cpu.raise(VECTOR.gp, error);
+  if ((c2 & 0x8000) === 0) return cpu.raise(VECTOR.np, error);
+  let used = size * 3;
+  if (rpl !== cpl || cpu.width === 64) {
+    if (!peek(cpu, size, used)) return cpu.failure;
+    const spLo = cpu.lo;
+    const spHi = cpu.hi;
+    if (!peek(cpu, size, used + size)) return cpu.failure;
+    const ss = cpu.lo & 0xffff;
+    used += size * 2;
+    if ((ss & 0xfffc) === 0) {
+      if ((c2 & 0x200000) === 0 || rpl === 3) return gp(cpu);
+      cpu.selector[SEG.ss] = ss;
+      cpu.segBase[SEG.ss * 2] = 0;
+      cpu.segBase[SEG.ss * 2 + 1] = 0;
+      cpu.limit[SEG.ss] = 0xffffffff;
+      cpu.attrib[SEG.ss] = 0x493 | 0x800 | rpl << 5;
+    } else {
+      const stack = loadDescriptor(cpu, ss);
+      if ((ss & 3) !== rpl || stack < 0) return cpu.raise(VECTOR.gp, ss & 0xfffc);
+      if (stack !== NEXT) return stack;
+      const s2 = cpu.hi;
+      if ((s2 & 0x1a00) !== 0x1200 || (s2 >>> 13 & 3) !== rpl) {
+        return cpu.raise(VECTOR.gp, ss & 0xfffc);
+      }
+      if ((s2 & 0x8000) === 0) return cpu.raise(VECTOR.np, ss & 0xfffc);
+      loadSegment(cpu, SEG.ss, ss, cpu.lo, s2);
+    }
+    loadSegment(cpu, SEG.cs, selector, c1, c2);
+    cpu.cpl = rpl;
+    setRegister(cpu, 4, cpu.width === 64 ? 8 : 4, spLo, spHi);
+    if (rpl > cpl) dropDataSegments(cpu, rpl);
+  } else {
+    drop(cpu, used);
+    loadSegment(cpu, SEG.cs, selector, c1, c2);
+  }
+  let mask = FLAG.tf | FLAG.ac | 1 << 21 | FLAG.rf | FLAG.nt;
+  if (cpl === 0) mask |= FLAG.iopl;
+  if (cpl <= cpu.iopl) mask |= FLAG.if;
+  if (size === 2) mask &= 0xffff;
+  loadFlags(cpu, flags, mask);
+  next.lo = lo;
+  next.hi = hi;
+  cpu.endOfBlock = true;
+  return NEXT;
+}
+
+// Data segments that the outer privilege may not use become null.
+function dropDataSegments(cpu: Processor, cpl: number): void {
+  for (const segment of [SEG.es, SEG.ds, SEG.fs, SEG.gs]) {
+    if ((segment === SEG.fs || segment === SEG.gs) && (cpu.selector[segment] as number) < 4) {
+      continue;
+    }
+    const attrib = cpu.attrib[segment] as number;
+    if ((attrib & 0xc) !== 0xc && (attrib >> 5 & 3) < cpl) {
+      cpu.selector[segment] = 0;
+      cpu.segBase[segment * 2] = 0;
+      cpu.segBase[segment * 2 + 1] = 0;
+      cpu.attrib[segment] = attrib & ~0x80;
+    }
+  }
+}
+
+function returnReal(cpu: Processor, size: number): number {
+  if (!peek(cpu, size, 0)) return cpu.failure;
+  const lo = cpu.lo;
+  if (!peek(cpu, size, size)) return cpu.failure;
+  const selector = cpu.lo & 0xffff;
+  if (!peek(cpu, size, size * 2)) return cpu.failure;
+  const flags = cpu.lo;
+  drop(cpu, size * 3);
+  cpu.selector[SEG.cs] = selector;
+  cpu.segBase[SEG.cs * 2] = selector << 4;
+  cpu.segBase[SEG.cs * 2 + 1] = 0;
+  let mask = FLAG.tf | FLAG.ac | 1 << 21 | FLAG.if | FLAG.rf | FLAG.nt;
+  if (!cpu.vm86) mask |= FLAG.iopl;
+  if (size === 2) mask &= 0xffff;
+  loadFlags(cpu, flags, mask);
+  next.lo = lo;
+  next.hi = 0;
+  cpu.endOfBlock = true;
+  return NEXT;
+}

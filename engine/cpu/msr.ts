@@ -1,0 +1,85 @@
+/**
+ * Model-specific registers, and the instructions that use them.
+ *
+ * @module
+ */
+import { S, VMCB01_AT } from "../svm/machine.ts";
+import { next } from "./branch.ts";
+import { EXIT_CODE, FLAG, NEXT, SEG, UNMODELLED } from "./constants.ts";
+import { ud } from "./faults.ts";
+import type { Processor } from "./processor.ts";
+import { loadSegment } from "./segments.ts";
+
+// Syscall and segment-base MSRs, which KVM lets guests access.
+const MSR_PLACE: ReadonlyMap<number, number> = new Map([
+  [0xc0000081, S.star],
+  [0xc0000082, S.lstar],
+  [0xc0000083, S.cstar],
+  [0xc0000084, S.sfmask],
+  [0xc0000102, S.kernel_gs_base],
+  [0x174, S.sysenter_cs],
+  [0x175, S.sysenter_esp],
+  [0x176, S.sysenter_eip],
+]);
+
+/** RDMSR and WRMSR. */
+export function msr(cpu: Processor, write: boolean): number {
+  const index = cpu.gpr[2] as number;
+  const mapped = index < 0x2000 || (index >= 0xc0000000 && index < 0xc0002000) ||
+    (index >= 0xc0010000 && index < 0xc0012000);
+  if (
+    cpu.intercepted(EXIT_CODE.msr) && (!mapped || cpu.msrIntercepted(index, write))
+  ) return cpu.vmexit(EXIT_CODE.msr, write ? 1 : 0);
+  const words = cpu.m.words;
+  const gpr = cpu.gpr;
+  const base = index === 0xc0000100 ? SEG.fs : index === 0xc0000101 ? SEG.gs : -1;
+  const place = MSR_PLACE.get(index);
+  if (base < 0 && place === undefined) return UNMODELLED;
+  const target = base >= 0 ? cpu.segBase : words;
+  const at = base >= 0 ? base * 2 : VMCB01_AT + (place as number) >> 2;
+  if (write) {
+    target[at] = index === 0x174 ? (gpr[0] as number) & 0xffff : gpr[0] as number;
+    target[at + 1] = index === 0x174 ? 0 : gpr[4] as number;
+    if (base >= 0) cpu.hostSegmentsDirty = true;
+  } else {
+    gpr[0] = target[at] as number;
+    gpr[1] = 0;
+    gpr[4] = target[at + 1] as number;
+    gpr[5] = 0;
+  }
+  return NEXT;
+}
+
+/** SYSCALL in long mode. */
+export function syscall(cpu: Processor): number {
+  if ((cpu.efer & 1) === 0) return ud(cpu);
+  if (!cpu.longMode) return UNMODELLED;
+  const words = cpu.m.words;
+  const at = (field: number) => words[VMCB01_AT + field >> 2] as number;
+  const selector = at(S.star + 4) & 0xffff;
+  cpu.gpr[2] = next.lo;
+  cpu.gpr[3] = next.hi;
+  cpu.gpr[22] = (cpu.rflags & ~FLAG.rf) >>> 0;
+  cpu.gpr[23] = 0;
+  const target = cpu.width === 64 ? S.lstar : S.cstar;
+  cpu.rflags = cpu.rflags & ~(at(S.sfmask) | FLAG.rf) | 2;
+  loadSegment(cpu, SEG.cs, selector & 0xfffc, 0xffff, 0x00af9b00);
+  loadSegment(cpu, SEG.ss, selector + 8 & 0xfffc, 0xffff, 0x00cf9300);
+  next.lo = at(target);
+  next.hi = at(target + 4);
+  cpu.endOfBlock = true;
+  return NEXT;
+}
+
+/** SWAPGS. */
+export function swapGs(cpu: Processor): number {
+  const at = VMCB01_AT + S.kernel_gs_base >> 2;
+  const words = cpu.m.words;
+  for (let half = 0; half < 2; half++) {
+    const value = words[at + half] as number;
+    words[at + half] = cpu.segBase[SEG.gs * 2 + half] as number;
+    cpu.segBase[SEG.gs * 2 + half] = value;
+  }
+  cpu.hostSegmentsDirty = true;
+  return NEXT;
+}
