@@ -79,9 +79,9 @@ const INNER_KEYS: ReadonlySet<string> = new Set(["at", "nested", "cpu", ...AREA_
  * @throws {RangeError} When a number does not fit its field.
  * @example
  * ```ts
- * import { labState, regsEvent } from "@vmtape/vmtape/codecs";
+ * import { regsState, regsEvent } from "@vmtape/vmtape/codecs";
  * const event = regsEvent("post", { rip: "8003", rc: 0, exit: 2, port: "80" });
- * if (event.port !== 0x80 || labState(event).rip !== "8003") throw new Error();
+ * if (event.port !== 0x80 || regsState(event).rip !== "8003") throw new Error();
  * ```
  */
 export function regsEvent(phase: Phase, state: LabState): EventOf<"regs"> {
@@ -108,11 +108,11 @@ export function regsEvent(phase: Phase, state: LabState): EventOf<"regs"> {
  * @returns The state.
  * @example
  * ```ts
- * import { labState, regsEvent } from "@vmtape/vmtape/codecs";
- * if (labState(regsEvent("mid", { gif: 1, rc: -1, errno: 4 })).rc !== -1) throw new Error();
+ * import { regsState, regsEvent } from "@vmtape/vmtape/codecs";
+ * if (regsState(regsEvent("mid", { gif: 1, rc: -1, errno: 4 })).rc !== -1) throw new Error();
  * ```
  */
-export function labState(event: EventOf<"regs">): LabState {
+export function regsState(event: EventOf<"regs">): LabState {
   const { rc, errno, exit, port, regs, vmcb12, hsave, smram, extra } = event;
   return {
     ...(regs ? stateOf(regs) : {}),
@@ -347,7 +347,7 @@ export class LabRecorder {
     if (event.kind === "regs") {
       if (event.phase === CONSOLE) Object.assign(record, event.extra);
       const phase = PHASES.find((name) => name === event.phase);
-      if (phase) record[phase] = labState(event);
+      if (phase) record[phase] = regsState(event);
     } else if (event.kind === "setstate") {
       const { sregs_errno, errno } = event;
       if (sregs_errno !== undefined && errno !== undefined) {

@@ -28,7 +28,7 @@ export interface ScenarioProblem {
  * try {
  *   parseScenario("a save.efre=0");
  * } catch (error) {
- *   if (!(error instanceof ScenarioError) || error.column !== 3) throw error;
+ *   if (!(error instanceof ScenarioError) || error.column !== 8) throw error;
  * }
  * ```
  */
