@@ -13,11 +13,12 @@ export function moveToSegment(cpu: Processor, segment: number, selector: number)
   if (cpu.protectedMode && !cpu.vm86) {
     const status = loadSelector(cpu, segment, selector);
     if (status !== NEXT) return status;
+    if (segment < SEG.fs && cpu.width !== 16) cpu.endOfBlock = true;
   } else loadSelectorReal(cpu, segment, selector);
   if (segment === SEG.ss) {
     cpu.shadow = true;
     cpu.endOfBlock = true;
-  } else if (cpu.width !== 64) cpu.endOfBlock = true;
+  }
   return NEXT;
 }
 

@@ -57,15 +57,11 @@ export function segmentLoaded(cpu: Processor, segment: number): void {
   else if (segment > SEG.ds) cpu.hostSegmentsDirty = true;
 }
 
-/** Loads a selector as real and virtual-8086 mode do: the base is 16 times it. */
+/** Loads a selector as real and virtual-8086 mode do: the base is 16 times it, the rest stays. */
 export function loadSelectorReal(cpu: Processor, segment: number, selector: number): void {
   cpu.selector[segment] = selector;
   cpu.segBase[segment * 2] = selector << 4;
   cpu.segBase[segment * 2 + 1] = 0;
-  if (cpu.vm86) {
-    cpu.limit[segment] = 0xffff;
-    cpu.attrib[segment] = 0xf3;
-  }
   segmentLoaded(cpu, segment);
 }
 

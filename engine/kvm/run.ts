@@ -4,7 +4,7 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { processor, runVmcb } from "../cpu/mod.ts";
+import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { END, FAIL, runList } from "../policy.ts";
 import { DR6_ACTIVE_LOW, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
@@ -160,7 +160,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   });
   if (status === "stuck") return STUCK;
   if (status !== "exit") {
-    v.unmodelled = `instruction ${processor.code.subarray(0, 15).toHex()}`;
+    v.unmodelled = `instruction ${unmodelledBytes().toHex()}`;
     return STUCK;
   }
   afterExit(v, vmcb, freeDr);
