@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { scenariosPage } from "./scenarios_page.ts";
 import { vmcbPage } from "./vmcb_page.ts";
 
 /** A generated page. */
@@ -16,6 +17,7 @@ export interface Page {
 /** All generated pages. */
 export const PAGES: readonly Page[] = [
   { file: "vmcb.md", render: vmcbPage },
+  { file: "scenarios.md", render: scenariosPage },
 ];
 
 if (import.meta.main) {

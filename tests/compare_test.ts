@@ -84,7 +84,7 @@ Deno.test("words of VMCBs are compared by field, less those of the host", () => 
   assertEquals(fields(BASE, root), ["3 vmrun.vmcb02 save.cr3"]);
   assertEquals(fields({ ...BASE, npt: 0 }, { ...root, npt: 0 }), []);
   assertEquals(fields(BASE, inner({ ctl02: { "3d8": "0000000000000001" } })), [
-    "3 vmrun.vmcb02+3d8",
+    "3 vmrun.vmcb02 control+0x3d8",
   ]);
   const { ctl02: _, sav02: __, ...less } = INNER;
   const without = { ...BASE, events: [...BASE.events.slice(0, 2), less] };
@@ -113,7 +113,7 @@ Deno.test("what userspace saw is compared, vmcb12 by field", () => {
     "4 mid",
   ]);
   const smm = { smram: { "0d0": "0000000000000500" } };
-  assertEquals(fields({ ...BASE, smm }, { ...BASE, smm: { smram: {} } }), ["4 smm.smram+0d0"]);
+  assertEquals(fields({ ...BASE, smm }, { ...BASE, smm: { smram: {} } }), ["4 smm.smram+0x0d0"]);
 });
 
 Deno.test("tracepoints and the state before are not compared", () => {

@@ -238,7 +238,7 @@ function words(
     const x = a[offset] ?? ZERO;
     const y = b[offset] ?? ZERO;
     if (x === y || skip(offset)) continue;
-    if (base === undefined) differ(group, `${name}+${offset}`, x, y);
+    if (base === undefined) differ(group, `${name}+0x${offset}`, x, y);
     else word(group, name, base + parseInt(offset, 16), x, y, differ);
   }
 }
@@ -264,8 +264,14 @@ function word(group: Group, name: string, at: number, a: string, b: string, diff
   for (let i = 0; i < 8; i++) {
     const [x, y] = parted(i, 1);
     if (covered.has(i) || x === y) continue;
-    return differ(group, `${name}+${at.toString(16).padStart(3, "0")}`, a, b);
+    return differ(group, `${name} ${place(at)}`, a, b);
   }
+}
+
+/** The name of bytes that no field covers. */
+function place(at: number): string {
+  const hex = (value: number) => `0x${value.toString(16).padStart(3, "0")}`;
+  return at < SAVE_AREA ? `control+${hex(at)}` : `save+${hex(at - SAVE_AREA)}`;
 }
 
 function short(hex: string): string {
