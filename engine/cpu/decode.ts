@@ -221,6 +221,8 @@ export function decode(
     op = map << 8 & 0x300 | low;
     shape = map === 1 ? SHAPES[0x100 | low] as number : map === 3 ? MB : M;
   } else shape = SHAPES[op] as number;
+  // EXTRQ and INSERTQ have two immediates.
+  if (op === 0x178 && (prefixes & (PREFIX.data | PREFIX.repnz)) !== 0) shape = MB;
   out.opcode = op;
   out.prefixes = prefixes;
   out.rex = rex;
@@ -244,7 +246,7 @@ export function decode(
     case B:
     case MB:
       out.imm = signed(1);
-      if (op === 0x178 && (prefixes & (PREFIX.data | PREFIX.repnz)) !== 0) out.imm2 = byte();
+      if (op === 0x178) out.imm2 = byte();
       break;
     case W:
       out.imm = signed(2);
