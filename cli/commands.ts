@@ -13,6 +13,11 @@ export interface CommandEntry {
 /** All subcommands, in the order of the help. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "record",
+    summary: "Run scenarios on the built-in emulator, and record what happens",
+    load: async () => (await import("./commands/record.ts")).record,
+  },
+  {
     name: "import",
     summary: "Turn a recording of another tool into a trace",
     load: async () => (await import("./commands/import.ts")).importCommand,
@@ -51,6 +56,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: "filter",
     summary: "Write some of a trace's scenarios into a trace of its own, which replays",
     load: async () => (await import("./commands/filter.ts")).filter,
+  },
+  {
+    name: "predict",
+    summary: "Print what a kernel of a policy would do with scenarios, as the lab's records",
+    load: async () => (await import("./commands/predict.ts")).predict,
   },
   {
     name: "compare",

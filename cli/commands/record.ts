@@ -1,0 +1,82 @@
+import { recordScenarios } from "../../traces/record.ts";
+import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { MMU, POLICY, policyOf } from "../emulation.ts";
+import { UsageError } from "../errors.ts";
+import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
+import { reportWritten, writeTrace } from "../trace_output.ts";
+
+/** How long work may go on before it lets Ctrl-C be seen, in milliseconds. */
+const PATIENCE_MS = 50;
+
+/** Lets signals in, now and then. */
+class Breather {
+  #last = performance.now();
+
+  async rest(): Promise<void> {
+    if (performance.now() - this.#last < PATIENCE_MS) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#last = performance.now();
+  }
+}
+
+/** Runs scenarios on the emulator, and records. */
+export const record = defineCommand({
+  name: "record",
+  summary: "Run scenarios on the built-in emulator, and record what happens",
+  details: SCENARIO_DETAILS + "\n\nCtrl-C ends the recording; what was recorded is a whole trace.",
+  operands: SCENARIO_OPERANDS,
+  options: [
+    OUTPUT,
+    POLICY,
+    MMU,
+    {
+      name: "repeat",
+      short: "n",
+      kind: "number",
+      doc: "Run them so many times over, all on one vCPU (1)",
+    },
+    FORCE,
+  ],
+  examples: [
+    { line: "record -o run.vmtape", doc: "Record all built-in scenarios" },
+    {
+      line: "record mine.txt -o run.vmtape --policy unified --npt off",
+      doc: "Record a file of cases under another policy, with shadow paging",
+    },
+    {
+      line: "record enter -o long.vmtape --repeat 100000",
+      doc: "A long trace of one scenario, to measure with",
+    },
+  ],
+  async run(context, { options, operands }) {
+    const { repeat = 1 } = options;
+    if (repeat === 0) throw new UsageError("Option --repeat is at least 1");
+    const scenarios = await loadScenarios(operands);
+    const policy = await policyOf(options);
+    const { signal } = context;
+    using progress = context.progress("cases", scenarios.length * repeat);
+    const breather = new Breather();
+    let cases = 0;
+    const npt = options.npt !== "off";
+    const events = recordScenarios(scenarios, policy, {
+      npt,
+      repeat,
+      onUnmodelled: ({ name }, what) => context.warn(`${name}: Not modelled: ${what}`),
+    });
+    const meta = { source: "emulator", policy: policy.name, npt: npt ? "on" : "off" };
+    const written = await writeTrace(context, options, async (open) => {
+      const writer = open(meta);
+      for await (const event of events) {
+        if (event.kind === "case") {
+          await breather.rest();
+          signal.throwIfAborted();
+          progress.update(cases++);
+        }
+        writer.write(event);
+      }
+    });
+    progress.done();
+    reportWritten(context, options.output, written, { cases });
+    return EXIT.ok;
+  },
+});

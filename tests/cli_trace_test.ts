@@ -1,0 +1,161 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fileSink, TraceWriter } from "../codecs/mod.ts";
+import { command, shell, vmtape, withFolder } from "./cli_process.ts";
+
+const INVALID = new Uint8Array(4096).fill(0xff, 0x70, 0x78);
+
+/** Writes a small trace: three scenarios, of which the second has a VMRUN that fails. */
+function writeSample(path: string): void {
+  using sink = fileSink(path);
+  const writer = new TraceWriter(sink, { meta: { source: "test" } });
+  writer.write({ kind: "session", vcpu: 0, meta: { policy: "unified", npt: 1 } });
+  writer.write({ kind: "memory", vcpu: 0, gpa: 0x1000n, data: { bytes: new Uint8Array(4096) } });
+  for (const name of ["good", "bad", "last"]) {
+    writer.write({ kind: "case", vcpu: 0, name, spec: "" });
+    const exit = name === "bad" ? INVALID : new Uint8Array(4096);
+    writer.write({ kind: "vmrun", vcpu: 0, time: 1000, vmcb12_gpa: 0x10000n });
+    writer.write({ kind: "exit", vcpu: 0, time: 2500, vmcb12: { bytes: exit } });
+    writer.flush();
+  }
+  writer.close();
+}
+
+async function withSample(use: (folder: string, trace: string) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    writeSample(`${folder}/t`);
+    await use(folder, `${folder}/t`);
+  });
+}
+
+const lines = (text: string) => text.trimEnd().split("\n");
+
+Deno.test("dump prints one line an event", () =>
+  withSample(async (_folder, trace) => {
+    const { code, stdout, stderr } = await vmtape(["dump", trace]);
+    assertEquals([code, stderr], [0, ""]);
+    assertEquals(lines(stdout).length, 11);
+    assertEquals(lines(stdout).slice(0, 4).map((line) => line.replace(/:[0-9a-f]{8}$/, ":CRC")), [
+      '0 - 0 session meta={"policy":"unified","npt":1}',
+      "1 - 0 memory gpa=0x1000 data=4096:CRC",
+      '2 - 0 case name="good" spec=""',
+      "3 1000 0 vmrun vmcb12_gpa=0x10000",
+    ]);
+  }));
+
+Deno.test("dump prints a range, some kinds, and what is in images", () =>
+  withSample(async (_folder, trace) => {
+    const range = await vmtape(["dump", trace, "--from", "5", "--to", "7"]);
+    assertEquals(lines(range.stdout).map((line) => line.split(" ")[0]), ["5", "6"]);
+    const piped = await shell(`vmtape dump - --from 5 --to 7 < '${trace}'`);
+    assertEquals(piped.stdout, range.stdout);
+    const kinds = await vmtape(["dump", trace, "--kind", "case"]);
+    assertEquals(lines(kinds.stdout).length, 3);
+    const fields = await vmtape(["dump", trace, "--kind", "exit", "--fields"]);
+    assertMatch(fields.stdout, /control\.exit_code = 0xf+ \[[^\]]+\]|control\.exit_code = 0xf+/);
+  }));
+
+Deno.test("dump --json loses nothing and stays valid line by line", () =>
+  withSample(async (_folder, trace) => {
+    const { stdout } = await vmtape(["dump", trace, "--json"]);
+    const events = lines(stdout).map((line) => JSON.parse(line));
+    assertEquals(events.map((event) => event.number), [...events.keys()]);
+    assertEquals(events[7].vmcb12, { size: 4096, words: { "070": "f".repeat(16) } });
+    assertEquals(events[3].vmcb12_gpa, "0x10000");
+  }));
+
+Deno.test("dump refuses a range without an event and unknown kinds", () =>
+  withSample(async (_folder, trace) => {
+    for (
+      const [args, message] of [
+        [["--from", "11"], "Event 11 is beyond the last one, 10"],
+        [["--from", "4", "--to", "4"], "No event is from 4 on and before 4"],
+        [["--kind", "vmrum"], 'Option --kind cannot be "vmrum", did you mean "vmrun"?'],
+      ] as const
+    ) {
+      const { code, stderr } = await vmtape(["dump", trace, ...args]);
+      assertEquals(code, 2);
+      assertStringIncludes(stderr, message);
+    }
+  }));
+
+Deno.test("dump --follow prints what a recorder writes until it is done", () =>
+  withFolder(async (folder) => {
+    const sink = fileSink(`${folder}/t`);
+    const writer = new TraceWriter(sink);
+    writer.write({ kind: "case", vcpu: 0, name: "first" });
+    writer.flush();
+    const child = command(["dump", `${folder}/t`, "--follow"]).spawn();
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    assertStringIncludes((await reader.read()).value ?? "", "first");
+    writer.write({ kind: "case", vcpu: 0, name: "second" });
+    writer.close();
+    assertStringIncludes((await reader.read()).value ?? "", "second");
+    assertEquals((await reader.read()).done, true);
+    await child.stderr.cancel();
+    assertEquals((await child.status).code, 0);
+  }));
+
+Deno.test("verify says whether a trace is whole, with status 3 when it is not", () =>
+  withSample(async (folder, trace) => {
+    const whole = await vmtape(["verify", trace]);
+    assertEquals(whole.code, 0);
+    assertStringIncludes(whole.stdout, "intact; 11 events in 3 blocks are right");
+    await shell("head -c -60 t > cut", folder);
+    const { code, stdout } = await vmtape(["verify", `${folder}/cut`, "--json"]);
+    assertEquals(code, 3);
+    const { intact, finished, problems } = JSON.parse(stdout);
+    assertEquals([intact, finished], [false, false]);
+    assert(problems.length > 0 && typeof problems[0].offset === "number");
+  }));
+
+Deno.test("recover writes a whole trace with what is intact", () =>
+  withSample(async (folder, trace) => {
+    const bytes = await Deno.readFile(trace);
+    await Deno.writeFile(`${folder}/cut`, bytes.subarray(0, bytes.length - 200));
+    const out = `${folder}/whole`;
+    const { code, stdout } = await vmtape(["recover", `${folder}/cut`, "-o", out, "--json"]);
+    assertEquals(code, 0);
+    const { saved } = JSON.parse(stdout);
+    assert(saved > 0 && saved <= 11);
+    assertEquals((await vmtape(["verify", out])).code, 0);
+  }));
+
+Deno.test("cat, cut and filter write traces that are whole", () =>
+  withSample(async (folder) => {
+    const count = async (file: string) =>
+      lines((await vmtape(["dump", `${folder}/${file}`])).stdout).length;
+    const run = async (line: string) => {
+      const { code, stderr } = await shell(line, folder);
+      assertEquals(code, 0, stderr);
+    };
+    await run("vmtape cat t t -o both");
+    assertEquals(await count("both"), 22);
+    await run("vmtape cut t --from 8 --to 10 -o part");
+    assertEquals(await count("part"), 4);
+    await run("vmtape filter t --failed-only -o failed");
+    assertEquals(await count("failed"), 5);
+    await run("vmtape filter t --case 'g*,last' -o some");
+    assertEquals(await count("some"), 8);
+    await run("for f in both part failed some; do vmtape verify $f -q > verdict || exit; done");
+  }));
+
+const REFUSED: readonly (readonly [string, string, RegExp])[] = [
+  ["filter without a condition", "vmtape filter t -o u", /Say --failed-only or --case/],
+  ["cut beyond the end", "vmtape cut t --from 99 -o u", /Event 99 is beyond the last one, 10/],
+  ["cut of a pipe", "vmtape cut - --from 1 -o u < t", /name a file, not -/],
+  ["recover of a pipe", "vmtape recover - -o u < t", /name a file, not -/],
+  ["cat onto a file that exists", "vmtape cat t -o t", /is there already/],
+  ["an edit without an output", "vmtape cat t", /Option -o, --output FILE is needed/],
+  ["follow with an end", "vmtape dump t --follow --to 4", /exclude each other/],
+];
+for (const [what, line, message] of REFUSED) {
+  Deno.test(`${what} is refused in one line with status 2, and writes nothing`, () =>
+    withSample(async (folder) => {
+      const { code, stdout, stderr } = await shell(line, folder);
+      assertEquals([code, stdout], [2, ""]);
+      assertMatch(stderr, message);
+      assertEquals(lines(stderr).length, 1);
+      const left = await Array.fromAsync(Deno.readDir(folder));
+      assertEquals(left.map((entry) => entry.name), ["t"]);
+    }));
+}
