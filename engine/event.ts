@@ -219,6 +219,7 @@ export const EVENTS = [
       { name: "vmcb_pa", type: "u64", doc: "Address of vmcb12 handed in" },
       { name: "state", type: "vmcb", doc: "L2's control area and L1's save area handed in" },
       { name: "regs", type: "regs", doc: "Registers that userspace set before it" },
+      { name: "l1", type: "regs", doc: "L1's registers, set before those" },
     ],
   },
   {

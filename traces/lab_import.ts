@@ -95,7 +95,7 @@ class LabImporter {
     if (scenario.nmi) yield { kind: "inject", vcpu: 0, what: "nmi" };
     if (scenario.irq) yield { kind: "inject", vcpu: 0, what: "irq", vector: scenario.irq >>> 0 };
     if (states.pre) yield states.pre;
-    if (scenario.entry === "setstate") yield this.#setState(scenario, record);
+    if (scenario.entry === "setstate") yield this.#setState(scenario, record, begins);
     else yield this.#vmrun(scenario, record.pre, begins);
 
     const { mid, smi, smm, runs } = timeline(record);
@@ -166,7 +166,7 @@ class LabImporter {
   }
 
   /** What the lab hands to KVM_SET_NESTED_STATE, and the registers it sets before. */
-  #setState(scenario: Scenario, record: LabRecord): EventOf<"setstate"> {
+  #setState(scenario: Scenario, record: LabRecord, begins: boolean): EventOf<"setstate"> {
     const vmcb12 = this.#memory.page(VMCB12_GPA);
     const state = new Uint8Array(VMCB_SIZE);
     state.set(vmcb12.subarray(0, SAVE_AREA + L1_SEGMENTS));
@@ -199,6 +199,7 @@ class LabImporter {
       vmcb_pa: l1.rax,
       state: { bytes: state },
       regs: regs.image,
+      l1: l1Regs(scenario, record.pre, begins),
     };
   }
 }
