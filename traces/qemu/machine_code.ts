@@ -30,10 +30,13 @@ export const ROM_BASE = 0xf0000;
 export const ROM_SIZE = 0x10000;
 /** The guest's own page tables inside the image: identity over the first and the fourth GiB. */
 export const ROM_TABLES = ROM_BASE + 0x1000;
-/** Parameters of a case, laid out by {@linkcode GUEST_PARAMETERS}. */
-export const PARAMETERS_AT = 0x100000;
+/**
+ * Parameters of a case, laid out by {@linkcode GUEST_PARAMETERS}. Like {@linkcode PRISTINE_AT} it is where no
+ * address of the base leads when one bit of it is changed.
+ */
+export const PARAMETERS_AT = 0xb00000;
 /** The base's memory below 0x80000, which the guest copies down before each case. */
-export const PRISTINE_AT = 0x200000;
+export const PRISTINE_AT = 0xc00000;
 
 /** Byte offsets of the parameters of a case: what L1 gets, and what to do. */
 export const GUEST_PARAMETERS = {

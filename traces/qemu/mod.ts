@@ -21,3 +21,4 @@ export * from "./demo_guest.ts";
 export * from "./lab_view.ts";
 export * from "./scenario_machine.ts";
 export * from "./scenario_recorder.ts";
+export * from "./findings.ts";

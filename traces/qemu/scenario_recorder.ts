@@ -39,6 +39,14 @@ export interface SkippedScenario {
   readonly reason: string;
 }
 
+/** One crash of QEMU. */
+export interface QemuCrash {
+  /** Scenario that ran. */
+  readonly name: string;
+  /** What QEMU said. */
+  readonly words: string;
+}
+
 /** What became of the scenarios. */
 export interface QemuScenarioResult {
   /** How it ended. */
@@ -47,8 +55,8 @@ export interface QemuScenarioResult {
   readonly recorded: number;
   /** Those that were not, in order. */
   readonly skipped: readonly SkippedScenario[];
-  /** How often QEMU crashed and was started again. */
-  readonly restarts: number;
+  /** Crashes of QEMU, after each of which it was started again: the scenario and QEMU's last words. */
+  readonly crashes: readonly QemuCrash[];
   /** QEMU's version. */
   readonly version: string;
 }
@@ -133,15 +141,15 @@ async function run(
   for await (const event of importLab(records())) {
     for (const seen of asSeen(event, outcome!, host.version, started)) await sink.write(seen);
   }
-  return { ended, recorded, skipped, restarts: host.restarts, version: host.version };
+  return { ended, recorded, skipped, crashes: host.crashes, version: host.version };
 }
 
 /** A QEMU that is started again when it crashes. */
 class Host {
   /** QEMU's version. */
   version = "unknown";
-  /** How often it was started again. */
-  restarts = 0;
+  /** Crashes so far. */
+  readonly crashes: QemuCrash[] = [];
   readonly #folder: string;
   readonly #guest: ScenarioGuest;
   readonly #options: QemuScenarioOptions;
@@ -183,7 +191,7 @@ class Host {
         const crash = await this.#qemu!.crash();
         if (crash === undefined) return undefined;
         await this.start();
-        this.restarts++;
+        this.crashes.push({ name: scenario.name, words: crash });
         if (attempt === 2) return crash;
       }
     }
