@@ -15,6 +15,7 @@ import { regsImage } from "../codecs/lab_views.ts";
 import {
   baseSegments,
   FRESH_BELOW,
+  HSAVE_GPA,
   L1_CODE,
   L1_RSP,
   MEMORY_SIZE,
@@ -36,6 +37,8 @@ export const LAB_CAPABILITIES = {
   memory: MEMORY_SIZE,
 } as const;
 
+/** Guest physical addresses of the pages that the lab's records show. */
+const SHOWN = { vmcb12: VMCB12_GPA, hsave: HSAVE_GPA, smram: SMRAM_GPA } as const;
 /** The VMRUN instruction's length in bytes. */
 const VMRUN_LENGTH = 3;
 /** KVM_STATE_NESTED_GUEST_MODE. */
@@ -87,7 +90,7 @@ class LabImporter {
       yield {
         kind: "session",
         vcpu: 0,
-        meta: { source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES },
+        meta: { source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES, shows: SHOWN },
       };
     }
     yield mark;

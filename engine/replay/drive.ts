@@ -1,0 +1,288 @@
+/**
+ * Feeding a trace's inputs to a vCPU: one event after another, as the recorded
+ * side received them.
+ *
+ * @module
+ */
+import type { EventOf, Image, TraceEvent } from "../event.ts";
+import { offsets } from "../layout.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
+import { REGS_FIELDS } from "../svm/regs_layout.ts";
+import { type Capabilities, V } from "../svm/machine.ts";
+import {
+  clearNestedState,
+  createVcpu,
+  interrupt,
+  look,
+  queueNmi,
+  queueSmi,
+  setHsave,
+  setNestedState,
+  setRegs,
+  setSregs,
+} from "../kvm/ioctls.ts";
+import { runVcpu } from "../kvm/run.ts";
+import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import type { Policy } from "../policy.ts";
+
+const R = offsets(REGS_FIELDS);
+
+/** What a session says of its machine, where the trace says nothing. */
+const DEFAULTS: Capabilities = { physicalBits: 40, npt: true, memory: 16 << 20 };
+
+/** An input that the engine cannot carry out, with the place and what to do. */
+export class ReplayError extends Error {
+  override name = "ReplayError";
+  /** Number of the event in the trace, from 0. */
+  readonly event: number;
+
+  /**
+   * @param message What is wrong and what to do.
+   * @param event Number of the event in the trace.
+   */
+  constructor(message: string, event: number) {
+    super(message);
+    this.event = event;
+  }
+}
+
+/** The machine a session describes. */
+export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefined): Capabilities {
+  const caps = meta?.["capabilities"];
+  const given = (typeof caps === "object" && caps !== null ? caps : {}) as Record<string, unknown>;
+  const number = (value: unknown, otherwise: number) =>
+    typeof value === "number" ? value : otherwise;
+  const npt = meta?.["npt"];
+  return {
+    physicalBits: number(given["physical_bits"], DEFAULTS.physicalBits),
+    memory: number(given["memory"], DEFAULTS.memory),
+    npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",
+  };
+}
+
+/** Runs one vCPU's inputs under a policy. */
+export class Driver {
+  /** The policy. */
+  readonly policy: Policy;
+  /** The vCPU; made by the first session, or by the first input without one. */
+  vcpu: Vcpu | undefined;
+  /** Who listens to the vCPU while it runs. */
+  observer: Observer | undefined;
+  /** Whether KVM_RUN was called since userspace last looked. */
+  ran = false;
+  /** What the last KVM_SET_NESTED_STATE returned. */
+  setStateErrno = 0;
+  #queued: EventOf<"inject">[] = [];
+  #running = false;
+
+  /** @param policy The policy. */
+  constructor(policy: Policy) {
+    this.policy = policy;
+  }
+
+  /**
+   * Carries out an input; events of other roles are ignored.
+   *
+   * @param event The event.
+   * @param index Its number in the trace, for messages.
+   * @throws {ReplayError} When the input lacks what is needed to carry it out.
+   */
+  feed(event: TraceEvent, index: number): void {
+    switch (event.kind) {
+      case "session":
+        this.vcpu = createVcpu(capabilitiesOf(event.meta), this.policy);
+        this.#running = false;
+        this.#queued = [];
+        break;
+      case "case":
+        this.#running = false;
+        break;
+      case "memory":
+        if (event.gpa !== undefined && event.data !== undefined) {
+          writePage(this.#machine(), Number(event.gpa), event.data);
+        }
+        break;
+      case "inject":
+        this.#inject(event);
+        break;
+      case "vmrun":
+        if (event.regs !== undefined) this.#vmrun(event);
+        break;
+      case "setstate":
+        this.#setState(event, index);
+        break;
+      case "rsm":
+        this.run();
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** Runs the vCPU until userspace is needed. */
+  run(): void {
+    const v = this.#machine();
+    v.observer = this.observer;
+    runVcpu(v);
+    v.observer = undefined;
+    this.ran = true;
+  }
+
+  #machine(): Vcpu {
+    return this.vcpu ??= createVcpu(DEFAULTS, this.policy);
+  }
+
+  #inject(event: EventOf<"inject">): void {
+    if (!this.#running) {
+      this.#queued.push(event);
+      return;
+    }
+    this.#queue(event);
+    if (event.what === "smi") this.run();
+  }
+
+  #queue(event: EventOf<"inject">): void {
+    const v = this.#machine();
+    if (event.what === "nmi") queueNmi(v);
+    else if (event.what === "irq") interrupt(v, event.vector ?? 0);
+    else if (event.what === "smi") queueSmi(v);
+  }
+
+  #vmrun(event: EventOf<"vmrun">): void {
+    const v = this.#machine();
+    const regs = event.regs as Image;
+    if (event.vmcb12 !== undefined && event.vmcb12_gpa !== undefined) {
+      writePage(v, Number(event.vmcb12_gpa & ~0xfffn), event.vmcb12);
+    }
+    loadRegs(v, regs);
+    this.#start(v);
+    this.run();
+  }
+
+  /** Queues what was injected before the run, and looks, as userspace did. */
+  #start(v: Vcpu): void {
+    for (const event of this.#queued) this.#queue(event);
+    this.#queued = [];
+    look(v);
+    this.#running = true;
+  }
+
+  #setState(event: EventOf<"setstate">, index: number): void {
+    const v = this.#machine();
+    if (event.state === undefined || event.state.known !== undefined) {
+      throw new ReplayError(
+        "The nested state handed in is not in the trace; record it whole to replay it",
+        index,
+      );
+    }
+    const regs = event.regs;
+    const before = event.l1;
+    if (before !== undefined) loadRegs(v, before);
+    this.#start(v);
+    if (regs !== undefined) {
+      const r = new Reader(regs);
+      setSregs(v, {
+        cr0: r.u64(R.cr0),
+        cr3: r.u64(R.cr3),
+        cr4: r.u64(R.cr4),
+        efer: r.u64(R.efer),
+        segments: {},
+      });
+      setRegs(v, {
+        rip: r.u64(R.rip),
+        rsp: r.u64(R.rsp),
+        rax: r.u64(R.rax),
+        rflags: r.u64(R.rflags),
+      });
+    }
+    v.observer = this.observer;
+    this.setStateErrno = setNestedState(
+      v,
+      event.flags ?? 1,
+      event.vmcb_pa ?? 0n,
+      event.state.bytes,
+    );
+    v.observer = undefined;
+    this.run();
+  }
+}
+
+/** Writes what is known of a page into guest memory. */
+function writePage(v: Vcpu, gpa: number, image: Image): void {
+  if (!v.memory.backed(gpa, PAGE_SIZE)) return;
+  const page = v.memory.writable(gpa);
+  const { bytes, known } = image;
+  if (known === undefined) {
+    page.set(bytes);
+    return;
+  }
+  for (let i = 0; i < PAGE_SIZE; i++) {
+    const mask = known[i] as number;
+    if (mask !== 0) page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
+  }
+}
+
+/** Reads fields of a `regs` image. */
+class Reader {
+  readonly #bytes: Uint8Array;
+  readonly #known: Uint8Array | undefined;
+  readonly #view: DataView;
+
+  constructor(image: Image) {
+    this.#bytes = image.bytes;
+    this.#known = image.known;
+    this.#view = new DataView(image.bytes.buffer, image.bytes.byteOffset);
+  }
+
+  u64(at: number): bigint {
+    return this.#view.getBigUint64(at, true);
+  }
+
+  u8(at: number): number {
+    return this.#bytes[at] as number;
+  }
+
+  knows(at: number): boolean {
+    return this.#known === undefined || this.#known[at] === 0xff;
+  }
+
+  segment(at: number): { selector: number; attrib: number; limit: number; base: bigint } {
+    return {
+      selector: this.#view.getUint16(at, true),
+      attrib: this.#view.getUint16(at + 2, true),
+      limit: this.#view.getUint32(at + 4, true),
+      base: this.#view.getBigUint64(at + 8, true),
+    };
+  }
+}
+
+const SEGMENT_AT = {
+  es: R.es_selector,
+  cs: R.cs_selector,
+  ss: R.ss_selector,
+  ds: R.ds_selector,
+  fs: R.fs_selector,
+  gs: R.gs_selector,
+} as const;
+
+/** Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF. */
+function loadRegs(v: Vcpu, image: Image): void {
+  const r = new Reader(image);
+  const segments: Record<string, ReturnType<Reader["segment"]>> = {};
+  for (const [name, at] of Object.entries(SEGMENT_AT)) {
+    if (r.knows(at + 4)) segments[name] = r.segment(at);
+  }
+  setSregs(v, {
+    cr0: r.u64(R.cr0),
+    cr3: r.u64(R.cr3),
+    cr4: r.u64(R.cr4),
+    efer: r.u64(R.efer),
+    segments,
+  });
+  setRegs(v, { rip: r.u64(R.rip), rax: r.u64(R.rax), rsp: r.u64(R.rsp), rflags: r.u64(R.rflags) });
+  for (let i = 0; i < 16; i++) {
+    if (r.knows(i * 8)) v.set64(V.rax + i * 8, r.u64(i * 8));
+  }
+  setHsave(v, r.knows(R.hsave_pa) ? r.u64(R.hsave_pa) : 0x20000n);
+  clearNestedState(v, !r.knows(R.gif) || r.u8(R.gif) !== 0);
+}

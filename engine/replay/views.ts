@@ -1,0 +1,185 @@
+/**
+ * A running vCPU as the images of events: what userspace sees, what the kernel
+ * keeps inside, and its VMCBs.
+ *
+ * @module
+ */
+import { offsets } from "../layout.ts";
+import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { INNER_FIELDS, INNER_SIZE } from "../svm/inner_layout.ts";
+import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
+import { HOST } from "../kvm/constants.ts";
+import { look } from "../kvm/ioctls.ts";
+import { gif, rflags } from "../kvm/regs.ts";
+import { SEGMENTS, segmentAt } from "../kvm/segments.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+
+const I = offsets(INNER_FIELDS);
+const R = offsets(REGS_FIELDS);
+
+function mapKind(v: Vcpu, vmcb: number): number {
+  const map = v.u32(vmcb + C.msrpm_base_pa);
+  return map === HOST.MSRPM ? 1 : map === HOST.MERGED_MSRPM ? 2 : 3;
+}
+
+/**
+ * The state inside the kernel as one of its functions returns.
+ *
+ * @param v The vCPU.
+ * @param ret What the function returns.
+ * @returns An image of layout `inner`.
+ */
+export function innerBytes(v: Vcpu, ret: number): Uint8Array {
+  const bytes = new Uint8Array(INNER_SIZE);
+  const view = new DataView(bytes.buffer);
+  const q = (at: number, from: number) => bytes.set(v.bytes.subarray(from, from + 8), at);
+  view.setInt32(I.ret, ret, true);
+  bytes[I.guest_mode] = v.guestMode ? 1 : 0;
+  bytes[I.active] = v.u32(V.active);
+  q(I.vmcb12_gpa, V.vmcb12_gpa);
+  q(I.last_vmcb12_gpa, V.last_vmcb12_gpa);
+  q(I.ctl_ncr3, VMCB12_AT + C.nested_cr3);
+  bytes[I.run_pending] = v.u8(V.run_pending);
+  bytes[I.gif] = gif(v) ? 1 : 0;
+  bytes[I.mmu] = v.u8(V.mmu) + 1;
+  bytes[I.walk] = v.u8(V.walk_mmu) + 1;
+  bytes[I.msrpm01] = mapKind(v, VMCB01_AT);
+  bytes[I.msrpm02] = mapKind(v, VMCB02_AT);
+  bytes[I.msrpm_recalc] = v.u8(V.msrpm_recalc);
+  q(I.cr0, V.cr0);
+  q(I.cr3, V.cr3);
+  q(I.cr4, V.cr4);
+  q(I.efer, V.efer);
+  q(I.rip, V.rip);
+  q(I.rax, V.rax);
+  q(I.rsp, V.rsp);
+  view.setUint32(I.rflags, rflags(v), true);
+  view.setUint32(I.rflags + 4, v.u32(v.vmcb + S.rflags + 4), true);
+  q(I.cpu_role, V.root_cpu_role);
+  view.setUint32(I.root_role, v.u32(V.root_root_role), true);
+  q(I.gcpu_role, V.guest_cpu_role);
+  view.setUint32(I.groot_role, v.u32(V.guest_root_role), true);
+  q(I.ncpu_role, V.nested_cpu_role);
+  q(I.req, V.requests);
+  bytes[I.exc_pend] = v.u8(V.exception_pending);
+  bytes[I.exc_inj] = v.u8(V.exception_injected);
+  bytes[I.exc_vec] = v.u32(V.exception_vector);
+  bytes[I.int_inj] = v.u8(V.interrupt_injected);
+  bytes[I.nmi_inj] = v.u8(V.nmi_injected);
+  bytes[I.nmi_l1l2] = v.u8(V.nmi_l1_to_l2);
+  bytes[I.soft] = v.u8(V.soft_int_injected);
+  view.setUint32(I.hflags, v.u32(V.hflags), true);
+  return bytes;
+}
+
+const GPRS = REGS_FIELDS.slice(0, 16);
+const PLAIN = [
+  [R.rip, V.rip],
+  [R.cr0, V.cr0],
+  [R.cr2, V.cr2],
+  [R.cr3, V.cr3],
+  [R.cr4, V.cr4],
+  [R.cr8, V.cr8],
+  [R.efer, V.efer],
+  [R.dr0, V.dr0],
+  [R.dr1, V.dr1],
+  [R.dr2, V.dr2],
+  [R.dr3, V.dr3],
+  [R.dr6, V.dr6],
+  [R.dr7, V.dr7],
+  [R.hsave_pa, V.hsave_msr],
+] as const;
+const SEGMENT_AT = {
+  es: R.es_selector,
+  cs: R.cs_selector,
+  ss: R.ss_selector,
+  ds: R.ds_selector,
+  fs: R.fs_selector,
+  gs: R.gs_selector,
+  ldtr: R.ldtr_selector,
+  tr: R.tr_selector,
+} as const;
+
+/**
+ * What userspace sees through the ioctls. Looking counts queued NMIs and SMIs,
+ * as the ioctls do.
+ *
+ * @param v The vCPU.
+ * @returns An image of layout `regs`.
+ */
+export function regsBytes(v: Vcpu): Uint8Array {
+  look(v);
+  const bytes = new Uint8Array(REGS_SIZE);
+  const view = new DataView(bytes.buffer);
+  const q = (at: number, from: number, length = 8) =>
+    bytes.set(v.bytes.subarray(from, from + length), at);
+  q(R.rax, V.rax, GPRS.length * 8);
+  for (const [at, from] of PLAIN) q(at, from);
+  view.setUint32(R.rflags, rflags(v), true);
+  view.setUint32(R.rflags + 4, v.u32(v.vmcb + S.rflags + 4), true);
+  if (v.guestMode) q(R.vmcb_pa, V.vmcb12_gpa);
+  for (const name of SEGMENTS) q(SEGMENT_AT[name], segmentAt(v, name), 16);
+  q(R.gdtr_selector, v.vmcb + S.gdtr_selector, 16);
+  q(R.idtr_selector, v.vmcb + S.idtr_selector, 16);
+  bytes[R.gif] = gif(v) ? 1 : 0;
+  bytes[R.guest_mode] = v.guestMode ? 1 : 0;
+  bytes[R.run_pending] = v.guestMode ? v.u8(V.run_pending) : 0;
+  bytes[R.smm] = v.smm ? 1 : 0;
+  queuedEvents(v, bytes, view);
+  return bytes;
+}
+
+function queuedEvents(v: Vcpu, bytes: Uint8Array, view: DataView): void {
+  const forExit = v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
+    v.u8(V.exception_injected) === 0;
+  const vector = v.u32(forExit ? V.vmexit_vector : V.exception_vector);
+  const pending = v.u8(forExit ? V.vmexit_pending : V.exception_pending);
+  // The ioctl does not report exceptions whose instruction KVM would run again.
+  if (vector !== 3 && vector !== 4) {
+    bytes[R.exception_pending] = pending;
+    bytes[R.exception_injected] = forExit ? pending : v.u8(V.exception_injected) | pending;
+  }
+  bytes[R.exception_vector] = vector;
+  view.setUint32(R.exception_error, v.u32(forExit ? V.vmexit_error : V.exception_error), true);
+  const soft = v.u8(V.interrupt_soft) !== 0;
+  bytes[R.interrupt_injected] = soft ? 0 : v.u8(V.interrupt_injected);
+  bytes[R.interrupt_vector] = v.u8(V.interrupt_vector);
+  bytes[R.nmi_injected] = v.u8(V.nmi_injected);
+  bytes[R.nmi_pending] = v.u32(V.nmi_pending);
+  bytes[R.nmi_masked] = v.u8(V.nmi_masked);
+}
+
+/** Bytes of a VMCB image that hold host addresses, ASIDs or clocks, which differ from run to run. */
+const HOST_WORDS = [C.iopm_base_pa, C.msrpm_base_pa, C.tsc_offset, C.asid, C.nested_cr3] as const;
+
+const masks = new Map<boolean, Uint8Array>();
+
+/**
+ * Mask of a hypervisor's own VMCB: its host addresses, ASID and clock are not
+ * comparable between runs, and with shadow paging neither is CR3.
+ *
+ * @param npt Whether the hypervisor uses nested paging.
+ * @returns A mask for {@linkcode Image.known}; shared, not to be changed.
+ */
+export function hostVmcbMask(npt: boolean): Uint8Array {
+  let mask = masks.get(npt);
+  if (mask === undefined) {
+    mask = new Uint8Array(VMCB_SIZE).fill(0xff);
+    for (const at of HOST_WORDS) mask.fill(0, at, at + 8);
+    if (!npt) mask.fill(0, S.cr3, S.cr3 + 8);
+    masks.set(npt, mask);
+  }
+  return mask;
+}
+
+/** A copy of one of the vCPU's VMCBs. */
+export function vmcbBytes(v: Vcpu, vmcb: 1 | 2): Uint8Array {
+  const at = vmcb === 1 ? VMCB01_AT : VMCB02_AT;
+  return v.bytes.slice(at, at + VMCB_SIZE);
+}
+
+/** Whether vmcb02 was ever prepared; before that it is an empty page. */
+export function vmcb02Used(v: Vcpu): boolean {
+  return v.u8(V.nested_initialized) !== 0 && mapKind(v, VMCB02_AT) !== 3;
+}
