@@ -24,3 +24,5 @@ export * from "./image/format.ts";
 export * from "./image/slots.ts";
 export * from "./image/dump.ts";
 export * from "./image/diff.ts";
+export type { Policy } from "./policy.ts";
+export * from "./policies/mod.ts";
