@@ -12,4 +12,5 @@ export * from "./mutations.ts";
 export * from "./generate.ts";
 export * from "./lab_import.ts";
 export * from "./compare.ts";
+export * from "./record.ts";
 export * from "./qemu/mod.ts";
