@@ -90,3 +90,19 @@ export function runList(v: Vcpu, entries: readonly Entry[]): Outcome {
   }
   return OK;
 }
+
+/**
+ * Carries out one of the policy's ways, from beginning to end.
+ *
+ * @param v The vCPU.
+ * @param way Which.
+ * @returns How it ended.
+ */
+export function runWay(v: Vcpu, way: Way): Outcome {
+  const observer = v.observer;
+  if (observer === undefined) return runList(v, v.policy.ways[way]);
+  observer.begin?.(way, v);
+  const outcome = runList(v, v.policy.ways[way]);
+  observer.end?.(way, outcome, v);
+  return outcome;
+}

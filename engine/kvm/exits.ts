@@ -21,7 +21,7 @@ import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { walkedTo, walkError, walkNptFault, walkShadowFault } from "./walk.ts";
 import { FETCH, READ, WRITE } from "../cpu/walk.ts";
-import { END, runList } from "../policy.ts";
+import { END, runWay } from "../policy.ts";
 
 /** The guest goes on. */
 export const RESUME = 1;
@@ -193,7 +193,7 @@ function permitted(v: Vcpu): boolean {
 function vmrun(v: Vcpu): number {
   if (!permitted(v)) return RESUME;
   v.fromVmrun = true;
-  const outcome = runList(v, v.policy.ways.vmrun);
+  const outcome = runWay(v, "vmrun");
   v.fromVmrun = false;
   if (outcome !== END) v.observer?.inner("vmrun", 1, v);
   return RESUME;

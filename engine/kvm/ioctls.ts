@@ -5,7 +5,7 @@
  * @module
  */
 import { type Capabilities, MAPPED_AT, S, V } from "../svm/machine.ts";
-import { OK, type Policy, runList } from "../policy.ts";
+import { OK, type Policy, runWay } from "../policy.ts";
 import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./events.ts";
@@ -222,7 +222,7 @@ export function setNestedState(v: Vcpu, flags: number, vmcb12: bigint, state: Ui
   v.restoreFlags = flags;
   v.set64(V.pending_vmcb12_gpa, vmcb12);
   v.fromVmrun = false;
-  const outcome = runList(v, v.policy.ways.setstate);
+  const outcome = runWay(v, "setstate");
   v.observer?.inner("setstate", outcome === OK ? 0 : v.failedRet, v);
   return outcome === OK ? 0 : -v.failedRet;
 }

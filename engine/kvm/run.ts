@@ -5,7 +5,7 @@
  */
 import { C, S, V } from "../svm/machine.ts";
 import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
-import { END, FAIL, runList } from "../policy.ts";
+import { END, FAIL, runWay } from "../policy.ts";
 import { DR6_ACTIVE_LOW, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
 import {
@@ -66,7 +66,7 @@ const STUCK = 2;
 
 function serveRequests(v: Vcpu): boolean {
   if (v.take(REQ.GET_NESTED_STATE_PAGES)) {
-    const outcome = runList(v, v.policy.ways.pages);
+    const outcome = runWay(v, "pages");
     if (outcome === FAIL) {
       v.result.exit = KVM_EXIT.INTERNAL_ERROR;
       v.request(REQ.GET_NESTED_STATE_PAGES);

@@ -5,7 +5,7 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { END, OK, runList } from "../policy.ts";
+import { END, OK, runWay } from "../policy.ts";
 import { CLEAN, CR0, CR4, DR7_FIXED, EFER, EXIT, HF, INTERCEPT, RFLAGS } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4, setGuestEfer } from "./control_registers.ts";
 import { resetContext } from "./mmu.ts";
@@ -245,7 +245,7 @@ function enterL2(v: Vcpu, area: Uint8Array, view: DataView): boolean {
   if (view.getBigUint64(SMRAM.svm_guest_flag, true) === 0n) return true;
   v.smram = area;
   v.fromVmrun = false;
-  const outcome = runList(v, v.policy.ways.rsm);
+  const outcome = runWay(v, "rsm");
   v.smram = undefined;
   if (outcome !== END) v.observer?.inner("rsm", outcome === OK ? 0 : v.failedRet, v);
   return outcome === OK;

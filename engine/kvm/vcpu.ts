@@ -5,11 +5,15 @@
  * @module
  */
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
-import type { Policy, Step } from "../policy.ts";
+import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import { REQ } from "./constants.ts";
 
 /** Receives what happens inside, as it happens. */
 export interface Observer {
+  /** A transition begins. */
+  begin?(way: Way, v: Vcpu): void;
+  /** A transition is over; those that it contains were over before. */
+  end?(way: Way, outcome: Outcome, v: Vcpu): void;
   /** A step is about to run. */
   step(step: Step, v: Vcpu): void;
   /** A consistency check failed. */

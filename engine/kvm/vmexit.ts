@@ -4,7 +4,7 @@
  * @module
  */
 import { C } from "../svm/machine.ts";
-import { OK, runList } from "../policy.ts";
+import { OK, runWay } from "../policy.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /**
@@ -13,7 +13,7 @@ import type { Vcpu } from "./vcpu.ts";
  * @returns Whether L1 received it; false when vmcb12 could not be mapped.
  */
 export function nestedVmexit(v: Vcpu): boolean {
-  const outcome = runList(v, v.policy.ways.vmexit);
+  const outcome = runWay(v, "vmexit");
   if (outcome !== OK) return false;
   v.observer?.inner("vmexit", 0, v);
   return true;
