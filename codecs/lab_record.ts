@@ -284,14 +284,16 @@ function checkEvent(event: unknown, path: string, bad: Bad): void {
   if (key === "tracepoint" && typeof event.text !== "string") bad(`${path}.text`, "text");
 }
 
+const NAME = [/^[0-9a-z]{1,16}$/, "a name such as root"] as const;
+
 /** Keys of inner states that are not lower-case hexadecimal numbers. */
 const INNER_FORMS: Readonly<Record<string, readonly [RegExp, string]>> = {
   ret: [/^(0|-?[1-9]\d{0,9})$/, "a decimal number"],
-  active: [/^0[12]$/, "01 or 02"],
-  mmu: [/^(root|guest)$/, "root or guest"],
-  walk: [/^(root|nested)$/, "root or nested"],
-  msrpm01: [/^(host|merged|other)$/, "host, merged or other"],
-  msrpm02: [/^(host|merged|other)$/, "host, merged or other"],
+  active: NAME,
+  mmu: NAME,
+  walk: NAME,
+  msrpm01: NAME,
+  msrpm02: NAME,
   exc_vec: [/^(0|[1-9]\d{0,2})$/, "a decimal vector"],
 };
 

@@ -105,3 +105,24 @@ Deno.test("with an SMI, L2's code changes only behind its port write", () => {
     assert(changes.every(({ target, gpa }) => target !== "memory" || gpa < 0x9000 || gpa > 0x90ff));
   }
 });
+
+Deno.test("a reserved event stays with the failing check before VMRUN, also with an SMI", () => {
+  let seen = 0;
+  for (const { name, entry, changes, late } of SCENARIOS) {
+    if (entry !== "rsm" || !/injreserved|injbadvector/.test(name)) continue;
+    seen++;
+    assertEquals(changes.at(-2)?.gpa, 0x100a8, name);
+    const inject = late.filter((change) => change.gpa === 0x100a8).map((change) => change.value);
+    assert(
+      inject.every((value) => [0n, 2n, 3n, 4n].includes(value >> 8n & 7n) || !(value >> 31n & 1n)),
+      name,
+    );
+  }
+  assert(seen > 5);
+});
+
+Deno.test("mutations can be left out", () => {
+  const lines = [...generate({ seed: 3, count: 500, without: ["l1pae", "asid0"] })];
+  assert(lines.every((line) => !/[_+](l1pae|asid0)[+ ]/.test(line)));
+  assert(lines.some((line) => /[_+]npt[+ ]/.test(line)));
+});

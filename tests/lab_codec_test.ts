@@ -251,7 +251,7 @@ const BAD: readonly (readonly [unknown, string])[] = [
   [{ ...BASE, events: [{ tracepoint: "x" }] }, "events[0].text"],
   [{ ...BASE, events: [{ at: "vmrun" }] }, "events[0].nested"],
   [{ ...BASE, events: [{ at: "vmrun", nested: { gif: 1 } }] }, "events[0].nested.gif"],
-  [{ ...BASE, events: [{ at: "vmrun", nested: { active: "03" } }] }, "events[0].nested.active"],
+  [{ ...BASE, events: [{ at: "vmrun", nested: { active: "" } }] }, "events[0].nested.active"],
   [{ ...BASE, events: [{ at: "x", nested: {}, cpu: { cr0: "0x1" } }] }, "events[0].cpu.cr0"],
   [{ ...BASE, events: [{ at: "x", nested: {}, ctl01: { "400": "0" } }] }, "events[0].ctl01.400"],
   [{ ...BASE, post: { rip: "08" } }, "post.rip"],

@@ -29,7 +29,7 @@ const SPECIAL: Readonly<Record<string, fc.Arbitrary<string>>> = {
   mmu: fc.constantFrom("root", "guest"),
   walk: fc.constantFrom("root", "nested"),
   msrpm01: fc.constantFrom("host", "merged", "other"),
-  msrpm02: fc.constantFrom("host", "merged", "other"),
+  msrpm02: fc.constantFrom("host", "merged", "other", "none"),
   exc_vec: fc.nat(255).map(String),
   root_role: hexOf(32),
   groot_role: hexOf(32),

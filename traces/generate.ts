@@ -16,6 +16,8 @@ export interface GenerateOptions {
   readonly count: number;
   /** Ways in to use; all three when left out. */
   readonly entries?: readonly Entry[];
+  /** Names of mutations to leave out. */
+  readonly without?: readonly string[];
   /** How many in a hundred cases begin a sequence on one vCPU; 8 when left out. */
   readonly sequences?: number;
 }
@@ -57,15 +59,19 @@ export function* generate(options: GenerateOptions): Generator<string> {
     const changes = calm ? random.below(4) : 1 + random.below(4);
     const names: string[] = [];
     const tokens: string[] = [];
-    const usable = MUTATIONS.filter((mutation) => (mutation.entry ?? entry) === entry);
+    const early: string[] = [];
+    const usable = MUTATIONS.filter((mutation) =>
+      (mutation.entry ?? entry) === entry && !options.without?.includes(mutation.name)
+    );
     for (let i = 0; i < changes; i++) {
       const mutation: Mutation = random.weighted(usable);
       if (names.includes(mutation.name)) continue;
       names.push(mutation.name);
-      tokens.push(...mutation.tokens(random));
+      (mutation.early ? early : tokens).push(...mutation.tokens(random));
     }
-    if (entry !== "vmrun") tokens.unshift(`entry=${entry}`);
     if (entry === "rsm") moveLate(tokens, random.chance(75));
+    tokens.push(...early);
+    if (entry !== "vmrun") tokens.unshift(`entry=${entry}`);
     if (follows) {
       tokens.push("keepvm");
       if (random.chance(10)) tokens.push("keepmem");

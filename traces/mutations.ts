@@ -16,6 +16,8 @@ export interface Mutation {
   readonly weight: number;
   /** The way in it makes sense for; all when left out. */
   readonly entry?: "vmrun" | "rsm" | "setstate";
+  /** With `entry=rsm`: takes effect before VMRUN in any case, never between the SMI and RSM. */
+  readonly early?: boolean;
   /** Tokens of the case syntax. */
   readonly tokens: (random: Random) => string[];
 }
@@ -28,6 +30,11 @@ function flip(random: Random, value: bigint, avoid: readonly number[] = []): big
     const bit = random.chance(70) ? random.below(32) : random.below(64);
     if (!avoid.includes(bit)) return value ^ 1n << BigInt(bit);
   }
+}
+
+/** One bit of 64. */
+function anyBit(random: Random): bigint {
+  return 1n << BigInt(random.below(64));
 }
 
 /** A 32-bit value with one bit flipped. */
@@ -200,6 +207,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "injreserved",
     weight: 2,
+    early: true,
     tokens: (
       r,
     ) => [
@@ -210,6 +218,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "injbadvector",
     weight: 1,
+    early: true,
     tokens: (r) => [eventInj(3, r.pick([2, 0x20, 0xff])), "c.10.4=2"],
   },
   { name: "injinvalid", weight: 1, tokens: (r) => [`c.a8=${hex(r.u64() & ~0x80000000n)}`] },
@@ -242,8 +251,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   { name: "cr3", weight: 5, tokens: (r) => [`s.150=${hex(flip(r, BigInt(L2_TABLES)))}`] },
   { name: "cr3edge", weight: 2, tokens: (r) => [`s.150=${hex(r.pick(EDGES))}`] },
-  { name: "dr6", weight: 4, tokens: (r) => [`s.168=${hex(flip(r, 0xffff0ff0n))}`] },
-  { name: "dr7", weight: 4, tokens: (r) => [`s.160=${hex(flip(r, 0x400n))}`] },
+  { name: "dr6", weight: 4, tokens: (r) => [`s.168=${hex(0xffff0ff0n ^ anyBit(r))}`] },
+  { name: "dr7", weight: 4, tokens: (r) => [`s.160=${hex(0x400n ^ anyBit(r))}`] },
   {
     name: "cs",
     weight: 4,
@@ -400,7 +409,7 @@ export const MUTATIONS: readonly Mutation[] = [
       }`,
     ],
   },
-  { name: "l1pae", weight: 6, tokens: (r) => r.chance(50) ? ["l1pae", ...PAE_L2] : ["l1pae"] },
+  { name: "l1pae", weight: 4, tokens: (r) => r.chance(50) ? ["l1pae", ...PAE_L2] : ["l1pae"] },
   { name: "nmi", weight: 1, tokens: () => ["nmi=1", word3(2)] },
   { name: "nmigif0", weight: 1, tokens: () => ["nmi=1", "gif=0", word3(2)] },
   {

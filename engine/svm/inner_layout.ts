@@ -6,7 +6,8 @@
  */
 import type { Field, Layout } from "../layout.ts";
 
-const MSRPM = { 1: "host", 2: "merged", 3: "other" } as const;
+/** `none`: there is no VMCB, since L1 cleared EFER.SVME or never set it. */
+const MSRPM = { 1: "host", 2: "merged", 3: "other", 4: "none" } as const;
 
 /** Rows of `nested`, in the order they are printed. */
 export const NESTED_FIELDS = [
