@@ -33,6 +33,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/dump.ts")).dump,
   },
   {
+    name: "replay",
+    summary: "Re-execute a trace, and hold the outcome against what was recorded",
+    load: async () => (await import("./commands/replay.ts")).replay,
+  },
+  {
     name: "verify",
     summary: "Read all of a trace, and say what of it is intact",
     load: async () => (await import("./commands/verify.ts")).verify,

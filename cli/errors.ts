@@ -70,6 +70,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
+  ReplayError: { code: "damaged", status: EXIT.damaged },
   TracepointError: {
     code: "damaged",
     status: EXIT.damaged,
