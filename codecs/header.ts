@@ -8,7 +8,7 @@ import { crc32 } from "node:zlib";
 import { damaged, TraceError } from "./errors.ts";
 import { FEATURES, HEADER, HEADER_SIZE, MAGIC, MAJOR, MAX_META, MINOR, PREFIX } from "./format.ts";
 import { type Meta, packMap, unpackMap } from "./msgpack.ts";
-import { type KindPlan, plansOf, SCHEMA } from "./schema.ts";
+import { type KindPlan, plansOf, SCHEMA, type Schema } from "./schema.ts";
 
 const OWN_SCHEMA = JSON.stringify(SCHEMA);
 
@@ -39,12 +39,13 @@ export interface TraceHeader {
  *
  * @param id 16 bytes.
  * @param meta Metadata of the trace.
+ * @param schema Event table; this code's own when left out.
  * @returns The bytes.
  * @throws {TraceError} `event` or `limit` when the metadata cannot be stored.
  */
-export function writeHeader(id: Uint8Array, meta: Meta): Uint8Array {
+export function writeHeader(id: Uint8Array, meta: Meta, schema: Schema = SCHEMA): Uint8Array {
   if (id.length !== 16) throw new TraceError("event", `An id has 16 bytes, not ${id.length}`);
-  const packed = packMap({ events: SCHEMA, meta });
+  const packed = packMap({ events: schema, meta });
   if (packed.length > MAX_META) {
     throw new TraceError("limit", `The metadata take ${packed.length} bytes of ${MAX_META}`);
   }

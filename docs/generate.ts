@@ -4,6 +4,7 @@
  * @module
  */
 import { scenariosPage } from "./scenarios_page.ts";
+import { traceFormatPage } from "./trace_format_page.ts";
 import { vmcbPage } from "./vmcb_page.ts";
 
 /** A generated page. */
@@ -16,6 +17,7 @@ export interface Page {
 
 /** All generated pages. */
 export const PAGES: readonly Page[] = [
+  { file: "trace-format.md", render: traceFormatPage },
   { file: "vmcb.md", render: vmcbPage },
   { file: "scenarios.md", render: scenariosPage },
 ];

@@ -261,6 +261,7 @@ if (import.meta.main) {
   for (let done = 0; done < count; done += step) {
     const report = await fuzz(Math.min(step, count - done), seed + done);
     const rss = Math.round(Deno.memoryUsage().rss / 2 ** 20);
-    console.log(`${done + report.inputs} mutants, ${rss} MiB:`, JSON.stringify(report));
+    const line = `${done + report.inputs} mutants, ${rss} MiB: ${JSON.stringify(report)}\n`;
+    Deno.stdout.writeSync(new TextEncoder().encode(line));
   }
 }
