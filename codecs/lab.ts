@@ -20,6 +20,7 @@ import {
   NESTED_KEYS,
   type Phase,
   PHASES,
+  sourceOf,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
 } from "./lab_record.ts";
@@ -257,7 +258,6 @@ export interface LabOutcome {
  * The events that hold a record.
  *
  * @param record The record.
- * @param line Its line, for messages.
  * @returns Its parts, to be put in order.
  * @throws {LabRecordError} When it holds something that an event has no place for.
  * @example
@@ -267,7 +267,7 @@ export interface LabOutcome {
  * if (mark.name !== "ok") throw new Error();
  * ```
  */
-export function labOutcome(record: LabRecord, line = 1): LabOutcome {
+export function labOutcome(record: LabRecord): LabOutcome {
   let field = "";
   try {
     const states: Partial<Record<Phase, EventOf<"regs">>> = {};
@@ -291,7 +291,8 @@ export function labOutcome(record: LabRecord, line = 1): LabOutcome {
     };
   } catch (cause) {
     if (!(cause instanceof RangeError) && !(cause instanceof SyntaxError)) throw cause;
-    throw new LabRecordError(`Field ${field}: ${cause.message}`, { line, field }, { cause });
+    const where = { ...(sourceOf(record) ?? { line: 1 }), field };
+    throw new LabRecordError(`Field ${field}: ${cause.message}`, where, { cause });
   }
 }
 

@@ -253,7 +253,29 @@ export function parseLabRecord(text: string, source: LabSource = {}): LabRecord 
     );
   };
   checkRecord(value, bad);
-  return value as unknown as LabRecord;
+  const record = value as LabRecord;
+  sources.set(record, where);
+  return record;
+}
+
+const sources = new WeakMap<LabRecord, { file: string | undefined; line: number }>();
+
+/**
+ * Where a record was read from.
+ *
+ * @param record A record.
+ * @returns Its file and line; `undefined` when it was not read by {@linkcode parseLabRecord}.
+ * @example
+ * ```ts
+ * import { parseLabRecord, sourceOf } from "@vmtape/vmtape/codecs";
+ * const text = '{"case":"ok","spec":"","kernel":"unified","npt":1,"events":[]}';
+ * if (sourceOf(parseLabRecord(text, { line: 7 }))?.line !== 7) throw new Error();
+ * ```
+ */
+export function sourceOf(
+  record: LabRecord,
+): { readonly file: string | undefined; readonly line: number } | undefined {
+  return sources.get(record);
 }
 
 function checkRecord(value: unknown, bad: Bad): void {

@@ -235,7 +235,7 @@ Deno.test("tracepoints tell why L2 stopped", () => {
 Deno.test("what an event has no place for is refused, not lost", () => {
   const inner = { at: "vmrun", nested: { odd: "1" } };
   const error = assertThrows(
-    () => labOutcome(parseLabRecord(JSON.stringify({ ...BASE, events: [inner] })), 3),
+    () => labOutcome(parseLabRecord(JSON.stringify({ ...BASE, events: [inner] }), { line: 3 })),
     LabRecordError,
   );
   assertEquals([error.line, error.field], [3, "events[0]"]);
@@ -312,4 +312,16 @@ Deno.test("a line without an end does not fill memory", async () => {
 
 Deno.test("an empty stream has no records", async () => {
   assertEquals(await all(readLabRecords(bytes(""))), []);
+});
+
+Deno.test("a spec that is not understood is named by file and line", async () => {
+  const text = `\n${formatLabRecord(BASE)}\n${
+    formatLabRecord({ ...BASE, spec: "c.58=0 nope=1" })
+  }\n`;
+  const error = await assertRejects(
+    () => all(importLab(readLabRecords(bytes(text), { file: "f" }))),
+    LabRecordError,
+  );
+  assertEquals([error.file, error.line, error.field], ["f", 3, "spec"]);
+  assertStringIncludes(error.message, 'no token "nope"');
 });

@@ -10,7 +10,7 @@ import { GuestMemory } from "../engine/svm/memory.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
 import { SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "../engine/svm/vmcb_fields.ts";
 import { labOutcome } from "../codecs/lab.ts";
-import { type LabRecord, LabRecordError, type LabState } from "../codecs/lab_record.ts";
+import { type LabRecord, LabRecordError, type LabState, sourceOf } from "../codecs/lab_record.ts";
 import { regsImage } from "../codecs/lab_views.ts";
 import {
   baseSegments,
@@ -76,12 +76,10 @@ export async function* importLab(
 class LabImporter {
   #session = "";
   #memory = new GuestMemory(MEMORY_SIZE);
-  #line = 0;
 
   *events(record: LabRecord): Generator<TraceEvent> {
-    this.#line++;
-    const scenario = this.#scenario(record);
-    const { mark, states, reports, console } = labOutcome(record, this.#line);
+    const scenario = readSpec(record);
+    const { mark, states, reports, console } = labOutcome(record);
     const session = `${record.kernel}/${record.npt}`;
     const begins = !scenario.keepvm || session !== this.#session;
     if (begins) {
@@ -120,18 +118,6 @@ class LabImporter {
     }
     if (states.post) yield states.post;
     if (console) yield console;
-  }
-
-  #scenario(record: LabRecord): Scenario {
-    try {
-      return parseScenario(`${record.case} ${record.spec}`, { line: this.#line });
-    } catch (cause) {
-      if (!(cause instanceof ScenarioError)) throw cause;
-      throw new LabRecordError(`Field spec: ${cause.message}`, {
-        line: this.#line,
-        field: "spec",
-      }, { cause });
-    }
   }
 
   /** The pages that setting up sets: those not zero in a new machine, else all of them below the fresh limit. */
@@ -204,6 +190,17 @@ class LabImporter {
       regs: regs.image,
       l1: l1Regs(scenario, record.pre, begins),
     };
+  }
+}
+
+/** The scenario that a record's spec says. */
+function readSpec(record: LabRecord): Scenario {
+  try {
+    return parseScenario(`${record.case} ${record.spec}`);
+  } catch (cause) {
+    if (!(cause instanceof ScenarioError)) throw cause;
+    const where = { ...(sourceOf(record) ?? { line: 1 }), field: "spec" };
+    throw new LabRecordError(`Field spec: ${cause.what}`, where, { cause });
   }
 }
 

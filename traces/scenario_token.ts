@@ -34,6 +34,8 @@ export interface ScenarioProblem {
  */
 export class ScenarioError extends Error {
   override readonly name = "ScenarioError";
+  /** What is wrong, and what was expected, without the place. */
+  readonly what: string;
   /** Name of the file, when there is one. */
   readonly file: string | undefined;
   /** Line, from 1. */
@@ -52,7 +54,9 @@ export class ScenarioError extends Error {
     const where = file === undefined
       ? `Line ${line}, column ${column}`
       : `${file}:${line}:${column}`;
-    super(`${where}: ${what}; expected ${expected}`);
+    const whole = `${what}; expected ${expected}`;
+    super(`${where}: ${whole}`);
+    this.what = whole;
     this.file = file;
     this.line = line;
     this.column = column;
