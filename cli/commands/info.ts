@@ -105,16 +105,13 @@ function print(
   rows.push(["events", String(counts.events)], ["vCPUs", String(counts.vcpus.size)]);
   if (counts.duration !== undefined) rows.push(["duration", `${counts.duration} ns`]);
   for (const session of counts.sessions) {
-    rows.push(["session", Object.entries(session).map(([k, v]) => `${k} ${short(v)}`).join(", ")]);
+    const said = Object.entries(session).filter(([, value]) => typeof value !== "object");
+    rows.push(["session", said.map(([key, value]) => `${key} ${value}`).join(", ")]);
   }
   context.out.line(path);
   context.out.line(columns(rows));
   section(context, "Events by kind", counts.kinds);
   section(context, "Failed checks", counts.checks);
-}
-
-function short(value: unknown): string {
-  return typeof value === "string" ? value : toJson(value);
 }
 
 function section(context: Context, title: string, map: ReadonlyMap<string, number>): void {

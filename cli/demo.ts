@@ -1,0 +1,49 @@
+/**
+ * The main job from end to end, in a temporary folder that is gone afterwards:
+ * `deno task demo`.
+ *
+ * @module
+ */
+import { run } from "./app.ts";
+import { EXIT } from "./command.ts";
+
+/** What is shown, and the command line that does it. */
+const STEPS: readonly (readonly [say: string, line: string])[] = [
+  [
+    "Record the built-in scenarios as a kernel before the fixes handles them",
+    "record -o demo.vmtape --policy early-exit",
+  ],
+  ["What is in the recording", "info demo.vmtape"],
+  ["Re-execute it: the model does what was recorded, bit for bit", "replay demo.vmtape"],
+];
+
+const world = {
+  out: Deno.stdout,
+  err: Deno.stderr,
+  color: Deno.stdout.isTerminal() && !Deno.noColor,
+  debug: false,
+};
+
+/** Shows one step after the other; stops at the first that fails. */
+async function demo(): Promise<number> {
+  for (const [say, line] of STEPS) {
+    Deno.stdout.writeSync(new TextEncoder().encode(`\n# ${say}\n$ vmtape ${line}\n`));
+    const status = await run(line.split(" "), world);
+    if (status !== EXIT.ok && status !== EXIT.differs) return status;
+  }
+  return EXIT.ok;
+}
+
+if (import.meta.main) {
+  const folder = await Deno.makeTempDir({ prefix: "vmtape-demo-" });
+  const before = Deno.cwd();
+  let status: number;
+  try {
+    Deno.chdir(folder);
+    status = await demo();
+  } finally {
+    Deno.chdir(before);
+    await Deno.remove(folder, { recursive: true });
+  }
+  Deno.exit(status);
+}
