@@ -180,6 +180,7 @@ export interface LabRecord {
  * ```
  */
 export class LabRecordError extends Error {
+  /** `LabRecordError`. */
   override readonly name = "LabRecordError";
   /** Name of the file, when there is one. */
   readonly file: string | undefined;
@@ -189,6 +190,8 @@ export class LabRecordError extends Error {
   readonly field: string;
 
   /**
+   * Says what is wrong, and where.
+   *
    * @param what What is wrong.
    * @param where The file, the line and the field.
    * @param options The cause.

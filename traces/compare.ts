@@ -283,6 +283,7 @@ export type Skip = (record: LabRecord) => boolean;
 
 /** A skip list that is not one. */
 export class SkipListError extends Error {
+  /** `SkipListError`. */
   override readonly name = "SkipListError";
 }
 

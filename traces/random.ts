@@ -18,7 +18,11 @@
 export class Random {
   readonly #s = new Uint32Array(4);
 
-  /** @param seed Any integer; its low 32 bits count. */
+  /**
+   * Begins the sequence of a seed.
+   *
+   * @param seed Any integer; its low 32 bits count.
+   */
   constructor(seed: number) {
     let z = seed >>> 0;
     for (let i = 0; i < 4; i++) {

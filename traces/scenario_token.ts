@@ -33,6 +33,7 @@ export interface ScenarioProblem {
  * ```
  */
 export class ScenarioError extends Error {
+  /** `ScenarioError`. */
   override readonly name = "ScenarioError";
   /** What is wrong, and what was expected, without the place. */
   readonly what: string;
@@ -46,6 +47,8 @@ export class ScenarioError extends Error {
   readonly expected: string;
 
   /**
+   * Says what is wrong, and where.
+   *
    * @param what What is wrong.
    * @param problem Where, and what was expected.
    */

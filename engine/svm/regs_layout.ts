@@ -26,11 +26,16 @@ const GPRS = [
   "r15",
 ] as const;
 
-/** Rows of the userspace view of a vCPU. */
-export const REGS_FIELDS = [
-  ...GPRS.map((name, i) =>
-    ({ name, offset: i * 8, size: 8, doc: name.toUpperCase() }) as const satisfies Field
-  ),
+const SEGMENTS = ["es", "cs", "ss", "ds", "fs", "gs", "gdtr", "ldtr", "idtr", "tr"] as const;
+
+const PARTS = [
+  { name: "selector", offset: 0, size: 2, doc: "selector" },
+  { name: "attrib", offset: 2, size: 2, doc: "attributes, packed to 12 bits as in a VMCB" },
+  { name: "limit", offset: 4, size: 4, doc: "limit" },
+  { name: "base", offset: 8, size: 8, doc: "base" },
+] as const;
+
+const BEFORE_SEGMENTS = [
   { name: "rip", offset: 0x080, size: 8, doc: "Instruction pointer" },
   { name: "rflags", offset: 0x088, size: 8, doc: "Flags" },
   { name: "cr0", offset: 0x090, size: 8, doc: "Control register 0" },
@@ -47,16 +52,12 @@ export const REGS_FIELDS = [
   { name: "dr7", offset: 0x0e8, size: 8, doc: "Debug control" },
   { name: "hsave_pa", offset: 0x0f0, size: 8, doc: "VM_HSAVE_PA: the host save area" },
   { name: "vmcb_pa", offset: 0x0f8, size: 8, doc: "Address of vmcb12 while in guest mode, else 0" },
-  ...segment("es", 0x100),
-  ...segment("cs", 0x110),
-  ...segment("ss", 0x120),
-  ...segment("ds", 0x130),
-  ...segment("fs", 0x140),
-  ...segment("gs", 0x150),
-  ...segment("gdtr", 0x160),
-  ...segment("ldtr", 0x170),
-  ...segment("idtr", 0x180),
-  ...segment("tr", 0x190),
+] as const satisfies readonly Field[];
+
+/** Offset of the first segment register in bytes; each takes 16. */
+const SEGMENTS_AT = 0x100;
+
+const AFTER_SEGMENTS = [
   { name: "gif", offset: 0x1a0, size: 1, doc: "Global interrupt flag" },
   { name: "guest_mode", offset: 0x1a1, size: 1, doc: "L2 is the one that runs" },
   {
@@ -88,23 +89,86 @@ export const REGS_FIELDS = [
   { name: "nmi_masked", offset: 0x1b0, size: 1, doc: "NMIs are masked" },
 ] as const satisfies readonly Field[];
 
+/** Name of a row of the userspace view of a vCPU. */
+export type RegsFieldName =
+  | "rax"
+  | "rcx"
+  | "rdx"
+  | "rbx"
+  | "rsp"
+  | "rbp"
+  | "rsi"
+  | "rdi"
+  | "r8"
+  | "r9"
+  | "r10"
+  | "r11"
+  | "r12"
+  | "r13"
+  | "r14"
+  | "r15"
+  | "rip"
+  | "rflags"
+  | "cr0"
+  | "cr2"
+  | "cr3"
+  | "cr4"
+  | "cr8"
+  | "efer"
+  | "dr0"
+  | "dr1"
+  | "dr2"
+  | "dr3"
+  | "dr6"
+  | "dr7"
+  | "hsave_pa"
+  | "vmcb_pa"
+  | `${SegmentName}_${"selector" | "attrib" | "limit" | "base"}`
+  | "gif"
+  | "guest_mode"
+  | "run_pending"
+  | "smm"
+  | "triple_fault"
+  | "exception_injected"
+  | "exception_pending"
+  | "exception_vector"
+  | "exception_error"
+  | "interrupt_injected"
+  | "interrupt_vector"
+  | "nmi_injected"
+  | "nmi_pending"
+  | "nmi_masked";
+
+/** Name of a segment register, or of a register that holds a descriptor table's place. */
+export type SegmentName =
+  | "es"
+  | "cs"
+  | "ss"
+  | "ds"
+  | "fs"
+  | "gs"
+  | "gdtr"
+  | "ldtr"
+  | "idtr"
+  | "tr";
+
+/** Rows of the userspace view of a vCPU. */
+export const REGS_FIELDS: readonly (Field & { readonly name: RegsFieldName })[] = [
+  ...GPRS.map((name, i) => ({ name, offset: i * 8, size: 8, doc: name.toUpperCase() })),
+  ...BEFORE_SEGMENTS,
+  ...SEGMENTS.flatMap((segment, i) =>
+    PARTS.map(({ name, offset, size, doc }) => ({
+      name: `${segment}_${name}` as const,
+      offset: SEGMENTS_AT + 16 * i + offset,
+      size,
+      doc: `${segment.toUpperCase()} ${doc}`,
+    }))
+  ),
+  ...AFTER_SEGMENTS,
+];
+
 /** Size of the userspace view in bytes. */
 export const REGS_SIZE = 0x1b8;
 
 /** The userspace view of a vCPU. */
 export const REGS_LAYOUT: Layout = { name: "regs", size: REGS_SIZE, fields: REGS_FIELDS };
-
-function segment<const N extends string>(name: N, offset: number) {
-  const row = <const S extends string>(part: S, at: number, size: number, doc: string) => ({
-    name: `${name}_${part}` as `${N}_${S}`,
-    offset: offset + at,
-    size,
-    doc: `${name.toUpperCase()} ${doc}`,
-  });
-  return [
-    row("selector", 0, 2, "selector"),
-    row("attrib", 2, 2, "attributes, packed to 12 bits as in a VMCB"),
-    row("limit", 4, 4, "limit"),
-    row("base", 8, 8, "base"),
-  ] as const;
-}
