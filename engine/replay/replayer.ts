@@ -252,7 +252,9 @@ export class Replayer {
       for (let j = i; j < i + 8; j++) {
         if (recorded.bytes[j] === v.memory.read8(gpa + j)) continue;
         const hex = (byte: (k: number) => number) =>
-          Array.from({ length: 8 }, (_, k) => byte(i + 7 - k).toString(16).padStart(2, "0")).join("");
+          Array.from({ length: 8 }, (_, k) => byte(i + 7 - k).toString(16).padStart(2, "0")).join(
+            "",
+          );
         const field = `${phase}.smram+${i.toString(16).padStart(3, "0")}`;
         this.#mismatch(
           index,

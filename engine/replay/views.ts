@@ -12,7 +12,7 @@ import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
 import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
 import { gif, rflags } from "../kvm/regs.ts";
-import { SEGMENTS, segmentAt } from "../kvm/segments.ts";
+import { segmentAt, SEGMENTS } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 
 const I = offsets(INNER_FIELDS);

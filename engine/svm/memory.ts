@@ -38,6 +38,12 @@ export class GuestMemory {
     this.#owned = new Uint8Array(size / PAGE_SIZE);
   }
 
+  /** A copy that shares pages with this memory until either writes them. */
+  fork(): GuestMemory {
+    this.#owned.fill(0);
+    return new GuestMemory(this.size, this);
+  }
+
   /** Whether every byte of the range is backed by memory. */
   backed(gpa: number, length = 1): boolean {
     return gpa >= 0 && gpa + length <= this.size;

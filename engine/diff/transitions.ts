@@ -1,0 +1,154 @@
+/**
+ * The transitions of one run under one policy: which steps ran, and, when two
+ * policies end up differently, which step wrote a field last.
+ *
+ * @module
+ */
+import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { type Outcome, runList, type Step, type Way } from "../policy.ts";
+import type { Observer } from "../kvm/vcpu.ts";
+import { Vcpu } from "../kvm/vcpu.ts";
+
+/** A failed check or a broken assertion. */
+export interface Report {
+  /** Which. */
+  readonly kind: "check" | "warn";
+  /** Id of the check; empty for an assertion. */
+  readonly id: string;
+  /** The kernel's text. */
+  readonly text: string;
+}
+
+/** One transition: the way taken and its steps. */
+export interface Transition {
+  /** The way. */
+  readonly way: Way;
+  /** Steps in the order they ran, those of handlers and contained transitions included. */
+  readonly steps: Step[];
+  /** How it ended. */
+  outcome: Outcome;
+}
+
+interface Snapshot {
+  readonly bytes: Uint8Array;
+  readonly page: Uint8Array;
+  vmcb12: number;
+  fromVmrun: boolean;
+  restoreFlags: number;
+  smram: Uint8Array | undefined;
+}
+
+/** Where a field is while a transition runs: an offset in the machine's bytes and a size. */
+export interface Place {
+  /** Byte offset in `Machine.bytes`. */
+  readonly at: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Collects the transitions of one run. */
+export class TransitionLog {
+  /** Transitions in order. */
+  readonly transitions: Transition[] = [];
+  /** Failed checks and broken assertions in order. */
+  readonly reports: Report[] = [];
+  readonly #snapshots: Snapshot[] = [];
+  #depth: Transition[] = [];
+  #vmcb12 = 0;
+
+  /** What a vCPU tells while it runs. */
+  readonly observer: Observer = {
+    begin: (way, v) => this.#begin(way, v),
+    end: (_way, outcome) => {
+      const transition = this.#depth.pop();
+      if (transition !== undefined) transition.outcome = outcome;
+    },
+    step: (step) => {
+      for (const transition of this.#depth) transition.steps.push(step);
+    },
+    check: (id, text) => this.reports.push({ kind: "check", id, text }),
+    warn: (text) => this.reports.push({ kind: "warn", id: "", text }),
+    inner() {},
+  };
+
+  /** Forgets everything; the next run begins. */
+  reset(vmcb12: number): void {
+    this.transitions.length = 0;
+    this.reports.length = 0;
+    this.#depth = [];
+    this.#vmcb12 = vmcb12;
+  }
+
+  #begin(way: Way, v: Vcpu): void {
+    const transition: Transition = { way, steps: [], outcome: 0 };
+    if (this.#depth.length === 0) {
+      const index = this.transitions.length;
+      const s = this.#snapshots[index] ??= {
+        bytes: new Uint8Array(MACHINE_SIZE),
+        page: new Uint8Array(VMCB_SIZE),
+        vmcb12: -1,
+        fromVmrun: false,
+        restoreFlags: 0,
+        smram: undefined,
+      };
+      s.bytes.set(v.bytes);
+      s.vmcb12 = v.memory.backed(this.#vmcb12, VMCB_SIZE) ? this.#vmcb12 : -1;
+      if (s.vmcb12 >= 0) s.page.set(v.memory.page(s.vmcb12));
+      s.fromVmrun = v.fromVmrun;
+      s.restoreFlags = v.restoreFlags;
+      s.smram = v.smram;
+      this.transitions.push(transition);
+    }
+    this.#depth.push(transition);
+  }
+
+  /**
+   * Repeats the run's transitions, watching fields.
+   *
+   * @param live The vCPU after the run; it is not changed.
+   * @param places Fields to watch. Those of vmcb12 are watched in the work area.
+   * @returns For each field the step that wrote it last, or undefined when no step did.
+   */
+  lastWriters(live: Vcpu, places: readonly Place[]): (string | undefined)[] {
+    const writers: (string | undefined)[] = places.map(() => undefined);
+    this.transitions.forEach((transition, index) => {
+      const s = this.#snapshots[index] as Snapshot;
+      const v = new Vcpu(live.caps, live.policy);
+      v.memory = live.memory.fork();
+      if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
+      v.bytes.set(s.bytes);
+      v.fromVmrun = s.fromVmrun;
+      v.restoreFlags = s.restoreFlags;
+      v.smram = s.smram;
+      const values = places.map((place) => text(v, place));
+      let running: Step | undefined;
+      const settle = () => {
+        places.forEach((place, i) => {
+          const now = text(v, place);
+          if (now === values[i]) return;
+          values[i] = now;
+          // Mapping vmcb12 fills the work area; that writes nothing.
+          const mapping = place.at >= MAPPED_AT && (running?.name.startsWith("map ") ?? false);
+          if (!mapping && running !== undefined) writers[i] = running.name;
+        });
+      };
+      v.observer = {
+        step: (step) => {
+          settle();
+          running = step;
+        },
+        check() {},
+        warn() {},
+        inner() {},
+      };
+      runList(v, v.policy.ways[transition.way]);
+      settle();
+    });
+    return writers;
+  }
+}
+
+function text(v: Vcpu, place: Place): string {
+  return v.bytes.subarray(place.at, place.at + place.size).toHex();
+}

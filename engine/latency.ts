@@ -1,0 +1,214 @@
+/**
+ * What each transition costs under each policy, as HdrHistograms.
+ *
+ * @module
+ */
+import { build, type Histogram, initWebAssembly } from "hdr-histogram-js";
+import { CHECK_SETS } from "./svm/checks.ts";
+import { FAIL, type Outcome, type Way } from "./policy.ts";
+import type { Observer } from "./kvm/vcpu.ts";
+
+/** Kinds of transitions, as they are told apart in statistics. */
+export const TRANSITION_KINDS = {
+  entered: "VMRUN that entered L2",
+  "check failure": "VMRUN refused by a consistency check",
+  "late failure": "VMRUN refused when CR3 was loaded or the MSR bitmap merged",
+  refused: "VMRUN that ended with a fault for L1",
+  "#VMEXIT": "#VMEXIT from L2",
+  rsm: "RSM back into L2",
+  setstate: "KVM_SET_NESTED_STATE",
+} as const;
+
+/** One of {@linkcode TRANSITION_KINDS}. */
+export type TransitionKind = keyof typeof TRANSITION_KINDS;
+
+/** Longest time a histogram holds, in nanoseconds: a minute. */
+const LONGEST_NS = 60e9;
+/** Times the timer is read to find its cost. */
+const CALIBRATION_READS = 20_000;
+
+/** Latency of one kind of transition under one policy, in nanoseconds. */
+export interface LatencyRow {
+  /** Name of the policy, or of the recording's source. */
+  readonly policy: string;
+  /** Kind of transition. */
+  readonly kind: TransitionKind;
+  /** How many were measured. */
+  readonly count: number;
+  /** Shortest. */
+  readonly min: number;
+  /** Median. */
+  readonly p50: number;
+  /** 90th percentile. */
+  readonly p90: number;
+  /** 99th percentile. */
+  readonly p99: number;
+  /** 99.9th percentile. */
+  readonly p999: number;
+  /** Longest. */
+  readonly max: number;
+  /** Mean. */
+  readonly mean: number;
+}
+
+/**
+ * Measures transitions while a replay runs. A clock read costs about as much as
+ * a transition, so its cost is measured first and taken off every sample.
+ *
+ * @example
+ * ```ts
+ * import { Latency } from "@vmtape/vmtape/engine";
+ * using latency = await Latency.create();
+ * if (latency.rows().length !== 0 || latency.timerCost < 0) throw new Error();
+ * ```
+ */
+export class Latency {
+  /** Cost of reading the clock twice, in nanoseconds; taken off every sample. */
+  readonly timerCost: number;
+  readonly #histograms = new Map<string, Map<TransitionKind, Histogram>>();
+
+  private constructor(timerCost: number) {
+    this.timerCost = timerCost;
+  }
+
+  /**
+   * Makes the histograms' code ready and calibrates the clock.
+   *
+   * @returns An empty measurement.
+   */
+  static async create(): Promise<Latency> {
+    await initWebAssembly();
+    return new Latency(calibrate());
+  }
+
+  /**
+   * An observer that measures what a vCPU does under a policy.
+   *
+   * @param policy Name to file the samples under.
+   */
+  observer(policy: string): Observer {
+    let start = 0;
+    let depth = 0;
+    let check = "";
+    return {
+      begin: () => {
+        check = "";
+        if (depth++ === 0) start = performance.now();
+      },
+      end: (way, outcome) => {
+        const stop = performance.now();
+        if (--depth > 0) return;
+        const kind = kindOf(way, outcome, check);
+        if (kind === undefined) return;
+        const ns = Math.max(0, Math.round((stop - start) * 1e6 - this.timerCost));
+        this.record(policy, kind, ns);
+      },
+      step() {},
+      check: (id) => {
+        check = id;
+      },
+      warn() {},
+      inner() {},
+    };
+  }
+
+  /**
+   * Files one sample.
+   *
+   * @param policy Name to file it under.
+   * @param kind Kind of transition.
+   * @param ns Nanoseconds, not negative.
+   */
+  record(policy: string, kind: TransitionKind, ns: number): void {
+    let kinds = this.#histograms.get(policy);
+    if (kinds === undefined) this.#histograms.set(policy, kinds = new Map());
+    let histogram = kinds.get(kind);
+    if (histogram === undefined) {
+      histogram = build({
+        useWebAssembly: true,
+        bitBucketSize: 32,
+        highestTrackableValue: LONGEST_NS,
+        numberOfSignificantValueDigits: 3,
+      });
+      kinds.set(kind, histogram);
+    }
+    histogram.recordValue(Math.min(ns, LONGEST_NS));
+  }
+
+  /** The table, by policy and kind. */
+  rows(): LatencyRow[] {
+    const rows: LatencyRow[] = [];
+    for (const [policy, kinds] of this.#histograms) {
+      for (const kind of Object.keys(TRANSITION_KINDS) as TransitionKind[]) {
+        const h = kinds.get(kind);
+        if (h === undefined) continue;
+        rows.push({
+          policy,
+          kind,
+          count: h.totalCount,
+          min: h.minNonZeroValue > LONGEST_NS ? 0 : h.minNonZeroValue,
+          p50: h.getValueAtPercentile(50),
+          p90: h.getValueAtPercentile(90),
+          p99: h.getValueAtPercentile(99),
+          p999: h.getValueAtPercentile(99.9),
+          max: h.maxValue,
+          mean: h.mean,
+        });
+      }
+    }
+    return rows;
+  }
+
+  /**
+   * The percentile distribution of one kind in HdrHistogram's own text form.
+   *
+   * @param policy Name it was filed under.
+   * @param kind Kind of transition.
+   * @returns The text, or undefined when nothing was filed.
+   */
+  distribution(policy: string, kind: TransitionKind): string | undefined {
+    return this.#histograms.get(policy)?.get(kind)?.outputPercentileDistribution();
+  }
+
+  /** Gives the histograms' memory back. */
+  [Symbol.dispose](): void {
+    for (const kinds of this.#histograms.values()) {
+      for (const histogram of kinds.values()) histogram.destroy();
+    }
+    this.#histograms.clear();
+  }
+}
+
+const GROUPS = new Map(
+  Object.values(CHECK_SETS).flatMap((set) => set.map((row) => [row.id, row.group] as const)),
+);
+
+function kindOf(way: Way, outcome: Outcome, check: string): TransitionKind | undefined {
+  switch (way) {
+    case "vmrun": {
+      if (outcome === 0) return "entered";
+      if (outcome !== FAIL) return "refused";
+      const group = GROUPS.get(check);
+      return group === "save" || group === "control" ? "check failure" : "late failure";
+    }
+    case "vmexit":
+      return "#VMEXIT";
+    case "rsm":
+      return "rsm";
+    case "setstate":
+      return "setstate";
+    default:
+      return undefined;
+  }
+}
+
+/** The smallest cost of two clock reads that is seen often, in nanoseconds. */
+function calibrate(): number {
+  const costs = new Float64Array(CALIBRATION_READS);
+  for (let i = 0; i < CALIBRATION_READS; i++) {
+    const start = performance.now();
+    costs[i] = performance.now() - start;
+  }
+  costs.sort();
+  return (costs[CALIBRATION_READS >> 1] as number) * 1e6;
+}
