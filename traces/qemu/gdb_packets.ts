@@ -5,6 +5,8 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
+
 const DOLLAR = 0x24, HASH = 0x23, ESCAPE = 0x7d, REPEAT = 0x2a, PLUS = 0x2b, MINUS = 0x2d;
 
 /** Longest packet accepted: far above QEMU's 4,096, so that only garbage exceeds it. */
@@ -49,8 +51,6 @@ export class GdbError extends Error {
   }
 }
 
-const latin1 = new TextDecoder("latin1");
-
 /**
  * Text of a packet, one character a byte.
  *
@@ -63,7 +63,8 @@ const latin1 = new TextDecoder("latin1");
  * ```
  */
 export function gdbText(bytes: Uint8Array): string {
-  return latin1.decode(bytes);
+  // TextDecoder takes latin1 for windows-1252, which changes 27 bytes.
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
 }
 
 /**

@@ -86,6 +86,7 @@ export class QemuProcess {
    */
   static async start(options: QemuOptions = {}): Promise<QemuProcess> {
     const binary = options.binary ?? QEMU_BINARY;
+    if (options.port !== undefined) checkFree(options.port);
     const folder = options.port === undefined
       ? await Deno.makeTempDir({ prefix: "vmtape-qemu-" })
       : undefined;
@@ -147,7 +148,7 @@ export class QemuProcess {
         const words = (await stderr).trim();
         throw new QemuError(
           `${binary} ended with status ${ended.code} before it could be recorded: ${
-            words.split("\n").at(-1) || "it said nothing"
+            gist(words) ?? "it said nothing"
           }`,
           words,
         );
@@ -175,8 +176,7 @@ export class QemuProcess {
     const status = await within(this.#child.status, 1000);
     if (status === undefined || status.success) return undefined;
     if (status.signal !== null && !FAULTS.includes(status.signal)) return undefined;
-    const words = (await this.#stderr).trim().split("\n").at(-1);
-    return words || `It ended with status ${status.code}`;
+    return gist(await this.#stderr) ?? `It ended with status ${status.code}`;
   }
 
   /** Ends QEMU and waits for it. */
@@ -191,6 +191,26 @@ export class QemuProcess {
   /** {@linkcode QemuProcess.stop}, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
+  }
+}
+
+/** The line of what QEMU said that tells most: its first that is no warning. */
+function gist(words: string): string | undefined {
+  const lines = words.split("\n").filter((line) => line.trim() !== "");
+  return lines.find((line) => !/warning:/i.test(line)) ?? lines.at(-1);
+}
+
+/** QEMU's own words on a port that is taken come late, after something else has answered there. */
+function checkFree(port: number): void {
+  try {
+    Deno.listen({ hostname: "127.0.0.1", port }).close();
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.AddrInUse)) throw cause;
+    throw new QemuError(
+      `Port ${port} is in use; leave the port out, say another one, or attach to what listens there`,
+      "",
+      { cause },
+    );
   }
 }
 

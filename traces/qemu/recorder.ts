@@ -117,6 +117,8 @@ class Recorder {
   readonly #options: QemuRecordOptions;
   readonly #started = performance.now();
   readonly #sites = new Map<bigint, VmrunSite>();
+  /** Those of them that hold a breakpoint. */
+  readonly #stops = new Set<bigint>();
   /** VMRUNs without their #VMEXIT, by vCPU. */
   readonly #pending = new Map<string, PendingVmrun>();
   /** Addresses behind a VMRUN that hold a breakpoint, and how many vCPUs wait there. */
@@ -161,6 +163,7 @@ class Recorder {
         const left = durationMs - (performance.now() - this.#started);
         const full = this.#vmruns >= limit;
         if (left <= 0 || full && this.#pending.size === 0) return "done";
+        if (full) await this.#followNoMore();
         this.#gdb.resume();
         const searching = !at && this.#vmruns === 0;
         // The last VMRUN's #VMEXIT is waited for, though not for ever.
@@ -244,7 +247,14 @@ class Recorder {
   async #addSite(site: VmrunSite): Promise<void> {
     if (this.#sites.has(site.linear) || this.#sites.size >= MAX_SITES) return;
     await this.#gdb.insertBreakpoint(site.linear);
+    this.#stops.add(site.linear);
     this.#sites.set(site.linear, site);
+  }
+
+  /** Takes the breakpoints at VMRUNs away; those behind them stay for the #VMEXITs that are due. */
+  async #followNoMore(): Promise<void> {
+    for (const site of this.#stops) await this.#gdb.removeBreakpoint(site);
+    this.#stops.clear();
   }
 
   #note(text: string): void {
@@ -263,7 +273,7 @@ class Recorder {
       if (this.#after.has(linear)) await this.#step(thread);
       return;
     }
-    const site = this.#sites.get(linear);
+    const site = this.#stops.has(linear) ? this.#sites.get(linear) : undefined;
     if (site && await this.#isVmrun(thread, view, pending)) {
       await this.#vmrun(thread, site, view);
     } else if (site || this.#after.has(linear)) {
