@@ -10,6 +10,9 @@ import type { TraceSource } from "./trace_file.ts";
 /** What a trace is called while it is written, after the name it will have. */
 export const PART = ".part";
 
+/** Most files of that name, left by recorders that were killed, that stay beside a trace. */
+const MOST_PARTS = 100;
+
 const CHUNK = 1 << 18;
 
 /** A sink that is a file, or will be. */
@@ -23,7 +26,8 @@ export interface FileSink extends TraceSink, Disposable {
 }
 
 /**
- * Writes a trace to a file, under a temporary name until it is whole.
+ * Writes a trace to a file, under a temporary name until it is whole. What a killed recorder left
+ * under that name is kept: it can be recovered.
  *
  * @param path Name of the trace.
  * @param options `force` to replace a file that is there.
@@ -31,15 +35,10 @@ export interface FileSink extends TraceSink, Disposable {
  * @throws {TraceError} `exists` or `output`.
  */
 export function fileSink(path: string, options: { readonly force?: boolean } = {}): FileSink {
-  const part = path + PART;
   if (!options.force && exists(path)) {
     throw new TraceError("exists", `${path} is there already; use another name or --force`);
   }
-  const file = guard(
-    "output",
-    `${part} cannot be written`,
-    () => Deno.openSync(part, { write: true, create: true, truncate: true }),
-  );
+  const [part, file] = guard("output", `${path} cannot be written`, () => openPart(path));
   let open = true;
   return {
     part,
@@ -135,8 +134,9 @@ export async function* fileChunks(
     yield* Deno.stdin.readable;
     return;
   }
-  const growing = options.follow === true && !exists(path) && exists(path + PART);
-  using file = openInput(growing ? path + PART : path);
+  const part = options.follow && !exists(path) ? newestPart(path) : undefined;
+  const growing = part !== undefined;
+  using file = openInput(part ?? path);
   let last = !options.follow;
   for (;;) {
     const bytes = new Uint8Array(CHUNK);
@@ -150,6 +150,35 @@ export async function* fileChunks(
     if (options.signal?.aborted || (growing && exists(path))) last = true;
     else await new Promise((resolve) => setTimeout(resolve, options.interval ?? 100));
   }
+}
+
+/** Names that a trace may have while it is written, in order of preference. */
+function* partNames(path: string): Generator<string> {
+  yield path + PART;
+  for (let i = 2; i <= MOST_PARTS; i++) yield `${path}${PART}${i}`;
+}
+
+function openPart(path: string): [string, Deno.FsFile] {
+  for (const part of partNames(path)) {
+    try {
+      return [part, Deno.openSync(part, { write: true, createNew: true })];
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }
+  }
+  throw new TraceError(
+    "exists",
+    `${path}${PART} and ${MOST_PARTS - 1} more are there; recover or remove them`,
+  );
+}
+
+function newestPart(path: string): string | undefined {
+  let newest: string | undefined;
+  for (const part of partNames(path)) {
+    if (!exists(part)) break;
+    newest = part;
+  }
+  return newest;
 }
 
 function openInput(path: string): Deno.FsFile {

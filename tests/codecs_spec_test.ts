@@ -36,7 +36,7 @@ Deno.test("the example of the specification is a trace, byte for byte", async ()
 });
 
 Deno.test("goldens of every version are read as they were written", async () => {
-  const names = [...Deno.readDirSync(GOLDEN)].map((entry) => entry.name)
+  const names = (await Array.fromAsync(Deno.readDir(GOLDEN))).map((entry) => entry.name)
     .filter((name) => /^trace-.*\.txt$/.test(name)).map((name) => name.replace(/\.txt$/, ""));
   assert(names.length > 0);
   for (const name of names) {

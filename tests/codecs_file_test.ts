@@ -1,0 +1,292 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import type { TraceEvent } from "../engine/event.ts";
+import {
+  catTraces,
+  cutTrace,
+  failedOnly,
+  fileChunks,
+  fileSink,
+  fileSource,
+  filterTrace,
+  readTrace,
+  recoverTrace,
+  streamSink,
+  TraceError,
+  TraceFile,
+  TraceWriter,
+  verifyTrace,
+} from "../codecs/mod.ts";
+import { eventsOf, fileOf, join, someEvents, traceOf } from "./codecs_events.ts";
+import { walk } from "../bench/codecs_events.ts";
+
+const ROOT = new URL("../", import.meta.url).pathname;
+
+async function withFolder(act: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await act(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+function numbered(count: number): TraceEvent[] {
+  return Array.from({ length: count }, (_, i) => ({ kind: "switch", vcpu: 0, time: i, to: i }));
+}
+
+async function edited(act: (writer: TraceWriter) => Promise<void>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+  await act(writer);
+  writer.close();
+  const bytes = join(chunks);
+  assertEquals((await verifyTrace([bytes])).problems, []);
+  return bytes;
+}
+
+Deno.test("a file has its name once it is whole", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const events = someEvents(9);
+    {
+      const writer = new TraceWriter(fileSink(path));
+      events.forEach((event) => writer.write(event));
+      writer.flush();
+      assertThrows(() => fileSource(path), TraceError, "does not exist");
+      writer.close();
+    }
+    const names = (await Array.fromAsync(Deno.readDir(folder))).map((entry) => entry.name);
+    assertEquals(names, ["t.vmt"]);
+    assertEquals(await eventsOf(await Deno.readFile(path)), events);
+    const error = assertThrows(() => fileSink(path), TraceError, "is there already");
+    assertEquals([error.code, error.exitStatus], ["exists", 2]);
+    new TraceWriter(fileSink(path, { force: true })).close();
+    assertEquals(await eventsOf(await Deno.readFile(path)), []);
+  }));
+
+Deno.test("what a killed recorder left is not written over", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const left = new TraceWriter(fileSink(path));
+    left.write(numbered(1)[0]!);
+    left.flush();
+    const before = await Deno.readFile(`${path}.part`);
+    new TraceWriter(fileSink(path)).close();
+    assertEquals(await Deno.readFile(`${path}.part`), before);
+    assertEquals(await eventsOf(await Deno.readFile(path)), []);
+    const error = assertThrows(() => left.close(), TraceError, "came to be meanwhile");
+    assertEquals(error.code, "exists");
+  }));
+
+Deno.test("files that cannot be read or written are typed errors", async () => {
+  assertEquals(assertThrows(() => fileSource("/nonexistent"), TraceError).code, "missing");
+  const read = await assertRejects(() => readTrace(fileChunks("/nonexistent/t")), TraceError);
+  assertEquals(read.code, "missing");
+  assertEquals(assertThrows(() => fileSink("/nonexistent/t"), TraceError).code, "output");
+  await assertRejects(() => readTrace(fileChunks("/")), TraceError, "cannot be read");
+});
+
+Deno.test({
+  name: "a full disk is an error now and at the next call",
+  ignore: Deno.build.os !== "linux",
+  fn: () => {
+    using file = Deno.openSync("/dev/full", { write: true });
+    let broken = false;
+    const sink = streamSink(file);
+    const writer = new TraceWriter({
+      write: (chunk) => broken ? sink.write(chunk) : undefined,
+    }, { flushInterval: 0 });
+    broken = true;
+    writer.write(someEvents(1)[0]!);
+    const error = assertThrows(() => writer.flush(), TraceError, "cannot be written");
+    assertEquals(error.code, "output");
+    assertThrows(() => writer.write(someEvents(1)[0]!), TraceError, "cannot be written");
+    assertThrows(() => writer.close(), TraceError, "cannot be written");
+  },
+});
+
+Deno.test("a recorder that is killed leaves all but the last moment", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const recorder = new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "-q",
+        "--no-check",
+        `-R=${ROOT}`,
+        `-RW=${folder}`,
+        "tests/codecs_recorder.ts",
+        path,
+      ],
+      cwd: ROOT,
+      stdout: "piped",
+    }).spawn();
+    const output = recorder.stdout.getReader();
+    await output.read();
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    const killed = Date.now();
+    recorder.kill("SIGKILL");
+    await recorder.status;
+    await output.cancel();
+    const errors: TraceError[] = [];
+    const left = await Deno.readFile(`${path}.part`);
+    const events = await eventsOf(left, (error) => errors.push(error));
+    assertEquals(errors.map((error) => error.code), ["truncated"]);
+    events.forEach((event, i) => assert(event.kind === "switch" && event.to === i));
+    assert(killed - events.at(-1)!.time! < 1000, "behind by more than a second");
+    const { events: saved, lost } = await (async () => {
+      using source = fileSource(`${path}.part`);
+      return await recoverTrace(source, (meta) => new TraceWriter(fileSink(path), { meta }));
+    })();
+    assertEquals([saved, lost], [events.length, 0]);
+    assertEquals((await verifyTrace(fileChunks(path))).intact, true);
+  }));
+
+Deno.test("events are written after the interval, in a loop that never rests as well", async () => {
+  let chunks = 0;
+  const writer = new TraceWriter({ write: () => void chunks++ }, { flushInterval: 50 });
+  const event = someEvents(1)[0]!;
+  const end = performance.now() + 200;
+  while (performance.now() < end) writer.write(event);
+  assert(chunks >= 3, `${chunks} chunks`);
+  const before = chunks;
+  writer.flush();
+  writer.write(event);
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  assert(chunks >= before + 2, "nothing came while resting");
+  writer.close();
+});
+
+Deno.test("a growing file is followed to its end", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const events = numbered(30);
+    const writer = new TraceWriter(fileSink(path), { flushInterval: 0 });
+    const seen: TraceEvent[] = [];
+    writer.write(events[0]!);
+    writer.flush();
+    const trace = await readTrace(fileChunks(path, { follow: true, interval: 5 }), {
+      unfinished: true,
+    });
+    const reading = (async () => {
+      for await (const event of trace.events()) seen.push(event);
+    })();
+    for (const event of events.slice(1)) {
+      writer.write(event);
+      writer.flush();
+      await new Promise((resolve) => setTimeout(resolve, 3));
+    }
+    assert(seen.length > 1, "nothing came before the end");
+    writer.close();
+    await reading;
+    assertEquals(seen, events);
+    assertEquals(trace.finished, true);
+  }));
+
+Deno.test("following stops when told to", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    await Deno.writeFile(path, traceOf(numbered(5), { open: true }));
+    const signal = AbortSignal.timeout(30);
+    const chunks = fileChunks(path, { follow: true, interval: 5, signal });
+    const trace = await readTrace(chunks, { unfinished: true });
+    assertEquals((await Array.fromAsync(trace.events())).length, 5);
+    assertEquals(trace.finished, false);
+  }));
+
+Deno.test("one event of a large trace costs the index and one block", async () => {
+  const bytes = traceOf(walk(100_000));
+  let read = 0;
+  const trace = await TraceFile.open({
+    size: bytes.length,
+    readAt: (offset, length) => {
+      const part = bytes.subarray(offset, offset + length);
+      read += part.length;
+      return part;
+    },
+  });
+  assertEquals([trace.eventCount, trace.finished], [200_000, true]);
+  const opening = read;
+  const [event] = await Array.fromAsync(trace.events({ from: 150_001, to: 150_002 }));
+  assertEquals(event?.kind, "exit");
+  const largest = Math.max(...trace.index.map((entry) => entry.storedSize));
+  assert(opening < 5000, `opening read ${opening} bytes`);
+  assert(read - opening <= largest + 64, `the event took ${read - opening} bytes`);
+});
+
+Deno.test("checkpoints are found at or before an event, and come back whole", async () => {
+  const chunks: Uint8Array[] = [];
+  const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+  const states = [10, 2_500_000, 0].map((size) => new Uint8Array(size).map((_, i) => i * 31 >> 3));
+  for (const [i, state] of states.entries()) {
+    for (const event of numbered(10)) writer.write(event);
+    writer.checkpoint(state, new Uint8Array([i]));
+  }
+  for (const event of numbered(3)) writer.write(event);
+  assertThrows(() => writer.checkpoint(states[0]!, new Uint8Array(65)), TraceError, "checkpoint");
+  writer.close();
+  const trace = await fileOf(join(chunks));
+  assertEquals(trace.eventCount, 33);
+  assertEquals(await trace.checkpoint(9), undefined);
+  for (const [at, i] of [[10, 0], [19, 0], [20, 1], [29, 1], [30, 2], [99, 2]] as const) {
+    const found = await trace.checkpoint(at);
+    assertEquals([found?.event, found?.digest[0]], [10 * (i + 1), i]);
+    assertEquals(found?.state, states[i]);
+  }
+  assertEquals((await Array.fromAsync(trace.events({ from: 10, to: 12 }))).length, 2);
+});
+
+Deno.test("traces are joined in order, with their checkpoints", async () => {
+  const [a, b] = [someEvents(30), numbered(20)];
+  const bytes = await edited(async (writer) => {
+    await catTraces(
+      [await readTrace([traceOf(a, { every: 7 })]), await readTrace([traceOf(b)])],
+      writer,
+    );
+  });
+  assertEquals(await eventsOf(bytes), [...a, ...b]);
+});
+
+Deno.test("a cut has the events asked for, behind the ground they stand on", async () => {
+  const data = (fill: number) => ({ bytes: new Uint8Array(4096).fill(fill) });
+  const ground: TraceEvent[] = [
+    { kind: "session", vcpu: 0, meta: { number: 1 } },
+    { kind: "memory", vcpu: 0, gpa: 0n, data: data(1) },
+    { kind: "session", vcpu: 0, meta: { number: 2 } },
+    { kind: "memory", vcpu: 0, gpa: 0x1000n, data: data(2) },
+    { kind: "memory", vcpu: 0, gpa: 0x1000n, data: data(3) },
+  ];
+  const events = [...ground, ...numbered(40)];
+  for (const [from, to] of [[0, 45], [7, 9], [20, 100], [44, 45], [45, 45]] as const) {
+    const trace = await fileOf(traceOf(events, { every: 6 }));
+    const bytes = await edited((writer) => cutTrace(trace, { from, to }, writer));
+    const expected = [...from > 4 ? [ground[2]!, ground[4]!] : [], ...events.slice(from, to)];
+    assertEquals(await eventsOf(bytes), expected);
+  }
+});
+
+Deno.test("failed VMRUNs are kept, with the ground they stand on", async () => {
+  const failed = new Uint8Array(4096).fill(0xff, 0x70, 0x78);
+  const half = { bytes: failed, known: new Uint8Array(4096).fill(0xff, 0x70, 0x74) };
+  const session: TraceEvent = { kind: "session", vcpu: 0, meta: {} };
+  const vmrun: TraceEvent = { kind: "vmrun", vcpu: 0 };
+  const good: TraceEvent = { kind: "exit", vcpu: 0, vmcb12: { bytes: new Uint8Array(4096) } };
+  const bad: TraceEvent = { kind: "exit", vcpu: 0, vmcb12: { bytes: failed } };
+  const unknown: TraceEvent = { kind: "exit", vcpu: 0, vmcb12: half };
+  const check: TraceEvent = { kind: "check", vcpu: 0, check: "efer-svme" };
+  const name = (name: string): TraceEvent => ({ kind: "case", vcpu: 0, name });
+  const keep = async (events: TraceEvent[]) =>
+    await eventsOf(
+      await edited(async (writer) =>
+        await filterTrace(await readTrace([traceOf(events)]), writer, failedOnly)
+      ),
+    );
+  assertEquals(
+    await keep([session, vmrun, good, vmrun, bad, vmrun, unknown, vmrun, check]),
+    [session, vmrun, bad, vmrun, check],
+  );
+  assertEquals(
+    await keep([session, name("a"), vmrun, bad, vmrun, good, name("b"), vmrun, good]),
+    [session, name("a"), vmrun, bad, vmrun, good],
+  );
+});
