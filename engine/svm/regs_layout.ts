@@ -123,7 +123,7 @@ export type RegsFieldName =
   | "dr7"
   | "hsave_pa"
   | "vmcb_pa"
-  | `${SegmentName}_${"selector" | "attrib" | "limit" | "base"}`
+  | `${RegsSegment}_${"selector" | "attrib" | "limit" | "base"}`
   | "gif"
   | "guest_mode"
   | "run_pending"
@@ -140,7 +140,7 @@ export type RegsFieldName =
   | "nmi_masked";
 
 /** Name of a segment register, or of a register that holds a descriptor table's place. */
-export type SegmentName =
+export type RegsSegment =
   | "es"
   | "cs"
   | "ss"
