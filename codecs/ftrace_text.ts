@@ -161,7 +161,7 @@ export class FtraceText {
         }
       }
       if (next >= end) break;
-      const lineEnd = bytes.indexOf(NEWLINE, next);
+      const lineEnd = data.indexOf(NEWLINE, next);
       stats.lines++;
       if (next === event) this.#eventLine(bytes, text, lineStart, event, lineEnd);
       else this.#mark(text.slice(lineStart, lineEnd));

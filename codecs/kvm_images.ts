@@ -67,25 +67,30 @@ export const EXIT_IMAGE: ImagePlaces = {
   ],
 };
 
-/** How many images are kept to be used again. */
-const KEPT = 256;
+/** How many images are kept to be used again: those of 1 MiB. */
+const KEPT_BYTES = 1 << 20;
 
 /** Images are cut from larger allocations: so many at a time. */
 const SLAB = 64;
 
+/** Bit of a set of slots, one above them all: both halves of the exit code are known. */
+const WIDE = 1 << 31;
+
 /**
- * Makes images of slots. L1 runs the same few VMCBs over and over, so the last
- * images are kept, and one that was made already is used again.
+ * Makes images of slots. L1 runs the same few VMCBs over and over, and L2 exits
+ * in the same few places, so the last images are kept, and one that was made
+ * already is used again.
  */
 export class KvmImages {
-  readonly #places: readonly Place[];
-  readonly #masks = new Map<number, Uint8Array>();
-  readonly #kept: ({ key: Int32Array; image: Image } | undefined)[] = new Array(KEPT).fill(
-    undefined,
-  );
-  readonly #key: Int32Array;
-  readonly #slots: number;
   readonly #size: number;
+  readonly #slots: Int32Array;
+  readonly #places: readonly Place[];
+  readonly #all: number;
+  readonly #masks = new Map<number, Uint8Array>();
+  /** Of each kept image: the set of its slots, then both halves of each value. */
+  readonly #keys: Int32Array;
+  readonly #kept: (Image | undefined)[];
+  readonly #key: Int32Array;
   #slab = new Uint8Array(0);
   #used = 0;
 
@@ -93,8 +98,12 @@ export class KvmImages {
   constructor({ places, size }: ImagePlaces) {
     this.#places = places;
     this.#size = size;
-    this.#slots = places.reduce((bits, { slot }) => bits | 1 << slot, 0);
+    this.#slots = Int32Array.from(places, ({ slot }) => slot);
+    this.#all = places.reduce((bits, { slot }) => bits | 1 << slot, 0);
     this.#key = new Int32Array(1 + places.length * 2);
+    const kept = 2 ** Math.floor(Math.log2(KEPT_BYTES / size));
+    this.#keys = new Int32Array(kept * this.#key.length);
+    this.#kept = new Array(kept).fill(undefined);
   }
 
   /**
@@ -106,28 +115,33 @@ export class KvmImages {
    * @param hi High halves, by slot.
    */
   of(present: number, wide: number, lo: Uint32Array, hi: Uint32Array): Image {
-    const code = SLOT.exit_code;
-    // One more bit of the set: both halves of the exit code are known.
-    const set = present & this.#slots |
-      ((wide >>> code & present >>> code & 1) === 0 ? 0 : 1 << 31);
-    const key = this.#key;
+    const set = present & this.#all | ((wide & present) >>> SLOT.exit_code & 1 ? WIDE : 0);
+    const key = this.#key, slots = this.#slots;
     key[0] = set;
     let hash = set;
-    for (let i = 0, k = 1; i < this.#places.length; i++) {
-      const { slot } = this.#places[i]!;
-      const there = (set >>> slot & 1) !== 0;
-      const l = there ? lo[slot]! : 0, h = there ? hi[slot]! : 0;
-      key[k++] = l;
-      key[k++] = h;
-      hash = Math.imul(hash ^ l, 0x9e3779b1) + h | 0;
+    for (let i = 0, k = 1; i < slots.length; i++, k += 2) {
+      const slot = slots[i]!;
+      const there = -(set >>> slot & 1);
+      const l = lo[slot]! & there, h = hi[slot]! & there;
+      key[k] = l;
+      key[k + 1] = h;
+      hash = Math.imul(hash ^ l, 0x9e3779b1) ^ h;
       hash ^= hash >>> 15;
     }
-    const at = (hash ^ hash >>> 8) & KEPT - 1;
+    const at = (hash ^ hash >>> 8) & this.#kept.length - 1;
     const kept = this.#kept[at];
-    if (kept !== undefined && same(kept.key, key)) return kept.image;
+    const from = at * key.length;
+    if (kept !== undefined && this.#same(from)) return kept;
     const image = { bytes: this.#page(set, lo, hi), known: this.#mask(set) };
-    this.#kept[at] = { key: key.slice(), image };
+    this.#kept[at] = image;
+    this.#keys.set(key, from);
     return image;
+  }
+
+  #same(from: number): boolean {
+    const key = this.#key, keys = this.#keys;
+    for (let i = 0; i < key.length; i++) if (key[i] !== keys[from + i]) return false;
+    return true;
   }
 
   #page(set: number, lo: Uint32Array, hi: Uint32Array): Uint8Array {
@@ -135,15 +149,21 @@ export class KvmImages {
       this.#slab = new Uint8Array(SLAB * this.#size);
       this.#used = 0;
     }
-    const page = this.#slab.subarray(this.#used, this.#used += this.#size);
+    const start = this.#used;
+    this.#used += this.#size;
     for (const { slot, offset, size } of this.#places) {
       if ((set >>> slot & 1) === 0) continue;
-      put(page, offset, Math.min(size, 4), size === 1 ? lo[slot]! & 1 : lo[slot]!);
-      if (size === 8 || slot === SLOT.exit_code && set >>> 31 !== 0) {
-        put(page, offset + 4, 4, hi[slot]!);
-      }
+      const at = start + offset;
+      if (size === 1) this.#slab[at] = lo[slot]! & 1;
+      else this.#put(at, Math.min(size, 4), lo[slot]!);
+      if (size === 8 || slot === SLOT.exit_code && set < 0) this.#put(at + 4, 4, hi[slot]!);
     }
-    return page;
+    return this.#slab.subarray(start, this.#used);
+  }
+
+  #put(at: number, size: number, value: number): void {
+    const slab = this.#slab;
+    for (let i = 0; i < size; i++) slab[at + i] = value >>> 8 * i;
   }
 
   #mask(set: number): Uint8Array {
@@ -154,18 +174,9 @@ export class KvmImages {
       if ((set >>> slot & 1) === 0) continue;
       if (size === 1) mask[offset] = 1;
       else mask.fill(255, offset, offset + size);
-      if (slot === SLOT.exit_code && set >>> 31 !== 0) mask.fill(255, offset + 4, offset + 8);
+      if (slot === SLOT.exit_code && set < 0) mask.fill(255, offset + 4, offset + 8);
     }
     this.#masks.set(set, mask);
     return mask;
   }
-}
-
-function put(page: Uint8Array, offset: number, size: number, value: number): void {
-  for (let i = 0; i < size; i++) page[offset + i] = value >>> 8 * i;
-}
-
-function same(a: Int32Array, b: Int32Array): boolean {
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
 }
