@@ -32,11 +32,11 @@ export interface Step {
 }
 
 /** A step in its place: the step, and where a failure goes. */
-export interface Entry {
+export interface StepEntry {
   /** The step. */
   readonly step: Step;
   /** Steps that handle its failure. Without it a failure ends the list. */
-  readonly onFail?: readonly Entry[];
+  readonly onFail?: readonly StepEntry[];
   /** What the kernel's function returns when the step fails, where that is not -EINVAL. */
   readonly ret?: number;
 }
@@ -53,7 +53,7 @@ export interface Policy {
   /** Name of the check set its checks come from. */
   readonly checks: string;
   /** The steps of each way, in order. */
-  readonly ways: Readonly<Record<Way, readonly Entry[]>>;
+  readonly ways: Readonly<Record<Way, readonly StepEntry[]>>;
 }
 
 /**
@@ -63,7 +63,7 @@ export interface Policy {
  * @param onFail What handles a failure of any of them.
  * @returns The list.
  */
-export function list(steps: readonly Step[], onFail?: readonly Entry[]): readonly Entry[] {
+export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): readonly StepEntry[] {
   return steps.map((step) => onFail === undefined ? { step } : { step, onFail });
 }
 
@@ -75,7 +75,7 @@ export function list(steps: readonly Step[], onFail?: readonly Entry[]): readonl
  * @param entries The list.
  * @returns {@linkcode OK} when every step did its work, else how the failing one ended.
  */
-export function runList(v: Vcpu, entries: readonly Entry[]): Outcome {
+export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
   const observer = v.observer;
   for (const entry of entries) {
     if (observer !== undefined) observer.step(entry.step, v);

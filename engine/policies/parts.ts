@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Entry, list, type Step } from "../policy.ts";
+import { list, type Step, type StepEntry } from "../policy.ts";
 import * as enter from "../steps/enter.ts";
 import * as restore from "../steps/restore.ts";
 import * as vmcb12 from "../steps/vmcb12.ts";
@@ -45,7 +45,7 @@ export const BEGIN_RSM: readonly Step[] = [
 ];
 
 /** Restoring nested state as long as KVM has done it with the switch first. */
-export const RESTORE_SWITCH_FIRST: readonly Entry[] = list([
+export const RESTORE_SWITCH_FIRST: readonly StepEntry[] = list([
   restore.checkRestored,
   restore.takeRestored,
   enter.switchToVmcb02,
@@ -59,7 +59,7 @@ export const RESTORE_SWITCH_FIRST: readonly Entry[] = list([
 ]);
 
 /** What a restore left for later. */
-export const STATE_PAGES: readonly Entry[] = list([
+export const STATE_PAGES: readonly StepEntry[] = list([
   restore.assertGuestMode,
   restore.loadPages,
   restore.mergePages,
@@ -79,7 +79,7 @@ const EXIT_BEGIN: readonly Step[] = [
  * @param eventInj What becomes of EVENTINJ.
  * @param last Steps at its end.
  */
-export function fullVmexit(eventInj: Step, last: readonly Step[]): readonly Entry[] {
+export function fullVmexit(eventInj: Step, last: readonly Step[]): readonly StepEntry[] {
   return list([
     ...EXIT_BEGIN,
     eventInj,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Entry, list, type Policy, type Step } from "../policy.ts";
+import { list, type Policy, type Step, type StepEntry } from "../policy.ts";
 import * as enter from "../steps/enter.ts";
 import * as restore from "../steps/restore.ts";
 import * as out from "../steps/vmexit.ts";
@@ -20,7 +20,7 @@ const minimalVmexit: readonly Step[] = [
   out.trapOnCompletion,
 ];
 
-const errorVmexit: readonly Entry[] = list([
+const errorVmexit: readonly StepEntry[] = list([
   out.cancelRun,
   out.dropTracking,
   out.leaveGuestOnly,
