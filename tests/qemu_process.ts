@@ -17,8 +17,6 @@ export const hasQemu = (() => {
   }
 })();
 
-if (!hasQemu) console.warn(`No ${QEMU_BINARY} here: the tests that start it are ignored`);
-
 /** A sink that keeps what it gets, and counts how often it was closed. */
 export class MemorySink {
   /** What was written. */
