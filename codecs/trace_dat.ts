@@ -226,6 +226,15 @@ export class TraceDat {
         this.#stats.skipped += count;
       }
     }
+    const { cut } = this.header;
+    if (cut !== undefined) {
+      throw new TracepointError(
+        "truncated",
+        "The file ends within its records; what was before the end is imported, its CPUs " +
+          "numbered in the order they come, since their table is missing",
+        { offset: cut.offset ?? 0, cause: cut },
+      );
+    }
     if (this.#cut !== undefined) {
       throw new TracepointError(
         "truncated",

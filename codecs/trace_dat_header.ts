@@ -7,6 +7,7 @@
  */
 import { type EventFormat, formatFields, parseEventFormat } from "./trace_dat_format.ts";
 import { DatReader, numberAt, type TraceDatCompression, unpack } from "./trace_dat_reader.ts";
+import { salvage } from "./trace_dat_salvage.ts";
 import { memorySource, type TraceSource } from "./trace_file.ts";
 import { TracepointError } from "./tracepoint_error.ts";
 
@@ -54,6 +55,8 @@ export interface TraceDatHeader {
   readonly origin: Readonly<Record<string, string | number>>;
   /** What is there and not taken into account. */
   readonly ignored: readonly string[];
+  /** Why the table of CPUs could not be read, when their pages were found without it. */
+  readonly cut: TracepointError | undefined;
 }
 
 const decoder = new TextDecoder();
@@ -72,6 +75,7 @@ interface Found {
   shift: number;
   origin: Record<string, string | number>;
   ignored: string[];
+  cut: TracepointError | undefined;
 }
 
 /**
@@ -106,6 +110,7 @@ export async function readTraceDatHeader(access: TraceSource): Promise<TraceDatH
     shift: 0,
     origin: { version, endian: reader.little ? "little" : "big" },
     ignored: [],
+    cut: undefined,
   };
   checkPageSize(found.pageSize, orderAt);
   if (version === 6) await readVersion6(reader, found);
@@ -118,7 +123,8 @@ export async function readTraceDatHeader(access: TraceSource): Promise<TraceDatH
       { offset: 10 },
     );
   }
-  return { little: reader.little, ...found, ...pageLayout(found.headerPage) };
+  const { headerPage, ...rest } = found;
+  return { little: reader.little, ...rest, ...pageLayout(headerPage) };
 }
 
 function checkPageSize(size: number, orderAt: number): void {
@@ -220,6 +226,14 @@ const SECTION = {
   bufferText: 22,
 } as const;
 
+const SECTION_NAMES: Readonly<Record<number, string>> = {
+  0: "the options",
+  16: "the ring buffer's headers",
+  17: "the formats of ftrace's own events",
+  18: "the formats of the events",
+  21: "the thread names",
+};
+
 async function readVersion7(reader: DatReader, found: Found): Promise<void> {
   const nameAt = reader.at;
   const name = await reader.string(64, "the name of the compression");
@@ -246,12 +260,24 @@ async function readVersion7(reader: DatReader, found: Found): Promise<void> {
     );
   }
   const seen = new Set<number>();
-  while (next !== 0) {
-    if (seen.has(next)) {
-      throw new TracepointError("corrupt", "The options go round in a circle", { offset: next });
+  let behind = 0;
+  try {
+    while (next !== 0) {
+      if (seen.has(next)) {
+        throw new TracepointError("corrupt", "The options go round in a circle", { offset: next });
+      }
+      seen.add(next);
+      next = await readOptions(reader, found, next);
+      behind = reader.at;
     }
-    seen.add(next);
-    next = await readOptions(reader, found, next);
+  } catch (error) {
+    if (!(error instanceof TracepointError) || error.code !== "truncated") throw error;
+    if (behind === 0 || found.cpus.length > 0) throw error;
+    const { pageSize, compression } = found;
+    const cpus = await salvage(reader, behind, pageSize, compression);
+    if (cpus.length === 0) throw error;
+    found.cpus.push(...cpus.map((cpu) => ({ ...cpu, pageSize })));
+    found.cut = error;
   }
 }
 
@@ -287,13 +313,17 @@ async function readSection(
   wanted: number,
 ): Promise<Uint8Array> {
   reader.at = offset;
-  const what = `section ${wanted}`;
+  const what = SECTION_NAMES[wanted] ?? `section ${wanted}`;
   const id = await reader.number(2, what);
   const flags = await reader.number(2, what);
   await reader.number(4, what);
   const size = await reader.number(8, what);
   if (id !== wanted) {
-    throw new TracepointError("corrupt", `Section ${wanted} expected, ${id} found`, { offset });
+    throw new TracepointError(
+      "corrupt",
+      `A section of ${what.replace(/^the /, "")} (${wanted}) expected, one numbered ${id} found`,
+      { offset },
+    );
   }
   if ((flags & 1) === 0) return await reader.bytes(size, what);
   const packed = await reader.number(4, what);

@@ -342,12 +342,15 @@ export function buildTraceDat(file: BuiltFile): Uint8Array<ArrayBuffer> {
   out.put(optionsAt, out.length, 8);
   const first = section(0, options.done(), false);
   const cpus = new Bytes(file.little);
+  const bufferAt = out.length;
+  out.uint(3, 2).uint(file.compression === "none" ? 0 : 1, 2).uint(0, 4).uint(0, 8);
   data.forEach((bytes, i) => {
     out.align(PAGE);
     cpus.uint(file.cpus[i]!.cpu, 4).uint(out.length, 8).uint(bytes.length, 8);
     out.raw(bytes);
   });
-  const buffer = new Bytes(file.little).uint(0, 8).text("\0local\0").uint(PAGE, 4)
+  out.put(bufferAt + 8, out.length - bufferAt - 16, 8);
+  const buffer = new Bytes(file.little).uint(bufferAt, 8).text("\0local\0").uint(PAGE, 4)
     .uint(data.length, 4).raw(cpus.done()).done();
   const last = new Bytes(file.little).uint(3, 2).uint(buffer.length, 4).raw(buffer)
     .uint(0, 2).uint(8, 4).uint(0, 8).done();
