@@ -38,6 +38,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/replay.ts")).replay,
   },
   {
+    name: "diff",
+    summary: "Re-execute a trace under several policies, and say what they leave different and why",
+    load: async () => (await import("./commands/diff.ts")).diff,
+  },
+  {
+    name: "stats",
+    summary: "Measure what each kind of transition costs under each policy, in percentiles",
+    load: async () => (await import("./commands/stats.ts")).stats,
+  },
+  {
     name: "verify",
     summary: "Read all of a trace, and say what of it is intact",
     load: async () => (await import("./commands/verify.ts")).verify,

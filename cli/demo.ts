@@ -15,6 +15,15 @@ const STEPS: readonly (readonly [say: string, line: string])[] = [
   ],
   ["What is in the recording", "info demo.vmtape"],
   ["Re-execute it: the model does what was recorded, bit for bit", "replay demo.vmtape"],
+  [
+    "What the patch of the mailing list would have changed, and the step that does it",
+    "diff demo.vmtape --policies early-exit,unified --limit 4",
+  ],
+  [
+    "What each transition costs under the two, over a longer recording",
+    "record enter gif-left-set late-failure-msrpm --repeat 300 -o long.vmtape --policy early-exit",
+  ],
+  ["", "stats long.vmtape --policies early-exit,unified"],
 ];
 
 const world = {
@@ -27,7 +36,7 @@ const world = {
 /** Shows one step after the other; stops at the first that fails. */
 async function demo(): Promise<number> {
   for (const [say, line] of STEPS) {
-    Deno.stdout.writeSync(new TextEncoder().encode(`\n# ${say}\n$ vmtape ${line}\n`));
+    Deno.stdout.writeSync(new TextEncoder().encode(`\n${say && `# ${say}\n`}$ vmtape ${line}\n`));
     const status = await run(line.split(" "), world);
     if (status !== EXIT.ok && status !== EXIT.differs) return status;
   }

@@ -1,5 +1,6 @@
 import type { Policy } from "../engine/policy.ts";
 import type { Option } from "./command.ts";
+import { UsageError } from "./errors.ts";
 import { loadPolicy, OWN_POLICY, POLICY_NAMES } from "./policy_input.ts";
 
 /** The policy that is meant when none is named: what stable kernels do now. */
@@ -28,4 +29,36 @@ export const MMU = {
 /** The policy that options name. */
 export async function policyOf(options: { readonly policy: string | undefined }): Promise<Policy> {
   return await loadPolicy(options.policy ?? DEFAULT_POLICY);
+}
+
+/** The option that names several policies. */
+export const POLICIES_OPTION = {
+  name: "policies",
+  short: "p",
+  kind: "list",
+  value: "A,B…",
+  choices: POLICY_NAMES,
+  open: true,
+  doc: `Policies, separated by commas: each ${OWN_POLICY}`,
+} as const satisfies Option;
+
+/**
+ * The policies that an option names.
+ *
+ * @param names Their names.
+ * @param fewest How many there have to be.
+ * @returns The policies.
+ * @throws {UsageError} When there are too few, or one is named twice.
+ */
+export async function policiesOf(names: readonly string[], fewest: number): Promise<Policy[]> {
+  if (names.length < fewest) {
+    throw new UsageError(`Option --policies needs ${fewest} names, such as early-exit,unified`);
+  }
+  const policies = await Promise.all(names.map(loadPolicy));
+  const seen = new Set<string>();
+  for (const { name } of policies) {
+    if (seen.has(name)) throw new UsageError(`Policy ${JSON.stringify(name)} is named twice`);
+    seen.add(name);
+  }
+  return policies;
 }

@@ -17,6 +17,7 @@ export const TRANSITION_KINDS = {
   "#VMEXIT": "#VMEXIT from L2",
   rsm: "RSM back into L2",
   setstate: "KVM_SET_NESTED_STATE",
+  "round trip": "From VMRUN to the #VMEXIT that gives control back to L1, by the recording's clock",
 } as const;
 
 /** One of {@linkcode TRANSITION_KINDS}. */
