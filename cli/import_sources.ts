@@ -113,7 +113,7 @@ async function* checked(
 export function importNotes(stats: TracepointStats): string[] {
   const total = (counts: Readonly<Record<string, number>>) =>
     Object.values(counts).reduce((a, b) => a + b, 0);
-  const passed = stats.skipped + total(stats.others);
+  const passed = stats.skipped;
   const from = stats.lines > 0 ? ` of ${stats.lines} lines` : "";
   const notes = [
     `${total(stats.events)} records${from} imported, of the form ${stats.form ?? "unknown"}` +

@@ -39,7 +39,7 @@ export interface TracepointStats {
   lines: number;
   /** Imported records by name of the tracepoint. */
   events: Record<string, number>;
-  /** Records passed over by name, where the form names them without being searched for them. */
+  /** Of the skipped records, those whose name the reader came to know, by name. */
   others: Record<string, number>;
   /** Lines or records passed over: comments and other tracepoints, not malformed ones and marks. */
   skipped: number;
