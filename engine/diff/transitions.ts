@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
+import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
 import type { Observer } from "../kvm/vcpu.ts";
@@ -85,7 +85,7 @@ export class TransitionLog {
     if (this.#depth.length === 0) {
       const index = this.transitions.length;
       const s = this.#snapshots[index] ??= {
-        bytes: new Uint8Array(MACHINE_SIZE),
+        bytes: new Uint8Array(v.bytes.length),
         page: new Uint8Array(VMCB_SIZE),
         vmcb12: -1,
         fromVmrun: false,
