@@ -49,6 +49,12 @@ class Demo implements AsyncDisposable {
   }
 }
 
+function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  listener.close();
+  return (listener.addr as Deno.NetAddr).port;
+}
+
 const EXIT_VMMCALL = 0x81;
 
 function exitCode(event: EventOf<"exit"> | EventOf<"vmrun">): number {
@@ -111,17 +117,13 @@ qemuTest("what was recorded is a trace that reads back", async () => {
 
 qemuTest("a running guest is attached to, by address, and runs on after", async () => {
   await using demo = await Demo.write();
-  await using qemu = await demo.start();
+  const port = freePort();
+  await using qemu = await QemuProcess.start({ args: demo.args(), port });
   qemu.gdb.resume();
   await qemu.gdb.detach();
   assertEquals(qemu.gdb.ended?.code, "closed");
   const { second } = buildGuest(DEMO_CODE).labels;
-  const attach = async () => {
-    const { pid } = qemu;
-    // The socket is beside nothing else: its folder is what -gdb names.
-    const line = await Deno.readTextFile(`/proc/${pid}/cmdline`);
-    return await GdbClient.connect(parseGdbAddress(/unix:[^,\0]+/.exec(line)![0]));
-  };
+  const attach = () => GdbClient.connect(parseGdbAddress(`127.0.0.1:${port}`));
   const sink = new MemorySink();
   const result = await recordQemu(await attach(), sink, { at: [BigInt(second)], limit: 7 });
   assertEquals([result.vmruns, result.exits, result.sites.length], [7, 7, 1]);

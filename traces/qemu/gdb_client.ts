@@ -32,6 +32,26 @@ export interface GdbOptions {
   readonly timeoutMs?: number;
 }
 
+/** A connection to a stub: a socket, or the standard streams of a QEMU that was started with `-gdb stdio`. */
+export interface GdbTransport {
+  /**
+   * Reads what has arrived.
+   *
+   * @param into Where to put it.
+   * @returns Number of bytes, or null at the end.
+   */
+  read(into: Uint8Array): Promise<number | null>;
+  /**
+   * Sends bytes.
+   *
+   * @param bytes The bytes.
+   * @returns How many were taken.
+   */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Hangs up. */
+  close(): void;
+}
+
 interface Waiter {
   resolve(payload: Uint8Array): void;
   reject(error: unknown): void;
@@ -110,7 +130,7 @@ export function gdbAddressText(address: GdbAddress): string {
  * ```
  */
 export class GdbClient {
-  readonly #conn: Deno.Conn;
+  readonly #conn: GdbTransport;
   readonly #where: string;
   readonly #timeoutMs: number;
   readonly #framer = new GdbFramer();
@@ -130,7 +150,7 @@ export class GdbClient {
    * @param where Its address, for messages.
    * @param options How to talk.
    */
-  private constructor(conn: Deno.Conn, where: string, options: GdbOptions) {
+  private constructor(conn: GdbTransport, where: string, options: GdbOptions) {
     this.#conn = conn;
     this.#where = where;
     this.#timeoutMs = options.timeoutMs ?? 10_000;
@@ -161,7 +181,24 @@ export class GdbClient {
         { cause },
       );
     }
-    const client = new GdbClient(conn, where, options);
+    return await GdbClient.over(conn, where, options);
+  }
+
+  /**
+   * The same over a connection that is open already.
+   *
+   * @param transport The connection; the client closes it.
+   * @param where What to call it in messages.
+   * @param options How to talk.
+   * @returns The client.
+   * @throws {GdbError} `timeout` or `protocol`.
+   */
+  static async over(
+    transport: GdbTransport,
+    where: string,
+    options: GdbOptions = {},
+  ): Promise<GdbClient> {
+    const client = new GdbClient(transport, where, options);
     void client.#pump();
     try {
       await client.#greet();
@@ -174,7 +211,7 @@ export class GdbClient {
 
   /** Whether QEMU runs on this machine, so that files can be shared with it. */
   get local(): boolean {
-    return /^(unix:|localhost:|127\.|::1:)/.test(this.#where);
+    return /^(stdio$|unix:|localhost:|127\.|::1:)/.test(this.#where);
   }
 
   /** Layout of the registers. */

@@ -36,11 +36,14 @@ export type GdbErrorCode =
  * ```
  */
 export class GdbError extends Error {
+  /** Name of the class. */
   override readonly name = "GdbError";
   /** What kind of trouble it is. */
   readonly code: GdbErrorCode;
 
   /**
+   * A trouble of one kind.
+   *
    * @param code What kind of trouble it is.
    * @param message What happened, where, and what to do next.
    * @param options The error behind it, where there is one.

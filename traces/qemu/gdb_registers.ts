@@ -33,6 +33,8 @@ export class GdbRegisterLayout {
   readonly #byName = new Map<string, GdbRegister>();
 
   /**
+   * A layout of known registers.
+   *
    * @param registers Every register, in the order of the numbers.
    */
   constructor(registers: Iterable<GdbRegister>) {
@@ -107,6 +109,8 @@ export class GdbRegisters {
   readonly #view: DataView;
 
   /**
+   * The values in one answer.
+   *
    * @param layout Where each register is.
    * @param bytes The answer to `g`.
    */

@@ -29,7 +29,7 @@ export const ROM_BASE = 0xf0000;
 /** Size of the image in bytes. */
 export const ROM_SIZE = 0x10000;
 /** The guest's own page tables inside the image: identity over the first and the fourth GiB. */
-export const ROM_TABLES = ROM_BASE + 0x1000;
+export const ROM_TABLES: number = ROM_BASE + 0x1000;
 /**
  * Parameters of a case, laid out by {@linkcode GUEST_PARAMETERS}. Like {@linkcode PRISTINE_AT} it is where no
  * address of the base leads when one bit of it is changed.

@@ -19,6 +19,5 @@ export * from "./machine_code.ts";
 export * from "./guest.ts";
 export * from "./demo_guest.ts";
 export * from "./lab_view.ts";
-export * from "./scenario_machine.ts";
 export * from "./scenario_recorder.ts";
 export * from "./findings.ts";

@@ -1,9 +1,9 @@
 /**
- * Starts QEMU with a GDB stub on a socket of its own, and ends it.
+ * Starts QEMU with a GDB stub of its own, and ends it.
  *
  * @module
  */
-import { GdbClient } from "./gdb_client.ts";
+import { GdbClient, type GdbTransport } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
 
 /** The emulator that is started when no other is named. */
@@ -19,11 +19,14 @@ export const QEMU_BINARY = "qemu-system-x86_64";
  * ```
  */
 export class QemuError extends Error {
+  /** Name of the class. */
   override readonly name = "QemuError";
   /** What QEMU said, at most its last 4 KiB. */
   readonly stderr: string;
 
   /**
+   * A trouble with QEMU.
+   *
    * @param message What happened and what to do next.
    * @param stderr What QEMU said.
    * @param options The error behind it.
@@ -42,7 +45,7 @@ export interface QemuOptions {
   readonly args?: readonly string[];
   /** Processor for `-cpu`; `max` when left out, which has SVM under software emulation. */
   readonly cpu?: string;
-  /** TCP port of the GDB stub on 127.0.0.1; a socket in a temporary folder when left out. */
+  /** TCP port of the GDB stub on 127.0.0.1; QEMU's standard streams carry it when left out, which needs no port. */
   readonly port?: number;
   /** Milliseconds to wait for QEMU to listen; 20,000 when left out. */
   readonly timeoutMs?: number;
@@ -63,18 +66,15 @@ export class QemuProcess {
   readonly gdb: GdbClient;
   readonly #child: Deno.ChildProcess;
   readonly #stderr: Promise<string>;
-  readonly #folder: string | undefined;
 
   private constructor(
     gdb: GdbClient,
     child: Deno.ChildProcess,
     stderr: Promise<string>,
-    folder: string | undefined,
   ) {
     this.gdb = gdb;
     this.#child = child;
     this.#stderr = stderr;
-    this.#folder = folder;
   }
 
   /**
@@ -85,28 +85,22 @@ export class QemuProcess {
    * @throws {QemuError} When it is not installed, refuses its options, or its port is taken.
    */
   static async start(options: QemuOptions = {}): Promise<QemuProcess> {
-    const binary = options.binary ?? QEMU_BINARY;
-    if (options.port !== undefined) checkFree(options.port);
-    const folder = options.port === undefined
-      ? await Deno.makeTempDir({ prefix: "vmtape-qemu-" })
-      : undefined;
-    const device = folder === undefined
-      ? `tcp:127.0.0.1:${options.port}`
-      : `unix:${folder}/gdb,server=on,wait=off`;
+    const { binary = QEMU_BINARY, port, timeoutMs = 20_000 } = options;
+    if (port !== undefined) checkFree(port);
+    const piped = port === undefined ? "piped" : "null";
     let child: Deno.ChildProcess;
     try {
       child = new Deno.Command(binary, {
         args: [
-          ...["-accel", "tcg", "-cpu", options.cpu ?? "max", "-display", "none"],
-          ...["-S", "-gdb", device],
+          ...["-accel", "tcg", "-cpu", options.cpu ?? "max", "-display", "none", "-S"],
+          ...["-gdb", port === undefined ? "stdio" : `tcp:127.0.0.1:${port}`],
           ...options.args ?? [],
         ],
-        stdin: "null",
-        stdout: "null",
+        stdin: piped,
+        stdout: piped,
         stderr: "piped",
       }).spawn();
     } catch (cause) {
-      await removeFolder(folder);
       if (cause instanceof Deno.errors.NotCapable) throw cause;
       throw new QemuError(
         `${binary} cannot be started; install it (Debian: apt-get install qemu-system-x86)`,
@@ -115,45 +109,24 @@ export class QemuProcess {
       );
     }
     const stderr = lastWords(child.stderr);
-    let ended: Deno.CommandStatus | undefined;
-    void child.status.then((status) => ended = status);
-    const deadline = performance.now() + (options.timeoutMs ?? 20_000);
-    for (;;) {
-      try {
-        const gdb = await GdbClient.connect(
-          folder === undefined
-            ? { transport: "tcp", hostname: "127.0.0.1", port: options.port! }
-            : { transport: "unix", path: `${folder}/gdb` },
-        );
-        // Another program may hold the port: QEMU then ends, and what answered is not ours.
-        await new Promise((resolve) => setTimeout(resolve, folder === undefined ? 50 : 0));
-        if (ended === undefined) return new QemuProcess(gdb, child, stderr, folder);
-        gdb.close();
-      } catch (error) {
-        const waiting = error instanceof GdbError && error.code === "refused" &&
-          performance.now() < deadline;
-        if (!waiting && ended === undefined) {
-          // Of two reasons, QEMU's own is the better one: give it a moment to say it.
-          await within(child.status, 300);
-        }
-        if (!waiting && ended === undefined) {
-          kill(child);
-          await child.status;
-          await removeFolder(folder);
-          throw error;
-        }
-      }
-      if (ended !== undefined) {
-        await removeFolder(folder);
-        const words = (await stderr).trim();
-        throw new QemuError(
-          `${binary} ended with status ${ended.code} before it could be recorded: ${
-            gist(words) ?? "it said nothing"
-          }`,
-          words,
-        );
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+    try {
+      const gdb = port === undefined
+        ? await GdbClient.over(streams(child.stdout, child.stdin), "stdio", { timeoutMs })
+        : await listening(port, child, timeoutMs);
+      return new QemuProcess(gdb, child, stderr);
+    } catch (error) {
+      // Of two reasons, QEMU's own is the better one: give it a moment to say it.
+      const status = await within(child.status, 300);
+      kill(child);
+      await child.status;
+      const words = (await stderr).trim();
+      if (status === undefined) throw error;
+      throw new QemuError(
+        `${binary} ended with status ${status.code} before it could be recorded: ${
+          gist(words) ?? "it said nothing"
+        }`,
+        words,
+      );
     }
   }
 
@@ -185,7 +158,6 @@ export class QemuProcess {
     kill(this.#child);
     await this.#child.status;
     await this.#stderr;
-    await removeFolder(this.#folder);
   }
 
   /** {@linkcode QemuProcess.stop}, for `await using`. */
@@ -241,11 +213,54 @@ function kill(child: Deno.ChildProcess): void {
   } catch { /* it ended by itself */ }
 }
 
-async function removeFolder(folder: string | undefined): Promise<void> {
-  if (folder === undefined) return;
-  try {
-    await Deno.remove(folder, { recursive: true });
-  } catch { /* removed before */ }
+/** The standard streams of a child as a connection. */
+function streams(
+  output: ReadableStream<Uint8Array>,
+  input: WritableStream<Uint8Array>,
+): GdbTransport {
+  const reader = output.getReader();
+  const writer = input.getWriter();
+  let rest: Uint8Array = new Uint8Array();
+  return {
+    async read(into) {
+      if (rest.length === 0) {
+        const { value, done } = await reader.read();
+        if (done) return null;
+        rest = value;
+      }
+      const taken = rest.subarray(0, into.length);
+      into.set(taken);
+      rest = rest.subarray(taken.length);
+      return taken.length;
+    },
+    async write(bytes) {
+      await writer.write(bytes);
+      return bytes.length;
+    },
+    close() {
+      // Either may have failed already, when QEMU ended; then there is nothing left to close.
+      reader.cancel().catch(() => {});
+      writer.close().catch(() => {});
+    },
+  };
+}
+
+/** A client, once QEMU listens. */
+async function listening(
+  port: number,
+  child: Deno.ChildProcess,
+  timeoutMs: number,
+): Promise<GdbClient> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await GdbClient.connect({ transport: "tcp", hostname: "127.0.0.1", port });
+    } catch (error) {
+      const waiting = error instanceof GdbError && error.code === "refused" &&
+        performance.now() < deadline;
+      if (!waiting || await within(child.status, 20) !== undefined) throw error;
+    }
+  }
 }
 
 /** The end of a stream of text, read as it comes so that its writer never blocks. */

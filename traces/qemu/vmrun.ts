@@ -12,7 +12,7 @@ import type { RegisterName, VcpuView } from "./vcpu_view.ts";
 export const VMRUN_LENGTH = 3n;
 
 /** Opcode of VMRUN. */
-export const VMRUN_OPCODE = Uint8Array.of(0x0f, 0x01, 0xd8);
+export const VMRUN_OPCODE: Uint8Array = Uint8Array.of(0x0f, 0x01, 0xd8);
 
 /** L1's registers that #VMEXIT restores (APM vol. 2, 15.6), less those that L1 code after it reloads. */
 const RESTORED: readonly RegisterName[] = ["rax", "rsp", "cr0", "cr3", "cr4", "efer"];
