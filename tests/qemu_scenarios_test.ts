@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { EventOf } from "../engine/event.ts";
-import { type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
+import { labRecords } from "../codecs/lab.ts";
+import { formatLabRecord, type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
 import { compareRecords } from "../traces/compare.ts";
 import { parseScenarios } from "../traces/scenario.ts";
 import {
@@ -75,6 +76,14 @@ qemuTest("the base enters L2, and its VMMCALL comes back to an L1 as it was", as
   const session = sink.events[0] as EventOf<"session">;
   assertEquals([session.meta?.source, session.meta?.kernel], ["qemu", QEMU_KERNEL]);
   assertStringIncludes(String(session.meta?.qemu), "7.");
+});
+
+qemuTest("the events hold all that the records say", async () => {
+  const text = "ok\nasid0 c.58.4=0\nfault rax=10001\nkept keepvm";
+  const { records, sink } = await run(text);
+  const back: string[] = [];
+  for await (const record of labRecords(sink.events)) back.push(formatLabRecord(record));
+  assertEquals(back, records.map(formatLabRecord));
 });
 
 qemuTest("each way for a scenario to end is told from the others", async () => {
