@@ -301,7 +301,7 @@ else if (import.meta.main && Deno.args[0] === "read") await readMany(Deno.args[1
 else {
   for (const [workload, make] of Object.entries(WORKLOADS)) {
     for (const format of FORMATS) {
-      const rounds = 1000;
+      const rounds = 5000;
       const baseline = format === VMTAPE;
       Deno.bench(`encode ${2 * rounds} events, ${format.name}`, {
         group: `${workload}: encode`,

@@ -58,6 +58,8 @@ export class EventDecoder {
   #done = 0;
 
   /**
+   * Stands before the first event.
+   *
    * @param content Content of an events block.
    * @param count Number of events that its header declares.
    * @param plans The trace's event table.

@@ -26,6 +26,23 @@ const MOST_TOGETHER = 65_536;
  * @param traces The traces.
  * @param writer Where to; left open.
  * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { catTraces, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * await catTraces([await readTrace(make("a", "b")), await readTrace(make("c"))], writer);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 3) throw new Error("Not as asked");
+ * ```
  */
 export async function catTraces(
   traces: Iterable<TraceStream> | AsyncIterable<TraceStream>,
@@ -48,6 +65,25 @@ export async function catTraces(
  * @param range Which events.
  * @param writer Where to; left open.
  * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { cutTrace, memorySource, readTrace, TraceFile, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * const blob = new Blob(make("a", "b", "c") as BlobPart[]);
+ * const trace = await TraceFile.open(memorySource(new Uint8Array(await blob.arrayBuffer())));
+ * await cutTrace(trace, { from: 1, to: 2 }, writer);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 1) throw new Error("Not as asked");
+ * ```
  */
 export async function cutTrace(
   trace: TraceFile,
@@ -100,6 +136,23 @@ async function groundOf(trace: TraceFile, before: number): Promise<TraceEvent[]>
  * @param writer Where to; left open.
  * @param keep The test; {@linkcode failedOnly} is one.
  * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { filterTrace, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * await filterTrace(await readTrace(make("a", "b")), writer, (events) => events.length === 9);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 0) throw new Error("Not as asked");
+ * ```
  */
 export async function filterTrace(
   trace: TraceStream,
@@ -131,6 +184,12 @@ export async function filterTrace(
  * VMEXIT_INVALID.
  *
  * @param events The events.
+ * @example
+ * ```ts
+ * import { failedOnly } from "@vmtape/vmtape/codecs";
+ * if (!failedOnly([{ kind: "check", vcpu: 0, check: "efer-svme" }])) throw new Error("A check failed");
+ * if (failedOnly([{ kind: "exit", vcpu: 0 }])) throw new Error("Nothing is known to have failed");
+ * ```
  */
 export function failedOnly(events: readonly TraceEvent[]): boolean {
   return events.some((event) =>

@@ -83,6 +83,8 @@ export class TraceError extends Error {
   readonly field: string | undefined;
 
   /**
+   * Makes the error.
+   *
    * @param code What kind of trouble.
    * @param message What, where and what to do next; upper-case, no period at the end.
    * @param place Where it is.

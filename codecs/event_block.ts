@@ -10,7 +10,23 @@ import { damaged } from "./errors.ts";
 import { BLOCK } from "./format.ts";
 import type { KindPlan } from "./schema.ts";
 
-/** Events of one block. Each iteration decodes anew, from the first. */
+/**
+ * Events of one block. Each iteration decodes anew, from the first.
+ *
+ * @example
+ * ```ts
+ * import { readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * for (let to = 1; to <= 2; to++) writer.write({ kind: "switch", vcpu: 0, to });
+ * writer.close();
+ * for await (const block of (await readTrace(chunks)).blocks()) {
+ *   let sum = 0;
+ *   for (const event of block.shared()) if (event.kind === "switch") sum += event.to ?? 0;
+ *   if (sum !== 3 || block.head.events !== 2) throw new Error("Not as written");
+ * }
+ * ```
+ */
 export class EventBlock implements Iterable<TraceEvent> {
   /** The block as it is in the file. */
   readonly raw: RawBlock;
@@ -20,6 +36,8 @@ export class EventBlock implements Iterable<TraceEvent> {
   readonly #to: number;
 
   /**
+   * Decompresses the block; its events are decoded as they are asked for.
+   *
    * @param raw An events block.
    * @param plans The trace's event table.
    * @param from Number of the first event to give, counted over the trace.
@@ -119,6 +137,14 @@ class SharedEvents implements IterableIterator<TraceEvent> {
  *
  * @param event The event.
  * @returns The copy.
+ * @example
+ * ```ts
+ * import { copyEvent } from "@vmtape/vmtape/codecs";
+ * const bytes = new Uint8Array(512);
+ * const copy = copyEvent({ kind: "smi", vcpu: 0, smram: { bytes } });
+ * bytes[0] = 1;
+ * if (copy.kind !== "smi" || copy.smram?.bytes[0] !== 0) throw new Error("Not a copy");
+ * ```
  */
 export function copyEvent(event: TraceEvent): TraceEvent {
   const copy: Record<string, unknown> = { ...event };

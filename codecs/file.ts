@@ -33,6 +33,15 @@ export interface FileSink extends TraceSink, Disposable {
  * @param options `force` to replace a file that is there.
  * @returns The sink.
  * @throws {TraceError} `exists` or `output`.
+ * @example
+ * ```ts
+ * import { fileSink, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const folder = await Deno.makeTempDir();
+ * const writer = new TraceWriter(fileSink(`${folder}/t.vmtape`));
+ * writer.close();
+ * if ((await Deno.stat(`${folder}/t.vmtape`)).size === 0) throw new Error("Not written");
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export function fileSink(path: string, options: { readonly force?: boolean } = {}): FileSink {
   if (!options.force && exists(path)) {
@@ -66,6 +75,14 @@ export function fileSink(path: string, options: { readonly force?: boolean } = {
  * @param out Where to.
  * @returns The sink.
  * @throws {TraceError} `output`, on writing.
+ * @example
+ * ```ts
+ * import { streamSink, TraceWriter } from "@vmtape/vmtape/codecs";
+ * let size = 0;
+ * const out = { writeSync: (bytes: Uint8Array) => (size += bytes.length, bytes.length) };
+ * new TraceWriter(streamSink(out)).close();
+ * if (size === 0) throw new Error("Not written");
+ * ```
  */
 export function streamSink(out: { writeSync(bytes: Uint8Array): number }): TraceSink {
   return {
@@ -85,6 +102,16 @@ export interface FileSource extends TraceSource, Disposable {
  * @param path Name of the file.
  * @returns The source, to be closed.
  * @throws {TraceError} `missing` or `input`.
+ * @example
+ * ```ts
+ * import { fileSource, TraceError } from "@vmtape/vmtape/codecs";
+ * try {
+ *   using source = fileSource("/nonexistent");
+ *   throw new Error(`${source.size} bytes of nothing`);
+ * } catch (error) {
+ *   if (!(error instanceof TraceError) || error.code !== "missing") throw error;
+ * }
+ * ```
  */
 export function fileSource(path: string): FileSource {
   const file = openInput(path);
@@ -125,6 +152,16 @@ export interface FileChunksOptions {
  * @param path Name of the file; `-` is standard input.
  * @param options How.
  * @throws {TraceError} `missing` or `input`.
+ * @example
+ * ```ts
+ * import { fileChunks, fileSink, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const folder = await Deno.makeTempDir();
+ * new TraceWriter(fileSink(`${folder}/t.vmtape`), { meta: { by: "me" } }).close();
+ * const trace = await readTrace(fileChunks(`${folder}/t.vmtape`));
+ * if (trace.header.meta.by !== "me") throw new Error("Not as written");
+ * if ((await Array.fromAsync(trace.events())).length !== 0) throw new Error("Nothing was written");
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function* fileChunks(
   path: string,

@@ -70,6 +70,13 @@ export function writeHeader(id: Uint8Array, meta: Meta, schema: Schema = SCHEMA)
  * @param bytes The first 40 bytes of a trace, or all of them when there are fewer.
  * @returns The size in bytes.
  * @throws {TraceError} `empty`, `foreign`, `version`, `feature`, `truncated`, `damaged` or `limit`.
+ * @example
+ * ```ts
+ * import { headerSize, TraceWriter } from "@vmtape/vmtape/codecs";
+ * let bytes: Uint8Array = new Uint8Array(0);
+ * new TraceWriter({ write: (chunk) => void (bytes = bytes.length ? bytes : chunk) }).close();
+ * if (headerSize(bytes) !== bytes.length) throw new Error("The first chunk is the header");
+ * ```
  */
 export function headerSize(bytes: Uint8Array): number {
   if (bytes.length === 0) {
@@ -125,6 +132,13 @@ export function headerSize(bytes: Uint8Array): number {
  * @param bytes The trace's first bytes; those after the header are not looked at.
  * @returns What it says.
  * @throws {TraceError} As {@linkcode headerSize}.
+ * @example
+ * ```ts
+ * import { readHeader, TraceWriter } from "@vmtape/vmtape/codecs";
+ * let bytes: Uint8Array = new Uint8Array(0);
+ * new TraceWriter({ write: (chunk) => void (bytes = bytes.length ? bytes : chunk) }).close();
+ * if (readHeader(bytes).size !== bytes.length) throw new Error("The first chunk is the header");
+ * ```
  */
 export function readHeader(bytes: Uint8Array): TraceHeader {
   const size = headerSize(bytes);

@@ -13,6 +13,7 @@ export type { BlockHead, RawBlock } from "./block.ts";
 export type { IndexEntry } from "./block_index.ts";
 export type { Checkpoint } from "./checkpoint.ts";
 export type { Chunks } from "./byte_queue.ts";
+export type { EventDecoder } from "./decoder.ts";
 export { copyEvent, EventBlock } from "./event_block.ts";
 export { headerSize, readHeader, type TraceHeader } from "./header.ts";
 export * from "./writer.ts";

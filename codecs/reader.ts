@@ -72,6 +72,13 @@ export class TraceStream {
   readonly #options: ReadOptions;
   #finished = false;
 
+  /**
+   * Stands behind the header; use {@linkcode readTrace}.
+   *
+   * @param header The header.
+   * @param queue What follows it.
+   * @param options How to read.
+   */
   constructor(header: TraceHeader, queue: ByteQueue, options: ReadOptions) {
     this.header = header;
     this.#queue = queue;

@@ -49,6 +49,12 @@ export interface EventRange {
  *
  * @param bytes The trace.
  * @returns The source.
+ * @example
+ * ```ts
+ * import { memorySource } from "@vmtape/vmtape/codecs";
+ * const source = memorySource(new Uint8Array([1, 2, 3]));
+ * if ((await source.readAt(1, 9)).length !== 2) throw new Error("Not as told");
+ * ```
  */
 export function memorySource(bytes: Uint8Array): TraceSource {
   return {

@@ -43,6 +43,18 @@ const MOST_PROBLEMS = 1000;
  * @param chunks The trace.
  * @returns What is intact and what is not.
  * @throws {TraceError} When the header cannot be read: then it is not known what the rest is.
+ * @example
+ * ```ts
+ * import { TraceWriter, verifyTrace } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * writer.write({ kind: "warn", vcpu: 0, text: "!pfn" });
+ * writer.close();
+ * const whole = await verifyTrace(chunks);
+ * if (!whole.intact || whole.events !== 1) throw new Error("Not intact");
+ * const cut = await verifyTrace(chunks.slice(0, -1));
+ * if (cut.problems[0]?.code !== "truncated" || cut.events !== 1) throw new Error("Not noticed");
+ * ```
  */
 export async function verifyTrace(chunks: Chunks): Promise<Verification> {
   const problems: TraceError[] = [];
@@ -91,6 +103,21 @@ export interface Recovery {
  * @returns What was saved.
  * @throws {TraceError} `empty`, `foreign`, `version` or `feature` when the old one is no such trace;
  * whatever the new one's sink throws.
+ * @example
+ * ```ts
+ * import { memorySource, recoverTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * writer.write({ kind: "warn", vcpu: 0, text: "!pfn" });
+ * writer.flush();
+ * // The recorder dies here.
+ * const left = new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
+ * const { events } = await recoverTrace(memorySource(left), (meta) => {
+ *   return new TraceWriter({ write: () => {} }, { meta });
+ * });
+ * if (events !== 1) throw new Error("Not recovered");
+ * writer.close();
+ * ```
  */
 export async function recoverTrace(
   source: TraceSource,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { crc32 } from "node:zlib";
 import type { TraceEvent } from "../engine/event.ts";
 import { type BlockHead, joinBlock, type NewBlock, type RawBlock, sealBlock } from "./block.ts";
 import { type IndexEntry, writeIndex, writeTrailer } from "./block_index.ts";
@@ -11,7 +12,7 @@ import { EventEncoder } from "./encoder.ts";
 import { TraceError } from "./errors.ts";
 import { EventBlock } from "./event_block.ts";
 import { BLOCK, BLOCK_HEADER_SIZE, INDEX_ENTRY_SIZE, MAX_RAW, NO_TIME } from "./format.ts";
-import { readHeader, type TraceHeader, writeHeader } from "./header.ts";
+import { type TraceHeader, writeHeader } from "./header.ts";
 import type { Meta } from "./msgpack.ts";
 
 /** Where a trace's bytes go. */
@@ -77,9 +78,8 @@ export class TraceWriter implements Disposable {
     this.#sink = sink;
     this.#interval = options.flushInterval ?? 1000;
     const id = options.id ?? crypto.getRandomValues(new Uint8Array(16));
-    const header = writeHeader(id, options.meta ?? {});
-    this.#tag = readHeader(header).tag;
-    this.#send(header);
+    this.#tag = crc32(id);
+    this.#send(writeHeader(id, options.meta ?? {}));
   }
 
   /** Number of events written so far. */
