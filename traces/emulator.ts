@@ -168,6 +168,9 @@ function page(memory: GuestMemory, gpa: number, size: number): WordMap {
   return words(bytes, 0, size);
 }
 
+/** Memory below this address is zeroed, and so allocated, before a scenario. */
+const TOUCHED = 0x80000;
+
 /** Where a scenario stands when a listener looks: the points at which userspace has a turn. */
 export type EmulatorPoint = "pre" | "mid" | "smm" | "post";
 
@@ -250,6 +253,7 @@ export class Emulator {
         { physicalBits: 40, npt: this.options.npt, memory: MEMORY_SIZE },
         this.policy,
       );
+      this.vcpu.memory.resident = TOUCHED;
     }
     return this.vcpu;
   }

@@ -54,6 +54,7 @@ export interface Paging {
 const CR0_WP = 1 << 16;
 const CR4_PSE = 1 << 4;
 const CR4_PAE = 1 << 5;
+const CR4_LA57 = 1 << 12;
 const EFER_LMA = 1 << 10;
 const EFER_NXE = 1 << 11;
 
@@ -64,7 +65,8 @@ const MODES: (WalkMode | undefined)[] = [];
 export function walkMode(cr0: number, cr4: number, efer: number): WalkMode {
   const paging = cr0 < 0 || cr0 >= 0x80000000;
   const pae = (cr4 & CR4_PAE) !== 0;
-  const levels = !paging ? 0 : !pae ? 2 : (efer & EFER_LMA) !== 0 ? 4 : 3;
+  const long = (cr4 & CR4_LA57) !== 0 ? 5 : 4;
+  const levels = !paging ? 0 : !pae ? 2 : (efer & EFER_LMA) !== 0 ? long : 3;
   const key = levels | ((cr0 & CR0_WP) !== 0 ? 8 : 0) | ((cr4 & CR4_PSE) !== 0 ? 16 : 0) |
     ((efer & EFER_NXE) !== 0 ? 32 : 0) | cr4 >>> 14 & 0xc0;
   return MODES[key] ??= {

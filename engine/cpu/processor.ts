@@ -118,7 +118,7 @@ export class Processor extends Registers {
     // Which addresses have 64 bits: the program's in 64-bit mode, the system's in long mode.
     if (this.width !== 64 && !(this.longMode && this.#system)) hi = 0;
     if (this.longMode && this.cr0 >= 0x80000000) {
-      const top = hi >> 15;
+      const top = hi >> ((this.cr4 & 1 << 12) !== 0 ? 24 : 15);
       if (top !== 0 && top !== -1) {
         if (this.intercepted(EXIT_CODE.exception + VECTOR.gp)) {
           this.setInfo2(this.cr2Lo, this.cr2Hi);

@@ -37,11 +37,23 @@ export class Walk {
   onTable = false;
   /** Address that missed in the second stage. */
   stage2Address = 0;
+  /** Level of the entry that maps the page: 1 for 4 KiB. Filled by {@linkcode walkKvm}, as all below. */
+  level = 0;
+  /** What the page allows: 1 execute, 2 write (with Dirty set only), 4 user. */
+  access = 0;
+  /** Page numbers of the tables, by level less one. */
+  readonly tables: Float64Array = new Float64Array(5);
+  /** What the entries above a table allow, by its level less one. */
+  readonly tableAccess: Uint8Array = new Uint8Array(5);
+  /** Addresses of the entries, by level less one. */
+  readonly entries: Float64Array = new Float64Array(5);
+  /** Low halves of the entries as they were read. */
+  readonly values: Uint32Array = new Uint32Array(5);
 }
 
 /** Paging mode of the tables to walk. */
 export interface WalkMode {
-  /** Levels: 2 (32-bit), 3 (PAE), 4 (long mode), 0 when paging is off. */
+  /** Levels: 2 (32-bit), 3 (PAE), 4 or 5 (long mode), 0 when paging is off. */
   readonly levels: number;
   /** CR0.WP. */
   readonly writeProtect: boolean;
@@ -177,7 +189,8 @@ export function walkProcessor(
     let pteHi = 0;
     for (;; level--) {
       let entryGpa: number;
-      if (level === 4) entryGpa = table - table % 4096 + (hi >>> 7 & 0x1ff) * 8;
+      if (level === 5) entryGpa = table - table % 4096 + (hi >>> 16 & 0x1ff) * 8;
+      else if (level === 4) entryGpa = table - table % 4096 + (hi >>> 7 & 0x1ff) * 8;
       else if (level === 3) {
         if (mode.levels === 3) entryGpa = table % HIGH - table % 32 + (lo >>> 30) * 8;
         else entryGpa = table + ((hi << 2 | lo >>> 30) & 0x1ff) * 8;
@@ -191,7 +204,7 @@ export function walkProcessor(
       const pdpte = level === 3 && mode.levels === 3;
       // PAE's PDPTEs have reserved bits 63:52 as well.
       const mask = pdpte ? reserved | 0xfff00000 : reserved;
-      if ((pteHi & mask) !== 0 || (level === 4 && (pteLo & 0x80) !== 0)) {
+      if ((pteHi & mask) !== 0 || (level >= 4 && (pteLo & 0x80) !== 0)) {
         return fail(out, error | PF.reserved);
       }
       if (!pdpte) {
@@ -225,9 +238,6 @@ export interface KvmWalkMode extends WalkMode {
   /** Cached PDPTEs, low and high halves in turn, for 3 levels; read from memory when left out. */
   readonly pdptrs?: Uint32Array;
 }
-
-const ptes = new Float64Array(4);
-const values = new Float64Array(4);
 
 /**
  * KVM's software walk of a guest's tables (FNAME(walk_addr_generic) in
@@ -292,7 +302,9 @@ export function walkKvm(
   for (;; level--) {
     let index: number;
     if (wide) {
-      index = level === 4
+      index = level === 5
+        ? hi >>> 16 & 0x1ff
+        : level === 4
         ? hi >>> 7 & 0x1ff
         : level === 3
         ? (hi << 2 | lo >>> 30) & 0x1ff
@@ -302,13 +314,15 @@ export function walkKvm(
     } else index = level === 2 ? lo >>> 22 : lo >>> 12 & 0x3ff;
     const at = stage2(table + index * (wide ? 8 : 4), WRITE, true, out);
     if (at < 0) return out.outcome === WALK_STAGE2 ? false : fail(out, error);
+    out.tables[level - 1] = table / 4096;
+    out.tableAccess[level - 1] = rights & 6 | (nx ? 0 : 1);
     pteLo = word(memory, at);
     pteHi = wide ? word(memory, at + 4) : 0;
     if ((pteLo & 1) === 0) return fail(out, error);
     let large = (pteLo & 0x80) !== 0;
     let reservedLo = 0;
     if (wide) {
-      if (level === 4) reservedLo = 0x180;
+      if (level >= 4) reservedLo = 0x180;
       else if (large && level === 3) reservedLo = 0x3fffe000;
       else if (large && level === 2) reservedLo = 0x1fe000;
     } else if (large && level === 2 && mode.largePages) reservedLo = 0x3e0000;
@@ -316,8 +330,8 @@ export function walkKvm(
     if ((pteLo & reservedLo) !== 0 || (wide && (pteHi & high) !== 0)) {
       return fail(out, error | PF.reserved | PF.present);
     }
-    ptes[level - 1] = at;
-    values[level - 1] = pteLo;
+    out.entries[level - 1] = at;
+    out.values[level - 1] = pteLo;
     rights &= pteLo;
     if ((pteHi & 1 << 31) !== 0) nx = true;
     if (level === 1 || large) break;
@@ -334,6 +348,10 @@ export function walkKvm(
   let gpa = (pteHi & 0xfffff) * HIGH + ((pteLo & 0xfffff000 & ~mask) >>> 0) + (lo & mask);
   if (!wide && level === 2) gpa += (pteLo >>> 13 & 0xf) * HIGH;
   out.pageSize = mask + 1;
+  out.level = level;
+  out.access = rights & 6 | (nx ? 0 : 1);
+  // A page that was only read so far is mapped read-only, so that the first write shows.
+  if (access !== WRITE && (pteLo & 0x40) === 0) out.access &= 5;
   gpa = stage2(gpa, access, false, out);
   if (gpa < 0) {
     if (out.outcome === WALK_STAGE2) return false;
@@ -342,8 +360,13 @@ export function walkKvm(
     out.outcome = WALK_OK;
   }
   for (let l = top; l >= level; l--) {
-    const old = values[l - 1] as number;
-    setBits(memory, ptes[l - 1] as number, old, l === level && access === WRITE ? 0x60 : 0x20);
+    const old = out.values[l - 1] as number;
+    setBits(
+      memory,
+      out.entries[l - 1] as number,
+      old,
+      l === level && access === WRITE ? 0x60 : 0x20,
+    );
   }
   out.gpa = gpa;
   return true;

@@ -219,6 +219,7 @@ export const REQ = {
   GET_NESTED_STATE_PAGES: 32,
   TLB_FLUSH_CURRENT: 34,
   TLB_FLUSH_GUEST: 35,
+  MMU_FREE_OBSOLETE_ROOTS: 39,
 } as const;
 
 /** vCPU flags (hflags). */

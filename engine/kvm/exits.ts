@@ -19,8 +19,15 @@ import {
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { walkedTo, walkError, walkNptFault, walkShadowFault } from "./walk.ts";
-import { FETCH, READ, WRITE } from "../cpu/walk.ts";
+import { accessOf, fixDirect, FIXED, fixShadow } from "./faults.ts";
+import {
+  guestMode,
+  lastWalk,
+  nptGuestMode,
+  walkError,
+  walkNptFault,
+  walkShadowFault,
+} from "./walk.ts";
 import { END, runWay } from "../policy.ts";
 
 /** The guest goes on. */
@@ -144,8 +151,18 @@ function exception(v: Vcpu, code: number): number {
   }
 }
 
-function accessOf(error: number): number {
-  return (error & 16) !== 0 ? FETCH : (error & 2) !== 0 ? WRITE : READ;
+/** A fault under repair, filled in anew for each. */
+const fault = { lo: 0, hi: 0, error: 0, levels: 0, writeProtect: false, smep: false };
+
+function fixed(v: Vcpu, levels: number, writeProtect: boolean, smep: boolean): number {
+  const vmcb = v.vmcb;
+  fault.lo = v.u32(vmcb + C.exit_info_2);
+  fault.hi = v.u32(vmcb + C.exit_info_2 + 4);
+  fault.error = v.u32(vmcb + C.exit_info_1);
+  fault.levels = levels;
+  fault.writeProtect = writeProtect;
+  fault.smep = smep;
+  return fixShadow(v, fault, lastWalk()) === FIXED ? RESUME : emulate(v);
 }
 
 /** #PF under shadow paging: the guest's own fault, memory to be mapped, or MMIO (kvm_handle_page_fault). */
@@ -157,24 +174,27 @@ function shadowFault(v: Vcpu): number {
     queueException(v, VECTOR.PF, walkError(), v.u64(vmcb + C.exit_info_2));
     return RESUME;
   }
-  if (v.memory.backed(walkedTo())) return RESUME;
-  return emulate(v);
+  const mode = guestMode(v);
+  return fixed(v, mode.levels, mode.writeProtect, mode.smep);
 }
 
-/** #NPF: L1's, when its own table has no entry; else memory that nothing backs (kvm_mmu_page_fault). */
+/** #NPF: KVM's own tables, or L1's, whose fault it may be (kvm_mmu_page_fault). */
 function nestedPageFault(v: Vcpu): number {
   const vmcb = v.vmcb;
-  if (v.u8(V.mmu) === 1) {
-    const error = v.u32(vmcb + C.exit_info_1);
-    const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
-    if (!walkNptFault(v, lo, hi, accessOf(error))) {
-      v.set32(vmcb + C.exit_info_1, walkError());
-      nestedVmexit(v);
-      return RESUME;
-    }
-    if (v.memory.backed(walkedTo())) return RESUME;
+  const error = v.u32(vmcb + C.exit_info_1);
+  const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
+  if (v.u8(V.mmu) === 0) {
+    const high = v.u32(vmcb + C.exit_info_1 + 4);
+    const outcome = fixDirect(v, hi * 0x1_0000_0000 + lo, error, high);
+    return outcome === FIXED ? RESUME : emulate(v);
   }
-  return emulate(v);
+  if (!walkNptFault(v, lo, hi, accessOf(error))) {
+    v.set32(vmcb + C.exit_info_1, walkError());
+    nestedVmexit(v);
+    return RESUME;
+  }
+  const mode = nptGuestMode(v);
+  return fixed(v, mode.levels, mode.writeProtect, mode.smep);
 }
 
 /** VMRUN and its relatives need SVM, paging and CPL 0 (nested_svm_check_permissions). */

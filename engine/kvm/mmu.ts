@@ -8,24 +8,9 @@ import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
 import { markDirty, nestedNpt } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
+import { ROLE } from "./roles.ts";
+import { findPage, getPage, rootGfn } from "./shadow_pages.ts";
 import { walkL1Npt } from "./walk.ts";
-
-/** Bits of a page role (union kvm_mmu_page_role). */
-export const ROLE = {
-  FOUR_BYTE_GPTE: 1 << 4,
-  DIRECT: 1 << 7,
-  ACCESS: 7 << 8,
-  INVALID: 1 << 11,
-  EFER_NX: 1 << 12,
-  CR0_WP: 1 << 13,
-  SMEP_ANDNOT_WP: 1 << 14,
-  SMAP_ANDNOT_WP: 1 << 15,
-  GUEST_MODE: 1 << 17,
-  PASSTHROUGH: 1 << 18,
-  SMM: 1 << 24,
-  /** The model's own: a root without a shadow page, which no later CR3 load can reuse. */
-  SPECIAL: 1 << 23,
-} as const;
 
 const EXT = { VALID: 1, PSE: 4, PKE: 8, SMAP: 16, SMEP: 32, LA57: 64, LMA: 128 } as const;
 const ROOT_LEVEL = 5;
@@ -108,17 +93,20 @@ export function initNestedMmu(v: Vcpu): void {
 /** Where the roots of one MMU context are kept in the vCPU area. */
 interface Roots {
   readonly role: number;
+  readonly four: number;
   readonly pgd: readonly number[];
   readonly roles: readonly number[];
 }
 
 const ROOT_MMU: Roots = {
   role: V.root_root_role,
+  four: V.pae_roots,
   pgd: [V.pgd_root, V.prev0_pgd, V.prev1_pgd, V.prev2_pgd],
   roles: [V.pgd_role, V.prev0_role, V.prev1_role, V.prev2_role],
 };
 const GUEST_MMU: Roots = {
   role: V.guest_root_role,
+  four: V.guest_pae_roots,
   pgd: [V.guest_pgd_root, V.guest_prev0_pgd, V.guest_prev1_pgd, V.guest_prev2_pgd],
   roles: [V.guest_pgd_role, V.guest_prev0_role, V.guest_prev1_role, V.guest_prev2_role],
 };
@@ -130,7 +118,9 @@ function roots(v: Vcpu): Roots {
 function usable(v: Vcpu, r: Roots, i: number, pgd: bigint, role: number): boolean {
   const own = v.u32(r.roles[i] as number);
   if (own !== role >>> 0) return false;
-  return (role & ROLE.DIRECT) !== 0 || v.u64(r.pgd[i] as number) === pgd;
+  if ((role & ROLE.DIRECT) !== 0) return true;
+  const at = r.pgd[i] as number;
+  return v.u64(at) === pgd && findPage(v, rootGfn(v, at), own) >= 0;
 }
 
 function swap(v: Vcpu, r: Roots, i: number, j: number): void {
@@ -144,6 +134,9 @@ function swap(v: Vcpu, r: Roots, i: number, j: number): void {
 }
 
 function freeRoot(v: Vcpu, r: Roots, i: number): void {
+  if ((v.u32(r.roles[i] as number) & ROLE.SPECIAL) !== 0) {
+    for (let at = r.four; at < r.four + 16; at += 4) v.set32(at, 0);
+  }
   v.set32(r.roles[i] as number, 0);
   v.set64(r.pgd[i] as number, 0n);
 }
@@ -199,6 +192,9 @@ export function reload(v: Vcpu): void {
   } else if ((role & ROLE.DIRECT) !== 0) {
     v.set32(r.roles[0] as number, role | ROLE.SPECIAL);
     v.set64(r.pgd[0] as number, 0n);
+    for (let i = 0; i < 4; i++) {
+      v.set32(r.four + i * 4, getPage(v, i << 18, role & ~15 | 2) + 1);
+    }
   } else {
     allocShadowRoot(v, r, role);
   }
@@ -209,11 +205,51 @@ function allocShadowRoot(v: Vcpu, r: Roots, role: number): void {
   const nested = r === GUEST_MMU;
   const pgd = nested ? v.u64(VMCB12_AT + C.nested_cr3) : v.u64(V.cr3);
   const level = v.u32(nested ? V.guest_cpu_role : V.root_cpu_role) & 15;
-  const base = Number(pgd & 0xffffffffff000n);
-  const special = level < 4 || !v.memory.backed(base);
+  const gfn = Number(pgd >> 12n & 0xffffffffffn);
   if (level === 3 && !nested && v.caps.npt) readPdptrs(v);
-  v.set32(r.roles[0] as number, special ? role | ROLE.SPECIAL : role);
-  v.set64(r.pgd[0] as number, special && level >= 4 ? 0n : pgd);
+  const visible = v.memory.backed(gfn * 4096);
+  if (!visible || level < 4) {
+    v.set32(r.roles[0] as number, role | ROLE.SPECIAL);
+    v.set64(r.pgd[0] as number, level >= 4 ? 0n : pgd);
+    if (visible) allocFour(v, r, role, level, gfn);
+    return;
+  }
+  v.set32(r.roles[0] as number, role);
+  v.set64(r.pgd[0] as number, pgd);
+  getPage(v, gfn, role);
+}
+
+/** Roots of PAE tables, or of the four quarters of a 32-bit directory. */
+function allocFour(v: Vcpu, r: Roots, role: number, level: number, directory: number): void {
+  const base = role & ~(15 | ROLE.QUADRANT) | 2;
+  for (let i = 0; i < 4; i++) {
+    let gfn = directory;
+    if (level === 3) {
+      const entry = pdptr(v, r === GUEST_MMU, directory, i);
+      gfn = Number(entry >> 12n & 0xffffffffffn);
+      if ((entry & 1n) === 0n || !v.memory.backed(gfn * 4096)) continue;
+    }
+    v.set32(r.four + i * 4, getPage(v, gfn, level === 2 ? base | i << 5 : base) + 1);
+  }
+}
+
+function pdptr(v: Vcpu, nested: boolean, directory: number, i: number): bigint {
+  if (!nested) return v.u64(V.pdptr0 + i * 8);
+  return v.memory.read64(directory * 4096 + (v.u32(VMCB12_AT + C.nested_cr3) & 0xfe0) + i * 8);
+}
+
+/** Frees the roots whose shadow page is gone, and those without one (kvm_mmu_free_obsolete_roots). */
+export function freeObsoleteRoots(v: Vcpu): void {
+  for (const r of [ROOT_MMU, GUEST_MMU]) {
+    for (let i = 0; i < 4; i++) {
+      const role = v.u32(r.roles[i] as number);
+      if (role === 0) continue;
+      const direct = v.caps.npt && (role & ROLE.DIRECT) !== 0;
+      if (direct) continue;
+      const special = (role & ROLE.SPECIAL) !== 0;
+      if (special || findPage(v, rootGfn(v, r.pgd[i] as number), role) < 0) freeRoot(v, r, i);
+    }
+  }
 }
 
 /** Writes the root of the MMU in use into the active VMCB (svm_load_mmu_pgd). */

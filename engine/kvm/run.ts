@@ -17,7 +17,8 @@ import {
   processNmi,
 } from "./events.ts";
 import { handleExit, RESUME, USERSPACE } from "./exits.ts";
-import { loadPgd, reload } from "./mmu.ts";
+import { freeObsoleteRoots, loadPgd, reload } from "./mmu.ts";
+import { syncPages } from "./shadow_pages.ts";
 import { msrIntercepted } from "./msrpm.ts";
 import { CLEAN } from "./constants.ts";
 import {
@@ -63,6 +64,9 @@ export function runVcpu(v: Vcpu): void {
 }
 
 const STUCK = 2;
+/** Requests about clocks and timers, which change nothing here. */
+const UPDATES = 1 << REQ.MIGRATE_TIMER | 1 << REQ.MASTERCLOCK_UPDATE |
+  1 << REQ.GLOBAL_CLOCK_UPDATE | 1 << REQ.CLOCK_UPDATE;
 
 function serveRequests(v: Vcpu): boolean {
   if (v.take(REQ.GET_NESTED_STATE_PAGES)) {
@@ -74,15 +78,9 @@ function serveRequests(v: Vcpu): boolean {
     }
     if (outcome === END) { /* it was asked for outside guest mode: nothing to do */ }
   }
-  for (
-    const bit of [
-      REQ.MIGRATE_TIMER,
-      REQ.MASTERCLOCK_UPDATE,
-      REQ.GLOBAL_CLOCK_UPDATE,
-      REQ.CLOCK_UPDATE,
-      REQ.MMU_SYNC,
-    ]
-  ) v.unrequest(bit);
+  if (v.take(REQ.MMU_FREE_OBSOLETE_ROOTS)) freeObsoleteRoots(v);
+  v.clear32(V.requests, UPDATES);
+  if (v.take(REQ.MMU_SYNC)) syncPages(v);
   if (v.take(REQ.LOAD_MMU_PGD)) loadPgd(v);
   v.unrequest(REQ.TLB_FLUSH);
   v.unrequest(REQ.TLB_FLUSH_CURRENT);

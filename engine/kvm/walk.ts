@@ -5,25 +5,28 @@
  * @module
  */
 import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
-import {
-  DirectPaging,
-  memoryOnly,
-  NestedPaging,
-  nptMode,
-  type Paging,
-  ShadowPaging,
-} from "../cpu/paging.ts";
+import { memoryOnly, type Paging, walkMode } from "../cpu/paging.ts";
 import {
   FETCH,
   type KvmWalkMode,
   PF,
+  type Stage2,
   SUPERVISOR,
   USER,
   Walk,
   WALK_FAULT,
   walkKvm,
+  walkProcessor,
   WRITE,
 } from "../cpu/walk.ts";
+import {
+  findRoot,
+  lookUpDirect,
+  lookUpNested,
+  lookUpShadow,
+  nestedRoot,
+  ShadowRoot,
+} from "./shadow_walk.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** A walk mode that is filled in anew for each use. */
@@ -35,15 +38,13 @@ class Mode implements KvmWalkMode {
   smep = false;
   smap = false;
   root = 0;
-  pdptrs: Uint32Array = EMPTY;
+  pdptrs?: Uint32Array;
 }
 
-const EMPTY = new Uint32Array(8);
 const mode = new Mode();
-const direct = new DirectPaging();
-const nested = new NestedPaging(mode);
-const shadow = new ShadowPaging(mode);
+const nptTables = new Mode();
 const walk = new Walk();
+const own = new Walk();
 
 function number(v: Vcpu, at: number): number {
   return v.u32(at) + (v.u32(at + 4) & 0xfffff) * 0x1_0000_0000;
@@ -63,14 +64,48 @@ function roleMode(v: Vcpu, role: number): KvmWalkMode {
   return mode;
 }
 
-/** Shadow tables of the wrong depth: what the guest maps, the processor does not find. */
+// The vCPU that runs, and the tables it runs on. Set at each entry.
+let current: Vcpu;
+let directRoot = 0;
+const root = new ShadowRoot();
+
+const viaDirect: Stage2 = (gpa, access, table, out) =>
+  lookUpDirect(current, directRoot, gpa, access, table, out);
+const viaNested: Stage2 = (gpa, access, table, out) =>
+  lookUpNested(current, root, gpa, access, table, out);
+
+/** The processor's own walk of the guest's tables, over a second stage. */
+function twoStage(stage2: Stage2): Paging {
+  return {
+    translate: (m, r, lo, hi, access, who, out) =>
+      walkProcessor(
+        m.memory,
+        m.caps.physicalBits,
+        walkMode(r.cr0, r.cr4, r.efer),
+        r.cr3,
+        lo,
+        hi,
+        access,
+        who,
+        stage2,
+        out,
+      ),
+  };
+}
+
+const direct = twoStage(viaDirect);
+const nested = twoStage(viaNested);
+const shadow: Paging = {
+  translate: (_m, r, lo, hi, access, who, out) =>
+    lookUpShadow(current, root, r.cr4, lo, hi, access, who, out),
+};
+
+/** Shadow tables of another depth than the processor walks: it finds nothing. */
 const unusable: Paging = {
-  translate(m, registers, lo, hi, access, who, out) {
-    if (shadow.translate(m, registers, lo, hi, access, who, out)) {
-      out.outcome = WALK_FAULT;
-      out.error = (access === WRITE ? PF.write : 0) | (access === FETCH ? PF.fetch : 0) |
-        (who === USER ? PF.user : 0);
-    }
+  translate(_m, _r, _lo, _hi, access, who, out) {
+    out.outcome = WALK_FAULT;
+    out.error = (access === WRITE ? PF.write : 0) | (access === FETCH ? PF.fetch : 0) |
+      (who === USER ? PF.user : 0);
     return false;
   },
 };
@@ -82,21 +117,27 @@ const unusable: Paging = {
  * @param wrongDepth Whether KVM's shadow tables have another depth than the processor walks.
  */
 export function processorPaging(v: Vcpu, wrongDepth: boolean): Paging {
-  if (!v.caps.npt) {
-    roleMode(v, V.root_cpu_role);
-    return wrongDepth ? unusable : shadow;
+  current = v;
+  if (v.caps.npt && v.u8(V.mmu) === 0) {
+    directRoot = nestedRoot(v.u32(V.root_root_role));
+    return direct;
   }
-  if (v.u8(V.mmu) === 0) return direct;
-  nested.npt = npt(v);
-  return nested;
+  findRoot(v, root);
+  if (v.caps.npt) return nested;
+  return wrongDepth ? unusable : shadow;
 }
 
+/** Mode of L1's nested page table: L1's CR4 and EFER in vmcb01 (nested_svm_init_mmu_context). */
 function npt(v: Vcpu): KvmWalkMode {
-  return nptMode(
-    v.u32(VMCB01_AT + S.cr4),
-    v.u32(VMCB01_AT + S.efer),
-    number(v, VMCB12_AT + C.nested_cr3),
-  );
+  const m = walkMode(0x80000000, v.u32(VMCB01_AT + S.cr4), v.u32(VMCB01_AT + S.efer));
+  nptTables.levels = m.levels;
+  nptTables.writeProtect = m.writeProtect;
+  nptTables.largePages = m.largePages;
+  nptTables.noExecute = m.noExecute;
+  nptTables.smep = m.smep;
+  nptTables.smap = m.smap;
+  nptTables.root = number(v, VMCB12_AT + C.nested_cr3);
+  return nptTables;
 }
 
 /** Where L1's nested page table puts an L2 physical address, or -1. */
@@ -115,6 +156,23 @@ export function walkL1Npt(v: Vcpu, gpa: number): number {
     walk,
   );
   return ok ? walk.gpa : -1;
+}
+
+const viaL1: Stage2 = (gpa) => walkL1Npt(current, gpa);
+
+/** The last walk of a fault. */
+export function lastWalk(): Walk {
+  return walk;
+}
+
+/** Mode of the guest's own tables, as its role says. */
+export function guestMode(v: Vcpu): KvmWalkMode {
+  return roleMode(v, V.root_cpu_role);
+}
+
+/** Mode of L1's nested page table. */
+export function nptGuestMode(v: Vcpu): KvmWalkMode {
+  return npt(v);
 }
 
 /** Error code of the last walk that failed. */
@@ -172,13 +230,13 @@ export function linearToGpa(v: Vcpu, linear: bigint, fetch: boolean, user: boole
     return nestedWalk ? walkL1Npt(v, gpa) : gpa;
   }
   const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n & 0xffffffffn);
-  const stage2 = nestedWalk ? (gpa: number) => walkL1Npt(v, gpa) : memoryOnly(v);
-  const own = new Walk();
+  current = v;
+  const stage2 = nestedWalk ? viaL1 : memoryOnly(v);
   const access = fetch ? FETCH : 0;
   const ok = walkKvm(
     v.memory,
     v.caps.physicalBits,
-    { ...tables },
+    tables,
     lo,
     hi,
     access,

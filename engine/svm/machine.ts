@@ -19,8 +19,24 @@ export const VMCB12_AT = VMCB02_AT + VMCB_SIZE;
 export const MAPPED_AT = VMCB12_AT + VMCB_SIZE;
 /** Bytes of {@linkcode Machine.bytes} that are state; the work area follows. */
 export const STATE_SIZE = MAPPED_AT;
-/** Size of {@linkcode Machine.bytes}. */
+/** Bytes of {@linkcode Machine.bytes} up to the hypervisor's own page tables. */
 export const MACHINE_SIZE = MAPPED_AT + VMCB_SIZE;
+
+/** Shadow pages that there is room for. */
+export const SHADOW_PAGES = 40;
+/** 32-bit words of a shadow page: four of header, 512 entries. */
+export const SHADOW_PAGE_WORDS = 516;
+/** Byte offset of the shadow pages in {@linkcode Machine.bytes}. */
+export const SHADOW_AT = MACHINE_SIZE;
+/** Byte offset of the list of device pages that the hypervisor's own nested page tables know. */
+export const DEVICES_AT = SHADOW_AT + SHADOW_PAGES * SHADOW_PAGE_WORDS * 4;
+/** Entries of that list, 8 bytes each. */
+export const DEVICES = 16;
+/**
+ * Byte offset of the hypervisor's own nested page tables in {@linkcode Machine.bytes}: one byte a
+ * page of guest memory, bits 0 to 3 present and 4 to 7 writable, a bit for each kind of root.
+ */
+export const NESTED_AT = DEVICES_AT + DEVICES * 8;
 
 /** Offsets of the control area's fields from the start of a VMCB. */
 export const C = offsets(CONTROL_FIELDS);
@@ -55,7 +71,7 @@ export interface Capabilities {
 export class Machine {
   /** What the processor and the hypervisor can do. */
   readonly caps: Capabilities;
-  /** The state, {@linkcode MACHINE_SIZE} bytes. */
+  /** The state: {@linkcode MACHINE_SIZE} bytes, and the hypervisor's page tables behind them. */
   readonly bytes: Uint8Array;
   /** The same bytes as 32-bit words. */
   readonly words: Uint32Array;
@@ -66,7 +82,7 @@ export class Machine {
 
   /** @param caps What the processor and the hypervisor can do. */
   constructor(caps: Capabilities) {
-    const buffer = new ArrayBuffer(MACHINE_SIZE);
+    const buffer = new ArrayBuffer(NESTED_AT + Math.ceil(caps.memory / 4096 / 4) * 4);
     this.caps = caps;
     this.bytes = new Uint8Array(buffer);
     this.words = new Uint32Array(buffer);

@@ -25,6 +25,8 @@ const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
 export class GuestMemory {
   /** Bytes that are backed, from guest physical address 0. */
   readonly size: number;
+  /** Address below which userspace touched every page when it made the memory. */
+  resident = 0;
   readonly #pages: (Uint8Array | undefined)[];
   readonly #owned: Uint8Array;
 
@@ -34,6 +36,7 @@ export class GuestMemory {
    */
   constructor(size: number, base?: GuestMemory) {
     this.size = size;
+    this.resident = base ? base.resident : 0;
     this.#pages = base ? base.#pages.slice() : [];
     this.#owned = new Uint8Array(size / PAGE_SIZE);
   }
@@ -42,6 +45,14 @@ export class GuestMemory {
   fork(): GuestMemory {
     this.#owned.fill(0);
     return new GuestMemory(this.size, this);
+  }
+
+  /**
+   * Whether the page that holds `gpa` is there to be written without being
+   * allocated first: it was written before, or lies below {@linkcode GuestMemory.resident}.
+   */
+  allocated(gpa: number): boolean {
+    return gpa < this.resident || this.#pages[gpa / PAGE_SIZE | 0] !== undefined;
   }
 
   /** Whether every byte of the range is backed by memory. */
