@@ -183,7 +183,7 @@ async function* steps(
       : kind;
     throw new TracepointError(
       foreign.compressed ? "compression" : "not-a-trace",
-      `Not a tracepoint log: the input is ${foreign.foreign}`,
+      `${foreign.compressed ? "" : "Not a tracepoint log: "}The input is ${foreign.foreign}`,
       { offset: 0 },
     );
   } finally {
