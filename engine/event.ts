@@ -260,19 +260,18 @@ export const EVENTS = [
   },
 ] as const satisfies readonly EventRow[];
 
-type Value<T extends FieldType> = T extends "u32" | "i32" ? number
+/** Type of the value that a field of some type has in an event. */
+export type FieldValue<T extends FieldType> = T extends "u32" | "i32" ? number
   : T extends "u64" ? bigint
   : T extends "text" ? string
   : T extends "map" ? Readonly<Record<string, unknown>>
   : Image;
 
-type Row = typeof EVENTS[number];
-
 /** Name of a kind of event. */
-export type EventKind = Row["kind"];
+export type EventKind = (typeof EVENTS)[number]["kind"];
 
 /** An event of one kind: its fields, the vCPU and the time. */
-export type EventOf<K extends EventKind> = Extract<Row, { kind: K }> extends
+export type EventOf<K extends EventKind> = Extract<(typeof EVENTS)[number], { kind: K }> extends
   { fields: readonly (infer F)[] } ?
     & {
       readonly kind: K;
@@ -283,7 +282,7 @@ export type EventOf<K extends EventKind> = Extract<Row, { kind: K }> extends
     }
     & {
       readonly [P in F as P extends { name: infer N extends string } ? N : never]?: P extends
-        { type: infer T extends FieldType } ? Value<T> : never;
+        { type: infer T extends FieldType } ? FieldValue<T> : never;
     }
   : never;
 
