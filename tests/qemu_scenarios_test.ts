@@ -68,7 +68,7 @@ qemuTest("the base enters L2, and its VMMCALL comes back to an L1 as it was", as
     port: "80",
   });
   assertEquals(vmcb12!["070"], "0000000000000081");
-  assertEquals(record!.pre!.gif, 1);
+  assertEquals([record!.pre!.gif, record!.pre!.rflags], [1, "2"]);
   assertEquals([record!.kernel, record!.partial], [QEMU_KERNEL, true]);
   const kinds = sink.events.map((event) => event.kind === "regs" ? event.phase : event.kind)
     .filter((kind) => kind !== "memory");

@@ -69,6 +69,12 @@ const SEGMENTS: readonly CodeRow<never>[] = [
   { bytes: [0x8e, 0xe8], text: "mov gs, ax" },
 ];
 
+/** Clears the arithmetic flags: QEMU keeps them apart, where a debugger's write to RFLAGS does not reach them. */
+const CLEAR_FLAGS: readonly CodeRow<never>[] = [
+  { bytes: [0xb8, ...u32(1)], text: "mov eax, 1" },
+  { bytes: [0x85, 0xc0], text: "test eax, eax" },
+];
+
 /** Labels that every image has. */
 export type CommonLabel = "start" | "boot" | "long" | "gdt64" | "gdtr64";
 
@@ -174,6 +180,7 @@ export const MACHINE_CODE: readonly CodeRow<ScenarioLabel>[] = [
   { bytes: [0x48, 0x8b, 0x43, P.cr0], text: "mov rax, [rbx + cr0]" },
   { bytes: [0x0f, 0x22, 0xc0], text: "mov cr0, rax" },
   { bytes: [0x0f, 0x01, 0x14, 0x25, { abs32: "table0" }], text: "lgdt [table0]" },
+  ...CLEAR_FLAGS,
   // The debugger stops here, sets L1's general registers, RIP and RFLAGS, and lets L1 run.
   { label: "done", bytes: [0x90], text: "nop" },
 
@@ -197,6 +204,7 @@ export const MACHINE_CODE: readonly CodeRow<ScenarioLabel>[] = [
   { bytes: [0x0f, 0x22, 0xc0], text: "mov cr0, eax" },
   ...SEGMENTS,
   { bytes: [0x0f, 0x01, 0x15, { abs32: "table0" }], text: "lgdt [table0]" },
+  ...CLEAR_FLAGS,
   { label: "done32", bytes: [0x90], text: "nop" },
 
   // GIF after the #VMEXIT, seen from inside: an NMI is taken at once only when GIF is set.

@@ -202,6 +202,7 @@ class Recorder {
           source: "qemu",
           kernel: "qemu-tcg",
           qemu: this.#version,
+          partial: true,
           ...(this.#options.origin === undefined ? {} : { guest: this.#options.origin }),
           capabilities: { memory },
           clock: "host, with the debugger",

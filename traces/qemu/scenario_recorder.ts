@@ -212,7 +212,13 @@ function* asSeen(
 ): Generator<TraceEvent> {
   const time = (at: number) => ({ time: Math.round((at - started) * 1e6) });
   if (event.kind === "session") {
-    const meta = { ...event.meta, source: "qemu", qemu: version, clock: "host, with the debugger" };
+    const meta = {
+      ...event.meta,
+      source: "qemu",
+      qemu: version,
+      partial: true,
+      clock: "host, with the debugger",
+    };
     yield { ...event, meta };
   } else if (event.kind === "vmrun") {
     yield { ...event, ...time(outcome.startedAt), regs: outcome.before.image() };
