@@ -261,7 +261,7 @@ export const EVENTS = [
 ] as const satisfies readonly EventRow[];
 
 /** Type of the value that a field of some type has in an event. */
-export type FieldValue<T extends FieldType> = T extends "u32" | "i32" ? number
+export type EventValue<T extends FieldType> = T extends "u32" | "i32" ? number
   : T extends "u64" ? bigint
   : T extends "text" ? string
   : T extends "map" ? Readonly<Record<string, unknown>>
@@ -282,7 +282,7 @@ export type EventOf<K extends EventKind> = Extract<(typeof EVENTS)[number], { ki
     }
     & {
       readonly [P in F as P extends { name: infer N extends string } ? N : never]?: P extends
-        { type: infer T extends FieldType } ? FieldValue<T> : never;
+        { type: infer T extends FieldType } ? EventValue<T> : never;
     }
   : never;
 
