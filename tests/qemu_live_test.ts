@@ -74,6 +74,7 @@ qemuTest("VMRUNs are found and followed, two of them on three vCPUs", async () =
   assertEquals(result.sites.map((s) => Number(s.linear)).sort(), [first, second]);
   assertEquals(result.unused, 2, "the image is at two addresses, and runs at one");
   assertEquals([sink.count("session"), sink.closed, sink.count("lost")], [3, 1, 0]);
+  assertEquals(sink.count("memory"), 6, "each vCPU's MSR bitmap once, since it does not change");
   assertStringIncludes(notes.join("\n"), `VMRUN at ${first.toString(16)}`);
   const open = new Map<number, EventOf<"vmrun">>();
   for (const event of sink.events) {
@@ -169,7 +170,7 @@ qemuTest("Ctrl-C leaves what was recorded, and the guest running", async () => {
   await using demo = await Demo.write();
   await using qemu = await demo.start();
   const stop = new AbortController();
-  const sink = new MemorySink((_, count) => count === 20 && stop.abort());
+  const sink = new MemorySink((_, count) => count === 22 && stop.abort());
   const result = await recordQemu(qemu.gdb, sink, { signal: stop.signal });
   assertEquals([result.ended, sink.closed], ["interrupted", 1]);
   assert(result.vmruns >= 9 && result.vmruns < 15);

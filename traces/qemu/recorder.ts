@@ -4,13 +4,14 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { inMemory, locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
 import type { GdbClient, GdbStop } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
 import { monitorSection, VcpuView } from "./vcpu_view.ts";
-import { isBackInL1, type PendingVmrun, VMRUN_LENGTH, VMRUN_OPCODE } from "./vmrun.ts";
+import { isBackInL1, type PendingVmrun, VMRUN_LENGTH, VMRUN_OPCODE, vmrunInputs } from "./vmrun.ts";
 
 /** How to follow a guest. */
 export interface QemuRecordOptions {
@@ -65,6 +66,8 @@ const LAST_SEARCH_MS = 8000;
 const STEP_MS = 2000;
 /** Steps tried over one VMRUN. */
 const STEP_ATTEMPTS = 4;
+/** Pages of inputs remembered at most. */
+const MAX_PAGES = 1024;
 /** Breakpoints set at most: what looks like VMRUN in so many places is data. */
 const MAX_SITES = 512;
 /** EFER.SVME: without it VMRUN does not exist. */
@@ -123,6 +126,8 @@ class Recorder {
   readonly #pending = new Map<string, PendingVmrun>();
   /** Addresses behind a VMRUN that hold a breakpoint, and how many vCPUs wait there. */
   readonly #after = new Map<bigint, number>();
+  /** Pages as they were recorded last, by vCPU and address. */
+  readonly #recorded = new Map<string, Uint8Array>();
   #threads: readonly string[] = [];
   #memory: readonly MemoryRegion[] = [];
   #version = "unknown";
@@ -226,6 +231,7 @@ class Recorder {
     const files = await Promise.all(this.#threads.map((thread) => this.#gdb.registers(thread)));
     const able = files.filter((registers) => (registers.need("efer") & SVME) !== 0n);
     if (able.length === 0) {
+      if (this.#sites.size > 0) return;
       this.#note("No vCPU has EFER.SVME set yet: the guest does not use SVM so far");
       return;
     }
@@ -292,6 +298,7 @@ class Recorder {
     view.set("guest_mode", 0n);
     const vmcb12Gpa = view.get("rax")!;
     const vmcb12 = await this.#page(vmcb12Gpa);
+    if (vmcb12) await this.#inputs(vcpu, vmcb12);
     if (site.vmruns++ === 0) this.#note(`VMRUN at ${site.linear.toString(16)}`);
     this.#vmruns++;
     await this.#sink.write({
@@ -312,6 +319,19 @@ class Recorder {
     const now = await this.#enter(thread, site);
     if (linearRip(now) === after && await this.#exit(thread, now) && this.#after.has(after)) {
       await this.#step(thread);
+    }
+  }
+
+  /** Records the pages that VMRUN depends on, when they are not as they were recorded last. */
+  async #inputs(vcpu: number, vmcb12: Uint8Array): Promise<void> {
+    for (const gpa of vmrunInputs(vmcb12)) {
+      const bytes = await this.#page(gpa);
+      const key = `${vcpu} ${gpa}`;
+      const before = this.#recorded.get(key);
+      if (!bytes || (before && Buffer.compare(before, bytes) === 0)) continue;
+      if (this.#recorded.size >= MAX_PAGES) this.#recorded.clear();
+      this.#recorded.set(key, bytes);
+      await this.#sink.write({ kind: "memory", vcpu, ...this.#time(), gpa, data: { bytes } });
     }
   }
 

@@ -5,7 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { S } from "../../engine/svm/machine.ts";
+import { C, S } from "../../engine/svm/machine.ts";
 import type { RegisterName, VcpuView } from "./vcpu_view.ts";
 
 /** Length of the VMRUN instruction in bytes. */
@@ -63,4 +63,33 @@ export function isBackInL1(
   const startsThere =
     new DataView(before.buffer, before.byteOffset).getBigUint64(S.rip, true) === now.get("rip");
   return !(startsThere && Buffer.compare(before, vmcb12) === 0);
+}
+
+const PAGE_MASK = ~0xfffn;
+const CR0_PG = 0x80000000, CR4_PAE = 0x20, EFER_LME = 0x100, NESTED_PAGING = 1;
+
+/**
+ * The pages beside vmcb12 that decide what VMRUN does: the MSR bitmap, which KVM reads, and the
+ * PDPTEs of an L2 in PAE mode.
+ *
+ * @param vmcb12 The VMCB.
+ * @returns Physical addresses of pages.
+ * @example
+ * ```ts
+ * import { vmrunInputs } from "@vmtape/vmtape/traces";
+ * const vmcb12 = new Uint8Array(4096);
+ * new DataView(vmcb12.buffer).setUint32(0x48, 0x30000, true);
+ * if (vmrunInputs(vmcb12).join() !== `${0x30000},${0x31000}`) throw new Error();
+ * ```
+ */
+export function vmrunInputs(vmcb12: Uint8Array): bigint[] {
+  const view = new DataView(vmcb12.buffer, vmcb12.byteOffset, vmcb12.byteLength);
+  const msrpm = view.getBigUint64(C.msrpm_base_pa, true) & PAGE_MASK;
+  const pages = [msrpm, msrpm + 0x1000n];
+  const pae = (view.getUint32(S.cr0, true) & CR0_PG) !== 0 &&
+    (view.getUint32(S.cr4, true) & CR4_PAE) !== 0 &&
+    (view.getUint32(S.efer, true) & EFER_LME) === 0;
+  const shadow = (view.getUint32(C.nested_ctl, true) & NESTED_PAGING) === 0;
+  if (pae && shadow) pages.push(view.getBigUint64(S.cr3, true) & PAGE_MASK);
+  return pages;
 }
