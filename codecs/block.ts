@@ -12,6 +12,7 @@ import {
   BLOCK_MARK,
   MAX_EVENTS,
   MAX_RAW,
+  MAX_SEGMENTS,
   MAX_STORED,
   NO_TIME,
   SEGMENT,
@@ -203,7 +204,8 @@ export function blockContent(block: RawBlock): Uint8Array {
   const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
   let at = 0;
   let done = 0;
-  while (at < stored.length) {
+  for (let count = 1; at < stored.length; count++) {
+    if (count > MAX_SEGMENTS) throw bad(`has more than ${MAX_SEGMENTS} segments`);
     if (at + SEGMENT_SIZE > stored.length) throw bad("has a segment without a head");
     const size = view.getUint32(at + SEGMENT.raw_size, true);
     const start = at + SEGMENT_SIZE;

@@ -11,6 +11,8 @@ export type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 export class ByteQueue {
   readonly #chunks: AsyncIterator<Uint8Array> | Iterator<Uint8Array>;
   #buffer: Uint8Array = new Uint8Array(0);
+  /** Whether the buffer is a chunk as it came, which is not ours to write to. */
+  #borrowed = true;
   #start = 0;
   #end = 0;
   #offset = 0;
@@ -56,11 +58,19 @@ export class ByteQueue {
 
   #add(chunk: Uint8Array): void {
     const held = this.#end - this.#start;
-    if (this.#end + chunk.length > this.#buffer.length) {
+    if (held === 0) {
+      this.#buffer = chunk;
+      this.#borrowed = true;
+      this.#start = 0;
+      this.#end = chunk.length;
+      return;
+    }
+    if (this.#borrowed || this.#end + chunk.length > this.#buffer.length) {
       const size = held + chunk.length;
-      const target = size > this.#buffer.length || this.#buffer.length > 4 * size
+      const target = this.#borrowed || size > this.#buffer.length || this.#buffer.length > 4 * size
         ? new Uint8Array(Math.max(65_536, 2 * size))
         : this.#buffer;
+      this.#borrowed = false;
       target.set(this.#buffer.subarray(this.#start, this.#end));
       this.#buffer = target;
       this.#start = 0;

@@ -24,6 +24,9 @@ export const MAX_RAW: number = 1 << 20;
 /** Largest stored size of a block's content, with the heads of its segments. */
 export const MAX_STORED: number = MAX_RAW + (1 << 13);
 
+/** Largest number of segments in one block. */
+export const MAX_SEGMENTS = 256;
+
 /** Largest number of events in one block. */
 export const MAX_EVENTS = 65_536;
 

@@ -147,8 +147,10 @@ export class TraceStream {
   async #next(): Promise<RawBlock | null | undefined> {
     const queue = this.#queue;
     const offset = queue.offset;
+    // No more than the trailer has: of a growing file, nothing may ever follow it.
+    const first = await queue.peek(TRAILER_SIZE);
+    if (first.length >= 4 && mark(first) === TRAILER_MARK) return this.#end(first, offset);
     const head = await queue.peek(BLOCK_HEADER_SIZE);
-    if (head.length >= 4 && mark(head) === TRAILER_MARK) return this.#end(head, offset);
     if (head.length < BLOCK_HEADER_SIZE) return this.#cut(offset, head.length);
     let block: BlockHead;
     try {
@@ -182,18 +184,18 @@ export class TraceStream {
     return { head: block, stored, offset };
   }
 
-  #end(bytes: Uint8Array, offset: number): null | undefined {
+  async #end(bytes: Uint8Array, offset: number): Promise<null | undefined> {
     if (bytes.length < TRAILER_SIZE) return this.#cut(offset, bytes.length);
-    if (!readTrailer(bytes.subarray(0, TRAILER_SIZE), this.header.tag)) {
+    if (!readTrailer(bytes, this.header.tag)) {
       this.#report(damaged(offset, "The trailer does not match its CRC-32 or its trace"));
       this.#queue.skip(4);
       return null;
     }
     this.#queue.skip(TRAILER_SIZE);
-    if (bytes.length > TRAILER_SIZE) {
+    this.#finished = true;
+    if (!this.#options.unfinished && (await this.#queue.peek(1)).length > 0) {
       this.#report(damaged(offset + TRAILER_SIZE, "Bytes follow the end of the trace"));
     }
-    this.#finished = true;
     return undefined;
   }
 

@@ -183,6 +183,15 @@ Deno.test("a growing file is followed to its end", () =>
     assertEquals(trace.finished, true);
   }));
 
+Deno.test("following a trace that is whole ends with it", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    await Deno.writeFile(path, traceOf(numbered(5)));
+    const trace = await readTrace(fileChunks(path, { follow: true }), { unfinished: true });
+    assertEquals((await Array.fromAsync(trace.events())).length, 5);
+    assertEquals(trace.finished, true);
+  }));
+
 Deno.test("following stops when told to", () =>
   withFolder(async (folder) => {
     const path = `${folder}/t.vmt`;
