@@ -133,13 +133,14 @@ function virtualTpr(v: Vcpu): boolean {
 /** Enters the active VMCB and takes over what the exit left (svm_vcpu_run). */
 function run(v: Vcpu, forceExit: boolean): number {
   const vmcb = v.vmcb;
-  let immediate = forceExit;
+  // KVM also sends itself an interrupt, to be back at once. On the one processor of the
+  // recordings' kernels that is nothing: the guest runs until it exits by itself.
+  if (forceExit) v.requestEvent();
   v.copy64(vmcb + S.rax, V.rax);
   v.copy64(vmcb + S.rsp, V.rsp);
   v.copy64(vmcb + S.rip, V.rip);
   if (v.u8(V.nmi_singlestep) !== 0 && v.u32(vmcb + C.event_inj) !== 0) {
     disableNmiSinglestep(v);
-    immediate = true;
   }
   if (v.u32(vmcb + C.asid) === 0) markDirty(v, vmcb, CLEAN.ASID);
   v.set32(vmcb + C.asid, v.u32(V.active));
@@ -153,7 +154,6 @@ function run(v: Vcpu, forceExit: boolean): number {
   const freeDr = v.u8(V.dr_wont_exit) !== 0;
   loadDr6(v, vmcb, freeDr);
   const status = runVmcb(v, vmcb, processorPaging(v, !v.caps.npt && mismatched(v)), {
-    immediate,
     msrIntercepted: (msr, write) => msrIntercepted(v, vmcb, msr, write),
   });
   if (status === "stuck") return STUCK;
