@@ -246,3 +246,14 @@ qemuTest("Ctrl-C ends it after the scenario under way", async () => {
   });
   assertEquals([result.ended, result.recorded, sink.count("case")], ["interrupted", 2, 2]);
 });
+
+Deno.test("docs/recording.md tells each finding as it is", async () => {
+  const text = await Deno.readTextFile(new URL("../docs/recording.md", import.meta.url));
+  const rows = new Set(
+    text.split("\n").filter((line) => line.startsWith("|"))
+      .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()).join("|")),
+  );
+  for (const { name, spec, at, qemu, kvm, what } of QEMU_FINDINGS) {
+    assert(rows.has([`\`${name} ${spec}\``, at, qemu, kvm, what].join("|")), name);
+  }
+});
