@@ -6,6 +6,7 @@
  * @module
  */
 import type { EventOf, TraceEvent } from "../engine/event.ts";
+import { checkByText } from "../engine/svm/checks.ts";
 import { exitCodeNamed } from "../engine/svm/exit_codes.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
 import { offsets } from "../engine/layout.ts";
@@ -143,7 +144,13 @@ export function regsState(event: EventOf<"regs">): LabState {
 export function outcomeEvents(event: LabEvent): TraceEvent[] {
   if ("check_failed" in event) {
     onlyKeys(event, ["check_failed"]);
-    return [{ kind: "check", vcpu: 0, text: event.check_failed }];
+    const check = checkByText(event.check_failed)?.id;
+    return [{
+      kind: "check",
+      vcpu: 0,
+      ...(check === undefined ? {} : { check }),
+      text: event.check_failed,
+    }];
   }
   if ("warn" in event) {
     onlyKeys(event, ["warn"]);
