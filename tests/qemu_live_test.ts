@@ -9,11 +9,13 @@ import {
   GdbError,
   guestArguments,
   parseGdbAddress,
+  parseMemoryMap,
   QEMU_BINARY,
   QemuError,
   QemuProcess,
   recordQemu,
   recordQemuGuest,
+  scanForVmrun,
 } from "../traces/qemu/mod.ts";
 import { hasQemu, MemorySink } from "./qemu_process.ts";
 
@@ -144,6 +146,23 @@ qemuTest("a running guest is attached to, by address, and runs on after", async 
   }
   assertEquals(seen.size, 2);
   await again.detach();
+});
+
+qemuTest("memory is searched alike through a file and through the stub", async () => {
+  await using demo = await Demo.write();
+  const port = freePort();
+  await using qemu = await QemuProcess.start({ args: demo.args(), port });
+  assert(qemu.gdb.local);
+  const memory = parseMemoryMap(await qemu.gdb.monitor("info mtree -f"));
+  const near = await scanForVmrun(qemu.gdb, memory);
+  await qemu.gdb.detach();
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  const far = await GdbClient.over(conn, "elsewhere:1");
+  assert(!far.local);
+  assertEquals(await scanForVmrun(far, memory), near);
+  await far.detach();
+  const { first, second } = buildGuest(DEMO_CODE).labels;
+  for (const label of [first, second]) assert(near.includes(BigInt(label)));
 });
 
 qemuTest("an address at which there is no VMRUN is not taken for one", async () => {

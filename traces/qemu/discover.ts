@@ -81,7 +81,7 @@ export function inMemory(memory: readonly MemoryRegion[], start: bigint, length:
 
 /**
  * Looks for the opcode of VMRUN in memory: through a file where QEMU runs on this machine and
- * can write one (1 GB/s), else through the stub (30 MB/s).
+ * can write one (100 MB/s), else through the stub (25 MB/s).
  *
  * @param gdb Client of a stopped guest.
  * @param memory Where to look.
