@@ -157,6 +157,7 @@ qemuTest("memory is searched alike through a file and through the stub", async (
   const near = await scanForVmrun(qemu.gdb, memory);
   await qemu.gdb.detach();
   const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  conn.setNoDelay(true);
   const far = await GdbClient.over(conn, "elsewhere:1");
   assert(!far.local);
   assertEquals(await scanForVmrun(far, memory), near);
