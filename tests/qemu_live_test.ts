@@ -208,6 +208,29 @@ qemuTest("Ctrl-C leaves what was recorded, and the guest running", async () => {
   assertEquals(none.ended, "interrupted");
 });
 
+qemuTest("a sink that fails ends the recording with its error, and the guest runs on", async () => {
+  await using demo = await Demo.write();
+  const port = freePort();
+  await using qemu = await QemuProcess.start({ args: demo.args(), port });
+  const attach = () => GdbClient.connect(parseGdbAddress(`127.0.0.1:${port}`));
+  await qemu.gdb.detach();
+  const sink = new MemorySink((_, count) => {
+    if (count === 5) throw new RangeError("No space left on device");
+  });
+  const { first } = buildGuest(DEMO_CODE).labels;
+  const gdb = await attach();
+  await assertRejects(
+    () => recordQemu(gdb, sink, { at: [BigInt(first)] }),
+    RangeError,
+    "No space left",
+  );
+  assertEquals(sink.closed, 1);
+  const again = await attach();
+  again.resume();
+  assertEquals(await again.stopped(50), undefined, "a breakpoint was left behind");
+  await again.detach();
+});
+
 qemuTest("a QEMU that is killed in the middle leaves what was recorded", async () => {
   await using demo = await Demo.write();
   await using qemu = await demo.start(2);

@@ -92,6 +92,8 @@ qemuTest("each way for a scenario to end is told from the others", async () => {
     "loop m.9000.2=feeb",
     "halt c.c.4=0 m.9000.1=f4",
     "fault rax=10001",
+    "nmi_in_l1 nmi=1",
+    "nmi_in_l2 nmi=1 gif=0 c.c.4=91000002",
     "l2_at_l1s_port s.178=8003",
     "l2_runs_l1s_vmrun s.178=8000 s.1f8=10000",
     "later_is_fresh",
@@ -103,6 +105,8 @@ qemuTest("each way for a scenario to end is told from the others", async () => {
       ["loop", -1, undefined, 1],
       ["halt", 0, 5, 1],
       ["fault", 0, 8, undefined],
+      ["nmi_in_l1", 0, 8, undefined],
+      ["nmi_in_l2", 0, 2, 0],
       ["l2_at_l1s_port", 0, 2, 1],
       ["l2_runs_l1s_vmrun", 0, 2, 0],
       ["later_is_fresh", 0, 2, 0],
@@ -110,7 +114,8 @@ qemuTest("each way for a scenario to end is told from the others", async () => {
   );
   assertEquals(records[0]!.pre!.cs, "8/0/1");
   assertEquals(records[0]!.post!.gif, undefined, "the probe is 64-bit code: GIF stays unknown");
-  assertEquals(outcome(records[5], "070"), "80", "VMRUN, intercepted in L2");
+  assertEquals(outcome(records[5], "070"), "61", "an NMI that GIF held back");
+  assertEquals(outcome(records[7], "070"), "80", "VMRUN, intercepted in L2");
 });
 
 qemuTest("GIF is set before and clear after every #VMEXIT, failed VMRUNs too", async () => {

@@ -203,7 +203,8 @@ export class GdbClient {
     try {
       await client.#greet();
     } catch (error) {
-      client.close();
+      // Connecting has stopped the guest.
+      await client.detach().catch(() => {});
       throw error;
     }
     return client;

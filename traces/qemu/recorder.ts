@@ -105,7 +105,12 @@ export async function recordQemu(
     ended = await recorder.run();
     await gdb.detach();
   } catch (error) {
-    if (!(error instanceof GdbError) || (error.code !== "closed" && !gdb.ended)) throw error;
+    if (!gdb.ended) {
+      // Hanging up alone would leave the guest stopped, with breakpoints in it.
+      await gdb.detach().catch(() => {});
+      throw error;
+    }
+    if (!(error instanceof GdbError)) throw error;
     ended = options.signal?.aborted ? "interrupted" : "gone";
   } finally {
     gdb.close();
