@@ -32,6 +32,13 @@ async function load(name: string): Promise<Command> {
   );
 }
 
+/** The command that words begin with: its name has two of them if there is such a command. */
+function commandIn(words: readonly string[]): string {
+  const [first = "", second] = words;
+  const both = `${first} ${second}`;
+  return COMMANDS.some((c) => c.name === both) ? both : first;
+}
+
 async function dispatch(args: readonly string[], out: Output, world: World): Promise<number> {
   const at = args.findIndex((arg) => !arg.startsWith("-"));
   if (at === -1) {
@@ -46,13 +53,13 @@ async function dispatch(args: readonly string[], out: Output, world: World): Pro
     }
     throw new UsageError(asked ? `Unknown option ${asked}` : "A command is missing");
   }
-  const name = args[at]!;
-  const rest = [...args.slice(0, at), ...args.slice(at + 1)];
-  if (name === "help") {
-    const topic = rest.find((arg) => !arg.startsWith("-"));
-    out.text(topic === undefined ? programHelp(index()) : commandHelp(await load(topic)));
+  if (args[at] === "help") {
+    const topic = args.slice(at + 1);
+    out.text(topic.length === 0 ? programHelp(index()) : commandHelp(await load(commandIn(topic))));
     return EXIT.ok;
   }
+  const name = commandIn(args.slice(at));
+  const rest = [...args.slice(0, at), ...args.slice(at + name.split(" ").length)];
   const command = await load(name);
   const line = parse(command, rest);
   if (line.common.help) {
@@ -68,7 +75,7 @@ async function dispatch(args: readonly string[], out: Output, world: World): Pro
 }
 
 function report(args: readonly string[], failure: Failure, out: Output, world: World): void {
-  const command = args.find((arg) => !arg.startsWith("-"));
+  const command = commandIn(args.slice(args.findIndex((arg) => !arg.startsWith("-"))));
   const known = COMMANDS.some((c) => c.name === command);
   const help = failure.code === "usage" && !failure.message.includes("--help")
     ? ` (see "vmtape ${known ? `${command} ` : ""}--help")`

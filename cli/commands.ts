@@ -18,6 +18,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/record.ts")).record,
   },
   {
+    name: "record qemu",
+    summary: "Record the nested transitions of a QEMU guest, or scenarios on QEMU's own SVM",
+    load: async () => (await import("./commands/record_qemu.ts")).recordQemuCommand,
+  },
+  {
     name: "import",
     summary: "Turn a recording of another tool into a trace",
     load: async () => (await import("./commands/import.ts")).importCommand,

@@ -67,6 +67,8 @@ const CLASSES: Readonly<Record<string, Row>> = {
   FileError: { code: "file", status: EXIT.usage },
   InterruptedError: { code: "interrupted", status: EXIT.interrupted },
   UnknownFieldError: { code: "usage", status: EXIT.usage },
+  QemuError: { code: "qemu", status: EXIT.usage },
+  GdbError: { code: "qemu", status: EXIT.usage },
   SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
@@ -135,9 +137,13 @@ export function systemReason(error: unknown): string | undefined {
 
 const NEEDS_ALL = /Requires all access to "[^"]*", run again with the --allow-all flag/g;
 
+const NEEDS_MORE =
+  /Requires (?:net|run|read|write|env|sys) access to "[^"]*", run again with the (--allow-\w+) flag/g;
+
 /** Text without line breaks, and without what only means something to Deno or to the system. */
 export function oneLine(text: string): string {
   return text
+    .replace(NEEDS_MORE, "Deno was not told to allow this: run it as deno run $1 cli/main.ts …")
     .replace(NEEDS_ALL, 'Deno keeps it from this program; use "-" and let the shell redirect it')
     .replace(/ \(os error \d+\)/g, "")
     .replace(/\s*[\r\n]+\s*/g, " ")

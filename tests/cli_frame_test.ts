@@ -119,6 +119,9 @@ Deno.test("the bash completions complete commands, options and values", async ()
     assertEquals(await complete("vmtape", "compl"), ["completions"]);
     assertEquals(await complete("vmtape", "completions", "--qu"), ["--quiet"]);
     assertEquals(await complete("vmtape", "completions", "z"), ["zsh"]);
+    assertEquals(await complete("vmtape", "record", "qem"), ["qemu"]);
+    assertEquals(await complete("vmtape", "record", "qemu", "--att"), ["--attach"]);
+    assertEquals(await complete("vmtape", "record", "-p", "uni"), ["unified"]);
   });
 });
 

@@ -35,14 +35,14 @@ function bashCommand(command: Command): string {
   const all = options(command);
   const valued = all.filter((o) => o.kind !== "flag");
   const words = all.flatMap(names).join(" ");
-  const operands = command.operands.choices?.join(" ") ?? "";
+  const operands = operandWords(command).join(" ");
   const previous = valued.length === 0 ? [] : [
     `    case "$prev" in`,
     ...valued.map(bashValues),
     `    esac`,
   ];
   return [
-    `  ${command.name})`,
+    `  '${command.name}')`,
     ...previous,
     `    if [[ $cur == -* ]]; then`,
     `      COMPREPLY=($(compgen -W ${quote(words)} -- "$cur"))`,
@@ -52,6 +52,23 @@ function bashCommand(command: Command): string {
     `    fi`,
     `    ;;`,
   ].join("\n");
+}
+
+/** Commands whose name has two words. */
+function twoWords(commands: readonly Command[]): string[] {
+  return commands.map((c) => c.name).filter((name) => name.includes(" "));
+}
+
+/** The others. */
+function oneWord(commands: readonly Command[]): readonly Command[] {
+  return commands.filter((c) => !c.name.includes(" "));
+}
+
+/** What can follow a command's first word: operands, and the second words of such names. */
+function operandWords(command: Command): string[] {
+  const seconds = COMMANDS.map((c) => c.name.split(" ")).filter(([first]) => first === command.name)
+    .flatMap(([, second]) => second ?? []);
+  return [...seconds, ...command.operands.choices ?? []];
 }
 
 function bash(commands: readonly Command[]): string {
@@ -66,11 +83,16 @@ _vmtape() {
       break
     fi
   done
+  case "$command \${COMP_WORDS[2]-}" in
+  ${twoWords(commands).map((name) => `'${name}'`).join(" | ")})
+    ((COMP_CWORD > 2)) && command="$command \${COMP_WORDS[2]}"
+    ;;
+  esac
   case "$command" in
 ${commands.map(bashCommand).join("\n")}
   *)
     COMPREPLY=($(compgen -W ${
-    quote([...commands.map((c) => c.name), "help", ...COMMON.flatMap(names)].join(" "))
+    quote([...oneWord(commands).map((c) => c.name), "help", ...COMMON.flatMap(names)].join(" "))
   } -- "$cur"))
     ;;
   esac
@@ -97,11 +119,14 @@ function zshOption(option: Option): string[] {
 }
 
 function zshCommand(command: Command): string {
-  const { choices, noFiles } = command.operands;
-  const words = choices ? [`'*:operand:(${choices.join(" ")})'`] : [];
-  const rest = noFiles ? words : words.length > 0 ? words : [`'*:file:_files'`];
+  const choices = operandWords(command);
+  const actions = [
+    ...(command.operands.noFiles ? [] : ["_files"]),
+    ...(choices.length > 0 ? [`compadd ${choices.join(" ")}`] : []),
+  ];
+  const rest = actions.length > 0 ? [`'*:operand:{${actions.join("; ")}}'`] : [];
   const specs = [...options(command).flatMap(zshOption), ...rest];
-  return `    ${command.name})\n      _arguments ${
+  return `    '${command.name}')\n      _arguments ${
     specs.map((s) => `\\\n        ${s}`).join(" ")
   }\n      ;;`;
 }
@@ -112,16 +137,25 @@ function zsh(commands: readonly Command[]): string {
 _vmtape() {
   local -a commands
   commands=(
-${commands.map((c) => `    ${quote(`${c.name}:${zshText(c.summary)}`)}`).join("\n")}
+${oneWord(commands).map((c) => `    ${quote(`${c.name}:${zshText(c.summary)}`)}`).join("\n")}
   )
   if (( CURRENT == 2 )); then
     _describe command commands
     return
   fi
   local command=$words[2]
+  case "$words[2] $words[3]" in
+  ${twoWords(commands).map((name) => `'${name}'`).join(" | ")})
+    if (( CURRENT > 3 )); then
+      command="$words[2] $words[3]"
+      shift words
+      (( CURRENT-- ))
+    fi
+    ;;
+  esac
   shift words
   (( CURRENT-- ))
-  case $command in
+  case "$command" in
 ${commands.map(zshCommand).join("\n")}
   esac
 }
@@ -134,9 +168,15 @@ function fishQuote(text: string): string {
   return `'${text.replace(/[\\']/g, (c) => `\\${c}`)}'`;
 }
 
+/** Whether the command line holds a command, as fish asks it. */
+function fishSeen(command: Command): string {
+  const words = command.name.split(" ").map((word) => `__fish_seen_subcommand_from ${word}`);
+  return `-n ${fishQuote(words.join("; and "))}`;
+}
+
 function fishOption(command: Command, option: Option): string {
   const parts = [
-    `complete -c vmtape -n ${fishQuote(`__fish_seen_subcommand_from ${command.name}`)}`,
+    `complete -c vmtape ${fishSeen(command)}`,
     `-l ${option.name}`,
   ];
   if (option.short) parts.push(`-s ${option.short}`);
@@ -152,15 +192,15 @@ function fish(commands: readonly Command[]): string {
     "# Completion of vmtape for fish: save it as ~/.config/fish/completions/vmtape.fish.",
   ];
   for (const c of commands) {
-    lines.push(
-      `complete -c vmtape -n __fish_use_subcommand -f -a ${c.name} -d ${fishQuote(c.summary)}`,
-      ...options(c).map((o) => fishOption(c, o)),
-    );
-    const seen = `-n ${fishQuote(`__fish_seen_subcommand_from ${c.name}`)}`;
-    if (c.operands.choices) {
-      lines.push(`complete -c vmtape ${seen} -a ${fishQuote(c.operands.choices.join(" "))}`);
+    if (!c.name.includes(" ")) {
+      lines.push(
+        `complete -c vmtape -n __fish_use_subcommand -f -a ${c.name} -d ${fishQuote(c.summary)}`,
+      );
     }
-    if (c.operands.noFiles) lines.push(`complete -c vmtape ${seen} -f`);
+    lines.push(...options(c).map((o) => fishOption(c, o)));
+    const words = operandWords(c).join(" ");
+    if (words !== "") lines.push(`complete -c vmtape ${fishSeen(c)} -a ${fishQuote(words)}`);
+    if (c.operands.noFiles) lines.push(`complete -c vmtape ${fishSeen(c)} -f`);
   }
   return lines.join("\n") + "\n";
 }
