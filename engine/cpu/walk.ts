@@ -268,8 +268,8 @@ export function walkKvm(
   let level = mode.levels;
   if (level === 0) {
     const gpa = stage2(hi * HIGH + lo, access, false, out);
-    if (gpa < 0) return false;
-    out.gpa = gpa;
+    if (gpa < 0 && out.outcome === WALK_STAGE2) return false;
+    out.gpa = gpa < 0 ? out.stage2Address : gpa;
     return true;
   }
   let high = 0xfffff & ~((1 << physicalBits - 32) - 1);

@@ -8,15 +8,19 @@ import { C, S, V } from "../svm/machine.ts";
 import { type CodeWidth, decode, Instruction } from "../cpu/decode.ts";
 import { CR0, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import { clearExceptions, injectGp, NO_ERROR, queueException } from "./events.ts";
-import { l1Intercepts, rflags, setRflagsLow } from "./regs.ts";
+import { clearExceptions, injectGp, NO_ERROR, queueException } from "./queue.ts";
+import { l1Intercepts } from "./control.ts";
+import { rflags, setRflagsLow } from "./regs.ts";
+import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
 import { leaveSmm } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { linearToGpa, walkError } from "./walk.ts";
 
 const insn = new Instruction();
-const code = new Uint8Array(15);
+const bytes = new Uint8Array(15);
+/** How many of them could be read. */
+let fetched = 0;
 
 /** Width of the code that the emulator takes the guest to run (init_emulate_ctxt). */
 function codeWidth(v: Vcpu): CodeWidth {
@@ -49,9 +53,10 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
     if (gpa < 0 || (linear & 0xfffn) === 0n) gpa = linearToGpa(v, linear, true, user(v));
     else gpa++;
     if (gpa < 0 || !v.memory.backed(gpa)) break;
-    code[count] = v.memory.read8(gpa);
+    bytes[count] = v.memory.read8(gpa);
   }
-  const outcome = decode(code, count, width, insn);
+  fetched = count;
+  const outcome = decode(bytes, count, width, insn);
   if (outcome === "ok") return true;
   if (!quiet && gpa < 0) queueException(v, VECTOR.PF, walkError(), rip);
   return false;
@@ -226,6 +231,9 @@ function emulateOther(v: Vcpu): boolean {
     if (insn.modrm !== 0xd9 && !privileged(v)) return true;
   }
   if (code !== undefined && !intercepted(v, code)) return true;
+  const outcome = emulateAny(v, bytes, fetched);
+  if (outcome === GOES_ON) return true;
+  if (outcome === DEVICE) return false;
   v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
   return emulationFailure(v, false);
 }

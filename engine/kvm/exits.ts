@@ -6,8 +6,10 @@
 import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { DR6_ACTIVE_LOW, EFER, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
 import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
-import { injectGp, linearRip, NO_ERROR, queueException } from "./events.ts";
+import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
+import { PF } from "../cpu/walk.ts";
+import { isDeviceAt } from "./shadow_walk.ts";
 import {
   clearIntercept,
   clearVintr,
@@ -15,7 +17,7 @@ import {
   l1Intercepts,
   setDrIntercepts,
   setGif,
-} from "./regs.ts";
+} from "./control.ts";
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
@@ -170,6 +172,7 @@ function shadowFault(v: Vcpu): number {
   const vmcb = v.vmcb;
   const error = v.u32(vmcb + C.exit_info_1);
   const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
+  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
   if (!walkShadowFault(v, lo, hi, accessOf(error), (error & 4) !== 0)) {
     queueException(v, VECTOR.PF, walkError(), v.u64(vmcb + C.exit_info_2));
     return RESUME;
@@ -188,6 +191,7 @@ function nestedPageFault(v: Vcpu): number {
     const outcome = fixDirect(v, hi * 0x1_0000_0000 + lo, error, high);
     return outcome === FIXED ? RESUME : emulate(v);
   }
+  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
   if (!walkNptFault(v, lo, hi, accessOf(error))) {
     v.set32(vmcb + C.exit_info_1, walkError());
     nestedVmexit(v);

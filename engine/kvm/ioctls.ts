@@ -8,15 +8,16 @@ import { type Capabilities, MAPPED_AT, S, V } from "../svm/machine.ts";
 import { OK, type Policy, runWay } from "../policy.ts";
 import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
-import { payloadQuirk, processNmi, queueInterrupt } from "./events.ts";
+import { payloadQuirk, processNmi, queueInterrupt } from "./queue.ts";
 import { initMmu, legalGpa, loadPdptrs, reservedGpaBits, resetContext } from "./mmu.ts";
 import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
-import { setCr0, setCr4, setEfer, setGif } from "./regs.ts";
+import { setGif } from "./control.ts";
+import { setCr0, setCr4, setEfer } from "./regs.ts";
 import { initVcpu } from "./reset.ts";
 import { reportedAttributes, segmentAt, SEGMENTS, setSegment } from "./segments.ts";
 import { Vcpu } from "./vcpu.ts";
-import { markDirty } from "./regs.ts";
+import { markDirty } from "./control.ts";
 import { CLEAN } from "./constants.ts";
 
 /** EINVAL. */

@@ -6,7 +6,7 @@
  */
 import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
-import { markDirty, nestedNpt } from "./regs.ts";
+import { markDirty, nestedNpt } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { ROLE } from "./roles.ts";
 import { findPage, getPage, rootGfn } from "./shadow_pages.ts";

@@ -6,7 +6,7 @@
  */
 import { V, VMCB01_AT } from "../svm/machine.ts";
 import { REQ } from "./constants.ts";
-import { leaveGuestMode, markAllDirty } from "./regs.ts";
+import { leaveGuestMode, markAllDirty } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** Makes the given VMCB (1 or 2) the active one (svm_switch_vmcb). */

@@ -16,11 +16,12 @@ import {
   REQ,
   RFLAGS,
 } from "./constants.ts";
-import { clearExceptions, clearInterrupt } from "./events.ts";
+import { clearExceptions, clearInterrupt } from "./queue.ts";
 import { resetContext } from "./mmu.ts";
 import { setMap } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
-import { markAllDirty, setCr0, setCr4, setEfer, updateDr7 } from "./regs.ts";
+import { markAllDirty } from "./control.ts";
+import { setCr0, setCr4, setEfer, updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 const ALL_ONES = 0xffffffffffffffffn;

@@ -12,23 +12,16 @@ import {
   completeInterrupts,
   disableNmiSinglestep,
   injectEvents,
-  linearRip,
   nestedTripleFault,
-  processNmi,
 } from "./events.ts";
+import { linearRip, processNmi } from "./queue.ts";
 import { handleExit, RESUME, USERSPACE } from "./exits.ts";
 import { freeObsoleteRoots, loadPgd, reload } from "./mmu.ts";
 import { syncPages } from "./shadow_pages.ts";
 import { msrIntercepted } from "./msrpm.ts";
 import { CLEAN } from "./constants.ts";
-import {
-  isIntercept,
-  markAllClean,
-  markDirty,
-  nestedVgif,
-  setDrIntercepts,
-  updateDr7,
-} from "./regs.ts";
+import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts } from "./control.ts";
+import { updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { processorPaging } from "./walk.ts";

@@ -6,7 +6,7 @@
  */
 import { S, VMCB01_AT } from "../svm/machine.ts";
 import { CLEAN } from "./constants.ts";
-import { markDirty } from "./regs.ts";
+import { markDirty } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** Segment registers in the order of the VMCB's save area. */

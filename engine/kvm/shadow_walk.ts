@@ -152,6 +152,14 @@ export function lookUpNested(
   return ok ? at : missed(out, gpa, error | PF.present, table);
 }
 
+/** Whether the shadow pages know an address as one of a device (handle_mmio_page_fault). */
+export function isDeviceAt(v: Vcpu, lo: number, hi: number): boolean {
+  findRoot(v, device);
+  return leaf(v, device, lo, hi) < 0 && (found & ENTRY.DEVICE) !== 0;
+}
+
+const device = new ShadowRoot();
+
 const CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21;
 
 /** Looks a linear address up in the shadow pages of the guest's tables. */

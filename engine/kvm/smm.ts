@@ -10,16 +10,8 @@ import { CLEAN, CR0, CR4, DR7_FIXED, EFER, EXIT, HF, INTERCEPT, RFLAGS } from ".
 import { setGuestCr0, setGuestCr3, setGuestCr4, setGuestEfer } from "./control_registers.ts";
 import { resetContext } from "./mmu.ts";
 import { leaveNested } from "./nested_state.ts";
-import {
-  clearIntercept,
-  markDirty,
-  rflags,
-  setCr0,
-  setCr4,
-  setEfer,
-  setIntercept,
-  updateDr7,
-} from "./regs.ts";
+import { clearIntercept, markDirty, setIntercept } from "./control.ts";
+import { rflags, setCr0, setCr4, setEfer, updateDr7 } from "./regs.ts";
 import {
   fromSmram,
   reportedAttributes,

@@ -68,6 +68,27 @@ export class Vcpu extends Machine {
     this.policy = policy;
   }
 
+  /**
+   * A copy that shares guest memory until either writes it, under another policy.
+   *
+   * @param policy The policy of the copy.
+   * @returns The copy; nobody listens to it.
+   */
+  fork(policy: Policy): Vcpu {
+    const copy = new Vcpu(this.caps, policy);
+    copy.bytes.set(this.bytes);
+    copy.memory = this.memory.fork();
+    Object.assign(copy.result, this.result);
+    copy.pendingIo = this.pendingIo;
+    copy.vmcb12 = this.vmcb12;
+    copy.failedRet = this.failedRet;
+    copy.fromVmrun = this.fromVmrun;
+    copy.unmodelled = this.unmodelled;
+    copy.restoreFlags = this.restoreFlags;
+    copy.smram = this.smram;
+    return copy;
+  }
+
   /** Sets a request bit. */
   request(bit: number): void {
     if (bit < 32) this.or32(V.requests, 1 << bit);

@@ -220,8 +220,17 @@ export function walkedTo(): number {
   return walk.gpa;
 }
 
-/** The guest physical address of a linear address as KVM's emulator finds it, or -1. */
-export function linearToGpa(v: Vcpu, linear: bigint, fetch: boolean, user: boolean): number {
+/**
+ * The guest physical address of a linear address as KVM's emulator finds it, or
+ * -1 with {@linkcode walkError} set.
+ */
+export function linearToGpa(
+  v: Vcpu,
+  linear: bigint,
+  fetch: boolean,
+  user: boolean,
+  write = false,
+): number {
   const nestedWalk = v.u8(V.walk_mmu) === 1;
   const role = nestedWalk ? V.nested_cpu_role : V.root_cpu_role;
   const tables = roleMode(v, role);
@@ -232,7 +241,7 @@ export function linearToGpa(v: Vcpu, linear: bigint, fetch: boolean, user: boole
   const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n & 0xffffffffn);
   current = v;
   const stage2 = nestedWalk ? viaL1 : memoryOnly(v);
-  const access = fetch ? FETCH : 0;
+  const access = fetch ? FETCH : write ? WRITE : 0;
   const ok = walkKvm(
     v.memory,
     v.caps.physicalBits,

@@ -15,24 +15,20 @@ import {
   REQ,
   V_IRQ_INJECTION,
 } from "../kvm/constants.ts";
-import { isSoftException } from "../kvm/events.ts";
+import { isSoftException } from "../kvm/queue.ts";
 import { initNestedMmu, loadCr3 } from "../kvm/mmu.ts";
 import { merge } from "../kvm/msrpm.ts";
 import { switchVmcb } from "../kvm/nested_state.ts";
 import {
   enterGuestMode,
-  loadRflags,
   markDirty,
   nestedNpt,
   nestedVgif,
   recalcIntercepts,
-  rflags,
-  setCr0,
-  setCr4,
-  setEfer,
   setGif,
   transitionFlush,
-} from "../kvm/regs.ts";
+} from "../kvm/control.ts";
+import { loadRflags, rflags, setCr0, setCr4, setEfer } from "../kvm/regs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { reportCheck } from "./vmcb12.ts";
 

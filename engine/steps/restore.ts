@@ -9,7 +9,7 @@ import { CR0, EFER, REQ, RFLAGS } from "../kvm/constants.ts";
 import { loadCr3, loadPdptrs } from "../kvm/mmu.ts";
 import { merge } from "../kvm/msrpm.ts";
 import { leaveNested } from "../kvm/nested_state.ts";
-import { markAllDirty, nestedNpt, setGif } from "../kvm/regs.ts";
+import { markAllDirty, nestedNpt, setGif } from "../kvm/control.ts";
 import { copyRunState, SMRAM } from "../kvm/smm.ts";
 import { address, cacheControl, checkGroup, mapPage, reportCheck } from "./vmcb12.ts";
 

@@ -7,7 +7,7 @@ import { C, S, V, VMCB12_AT } from "../svm/machine.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { type Check, CHECK_SETS, type CheckGroup } from "../svm/checks.ts";
 import { END, FAIL, OK, type Outcome, type Step } from "../policy.ts";
-import { injectGp, queueException } from "../kvm/events.ts";
+import { injectGp, queueException } from "../kvm/queue.ts";
 import { VECTOR } from "../kvm/constants.ts";
 import { skipInstruction } from "../kvm/emulate.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";

@@ -7,22 +7,17 @@
 import { C, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { FAIL, OK, type Step } from "../policy.ts";
 import { CLEAN, CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from "../kvm/constants.ts";
-import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/events.ts";
+import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
 import {
   l1Intercepts,
   leaveGuestMode,
-  loadRflags,
   markDirty,
-  rflags,
-  setCr0,
-  setCr4,
-  setEfer,
   setGif,
   transitionFlush,
-  updateDr7,
-} from "../kvm/regs.ts";
+} from "../kvm/control.ts";
+import { loadRflags, rflags, setCr0, setCr4, setEfer, updateDr7 } from "../kvm/regs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { nestedVmexit } from "../kvm/vmexit.ts";
 import { copyLbrs } from "./enter.ts";

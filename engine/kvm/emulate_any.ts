@@ -1,0 +1,161 @@
+/**
+ * Instructions that KVM emulates because of where they reach: a device, or a
+ * table that it shadows. The processor model carries them out, on memory as
+ * KVM's emulator sees it.
+ *
+ * @module
+ */
+import { S, V } from "../svm/machine.ts";
+import { FAULT, NEXT } from "../cpu/constants.ts";
+import { execute } from "../cpu/execute.ts";
+import { decode } from "../cpu/decode.ts";
+import type { Paging } from "../cpu/paging.ts";
+import { Processor } from "../cpu/processor.ts";
+import { attach, loadState } from "../cpu/vmcb_state.ts";
+import { FETCH, USER, WALK_FAULT, WRITE } from "../cpu/walk.ts";
+import { KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
+import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts";
+import { rflags, setRflagsLow } from "./regs.ts";
+import { trackWrite } from "./shadow_pages.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { linearToGpa, walkError } from "./walk.ts";
+
+/** The instruction was carried out, or its exception queued: the guest goes on. */
+export const GOES_ON = 1;
+/** KVM_RUN ends with an access to a device. */
+export const DEVICE = 0;
+/** KVM's emulator does not know the instruction. */
+export const UNKNOWN = -1;
+
+/** Accesses to devices during one instruction. */
+const NONE = 0, READ_DEVICE = 1, WROTE_DEVICE = 2;
+
+/** The processor model on KVM's view of memory: nothing is intercepted, writes are tracked. */
+class Emulator extends Processor {
+  v!: Vcpu;
+  device = NONE;
+
+  /** L1's intercepts were looked at before. */
+  override intercepted(): boolean {
+    return false;
+  }
+
+  /** Writes, and drops what shadow pages know of the place. */
+  override write(
+    lo: number,
+    hi: number,
+    size: number,
+    valueLo: number,
+    valueHi: number,
+    who: number,
+  ): boolean {
+    if (!this.translate(lo, hi, WRITE, who, this.walk)) return false;
+    const gpa = this.walk.gpa;
+    if (!this.m.memory.backed(gpa)) {
+      this.device = WROTE_DEVICE;
+      return true;
+    }
+    const done = super.write(lo, hi, size, valueLo, valueHi, who);
+    if (done) trackWrite(this.v, gpa, size);
+    return done;
+  }
+
+  /** Reads; a device has no value to give yet. */
+  override read(lo: number, hi: number, size: number, who: number): boolean {
+    const done = super.read(lo, hi, size, who);
+    if (done && !this.m.memory.backed(this.walk.gpa)) this.device = READ_DEVICE;
+    return done;
+  }
+}
+
+const cpu = new Emulator();
+
+const view: Paging = {
+  translate(_m, _r, lo, hi, access, who, out) {
+    const linear = BigInt(lo >>> 0) | BigInt(hi >>> 0) << 32n;
+    const gpa = linearToGpa(cpu.v, linear, access === FETCH, who === USER, access === WRITE);
+    if (gpa >= 0) {
+      out.gpa = gpa;
+      return true;
+    }
+    out.outcome = WALK_FAULT;
+    out.error = walkError();
+    return false;
+  },
+};
+
+/** Opcodes of the processor model that KVM's emulator lacks, or lacks in protected mode. */
+function lacking(opcode: number, protectedMode: boolean): boolean {
+  if (opcode >= 0xd8 && opcode <= 0xdf) return true;
+  switch (opcode) {
+    case 0x27:
+    case 0x37:
+    case 0x3f:
+    case 0x62:
+    case 0x9b:
+    case 0xf1:
+      return true;
+    case 0xcc:
+    case 0xcd:
+    case 0xce:
+    case 0xcf:
+      return protectedMode;
+    default:
+      return false;
+  }
+}
+
+/**
+ * Carries out the instruction at RIP whose bytes are given.
+ *
+ * @param v The vCPU; its active VMCB holds the guest's state.
+ * @param code The bytes.
+ * @param count How many there are.
+ * @returns {@linkcode GOES_ON}, {@linkcode DEVICE} or {@linkcode UNKNOWN}.
+ */
+export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
+  const vmcb = v.vmcb;
+  v.copy64(vmcb + S.rax, V.rax);
+  v.copy64(vmcb + S.rsp, V.rsp);
+  v.copy64(vmcb + S.rip, V.rip);
+  cpu.v = v;
+  attach(cpu, v, vmcb, view);
+  loadState(cpu);
+  cpu.rflags = rflags(v) | RFLAGS.FIXED;
+  cpu.device = NONE;
+  cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
+  if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
+  if (lacking(cpu.insn.opcode, cpu.protectedMode && !cpu.vm86)) return UNKNOWN;
+  const status = execute(cpu);
+  if (cpu.device === READ_DEVICE) return device(v);
+  if (status === FAULT) {
+    const page = cpu.vector === VECTOR.PF;
+    const payload = page ? BigInt(cpu.cr2Lo >>> 0) | BigInt(cpu.cr2Hi >>> 0) << 32n : NO_PAYLOAD;
+    if (page) injectEmulated(v, cpu.errorCode, payload);
+    else queueException(v, cpu.vector, hasError(cpu.vector) ? cpu.errorCode : NO_ERROR);
+    return GOES_ON;
+  }
+  if (status !== NEXT) return UNKNOWN;
+  writeBack(v);
+  return cpu.device === WROTE_DEVICE ? device(v) : GOES_ON;
+}
+
+function hasError(vector: number): boolean {
+  return vector === VECTOR.DF || vector >= VECTOR.TS && vector <= VECTOR.PF;
+}
+
+function device(v: Vcpu): number {
+  v.result.exit = KVM_EXIT.MMIO;
+  return DEVICE;
+}
+
+function writeBack(v: Vcpu): void {
+  v.words.set(cpu.gpr, V.rax >> 2);
+  v.words[V.rip >> 2] = cpu.ripLo;
+  v.words[(V.rip >> 2) + 1] = cpu.ripHi;
+  const flags = cpu.rflags & ~RFLAGS.RF;
+  const trap = (rflags(v) & RFLAGS.TF) !== 0;
+  if (((flags ^ rflags(v)) & RFLAGS.IF) !== 0) v.requestEvent();
+  setRflagsLow(v, flags);
+  if (trap) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
+}
