@@ -5,115 +5,17 @@
  *
  * @module
  */
-import { GdbError, GdbFramer, gdbPacket, gdbText } from "./gdb_packets.ts";
+import { type GdbAddress, gdbAddressText } from "./gdb_address.ts";
+import { fromHex, GdbConnection, type GdbStop, type GdbTransport } from "./gdb_connection.ts";
+import type { GdbOptions } from "./gdb_connection.ts";
+import { GdbError, gdbText } from "./gdb_packets.ts";
 import { GdbRegisterLayout, GdbRegisters } from "./gdb_registers.ts";
-
-/** Where a GDB stub listens. */
-export type GdbAddress =
-  | { readonly transport: "tcp"; readonly hostname: string; readonly port: number }
-  | { readonly transport: "unix"; readonly path: string };
-
-/** Why the target stopped. */
-export interface GdbStop {
-  /**
-   * `breakpoint`: a breakpoint or the end of a single step; `interrupt`: asked to;
-   * `shutdown`: the guest reset or switched itself off; `gone`: QEMU ended; `other`: any other signal.
-   */
-  readonly reason: "breakpoint" | "interrupt" | "shutdown" | "gone" | "other";
-  /** vCPU that stopped, as the stub names it. */
-  readonly thread?: string;
-  /** The packet itself. */
-  readonly text: string;
-}
-
-/** How to talk to the stub. */
-export interface GdbOptions {
-  /** Milliseconds to wait for the answer to a request; 10,000 when left out. */
-  readonly timeoutMs?: number;
-}
-
-/** A connection to a stub: a socket, or the standard streams of a QEMU that was started with `-gdb stdio`. */
-export interface GdbTransport {
-  /**
-   * Reads what has arrived.
-   *
-   * @param into Where to put it.
-   * @returns Number of bytes, or null at the end.
-   */
-  read(into: Uint8Array): Promise<number | null>;
-  /**
-   * Sends bytes.
-   *
-   * @param bytes The bytes.
-   * @returns How many were taken.
-   */
-  write(bytes: Uint8Array): Promise<number>;
-  /** Hangs up. */
-  close(): void;
-}
-
-interface Waiter {
-  resolve(payload: Uint8Array): void;
-  reject(error: unknown): void;
-}
-
-const REASONS: Readonly<Record<string, GdbStop["reason"]>> = {
-  "05": "breakpoint",
-  "02": "interrupt",
-  "03": "shutdown",
-};
 
 /** Bytes of memory in one packet: QEMU's packets hold 4,096 characters, two a byte. */
 const MEMORY_CHUNK = 2000;
 
 /** Memory requests under way at once. */
 const PIPELINE = 16;
-
-/**
- * Takes an address apart: `HOST:PORT`, `:PORT`, `PORT`, or `unix:PATH`.
- *
- * @param text The address, as QEMU's `-gdb` takes it (a leading `tcp:` or `tcp::` is allowed).
- * @returns The address.
- * @throws {GdbError} `refused`, when it is none of these.
- * @example
- * ```ts
- * import { parseGdbAddress } from "@vmtape/vmtape/traces";
- * const address = parseGdbAddress("localhost:1234");
- * if (address.transport !== "tcp" || address.port !== 1234) throw new Error();
- * ```
- */
-export function parseGdbAddress(text: string): GdbAddress {
-  if (text.startsWith("unix:") && text.length > 5) {
-    return { transport: "unix", path: text.slice(5).replace(/,.*$/, "") };
-  }
-  const match = /^(?:tcp:)?(?:(\[[^\]]+\]|[^:]*):)?(\d{1,5})$/.exec(text);
-  const port = Number(match?.[2]);
-  if (match === null || port < 1 || port > 65535) {
-    throw new GdbError(
-      "refused",
-      `${JSON.stringify(text)} is not an address; expected HOST:PORT or unix:PATH`,
-    );
-  }
-  const host = (match[1] ?? "").replace(/^\[|\]$/g, "");
-  return { transport: "tcp", hostname: host === "" ? "localhost" : host, port };
-}
-
-/**
- * An address as text.
- *
- * @param address The address.
- * @returns `HOST:PORT` or `unix:PATH`.
- * @example
- * ```ts
- * import { gdbAddressText, parseGdbAddress } from "@vmtape/vmtape/traces";
- * if (gdbAddressText(parseGdbAddress(":1234")) !== "localhost:1234") throw new Error();
- * ```
- */
-export function gdbAddressText(address: GdbAddress): string {
-  return address.transport === "unix"
-    ? `unix:${address.path}`
-    : `${address.hostname}:${address.port}`;
-}
 
 /**
  * One conversation with a stub. Connecting stops the guest; {@linkcode GdbClient.detach}
@@ -130,30 +32,12 @@ export function gdbAddressText(address: GdbAddress): string {
  * ```
  */
 export class GdbClient {
-  readonly #conn: GdbTransport;
-  readonly #where: string;
-  readonly #timeoutMs: number;
-  readonly #framer = new GdbFramer();
-  readonly #waiters: Waiter[] = [];
-  readonly #stops: GdbStop[] = [];
-  #stopWaiter: { resolve(stop: GdbStop): void; reject(error: unknown): void } | undefined;
-  #running = false;
-  #dead: GdbError | undefined;
-  #acks = true;
-  #console = "";
+  readonly #link: GdbConnection;
   #thread = "";
   #layout = new GdbRegisterLayout([]);
-  #sending: Promise<void> = Promise.resolve();
 
-  /**
-   * @param conn An open connection.
-   * @param where Its address, for messages.
-   * @param options How to talk.
-   */
-  private constructor(conn: GdbTransport, where: string, options: GdbOptions) {
-    this.#conn = conn;
-    this.#where = where;
-    this.#timeoutMs = options.timeoutMs ?? 10_000;
+  private constructor(link: GdbConnection) {
+    this.#link = link;
   }
 
   /**
@@ -198,8 +82,8 @@ export class GdbClient {
     where: string,
     options: GdbOptions = {},
   ): Promise<GdbClient> {
-    const client = new GdbClient(transport, where, options);
-    void client.#pump();
+    const link = new GdbConnection(transport, where, options.timeoutMs ?? 10_000);
+    const client = new GdbClient(link);
     try {
       await client.#greet();
     } catch (error) {
@@ -212,7 +96,7 @@ export class GdbClient {
 
   /** Whether QEMU runs on this machine, so that files can be shared with it. */
   get local(): boolean {
-    return /^(stdio$|unix:|localhost:|127\.|::1:)/.test(this.#where);
+    return /^(stdio$|unix:|localhost:|127\.|::1:)/.test(this.#link.where);
   }
 
   /** Layout of the registers. */
@@ -222,31 +106,32 @@ export class GdbClient {
 
   /** Whether the guest runs as far as this client knows. */
   get running(): boolean {
-    return this.#running;
+    return this.#link.running;
   }
 
   /** Why the conversation ended; undefined while it lasts. */
   get ended(): GdbError | undefined {
-    return this.#dead;
+    return this.#link.ended;
   }
 
   async #greet(): Promise<void> {
-    const features = gdbText(await this.request("qSupported:xmlRegisters=i386;vContSupported+"));
+    const features = gdbText(
+      await this.#link.request("qSupported:xmlRegisters=i386;vContSupported+"),
+    );
     if (!features.includes("qXfer:features:read+")) {
       throw new GdbError(
         "remote",
-        `The GDB stub at ${this.#where} does not describe its registers; it must be QEMU 7.2 or newer`,
+        `The GDB stub at ${this.#link.where} does not describe its registers; it must be QEMU 7.2 or newer`,
       );
     }
     if (features.includes("QStartNoAckMode+")) {
-      await this.ok("QStartNoAckMode");
-      this.#acks = false;
+      await this.#link.dropAcks();
     }
     this.#layout = GdbRegisterLayout.parse(await this.#describe("target.xml", 0));
-    await this.ok("Qqemu.PhyMemMode:1").catch((cause) => {
+    await this.#link.ok("Qqemu.PhyMemMode:1").catch((cause) => {
       throw new GdbError(
         "remote",
-        `The GDB stub at ${this.#where} cannot read physical memory; it must be QEMU 7.2 or newer`,
+        `The GDB stub at ${this.#link.where} cannot read physical memory; it must be QEMU 7.2 or newer`,
         { cause },
       );
     });
@@ -256,7 +141,7 @@ export class GdbClient {
     let text = "";
     for (;;) {
       const part = gdbText(
-        await this.request(`qXfer:features:read:${annex}:${text.length.toString(16)},ffb`),
+        await this.#link.request(`qXfer:features:read:${annex}:${text.length.toString(16)},ffb`),
       );
       if (!/^[lm]/.test(part) || text.length > 1 << 20) {
         throw new GdbError("protocol", `The GDB stub does not describe its registers (${annex})`);
@@ -271,122 +156,6 @@ export class GdbClient {
     return documents;
   }
 
-  async #pump(): Promise<void> {
-    const chunk = new Uint8Array(65536);
-    try {
-      for (;;) {
-        const n = await this.#conn.read(chunk);
-        if (n === null) throw this.#closed();
-        this.#framer.push(chunk.subarray(0, n));
-        for (let frame = this.#framer.next(); frame; frame = this.#framer.next()) {
-          if (this.#acks) this.#write(Uint8Array.of(frame.intact ? 0x2b : 0x2d));
-          if (frame.intact) this.#deliver(frame.payload);
-          else if (!this.#acks) {
-            throw new GdbError("protocol", `A packet from ${this.#where} has a bad checksum`);
-          }
-        }
-      }
-    } catch (error) {
-      this.#end(error instanceof GdbError ? error : this.#closed(error));
-    }
-  }
-
-  #closed(cause?: unknown): GdbError {
-    return new GdbError(
-      "closed",
-      `The GDB stub at ${this.#where} closed the connection: QEMU ended or was killed`,
-      { cause },
-    );
-  }
-
-  #end(error: GdbError): void {
-    this.#dead ??= error;
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#dead);
-    this.#stopWaiter?.reject(this.#dead);
-    this.#stopWaiter = undefined;
-    try {
-      this.#conn.close();
-    } catch { /* closed before */ }
-  }
-
-  #deliver(payload: Uint8Array): void {
-    const kind = payload[0];
-    // Output of the monitor comes ahead of its OK, as O and hex; OK itself begins with the same letter.
-    if (kind === 0x4f && payload.length > 2) {
-      this.#console += decodeHex(gdbText(payload.subarray(1)));
-      return;
-    }
-    if (kind === 0x54 || kind === 0x53 || kind === 0x57 || kind === 0x58) {
-      // Connecting to a running guest stops it, and that is reported before any answer.
-      if (!this.#running) return;
-      this.#running = false;
-      const text = gdbText(payload);
-      const thread = /thread:([^;]+);/.exec(text)?.[1];
-      const ended = kind === 0x57 || kind === 0x58;
-      const stop: GdbStop = {
-        reason: ended ? "gone" : REASONS[text.slice(1, 3)] ?? "other",
-        ...(thread === undefined ? {} : { thread }),
-        text,
-      };
-      if (this.#stopWaiter) this.#stopWaiter.resolve(stop);
-      else this.#stops.push(stop);
-      this.#stopWaiter = undefined;
-      return;
-    }
-    this.#waiters.shift()?.resolve(payload);
-  }
-
-  #write(bytes: Uint8Array): void {
-    this.#sending = this.#sending.then(async () => {
-      for (let at = 0; at < bytes.length;) at += await this.#conn.write(bytes.subarray(at));
-    }).catch((cause) => this.#end(this.#closed(cause)));
-  }
-
-  /**
-   * Sends a packet and waits for the answer.
-   *
-   * @param payload The request.
-   * @param timeoutMs Milliseconds to wait, when other than the client's.
-   * @returns The answer; empty when the stub does not know the request.
-   * @throws {GdbError} `closed` or `timeout`; either ends the conversation.
-   */
-  async request(payload: string, timeoutMs: number = this.#timeoutMs): Promise<Uint8Array> {
-    if (this.#dead) throw this.#dead;
-    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    this.#waiters.push({ resolve, reject });
-    const timer = setTimeout(() =>
-      this.#end(
-        new GdbError(
-          "timeout",
-          `No answer from ${this.#where} in ${timeoutMs} ms; it may not be a GDB stub, or another debugger may be attached to it`,
-        ),
-      ), timeoutMs);
-    this.#write(gdbPacket(payload));
-    try {
-      return await promise;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /**
-   * Sends a request that is answered by OK.
-   *
-   * @param payload The request.
-   * @throws {GdbError} `remote`, at any other answer.
-   */
-  async ok(payload: string): Promise<void> {
-    const answer = gdbText(await this.request(payload));
-    if (answer !== "OK") {
-      throw new GdbError(
-        "remote",
-        `The GDB stub at ${this.#where} answered ${JSON.stringify(answer)} to ${
-          payload.slice(0, 40)
-        }`,
-      );
-    }
-  }
-
   /**
    * The vCPUs.
    *
@@ -394,18 +163,22 @@ export class GdbClient {
    */
   async threads(): Promise<string[]> {
     const out: string[] = [];
-    let answer = gdbText(await this.request("qfThreadInfo"));
+    let answer = gdbText(await this.#link.request("qfThreadInfo"));
     while (answer.startsWith("m")) {
       out.push(...answer.slice(1).split(","));
-      answer = gdbText(await this.request("qsThreadInfo"));
+      answer = gdbText(await this.#link.request("qsThreadInfo"));
     }
     return out;
   }
 
-  async #select(thread: string): Promise<void> {
-    if (this.#thread === thread) return;
-    await this.ok(`Hg${thread}`);
+  /**
+   * Makes what is sent next be about a vCPU. The caller sends that before it waits for this, so
+   * that another call cannot come between.
+   */
+  #select(thread: string): Promise<void> {
+    if (this.#thread === thread) return Promise.resolve();
     this.#thread = thread;
+    return this.#link.ok(`Hg${thread}`);
   }
 
   /**
@@ -415,8 +188,8 @@ export class GdbClient {
    * @returns Their values.
    */
   async registers(thread: string): Promise<GdbRegisters> {
-    await this.#select(thread);
-    const answer = gdbText(await this.request("g"));
+    const [, payload] = await Promise.all([this.#select(thread), this.#link.request("g")]);
+    const answer = gdbText(payload);
     const bytes = fromHex(answer);
     if (bytes === undefined) throw this.#refusal("read registers", answer);
     return new GdbRegisters(this.#layout, bytes);
@@ -432,20 +205,22 @@ export class GdbClient {
   async setRegister(thread: string, name: string, value: bigint): Promise<void> {
     const register = this.#layout.get(name);
     if (register === undefined) {
-      throw new GdbError("remote", `The GDB stub at ${this.#where} has no register ${name}`);
+      throw new GdbError("remote", `The GDB stub at ${this.#link.where} has no register ${name}`);
     }
-    await this.#select(thread);
     let hex = "";
     for (let i = 0; i < register.size; i++) {
       hex += Number(value >> BigInt(8 * i) & 0xffn).toString(16).padStart(2, "0");
     }
-    await this.ok(`P${register.number.toString(16)}=${hex}`);
+    await Promise.all([
+      this.#select(thread),
+      this.#link.ok(`P${register.number.toString(16)}=${hex}`),
+    ]);
   }
 
   #refusal(what: string, answer: string): GdbError {
     return new GdbError(
       "remote",
-      `The GDB stub at ${this.#where} cannot ${what} (answer ${
+      `The GDB stub at ${this.#link.where} cannot ${what} (answer ${
         JSON.stringify(answer.slice(0, 20))
       })`,
     );
@@ -468,7 +243,7 @@ export class GdbClient {
         const at = next;
         const size = Math.min(MEMORY_CHUNK, length - at);
         next = at + size;
-        const answer = await this.request(
+        const answer = await this.#link.request(
           `m${(base + BigInt(at)).toString(16)},${size.toString(16)}`,
         );
         const bytes = fromHex(gdbText(answer));
@@ -493,10 +268,12 @@ export class GdbClient {
     address: bigint,
     length: number,
   ): Promise<Uint8Array | undefined> {
-    await this.#select(thread);
-    await this.ok("Qqemu.PhyMemMode:0");
-    const answer = await this.request(`m${address.toString(16)},${length.toString(16)}`);
-    await this.ok("Qqemu.PhyMemMode:1");
+    const [, , answer] = await Promise.all([
+      this.#select(thread),
+      this.#link.ok("Qqemu.PhyMemMode:0"),
+      this.#link.request(`m${address.toString(16)},${length.toString(16)}`),
+      this.#link.ok("Qqemu.PhyMemMode:1"),
+    ]);
     const bytes = fromHex(gdbText(answer));
     return bytes?.length === length ? bytes : undefined;
   }
@@ -513,7 +290,9 @@ export class GdbClient {
     for (let at = 0; at < bytes.length; at += MEMORY_CHUNK) {
       const part = bytes.subarray(at, at + MEMORY_CHUNK);
       requests.push(
-        this.ok(`M${(base + BigInt(at)).toString(16)},${part.length.toString(16)}:${part.toHex()}`),
+        this.#link.ok(
+          `M${(base + BigInt(at)).toString(16)},${part.length.toString(16)}:${part.toHex()}`,
+        ),
       );
     }
     await Promise.all(requests);
@@ -525,7 +304,7 @@ export class GdbClient {
    * @param linear Linear address.
    */
   async insertBreakpoint(linear: bigint): Promise<void> {
-    await this.ok(`Z0,${linear.toString(16)},1`);
+    await this.#link.ok(`Z0,${linear.toString(16)},1`);
   }
 
   /**
@@ -534,46 +313,7 @@ export class GdbClient {
    * @param linear Linear address.
    */
   async removeBreakpoint(linear: bigint): Promise<void> {
-    await this.ok(`z0,${linear.toString(16)},1`);
-  }
-
-  /**
-   * Lets vCPUs run. {@linkcode GdbClient.stopped} waits for the next stop.
-   *
-   * @param actions `c` for all; `c:THREAD` or `s:THREAD` for one, the others stay stopped.
-   */
-  resume(actions = "c"): void {
-    if (this.#dead) throw this.#dead;
-    this.#running = true;
-    this.#write(gdbPacket(`vCont;${actions}`));
-  }
-
-  /**
-   * Waits for the guest to stop.
-   *
-   * @param timeoutMs Milliseconds to wait at most; for ever when left out.
-   * @returns Why it stopped, or undefined when it still runs.
-   */
-  async stopped(timeoutMs?: number): Promise<GdbStop | undefined> {
-    const held = this.#stops.shift();
-    if (held) return held;
-    if (this.#dead) throw this.#dead;
-    const { promise, resolve, reject } = Promise.withResolvers<GdbStop | undefined>();
-    this.#stopWaiter = { resolve, reject };
-    const timer = timeoutMs === undefined ? undefined : setTimeout(() => {
-      this.#stopWaiter = undefined;
-      resolve(undefined);
-    }, timeoutMs);
-    try {
-      return await promise;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /** Asks a running guest to stop; {@linkcode GdbClient.stopped} then yields. */
-  interrupt(): void {
-    if (this.#running && !this.#dead) this.#write(Uint8Array.of(3));
+    await this.#link.ok(`z0,${linear.toString(16)},1`);
   }
 
   /**
@@ -583,29 +323,52 @@ export class GdbClient {
    * @returns What it printed.
    */
   async monitor(command: string): Promise<string> {
-    this.#console = "";
-    await this.ok(`qRcmd,${new TextEncoder().encode(command).toHex()}`);
-    return this.#console;
+    return await this.#link.output(`qRcmd,${new TextEncoder().encode(command).toHex()}`);
+  }
+
+  /**
+   * Lets vCPUs run. {@linkcode GdbClient.stopped} waits for the next stop.
+   *
+   * @param actions `c` for all; `c:THREAD` or `s:THREAD` for one, the others stay stopped.
+   */
+  resume(actions = "c"): void {
+    this.#link.resume(actions);
+  }
+
+  /**
+   * Waits for the guest to stop.
+   *
+   * @param timeoutMs Milliseconds to wait at most; for ever when left out.
+   * @returns Why it stopped, or undefined when it still runs.
+   */
+  async stopped(timeoutMs?: number): Promise<GdbStop | undefined> {
+    return await this.#link.stopped(timeoutMs);
+  }
+
+  /** Asks a running guest to stop; {@linkcode GdbClient.stopped} then yields. */
+  interrupt(): void {
+    this.#link.interrupt();
   }
 
   /** Removes every breakpoint, lets the guest run on, and ends the conversation. */
   async detach(): Promise<void> {
-    if (this.#dead) return;
+    const link = this.#link;
+    if (link.ended) return;
     try {
-      if (this.#running) {
-        this.interrupt();
-        await this.stopped(this.#timeoutMs);
+      if (link.running) {
+        link.interrupt();
+        await link.stopped(link.timeoutMs);
       }
-      await this.ok("D");
-      await this.#sending;
+      await link.ok("D");
+      await link.flush();
     } finally {
-      this.close();
+      link.close();
     }
   }
 
-  /** Hangs up. QEMU then lets a stopped guest be; {@linkcode GdbClient.detach} is the polite way. */
+  /** Hangs up. QEMU leaves its guest as it is; {@linkcode GdbClient.detach} is the polite way. */
   close(): void {
-    this.#end(new GdbError("closed", `The connection to ${this.#where} is closed`));
+    this.#link.close();
   }
 }
 
@@ -614,18 +377,4 @@ async function connectTcp(hostname: string, port: number): Promise<Deno.Conn> {
   // Without it each request waits 40 ms for the acknowledgement of the one before.
   conn.setNoDelay(true);
   return conn;
-}
-
-function fromHex(text: string): Uint8Array | undefined {
-  if (text.length % 2 !== 0) return undefined;
-  try {
-    // QEMU writes x for what it cannot read of a register.
-    return Uint8Array.fromHex(text.replaceAll("x", "0"));
-  } catch {
-    return undefined;
-  }
-}
-
-function decodeHex(text: string): string {
-  return gdbText(fromHex(text) ?? new Uint8Array());
 }

@@ -6,6 +6,8 @@
  */
 export * from "./gdb_packets.ts";
 export * from "./gdb_registers.ts";
+export * from "./gdb_address.ts";
+export type { GdbOptions, GdbStop, GdbTransport } from "./gdb_connection.ts";
 export * from "./gdb_client.ts";
 export * from "./process.ts";
 export * from "./sink.ts";

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { GdbClient, type GdbTransport } from "./gdb_client.ts";
+import { GdbClient } from "./gdb_client.ts";
+import type { GdbTransport } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";
 
 /** The emulator that is started when no other is named. */

@@ -7,7 +7,8 @@
 import { Buffer } from "node:buffer";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { inMemory, locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
-import type { GdbClient, GdbStop } from "./gdb_client.ts";
+import type { GdbClient } from "./gdb_client.ts";
+import type { GdbStop } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
 import { monitorSection, VcpuView } from "./vcpu_view.ts";

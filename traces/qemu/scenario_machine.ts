@@ -6,7 +6,8 @@
 import { Buffer } from "node:buffer";
 import { basePages, L1_RSP } from "../base.ts";
 import { bytesOf, type Scenario } from "../scenario.ts";
-import type { GdbClient, GdbStop } from "./gdb_client.ts";
+import type { GdbClient } from "./gdb_client.ts";
+import type { GdbStop } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";
 import { GUEST_PARAMETERS, PARAMETERS_AT, PRISTINE_AT } from "./machine_code.ts";
 import type { ScenarioLabel } from "./machine_code.ts";
