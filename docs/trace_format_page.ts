@@ -70,8 +70,8 @@ function overview(): string[] {
     ),
     "```text\nfile header | block | block | … | index block(s) | trailer\n```",
     fill(
-      "A writer calls the file by its name with `.part` behind it until the trailer is written, " +
-        "then renames it. A trace that stops after any block is therefore what a killed writer " +
+      "A writer calls the file by its name with `.part` behind it (`.part2` and so on, if one is " +
+        "there already) until the trailer is written, then renames it. A trace that stops after any block is therefore what a killed writer " +
         "left: every block in it counts.",
     ),
   ];
