@@ -167,7 +167,8 @@ if (Deno.args[0] === "table") {
       group,
       n: 2,
       warmup: 1,
-      fn: run,
+      // Deno awaits only what is written as an async function.
+      fn: async () => await run(),
     });
   }
 }
