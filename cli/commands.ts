@@ -48,6 +48,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/diff.ts")).diff,
   },
   {
+    name: "explain",
+    summary: "Show one VMRUN under two policies side by side, step by step",
+    load: async () => (await import("./commands/explain.ts")).explain,
+  },
+  {
     name: "stats",
     summary: "Measure what each kind of transition costs under each policy, in percentiles",
     load: async () => (await import("./commands/stats.ts")).stats,

@@ -45,6 +45,11 @@ export class Context {
     }
   }
 
+  /** Text that stands out on a terminal, and is plain elsewhere. */
+  bold(text: string): string {
+    return this.color ? `\x1b[1m${text}\x1b[22m` : text;
+  }
+
   /** Progress of long work on a terminal; nothing elsewhere. */
   progress(what: string, total?: number): Progress {
     const shown = !this.quiet && Deno.stderr.isTerminal();

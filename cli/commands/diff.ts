@@ -81,7 +81,9 @@ function print(
   if (result.skipped > 0) out.line(`${plural(result.skipped, "run")} lack their inputs`);
   findings.forEach((finding, i) => {
     out.line();
-    for (const line of findingLines(finding, i + 1, limit)) out.line(line);
+    const [title = "", ...rest] = findingLines(finding, i + 1, limit);
+    out.line(context.bold(title));
+    for (const line of rest) out.line(line);
   });
 }
 
