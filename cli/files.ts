@@ -64,23 +64,3 @@ export async function readText(path: string): Promise<string> {
     throw fileError(path, "read", error);
   }
 }
-
-/**
- * Makes sure, before any work is done, that a file may be written.
- *
- * @param path The file, or `-`.
- * @param force Whether to overwrite one that exists.
- * @throws {FileError} When it exists and may not be overwritten, or its folder does not exist.
- */
-export async function checkOutput(path: string, force: boolean): Promise<void> {
-  if (path === STANDARD) return;
-  try {
-    const info = await Deno.stat(path);
-    if (info.isDirectory) throw new FileError(path, `Cannot write ${path}: It is a directory`);
-    if (force || !info.isFile) return;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    throw fileError(path, "write", error);
-  }
-  throw new FileError(path, `${path} exists already; overwrite it with --force, or name another`);
-}

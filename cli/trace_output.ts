@@ -7,6 +7,7 @@ import {
   TraceWriter,
 } from "../codecs/mod.ts";
 import type { Context } from "./context.ts";
+import { FileError } from "./errors.ts";
 import { fileError, shown, STANDARD } from "./files.ts";
 
 /** A sink, and what becomes of its file when nothing was recorded. */
@@ -18,15 +19,21 @@ interface Target {
   discard(): void;
 }
 
-/** Devices and pipes cannot be written under another name first. */
+/**
+ * Whether a file is a device or a pipe, which cannot be written under another name first.
+ *
+ * @throws {FileError} When it is a folder, or cannot be looked at.
+ */
 function isSpecial(path: string): boolean {
+  let info: Deno.FileInfo;
   try {
-    const info = Deno.statSync(path);
-    return !info.isFile && !info.isDirectory;
+    info = Deno.statSync(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw fileError(path, "write", error);
   }
+  if (info.isDirectory) throw new FileError(path, `Cannot write ${path}: It is a directory`);
+  return !info.isFile;
 }
 
 function openTarget(path: string, force: boolean): Target {

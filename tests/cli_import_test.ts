@@ -137,6 +137,7 @@ const FILES: readonly (readonly [string, string, number, RegExp])[] = [
     2,
     /none\/out.*cannot be written/,
   ],
+  ["an output that is a folder", "vmtape import in.ndjson -f -o .", 2, /Cannot write .*directory/],
   ["a full disk", "vmtape import in.ndjson -o - > /dev/full", 2, /No space left on device/],
   ["an output device", "vmtape import in.ndjson -o /dev/full", 2, /Cannot write \/dev\/full/],
   ["a header cut off", "head -c 900 in.vmtape > cut; vmtape info cut", 3, /within its header/],

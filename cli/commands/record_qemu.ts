@@ -1,5 +1,6 @@
 import type { TraceWriter } from "../../codecs/mod.ts";
-import { GdbClient, parseGdbAddress } from "../../traces/qemu/gdb_client.ts";
+import { parseGdbAddress } from "../../traces/qemu/gdb_address.ts";
+import { GdbClient } from "../../traces/qemu/gdb_client.ts";
 import { recordQemuGuest } from "../../traces/qemu/launch.ts";
 import { type QemuRecordResult, recordQemu } from "../../traces/qemu/recorder.ts";
 import { recordQemuScenarios } from "../../traces/qemu/scenario_recorder.ts";
