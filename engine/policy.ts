@@ -69,7 +69,8 @@ export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): rea
 
 /**
  * Runs a list of steps until one does not end with {@linkcode OK}, and then the
- * handler of that one.
+ * handler of that one. A step that throws counts as failed; who listens to the
+ * vCPU is told with the step's name.
  *
  * @param v The vCPU.
  * @param entries The list.
@@ -79,7 +80,7 @@ export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
   const observer = v.observer;
   for (const entry of entries) {
     if (observer !== undefined) observer.step(entry.step, v);
-    const outcome = entry.step.run(v);
+    const outcome = runStep(v, entry.step);
     if (outcome !== OK) {
       if (outcome === FAIL) {
         if (entry.onFail !== undefined) runList(v, entry.onFail);
@@ -89,6 +90,21 @@ export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
     }
   }
   return OK;
+}
+
+/** Runs a step. One that throws, or ends in no way there is, is reported like a broken assertion and has failed. */
+function runStep(v: Vcpu, step: Step): Outcome {
+  let what: string;
+  try {
+    const outcome = step.run(v);
+    if (outcome === OK || outcome === FAIL || outcome === END) return outcome;
+    what = `ended with ${String(outcome)}, which is none of OK, FAIL and END`;
+  } catch (error) {
+    if (v.observer === undefined) throw error;
+    what = `threw ${String(error)}`;
+  }
+  v.observer?.warn(`Step "${step.name}" of ${v.policy.name} ${what}`);
+  return FAIL;
 }
 
 /**

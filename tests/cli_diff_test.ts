@@ -27,7 +27,10 @@ Deno.test("diff names what the seed's policies leave different, and the step", (
     const { code, stdout, stderr } = await vmtape(["diff", trace, ...SEED]);
     assertEquals([code, stderr], [1, ""]);
     assertStringIncludes(stdout, "early-exit and unified: 1 of 1 run end differently");
-    assertMatch(stdout, /^\d+\. GIF after a failed check: .*\(1 run\)$/m);
+    assertMatch(
+      stdout,
+      /^1\. GIF stays set after a failed consistency check under early-exit \(1 run\)$/m,
+    );
     assertMatch(stdout, /^ +nested gif: 0x1 \/ 0x0/m);
     assertStringIncludes(stdout, 'After "');
     assertStringIncludes(stdout, "Failed checks: asid-zero 1");
@@ -48,7 +51,7 @@ Deno.test("diff finds each known difference of the seed's policies", () =>
       assert(fields.has(field), `${field} is not among ${[...fields].join(", ")}`);
     }
     const titles = findings.map((finding: { title: string }) => finding.title).join("\n");
-    assertStringIncludes(titles, "unified lets in what early-exit refuses");
+    assertStringIncludes(titles, "unified lets L2 in where early-exit refuses");
     for (const finding of findings) assert(finding.parted !== "" && finding.runs > 0);
   }));
 
@@ -57,7 +60,7 @@ Deno.test("diff of EVENTINJ tells upstream from the seed", () =>
     const args = ["diff", trace, "--policies", "unified,upstream"];
     const { code, stdout } = await vmtape(args);
     assertEquals(code, 1);
-    assertMatch(stdout, /EVENTINJ in vmcb12|vmcb12 control\.event_inj/);
+    assertStringIncludes(stdout, "EVENTINJ stays in vmcb12 after a failed consistency check");
   }));
 
 Deno.test("diff --runs lists every run that ends differently, with both values", () =>

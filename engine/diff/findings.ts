@@ -5,7 +5,9 @@
  * @module
  */
 import { type Check, CHECK_SETS } from "../svm/checks.ts";
-import type { FieldDifference, RunDifference } from "./differ.ts";
+import type { FieldDifference, Moment, RunDifference, RunRef } from "./differ.ts";
+import type { Report } from "./transitions.ts";
+import { MOMENTS, oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
 
 /** A field as a finding shows it: the first pair of values that was seen. */
 export interface FindingField {
@@ -23,11 +25,13 @@ export interface FindingField {
 
 /** One mechanism by which two policies differ. */
 export interface Finding {
+  /** Stable id of the mechanism, the same in every trace. */
+  readonly id: string;
   /** What happens, in the field's words. */
   readonly title: string;
   /** Names of the two policies. */
   readonly policies: readonly [string, string];
-  /** `outcome`: one enters L2 and the other refuses. `state`: both do the same, and leave different state. `carried`: an earlier run's difference is still there. */
+  /** `outcome`: one enters L2 and the other refuses. `state`: both do the same, and leave different state. `carried`: a follow-on of an earlier run. */
   readonly kind: "outcome" | "state" | "carried";
   /** The step that writes the fields under the first policy, and under the other. */
   readonly steps: readonly [string | undefined, string | undefined];
@@ -40,62 +44,91 @@ export interface Finding {
   /** Checks that failed in these runs, by id, with their counts. */
   readonly checks: Readonly<Record<string, number>>;
   /** The first run that shows it. */
-  readonly first: {
-    /** Number of its event. */
-    readonly event: number;
-    /** Name of its scenario, when the trace names it. */
-    readonly scenario: string | undefined;
-    /** Its spec. */
-    readonly spec: string | undefined;
-  };
+  readonly first: RunRef;
+  /** Of a follow-on: the run that caused the first one, and the title of what it did. */
+  readonly cause: { readonly run: RunRef; readonly title: string } | undefined;
 }
 
 interface Group {
+  readonly id: string;
   readonly kind: Finding["kind"];
   readonly first: RunDifference;
   readonly steps: readonly [string | undefined, string | undefined];
+  readonly moment: Moment | undefined;
+  readonly subject: Subject | undefined;
   readonly outcome: readonly [string, string];
+  readonly lead: FieldDifference | undefined;
+  readonly cause: { readonly run: RunRef; readonly group: string } | undefined;
   readonly fields: Map<string, { a: string; b: string; bits: Set<string>; runs: number }>;
   readonly checks: Map<string, number>;
   runs: number;
 }
 
+/** A part of a run's differences that has one cause. */
+interface Part {
+  readonly id: string;
+  readonly kind: Finding["kind"];
+  readonly subject?: Subject;
+  readonly fields: FieldDifference[];
+  readonly cause?: { readonly run: RunRef; readonly group: string };
+}
+
 /** Collects run differences into findings. */
 export class Findings {
   readonly #groups = new Map<string, Group>();
+  /** The group that a field's own difference last went to, to trace follow-ons. */
+  readonly #owners = new Map<string, string>();
 
-  /** Takes the differences of one run. */
-  add(difference: RunDifference): void {
+  /**
+   * Takes the differences of one run.
+   *
+   * @param difference The run's differences.
+   * @returns Keys of the findings it is part of; see {@linkcode Findings.indexOf}.
+   */
+  add(difference: RunDifference): string[] {
     const outcome = outcomesOf(difference);
-    if (outcome[0] !== outcome[1]) {
-      this.#put(difference, "outcome", [undefined, undefined], outcome, difference.fields);
-      return;
-    }
-    const causes = new Map<string, FieldDifference[]>();
-    for (const field of difference.fields) {
-      const key = field.carried ? "carried" : `${field.stepA ?? ""}|${field.stepB ?? ""}`;
-      const same = causes.get(key);
-      if (same === undefined) causes.set(key, [field]);
-      else same.push(field);
-    }
-    for (const [key, fields] of causes) {
-      const [head] = fields;
-      if (head === undefined) continue;
-      const steps = [head.stepA, head.stepB] as const;
-      this.#put(difference, key === "carried" ? "carried" : "state", steps, outcome, fields);
-    }
-    if (causes.size === 0) this.#put(difference, "state", [undefined, undefined], outcome, []);
+    const pair = difference.policies.join("|");
+    return this.#partsOf(difference, outcome).map((part) => {
+      const key = `${pair}|${part.id}`;
+      this.#put(key, difference, part, outcome);
+      return key;
+    });
   }
 
-  /** The findings, those with the most runs first. */
+  /**
+   * Place of a finding in {@linkcode Findings.list}.
+   *
+   * @param key A key from {@linkcode Findings.add}.
+   * @returns Its index; -1 when there is no such finding.
+   */
+  indexOf(key: string): number {
+    return this.#sorted().findIndex(([name]) => name === key);
+  }
+
+  /** The findings, those with the most runs first, follow-ons last. */
   list(): Finding[] {
-    return [...this.#groups.values()].sort((a, b) => b.runs - a.runs).map((group) => ({
-      title: titleOf(group),
-      policies: group.first.policies,
-      kind: group.kind,
-      steps: group.steps,
-      parted: partedText(group.first),
-      runs: group.runs,
+    return this.#sorted().map(([, group]) => this.#finding(group));
+  }
+
+  #sorted(): [string, Group][] {
+    const late = (group: Group) => group.kind === "carried" ? 1 : 0;
+    const rank = ({ subject }: Group) => subject === undefined ? 0 : SUBJECTS.indexOf(subject);
+    return [...this.#groups].sort(([, a], [, b]) =>
+      late(a) - late(b) || b.runs - a.runs || rank(a) - rank(b)
+    );
+  }
+
+  #finding(group: Group): Finding {
+    const { id, kind, steps, runs, first, cause } = group;
+    const titled = cause && this.#groups.get(cause.group);
+    return {
+      id,
+      title: this.#titleOf(group),
+      policies: first.policies,
+      kind,
+      steps,
+      parted: partedText(first),
+      runs,
       fields: [...group.fields].sort((a, b) => b[1].runs - a[1].runs).map(([field, row]) => ({
         field,
         a: row.a,
@@ -104,32 +137,94 @@ export class Findings {
         runs: row.runs,
       })),
       checks: Object.fromEntries([...group.checks].sort((a, b) => b[1] - a[1])),
-      first: {
-        event: group.first.event,
-        scenario: group.first.scenario,
-        spec: group.first.spec,
-      },
-    }));
+      first: refOf(first),
+      cause: cause && { run: cause.run, title: titled === undefined ? "" : this.#titleOf(titled) },
+    };
+  }
+
+  /** The parts of a run's differences, each with one cause. */
+  #partsOf(difference: RunDifference, outcome: readonly [string, string]): Part[] {
+    const pair = difference.policies.join("|");
+    const parts = new Map<string, Part>();
+    const put = (part: Omit<Part, "fields">, field?: FieldDifference) => {
+      let found = parts.get(part.id);
+      if (found === undefined) parts.set(part.id, found = { ...part, fields: [] });
+      if (field !== undefined) found.fields.push(field);
+      return `${pair}|${part.id}`;
+    };
+    const { reportsOrigin } = difference;
+    const { ends } = difference;
+    const differs = outcome[0] !== outcome[1] || ends[0] !== ends[1];
+    if (differs && reportsOrigin === undefined) {
+      const id = outcomeId(difference, outcome);
+      const owner = put({ id, kind: "outcome" });
+      for (const field of difference.fields) {
+        put({ id, kind: "outcome" }, field);
+        this.#owners.set(`${pair}|${nameOf(field)}`, owner);
+      }
+      return [...parts.values()];
+    }
+    const minor: FieldDifference[] = [];
+    const own = (subject: Subject, field: FieldDifference, id: string) => {
+      this.#owners.set(`${pair}|${nameOf(field)}`, put({ id, kind: "state", subject }, field));
+    };
+    for (const field of difference.fields) {
+      const origin = field.origin ?? reportsOrigin;
+      if (origin !== undefined) {
+        const owner = this.#ownerOf(pair, field);
+        const id = `carried|${owner.slice(pair.length + 1)}`;
+        put({ id, kind: "carried", cause: { run: origin, group: owner } }, field);
+        continue;
+      }
+      const subject = subjectOf(field);
+      if (subject.minor) minor.push(field);
+      else own(subject, field, stateId(subject, field, difference));
+    }
+    for (const field of minor) {
+      const subject = subjectOf(field);
+      const major = [...parts.values()].find((part) =>
+        part.kind === "state" && part.fields[0]?.when === field.when
+      );
+      own(major?.subject ?? subject, field, major?.id ?? stateId(subject, field, difference));
+    }
+    if (parts.size === 0 && reportsOrigin !== undefined) {
+      const owner = this.#ownerOf(pair, undefined);
+      put({
+        id: `carried|${owner.slice(pair.length + 1)}`,
+        kind: "carried",
+        cause: { run: reportsOrigin, group: owner },
+      });
+    }
+    return [...parts.values()];
+  }
+
+  /** The finding that a follow-on field comes from: the one its subject went to last, or the most recent. */
+  #ownerOf(pair: string, field: FieldDifference | undefined): string {
+    const own = field && this.#owners.get(`${pair}|${nameOf(field)}`);
+    if (own !== undefined) return own;
+    const [last] = [...this.#owners].filter(([name]) => name.startsWith(`${pair}|`)).slice(-1);
+    return last?.[1] ?? "";
   }
 
   #put(
+    key: string,
     difference: RunDifference,
-    kind: Finding["kind"],
-    steps: readonly [string | undefined, string | undefined],
+    part: Part,
     outcome: readonly [string, string],
-    fields: readonly FieldDifference[],
   ): void {
-    const shape = kind === "outcome"
-      ? `${difference.parting.way}|${outcome.map(mechanism).join("|")}`
-      : steps.join("|");
-    const key = `${difference.policies.join("|")}|${kind}|${shape}`;
+    const [lead] = part.fields;
     let group = this.#groups.get(key);
     if (group === undefined) {
       group = {
-        kind,
+        id: part.id,
+        kind: part.kind,
         first: difference,
-        steps,
+        steps: part.kind === "outcome" ? [undefined, undefined] : [lead?.stepA, lead?.stepB],
+        moment: lead?.when,
+        subject: part.subject,
         outcome,
+        lead,
+        cause: part.cause,
         fields: new Map(),
         checks: new Map(),
         runs: 0,
@@ -139,8 +234,8 @@ export class Findings {
     group.runs++;
     const { check } = difference.parting;
     if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + 1);
-    for (const field of fields) {
-      const name = `${field.area} ${field.field}`;
+    for (const field of part.fields) {
+      const name = nameOf(field);
       const row = group.fields.get(name) ??
         { a: field.a, b: field.b, bits: new Set<string>(), runs: 0 };
       row.runs++;
@@ -148,23 +243,81 @@ export class Findings {
       group.fields.set(name, row);
     }
   }
+
+  #titleOf(group: Group): string {
+    if (group.kind === "outcome") return outcomeTitle(group);
+    const fields = [...group.fields].sort((p, q) => q[1].runs - p[1].runs).map(([name]) => name);
+    if (group.kind === "carried") {
+      const owner = this.#groups.get(group.cause?.group ?? "");
+      const nouns = owner?.subject?.noun ?? "what an earlier run left";
+      return `Follow-on of an earlier run: ${nouns}`;
+    }
+    const { subject, lead, first, moment } = group;
+    if (subject === undefined || lead === undefined) return "The reports differ";
+    const side = oddSide(subject, lead);
+    return subject.title({
+      odd: first.policies[side],
+      other: first.policies[1 - side] as string,
+      when: moment === undefined ? "" : MOMENTS[moment],
+      first: lead,
+      fields,
+    });
+  }
 }
 
-/** What became of the run under each policy: the check that refused it, or nothing. */
+function nameOf(field: FieldDifference): string {
+  return `${field.area} ${field.field}`;
+}
+
+function stateId(subject: Subject, field: FieldDifference, difference: RunDifference): string {
+  const when = subject.timeless ? "any" : field.when ?? "between";
+  return `${subject.id}|${when}|${difference.policies[oddSide(subject, field)]}`;
+}
+
+function refOf({ event, run, scenario, spec }: RunRef): RunRef {
+  return { event, run, scenario, spec };
+}
+
+/** The checks and assertions that only one of the policies met. */
 function outcomesOf(difference: RunDifference): readonly [string, string] {
-  const { reports } = difference;
-  if (reports === undefined) return ["", ""];
-  const [a, b] = reports.map((list) =>
+  const text = (list: readonly Report[]) =>
     list.map((report) => report.kind === "check" ? report.id : `assertion ${report.text}`).join(
       ", ",
-    )
-  );
-  return [a ?? "", b ?? ""];
+    );
+  const [x, y] = onlyOf(difference);
+  return [text(x), text(y)];
+}
+
+/** What each policy reported, less what both reported first. */
+function onlyOf({ reports }: RunDifference): readonly [readonly Report[], readonly Report[]] {
+  const [x = [], y = []] = reports ?? [];
+  let same = 0;
+  while (same < x.length && same < y.length && x[same]?.text === y[same]?.text) same++;
+  return [x.slice(same), y.slice(same)];
+}
+
+/** The way in which the outcomes come to differ. */
+function outcomeWay(difference: RunDifference): string {
+  const [x, y] = onlyOf(difference);
+  return (x[0] ?? y[0])?.way || difference.parting.way;
+}
+
+function outcomeId(difference: RunDifference, outcome: readonly [string, string]): string {
+  const [a, b] = difference.policies;
+  const way = outcomeWay(difference);
+  const [x, y] = outcome.map(mechanism);
+  // A check that fails or does not says all; how the run ends then follows from it.
+  const ends = x === y ? `|${difference.ends.join("|")}` : "";
+  return `outcome|${way}|${a}:${x}|${b}:${y}${ends}`;
 }
 
 /** Consistency checks of vmcb12 refuse alike, whichever of them fails; those of CR3 are each their own. */
 function mechanism(ids: string): string {
-  return ids.split(", ").map((id) => checkById(id)?.group === "cr3" ? id : id && "vmcb12").join();
+  if (ids === "") return "";
+  return ids.split(", ").map((id) => {
+    const group = checkById(id)?.group;
+    return group === undefined || group === "cr3" ? id : "vmcb12";
+  }).join();
 }
 
 function checkById(id: string): Check | undefined {
@@ -176,9 +329,10 @@ function checkById(id: string): Check | undefined {
 }
 
 function docOf(ids: string): string {
-  const [first = ""] = ids.split(", ");
-  const row = checkById(first);
-  return row === undefined ? first : `${row.doc} (${row.id})`;
+  return ids.split(", ").map((id) => {
+    const row = checkById(id);
+    return row === undefined ? id : `${row.doc.replace(/^[AT]he? /, (word) => word.toLowerCase())}`;
+  }).join("; ");
 }
 
 const WAYS: Readonly<Record<string, string>> = {
@@ -186,50 +340,35 @@ const WAYS: Readonly<Record<string, string>> = {
   setstate: " on restoring nested state",
 };
 
-/** Fields that have a name of their own in talk about nested SVM. */
-const WORDS: Readonly<Record<string, string>> = {
-  "nested gif": "GIF",
-  "nested msrpm01": "vmcb01's MSR bitmap",
-  "nested msrpm02": "vmcb02's MSR bitmap",
-  "nested msrpm_recalc": 'the MSR bitmap\'s "recalculate" flag',
-  "nested vmcb12_gpa": "the address of the current vmcb12",
-  "nested guest_mode": "guest mode",
-  "vmcb12 control.event_inj": "EVENTINJ in vmcb12",
-  "vmcb12 control.exit_code": "the exit code in vmcb12",
-};
-
-function titleOf(group: Group): string {
-  const [a, b] = group.first.policies;
-  if (group.kind === "outcome") {
-    const [x, y] = group.outcome;
-    const way = WAYS[group.first.parting.way] ?? "";
-    const what = (ids: string) =>
-      group.checks.size > 1 ? "a vmcb12 that fails its checks" : docOf(ids);
-    if (x !== "" && y === "") return `${b} lets in${way} what ${a} refuses: ${what(x)}`;
-    if (x === "" && y !== "") return `${a} lets in${way} what ${b} refuses: ${what(y)}`;
-    return `Both refuse${way}, ${a} with ${x}, ${b} with ${y}`;
+function outcomeTitle({ first, outcome: [x, y], checks }: Group): string {
+  const [a, b] = first.policies;
+  const way = WAYS[outcomeWay(first)] ?? "";
+  const what = (ids: string) =>
+    checks.size > 1 ? "a vmcb12 that fails its consistency checks" : docOf(ids);
+  const checked = ([0, 1] as const).map((side) =>
+    (first.reports?.[side] ?? []).some((report) => report.kind === "check")
+  );
+  const entered = checked[0] === checked[1] ? undefined : checked[0] ? b : a;
+  if (entered === b && !y.includes("assertion")) {
+    return `${b} lets L2 in${way} where ${a} refuses: ${what(x)}`;
   }
-  const [main = ""] = [...group.fields].sort((p, q) => q[1].runs - p[1].runs).map(([name]) => name);
-  const known = [...group.fields.keys()].find((name) => name in WORDS);
-  const what = known === undefined ? main : WORDS[known] as string;
-  const context = group.checks.size > 0 && sum(group.checks) === group.runs
-    ? " after a failed check"
-    : "";
-  if (group.kind === "carried") return `${what} still differs from an earlier run`;
-  const [stepA, stepB] = group.steps;
-  if (stepA === undefined && stepB === undefined) {
-    return `${what} differs${context}: what ran between the transitions left it so`;
+  if (entered === a && !x.includes("assertion")) {
+    return `${a} lets L2 in${way} where ${b} refuses: ${what(y)}`;
   }
-  if (stepA === stepB) return `${what} differs${context}: both write it in "${stepA}"`;
-  if (stepA === undefined) return `${what}${context}: ${b} sets it in "${stepB}", ${a} leaves it`;
-  if (stepB === undefined) return `${what}${context}: ${a} sets it in "${stepA}", ${b} leaves it`;
-  return `${what}${context}: ${a} sets it last in "${stepA}", ${b} in "${stepB}"`;
-}
-
-function sum(counts: ReadonlyMap<string, number>): number {
-  let total = 0;
-  for (const count of counts.values()) total += count;
-  return total;
+  const [endA, endB] = first.ends;
+  if (x === "" && y === "") {
+    const [odd, other, end, usual] = endA.startsWith("goes on")
+      ? [b, a, endB, endA]
+      : [a, b, endA, endB];
+    return `The vCPU ${end} under ${odd}, where it ${usual} under ${other}`;
+  }
+  const [odd, other, more] = x === "" ? [b, a, y] : [a, b, x];
+  if (x === "" || y === "") {
+    return more.startsWith("assertion ")
+      ? `${odd} breaks an assertion${way} that ${other} keeps: ${more.slice(10)}`
+      : `${odd} meets a second failure${way}, ${other} does not: ${docOf(more)}`;
+  }
+  return `Both refuse${way}, for other reasons. ${a}: ${docOf(x)}. ${b}: ${docOf(y)}`;
 }
 
 /** Where two policies' steps part, in one line. */

@@ -5,5 +5,13 @@
  */
 export * from "./areas.ts";
 export * from "./differ.ts";
+export * from "./explain.ts";
 export * from "./findings.ts";
-export { type Place, type Report, type Transition, TransitionLog } from "./transitions.ts";
+export * from "./subjects.ts";
+export {
+  type Place,
+  type Report,
+  type Transition,
+  TransitionLog,
+  type Writer,
+} from "./transitions.ts";

@@ -18,6 +18,8 @@ export interface Report {
   readonly id: string;
   /** The kernel's text. */
   readonly text: string;
+  /** The way it was met in; empty between transitions. */
+  readonly way: Way | "";
 }
 
 /** One transition: the way taken and its steps. */
@@ -47,6 +49,14 @@ export interface Place {
   readonly size: number;
 }
 
+/** The step that wrote a field last, and the transition it was part of. */
+export interface Writer {
+  /** Name of the step. */
+  readonly step: string;
+  /** The transition. */
+  readonly transition: Transition;
+}
+
 /** Collects the transitions of one run. */
 export class TransitionLog {
   /** Transitions in order. */
@@ -67,10 +77,14 @@ export class TransitionLog {
     step: (step) => {
       for (const transition of this.#depth) transition.steps.push(step);
     },
-    check: (id, text) => this.reports.push({ kind: "check", id, text }),
-    warn: (text) => this.reports.push({ kind: "warn", id: "", text }),
+    check: (id, text) => this.reports.push({ kind: "check", id, text, way: this.#way }),
+    warn: (text) => this.reports.push({ kind: "warn", id: "", text, way: this.#way }),
     inner() {},
   };
+
+  get #way(): Way | "" {
+    return this.#depth.at(-1)?.way ?? "";
+  }
 
   /** Forgets everything; the next run begins. */
   reset(vmcb12: number): void {
@@ -110,17 +124,10 @@ export class TransitionLog {
    * @param places Fields to watch. Those of vmcb12 are watched in the work area.
    * @returns For each field the step that wrote it last, or undefined when no step did.
    */
-  lastWriters(live: Vcpu, places: readonly Place[]): (string | undefined)[] {
-    const writers: (string | undefined)[] = places.map(() => undefined);
+  lastWriters(live: Vcpu, places: readonly Place[]): (Writer | undefined)[] {
+    const writers: (Writer | undefined)[] = places.map(() => undefined);
     this.transitions.forEach((transition, index) => {
-      const s = this.#snapshots[index] as Snapshot;
-      const v = new Vcpu(live.caps, live.policy);
-      v.memory = live.memory.fork();
-      if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
-      v.bytes.set(s.bytes);
-      v.fromVmrun = s.fromVmrun;
-      v.restoreFlags = s.restoreFlags;
-      v.smram = s.smram;
+      const v = this.start(live, index);
       const values = places.map((place) => text(v, place));
       let running: Step | undefined;
       const settle = () => {
@@ -130,7 +137,7 @@ export class TransitionLog {
           values[i] = now;
           // Mapping vmcb12 fills the work area; that writes nothing.
           const mapping = place.at >= MAPPED_AT && (running?.name.startsWith("map ") ?? false);
-          if (!mapping && running !== undefined) writers[i] = running.name;
+          if (!mapping && running !== undefined) writers[i] = { step: running.name, transition };
         });
       };
       v.observer = {
@@ -146,6 +153,25 @@ export class TransitionLog {
       settle();
     });
     return writers;
+  }
+
+  /**
+   * The vCPU as it was when one of the run's transitions began.
+   *
+   * @param live The vCPU after the run; it is not changed.
+   * @param index Number of the transition in {@linkcode TransitionLog.transitions}.
+   * @returns A vCPU of its own, to repeat the transition on.
+   */
+  start(live: Vcpu, index: number): Vcpu {
+    const s = this.#snapshots[index] as Snapshot;
+    const v = new Vcpu(live.caps, live.policy);
+    v.memory = live.memory.fork();
+    if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
+    v.bytes.set(s.bytes);
+    v.fromVmrun = s.fromVmrun;
+    v.restoreFlags = s.restoreFlags;
+    v.smram = s.smram;
+    return v;
   }
 }
 

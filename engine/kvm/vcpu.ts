@@ -54,6 +54,11 @@ export class Vcpu extends Machine {
   fromVmrun = false;
   /** What the model met and does not model; empty while all is well. */
   unmodelled = "";
+  /**
+   * Stands in for the processor: leaves in vmcb02 the #VMEXIT that L1 received from L2. When it is
+   * set, no guest code runs.
+   */
+  standIn: ((v: Vcpu) => void) | undefined;
   /** KVM_STATE_NESTED_* flags of the state being restored. */
   restoreFlags = 0;
   /** State save area that RSM reads, while it does. */

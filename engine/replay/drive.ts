@@ -119,6 +119,23 @@ export class Driver {
     }
   }
 
+  /**
+   * A driver at the same place of the trace with a copy of the vCPU, under
+   * another policy: what that policy would do from this state.
+   *
+   * @param policy The policy.
+   * @returns The driver; nobody listens to it.
+   */
+  fork(policy: Policy): Driver {
+    const copy = new Driver(policy);
+    copy.vcpu = this.vcpu?.fork(policy);
+    copy.ran = this.ran;
+    copy.setStateErrno = this.setStateErrno;
+    copy.#queued = [...this.#queued];
+    copy.#running = this.#running;
+    return copy;
+  }
+
   /** Runs the vCPU until userspace is needed. */
   run(): void {
     const v = this.#machine();
@@ -208,7 +225,7 @@ export class Driver {
 }
 
 /** Writes what is known of a page into guest memory. */
-function writePage(v: Vcpu, gpa: number, image: Image): void {
+export function writePage(v: Vcpu, gpa: number, image: Image): void {
   if (!v.memory.backed(gpa, PAGE_SIZE)) return;
   const page = v.memory.writable(gpa);
   const { bytes, known } = image;
@@ -266,7 +283,7 @@ const SEGMENT_AT = {
 } as const;
 
 /** Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF. */
-function loadRegs(v: Vcpu, image: Image): void {
+export function loadRegs(v: Vcpu, image: Image): void {
   const r = new Reader(image);
   const segments: Record<string, ReturnType<Reader["segment"]>> = {};
   for (const [name, at] of Object.entries(SEGMENT_AT)) {
