@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Quirks } from "./cpu/quirks.ts";
 import type { Vcpu } from "./kvm/vcpu.ts";
 
 /** The step did its work. */
@@ -52,6 +53,8 @@ export interface Policy {
   readonly doc: string;
   /** Name of the check set its checks come from. */
   readonly checks: string;
+  /** How the processor under the hypervisor behaves. */
+  readonly processor: Quirks;
   /** The steps of each way, in order. */
   readonly ways: Readonly<Record<Way, readonly StepEntry[]>>;
 }

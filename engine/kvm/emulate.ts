@@ -6,16 +6,17 @@
  */
 import { C, S, V } from "../svm/machine.ts";
 import { type CodeWidth, decode, Instruction } from "../cpu/decode.ts";
-import { CR0, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
+import { CR0, CR4, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import { clearExceptions, injectGp, NO_ERROR, queueException } from "./queue.ts";
+import { clearExceptions, exceptionPending, injectGp, NO_ERROR, queueException } from "./queue.ts";
 import { l1Intercepts } from "./control.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
 import { leaveSmm } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { linearToGpa, walkError } from "./walk.ts";
+import { linearToGpa } from "./translate.ts";
+import { walkError } from "./walk.ts";
 
 const insn = new Instruction();
 const bytes = new Uint8Array(15);
@@ -39,6 +40,11 @@ function user(v: Vcpu): boolean {
   return v.u8(v.vmcb + S.cpl) === 3;
 }
 
+function canonical(v: Vcpu, linear: bigint): boolean {
+  const bits = (v.u32(V.cr4) & CR4.LA57) !== 0 ? 57 : 48;
+  return BigInt.asUintN(64, BigInt.asIntN(bits, linear)) === linear;
+}
+
 /** Reads and decodes the instruction at RIP; false with #PF queued, or nothing, when it cannot be read. */
 function fetch(v: Vcpu, quiet: boolean): boolean {
   const width = codeWidth(v);
@@ -50,6 +56,10 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
     const linear = width === 64
       ? BigInt.asUintN(64, rip + BigInt(count))
       : base + rip + BigInt(count) & 0xffffffffn;
+    if (width === 64 && !canonical(v, linear)) {
+      if (!quiet && count === 0) injectGp(v);
+      break;
+    }
     if (gpa < 0 || (linear & 0xfffn) === 0n) gpa = linearToGpa(v, linear, true, user(v));
     else gpa++;
     if (gpa < 0 || !v.memory.backed(gpa)) break;
@@ -58,7 +68,9 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
   fetched = count;
   const outcome = decode(bytes, count, width, insn);
   if (outcome === "ok") return true;
-  if (!quiet && gpa < 0) queueException(v, VECTOR.PF, walkError(), rip);
+  if (!quiet && gpa < 0 && !exceptionPending(v)) {
+    queueException(v, VECTOR.PF, walkError(), rip);
+  }
   return false;
 }
 

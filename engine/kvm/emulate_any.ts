@@ -18,7 +18,8 @@ import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts
 import { rflags, setRflagsLow } from "./regs.ts";
 import { trackWrite } from "./shadow_pages.ts";
 import type { Vcpu } from "./vcpu.ts";
-import { linearToGpa, walkError } from "./walk.ts";
+import { linearToGpa } from "./translate.ts";
+import { walkError } from "./walk.ts";
 
 /** The instruction was carried out, or its exception queued: the guest goes on. */
 export const GOES_ON = 1;
@@ -52,7 +53,7 @@ class Emulator extends Processor {
     if (!this.translate(lo, hi, WRITE, who, this.walk)) return false;
     const gpa = this.walk.gpa;
     if (!this.m.memory.backed(gpa)) {
-      this.device = WROTE_DEVICE;
+      if (this.device === NONE) this.device = WROTE_DEVICE;
       return true;
     }
     const done = super.write(lo, hi, size, valueLo, valueHi, who);

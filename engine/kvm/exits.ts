@@ -173,11 +173,30 @@ function shadowFault(v: Vcpu): number {
   const error = v.u32(vmcb + C.exit_info_1);
   const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
   if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
+  if (v.u8(V.mmu) === 1) return nestedWithoutNpt(v, lo, hi, error);
   if (!walkShadowFault(v, lo, hi, accessOf(error), (error & 4) !== 0)) {
     queueException(v, VECTOR.PF, walkError(), v.u64(vmcb + C.exit_info_2));
     return RESUME;
   }
   const mode = guestMode(v);
+  return fixed(v, mode.levels, mode.writeProtect, mode.smep);
+}
+
+/**
+ * L2 has nested paging although the hypervisor has none, which only ways into
+ * L2 without checks allow: KVM takes the linear address for an L2 physical one,
+ * and a fault in L1's table becomes a #NPF (nested_svm_inject_npf_exit).
+ */
+function nestedWithoutNpt(v: Vcpu, lo: number, hi: number, error: number): number {
+  const vmcb = v.vmcb;
+  if (!walkNptFault(v, lo, hi, accessOf(error))) {
+    v.set64(vmcb + C.exit_code, BigInt(EXIT.NPF));
+    v.set32(vmcb + C.exit_info_1, walkError());
+    v.set32(vmcb + C.exit_info_1 + 4, 1);
+    nestedVmexit(v);
+    return RESUME;
+  }
+  const mode = nptGuestMode(v);
   return fixed(v, mode.levels, mode.writeProtect, mode.smep);
 }
 
@@ -214,13 +233,20 @@ function permitted(v: Vcpu): boolean {
   return true;
 }
 
-function vmrun(v: Vcpu): number {
+/**
+ * VMRUN (vmrun_interception).
+ *
+ * @returns {@linkcode RESUME}: L2 runs, or L1 with what became of it.
+ */
+export function vmrun(v: Vcpu): number {
   if (!permitted(v)) return RESUME;
   v.fromVmrun = true;
+  v.skipFailed = false;
   const outcome = runWay(v, "vmrun");
   v.fromVmrun = false;
-  if (outcome !== END) v.observer?.inner("vmrun", 1, v);
-  return RESUME;
+  const ret = v.skipFailed ? USERSPACE : RESUME;
+  if (outcome !== END) v.observer?.inner("vmrun", ret, v);
+  return ret;
 }
 
 /** Fields that VMLOAD and VMSAVE move: FS, GS, LDTR, TR and the SYSCALL and SYSENTER MSRs. */

@@ -10,7 +10,7 @@ import { markDirty, nestedNpt } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { ROLE } from "./roles.ts";
 import { findPage, getPage, rootGfn } from "./shadow_pages.ts";
-import { walkL1Npt } from "./walk.ts";
+import { legalGpa, loadPdptrs, readPdptrs } from "./pdptrs.ts";
 
 const EXT = { VALID: 1, PSE: 4, PKE: 8, SMAP: 16, SMEP: 32, LA57: 64, LMA: 128 } as const;
 const ROOT_LEVEL = 5;
@@ -267,47 +267,6 @@ export function loadPgd(v: Vcpu): void {
     v.set32(vmcb + S.cr3 + 4, HOST_HIGH);
   }
   markDirty(v, vmcb, CLEAN.CR);
-}
-
-/** Bits that must be 0 in a guest physical address (reserved_gpa_bits). */
-export function reservedGpaBits(v: Vcpu): bigint {
-  return 0xffffffffffffffffn << BigInt(v.caps.physicalBits) & 0xffffffffffffffffn;
-}
-
-/** Whether a guest physical address, or CR3, has no reserved bit set. */
-export function legalGpa(v: Vcpu, gpa: bigint): boolean {
-  return (gpa & reservedGpaBits(v)) === 0n;
-}
-
-const PDPTE_RESERVED = 0x1e6n;
-
-/** Loads and checks the four PDPTEs at CR3 (load_pdptrs); false when one is bad or unreadable. */
-export function loadPdptrs(v: Vcpu, cr3: bigint): boolean {
-  let base = Number(BigInt.asUintN(52, cr3) & ~0xfffn);
-  if (v.u8(V.walk_mmu) === 1) {
-    base = walkL1Npt(v, base);
-    if (base < 0) return false;
-  }
-  const at = base + Number(cr3 & 0xfe0n);
-  if (cr3 >> 52n !== 0n || !v.memory.backed(at, 32)) return false;
-  const reserved = reservedGpaBits(v) | PDPTE_RESERVED;
-  let changed = false;
-  for (let i = 0; i < 4; i++) {
-    const entry = v.memory.read64(at + i * 8);
-    if ((entry & 1n) !== 0n && (entry & reserved) !== 0n) return false;
-    if (entry !== v.u64(V.pdptr0 + i * 8)) changed = true;
-  }
-  if (!v.caps.npt && changed) freeRoot(v, ROOT_MMU, 0);
-  for (let i = 0; i < 4; i++) v.set64(V.pdptr0 + i * 8, v.memory.read64(at + i * 8));
-  v.set8(V.pdptrs_valid, 1);
-  v.request(REQ.LOAD_MMU_PGD);
-  v.set8(V.pdptrs_from_userspace, 0);
-  return true;
-}
-
-/** Reads the PDPTEs when the cached ones are stale: KVM does so lazily under nested paging (svm_cache_reg). */
-export function readPdptrs(v: Vcpu): void {
-  if (v.u8(V.pdptrs_valid) === 0) loadPdptrs(v, v.u64(V.cr3));
 }
 
 /**

@@ -21,6 +21,7 @@ const SYSTEM: ReadonlyMap<number, number> = new Map([
 ]);
 
 const EFER = 0xc0000080, HSAVE_PA = 0xc0010117, P5_MC_ADDR = 0, P5_MC_TYPE = 1;
+const APIC_BASE = 0x1b, PAT = 0x277, SYSCFG = 0xc0010010, VM_CR = 0xc0010114;
 
 /**
  * Reads an MSR for the guest.
@@ -38,6 +39,12 @@ export function readMsr(v: Vcpu, index: number): bigint | undefined {
       return v.u64(V.efer);
     case HSAVE_PA:
       return v.u64(V.hsave_msr);
+    case VM_CR:
+    case SYSCFG:
+    case APIC_BASE:
+      return 0n;
+    case PAT:
+      return v.u64(VMCB01_AT + S.g_pat);
     default:
       v.unmodelled = `reading MSR ${index.toString(16)}`;
       return undefined;

@@ -4,9 +4,9 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
+import { QEMU, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { END, FAIL, runWay } from "../policy.ts";
-import { DR6_ACTIVE_LOW, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
+import { CR4, DR6_ACTIVE_LOW, EFER, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
 import {
   completeInterrupts,
@@ -24,6 +24,7 @@ import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts } fro
 import { updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
+import { nestedVmexit } from "./vmexit.ts";
 import { processorPaging } from "./walk.ts";
 
 /** EINTR: what KVM_RUN fails with when a signal ends it. */
@@ -57,6 +58,8 @@ export function runVcpu(v: Vcpu): void {
 }
 
 const STUCK = 2;
+/** Flushes in the high half of the requests. */
+const FLUSHES = 1 << REQ.TLB_FLUSH_CURRENT - 32 | 1 << REQ.TLB_FLUSH_GUEST - 32;
 /** Requests about clocks and timers, which change nothing here. */
 const UPDATES = 1 << REQ.MIGRATE_TIMER | 1 << REQ.MASTERCLOCK_UPDATE |
   1 << REQ.GLOBAL_CLOCK_UPDATE | 1 << REQ.CLOCK_UPDATE;
@@ -75,9 +78,12 @@ function serveRequests(v: Vcpu): boolean {
   v.clear32(V.requests, UPDATES);
   if (v.take(REQ.MMU_SYNC)) syncPages(v);
   if (v.take(REQ.LOAD_MMU_PGD)) loadPgd(v);
-  v.unrequest(REQ.TLB_FLUSH);
-  v.unrequest(REQ.TLB_FLUSH_CURRENT);
-  v.unrequest(REQ.TLB_FLUSH_GUEST);
+  if ((v.u32(V.requests) & 1 << REQ.TLB_FLUSH) !== 0 || (v.u32(V.requests + 4) & FLUSHES) !== 0) {
+    v.unrequest(REQ.TLB_FLUSH);
+    v.clear32(V.requests + 4, FLUSHES);
+    // Without flushes by ASID, a flush is a new ASID at the next entry.
+    v.set32(v.vmcb + C.asid, 0);
+  }
   if (v.requested(REQ.TRIPLE_FAULT)) {
     if (v.guestMode) nestedTripleFault(v);
     if (v.take(REQ.TRIPLE_FAULT)) {
@@ -123,6 +129,14 @@ function virtualTpr(v: Vcpu): boolean {
   return v.guestMode && (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_INTR_MASKING) !== 0;
 }
 
+// The vCPU that runs. The options are filled in anew for each run: nothing is allocated for one.
+let running: Vcpu;
+const options = {
+  msrIntercepted: (msr: number, write: boolean) =>
+    msrIntercepted(running, running.vmcb, msr, write),
+  quirks: QEMU,
+};
+
 /** Enters the active VMCB and takes over what the exit left (svm_vcpu_run). */
 function run(v: Vcpu, forceExit: boolean): number {
   const vmcb = v.vmcb;
@@ -146,9 +160,11 @@ function run(v: Vcpu, forceExit: boolean): number {
   v.copy64(vmcb + S.cr2, V.cr2);
   const freeDr = v.u8(V.dr_wont_exit) !== 0;
   loadDr6(v, vmcb, freeDr);
-  const status = runVmcb(v, vmcb, processorPaging(v, !v.caps.npt && mismatched(v)), {
-    msrIntercepted: (msr, write) => msrIntercepted(v, vmcb, msr, write),
-  });
+  if (v.standIn !== undefined) return runStandIn(v, vmcb, freeDr);
+  running = v;
+  options.quirks = v.policy.processor;
+  const paging = processorPaging(v, !v.caps.npt && mismatched(v));
+  const status = runVmcb(v, vmcb, paging, options);
   if (status === "stuck") return STUCK;
   if (status !== "exit") {
     v.unmodelled = `instruction ${unmodelledBytes().toHex()}`;
@@ -156,6 +172,16 @@ function run(v: Vcpu, forceExit: boolean): number {
   }
   afterExit(v, vmcb, freeDr);
   return handleExit(v);
+}
+
+/** Gives L1 the #VMEXIT that was recorded. Which hypervisor handles an exit is part of the recording. */
+function runStandIn(v: Vcpu, vmcb: number, freeDr: boolean): number {
+  if (v.guestMode) {
+    v.standIn?.(v);
+    afterExit(v, vmcb, freeDr);
+    nestedVmexit(v);
+  }
+  return USERSPACE;
 }
 
 function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {
@@ -175,9 +201,9 @@ function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {
 function mismatched(v: Vcpu): boolean {
   const vmcb = v.vmcb;
   if (v.u32(vmcb + S.cr3 + 4) !== HOST_HIGH) return false;
-  const levels = v.u32(V.root_root_role) & 15;
-  const long = (v.u32(vmcb + S.efer) & 0x400) !== 0;
-  return long !== levels > 3;
+  const levels = v.u32(v.u8(V.mmu) === 1 ? V.guest_root_role : V.root_root_role) & 15;
+  const long = (v.u32(vmcb + S.efer) & EFER.LMA) !== 0;
+  return levels !== (!long ? 3 : (v.u32(vmcb + S.cr4) & CR4.LA57) !== 0 ? 5 : 4);
 }
 
 function afterExit(v: Vcpu, vmcb: number, freeDr: boolean): void {

@@ -202,6 +202,8 @@ export function leaveSmm(v: Vcpu): boolean {
   };
   const loaded = resume(v, to);
   if (!loaded && v.guestMode && to.gprs !== undefined) leaveNested(v);
+  const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
+  if (!wide) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
   v.set64(V.rip, to.rip);
   v.set64(v.vmcb + S.rflags, to.rflags & ~BigInt(RFLAGS.RF));

@@ -52,6 +52,8 @@ export class Vcpu extends Machine {
   failedRet = 0;
   /** Whether the transition under way is a VMRUN, rather than RSM or a restore. */
   fromVmrun = false;
+  /** Whether the VMRUN under way could not be skipped, so that KVM_RUN ends after it. */
+  skipFailed = false;
   /** What the model met and does not model; empty while all is well. */
   unmodelled = "";
   /**

@@ -51,7 +51,7 @@ function number(v: Vcpu, at: number): number {
 }
 
 /** The mode that a packed CPU role describes, over the tables at CR3. */
-function roleMode(v: Vcpu, role: number): KvmWalkMode {
+export function roleMode(v: Vcpu, role: number): KvmWalkMode {
   const base = v.u32(role), ext = v.u32(role + 4);
   mode.levels = base & 15;
   mode.noExecute = (base & 1 << 12) !== 0;
@@ -158,8 +158,6 @@ export function walkL1Npt(v: Vcpu, gpa: number): number {
   return ok ? walk.gpa : -1;
 }
 
-const viaL1: Stage2 = (gpa) => walkL1Npt(current, gpa);
-
 /** The last walk of a fault. */
 export function lastWalk(): Walk {
   return walk;
@@ -220,42 +218,27 @@ export function walkedTo(): number {
   return walk.gpa;
 }
 
+const viaL1: Stage2 = (gpa) => walkL1Npt(current, gpa);
+
 /**
- * The guest physical address of a linear address as KVM's emulator finds it, or
- * -1 with {@linkcode walkError} set.
+ * Walks the guest's tables for KVM's emulator; with nested paging every table
+ * goes through L1's nested page table.
+ *
+ * @returns The guest physical address, L2's with nested paging, or -1 with {@linkcode walkError} set.
  */
-export function linearToGpa(
+export function walkForEmulator(
   v: Vcpu,
-  linear: bigint,
-  fetch: boolean,
+  role: number,
+  lo: number,
+  hi: number,
+  access: number,
   user: boolean,
-  write = false,
 ): number {
-  const nestedWalk = v.u8(V.walk_mmu) === 1;
-  const role = nestedWalk ? V.nested_cpu_role : V.root_cpu_role;
-  const tables = roleMode(v, role);
-  if (tables.levels === 0) {
-    const gpa = Number(linear & 0xfffffffffffffn);
-    return nestedWalk ? walkL1Npt(v, gpa) : gpa;
-  }
-  const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n & 0xffffffffn);
   current = v;
-  const stage2 = nestedWalk ? viaL1 : memoryOnly(v);
-  const access = fetch ? FETCH : write ? WRITE : 0;
-  const ok = walkKvm(
-    v.memory,
-    v.caps.physicalBits,
-    tables,
-    lo,
-    hi,
-    access,
-    user ? USER : SUPERVISOR,
-    stage2,
-    own,
-  );
-  if (!ok) {
-    walk.error = own.error;
-    return -1;
-  }
-  return nestedWalk ? walkL1Npt(v, own.gpa) : own.gpa;
+  const stage2 = v.u8(V.walk_mmu) === 1 ? viaL1 : memoryOnly(v);
+  const bits = v.caps.physicalBits;
+  const who = user ? USER : SUPERVISOR;
+  if (walkKvm(v.memory, bits, roleMode(v, role), lo, hi, access, who, stage2, own)) return own.gpa;
+  walk.error = own.error;
+  return -1;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { QEMU } from "../cpu/quirks.ts";
 import { list, type Policy } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
@@ -19,6 +20,7 @@ export const EARLY_EXIT: Policy = {
   name: "early-exit",
   doc: "KVM before the fixes: failed checks end VMRUN early and leave GIF and EVENTINJ as they are",
   checks: "linux-6.12",
+  processor: { ...QEMU, hostRipLow: 0xa8c },
   ways: {
     vmrun: [
       ...list(parts.BEGIN_VMRUN),

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { QEMU } from "../cpu/quirks.ts";
 import { list, type Policy, type Step, type StepEntry } from "../policy.ts";
 import * as enter from "../steps/enter.ts";
 import * as restore from "../steps/restore.ts";
@@ -53,6 +54,7 @@ export const UNIFIED: Policy = {
   name: "unified",
   doc: "The patch: all failures before the switch to vmcb02, one minimal error #VMEXIT",
   checks: "linux-6.12",
+  processor: { ...QEMU, hostRipLow: 0x42c },
   ways: {
     vmrun: [
       ...list(parts.BEGIN_VMRUN),

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { QEMU } from "../cpu/quirks.ts";
 import { list, type Policy } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
@@ -22,6 +23,7 @@ export const UPSTREAM: Policy = {
   doc:
     "What stable kernels ship: the early exit also clears GIF and EVENTINJ, and RSM checks vmcb12",
   checks: "linux-6.12",
+  processor: { ...QEMU, hostRipLow: 0xacc },
   ways: {
     vmrun: [
       ...list(parts.BEGIN_VMRUN),

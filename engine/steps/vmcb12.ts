@@ -70,7 +70,8 @@ export const skipVmrun: Step = {
   name: "skip VMRUN",
   doc: "Moves L1's RIP past the VMRUN; under RFLAGS.TF a #DB is queued",
   run(v) {
-    skipInstruction(v);
+    // When the instruction cannot be read KVM_RUN ends, after the whole transition.
+    v.skipFailed = !skipInstruction(v);
     return OK;
   },
 };
