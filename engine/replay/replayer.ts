@@ -14,6 +14,8 @@ import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { memoryDigest, stateDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
+import { PartialReplayer, type PartialResult } from "./partial.ts";
+import { showsTransitions, UnitCollector } from "./units.ts";
 import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used, vmcbBytes } from "./views.ts";
 
 /** One place where the replay and the recording differ. */
@@ -56,6 +58,8 @@ export interface ReplayResult {
   readonly digest: string;
   /** What the model met and does not model, with how often. */
   readonly unmodelled: ReadonlyMap<string, number>;
+  /** What was found in transitions that were recorded without memory, when there were any. */
+  readonly partial: PartialResult | undefined;
 }
 
 type Outcome =
@@ -77,6 +81,12 @@ export class Replayer {
   readonly policy: Policy;
   readonly #driver: Driver;
   readonly #report: (mismatch: Mismatch) => void;
+  readonly #transitions: PartialReplayer;
+  /** What a recording lacks is unknown. */
+  #partial = false;
+  readonly #units: UnitCollector;
+  /** vCPUs whose machine the trace does not show. */
+  readonly #without = new Set<number>();
   readonly #outcomes = new Map<string, OutcomeCount>();
   readonly #unmodelled = new Map<string, number>();
   #produced: Outcome[] = [];
@@ -93,6 +103,7 @@ export class Replayer {
   #digest = 0;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
   #shows: Readonly<Record<string, unknown>> = {};
+  #sees: ReadonlySet<unknown> | undefined;
 
   /**
    * @param policy The policy.
@@ -103,6 +114,11 @@ export class Replayer {
     this.#report = report;
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#observer();
+    this.#transitions = new PartialReplayer(
+      policy,
+      (found) => this.#report({ ...found, scenario: undefined }),
+    );
+    this.#units = new UnitCollector((unit) => this.#transitions.take(unit));
   }
 
   /**
@@ -113,13 +129,26 @@ export class Replayer {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
+    const vcpu = event.vcpu ?? 0;
+    if (event.kind === "session") {
+      if (showsTransitions(event.meta)) this.#without.add(vcpu);
+      else this.#without.delete(vcpu);
+    }
+    if (this.#without.has(vcpu)) {
+      this.#endUnit();
+      this.#units.feed(event, index);
+      return;
+    }
     switch (event.kind) {
       case "session": {
         this.#endUnit();
+        this.#partial = event.meta?.["partial"] === true;
         const shows = event.meta?.["shows"];
         this.#shows = typeof shows === "object" && shows !== null
           ? shows as Record<string, unknown>
           : {};
+        const sees = event.meta?.["sees"];
+        this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
         this.#driver.feed(event, index);
         break;
       }
@@ -152,6 +181,7 @@ export class Replayer {
    */
   finish(): ReplayResult {
     this.#endUnit();
+    this.#units.finish();
     return {
       policy: this.policy.name,
       events: this.#index,
@@ -161,15 +191,22 @@ export class Replayer {
       outcomes: this.#outcomes,
       digest: (this.#digest >>> 0).toString(16).padStart(8, "0"),
       unmodelled: this.#unmodelled,
+      partial: this.#transitions.finish(),
     };
   }
 
   #observer(): Observer {
+    // What the source could not see says nothing when it is not in the trace.
+    const produce = (outcome: Outcome) => {
+      if (this.#sees?.has(outcome.kind) !== false) this.#produced.push(outcome);
+    };
     return {
       step() {},
-      check: (id, text) => this.#produced.push({ kind: "check", id, text }),
-      warn: (text) => this.#produced.push({ kind: "warn", text }),
-      inner: (at, ret, v) => this.#produced.push(this.#inner(at, ret, v)),
+      check: (id, text) => produce({ kind: "check", id, text }),
+      warn: (text) => produce({ kind: "warn", text }),
+      inner: (at, ret, v) => {
+        if (this.#sees?.has("inner") !== false) produce(this.#inner(at, ret, v));
+      },
     };
   }
 
@@ -286,6 +323,10 @@ export class Replayer {
   }
 
   #compareOutcomes(): void {
+    if (this.#partial) {
+      const kinds = new Set<string>(this.#recorded.map(({ event }) => event.kind));
+      this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
+    }
     const { length } = this.#recorded;
     const most = this.#interrupted
       ? Math.min(length, this.#produced.length)

@@ -21,9 +21,13 @@ export interface Check {
   readonly reads: readonly string[];
   /** What it forbids, in one line. */
   readonly doc: string;
+  /** What it reads outside the VMCB; what {@linkcode Check.fails} forbids may then be allowed. */
+  readonly beyond?: string;
+  /** It is only made when nested state was restored. */
+  readonly restore?: boolean;
   /**
-   * Whether it fails. Checks of the group `cr3` depend on more than a VMCB and
-   * are evaluated by the step that loads CR3; for them this is false.
+   * Whether it fails. Checks of the group `cr3` are made by the step that loads
+   * CR3, which knows what lies beyond the VMCB.
    *
    * @param m The machine.
    * @param at Byte offset of the VMCB image in `m.bytes`.
@@ -31,7 +35,7 @@ export interface Check {
   fails(m: Machine, at: number): boolean;
 }
 
-const EFER_LME = 1 << 8, EFER_SVME = 1 << 12;
+const EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_SVME = 1 << 12;
 const CR0_PG = 1 << 31, CR0_PE = 1, CR0_NW = 1 << 29, CR0_CD = 1 << 30;
 const CR4_PAE = 1 << 5;
 
@@ -57,6 +61,12 @@ function bitmapIllegal(m: Machine, at: number, size: number): boolean {
   if (illegal(m, at)) return true;
   const last = (m.u32(at + 4) * 0x1_0000_0000) + ((m.u32(at) & ~0xfff) >>> 0) + size - 1;
   return last >= 2 ** m.caps.physicalBits;
+}
+
+/** Whether PDPTEs may be loaded from guest memory: PAE paging, not long mode (EFER.LMA), no nested paging. */
+function paeWithoutNp(m: Machine, at: number): boolean {
+  return (m.u32(at + C.nested_ctl) & 1) === 0 && (m.u32(at + S.cr4) & CR4_PAE) !== 0 &&
+    (m.u32(at + S.cr0) & CR0_PG) !== 0 && (m.u32(at + S.efer) & EFER_LMA) === 0;
 }
 
 function check(
@@ -219,8 +229,7 @@ export const LINUX_6_12: readonly Check[] = [
     "(control->int_ctl & V_NMI_ENABLE_MASK) && !vmcb12_is_intercept(control, INTERCEPT_NMI)",
     ["control.int_ctl", "control.intercept_word3"],
     "Virtual NMIs are asked for and NMIs are not intercepted",
-    (m, at) =>
-      (m.u32(at + C.int_ctl) & 1 << 26) !== 0 && (m.u32(at + C.intercept_word3) & 2) === 0,
+    (m, at) => (m.u32(at + C.int_ctl) & 1 << 26) !== 0 && (m.u32(at + C.intercept_word3) & 2) === 0,
   ),
   check(
     "cr3",
@@ -228,24 +237,31 @@ export const LINUX_6_12: readonly Check[] = [
     "!kvm_vcpu_is_legal_cr3(vcpu, cr3)",
     ["save.cr3"],
     "CR3 has a bit beyond the physical address width",
-    () => false,
+    (m, at) => illegal(m, at + S.cr3),
   ),
-  check(
-    "cr3",
-    "pdptrs",
-    "!load_pdptrs(vcpu, cr3)",
-    ["save.cr3", "save.cr4", "save.cr0", "save.efer"],
-    "A PDPTE of a PAE guest has a reserved bit set, or cannot be read",
-    () => false,
-  ),
-  check(
-    "cr3",
-    "pdptrs-pages",
-    "!load_pdptrs(vcpu, vcpu->arch.cr3)",
-    ["save.cr3"],
-    "The same, when nested state pages are loaded after a restore",
-    () => false,
-  ),
+  {
+    ...check(
+      "cr3",
+      "pdptrs",
+      "!load_pdptrs(vcpu, cr3)",
+      ["control.nested_ctl", "save.cr4", "save.cr0", "save.efer"],
+      "A PDPTE of a PAE guest has a reserved bit set, or cannot be read",
+      paeWithoutNp,
+    ),
+    beyond: "guest memory at save.cr3",
+  },
+  {
+    ...check(
+      "cr3",
+      "pdptrs-pages",
+      "!load_pdptrs(vcpu, vcpu->arch.cr3)",
+      ["control.nested_ctl", "save.cr4", "save.cr0", "save.efer"],
+      "The same, when nested state pages are loaded after a restore",
+      paeWithoutNp,
+    ),
+    beyond: "guest memory at save.cr3",
+    restore: true,
+  },
 ];
 
 /** Check sets by name. */

@@ -214,6 +214,7 @@ class Recorder {
           kernel: "qemu-tcg",
           qemu: this.#version,
           partial: true,
+          transitions: true,
           ...(this.#options.origin === undefined ? {} : { guest: this.#options.origin }),
           capabilities: { memory },
           clock: "host, with the debugger",

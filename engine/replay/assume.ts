@@ -1,0 +1,203 @@
+/**
+ * Filling in what a log does not show: several ways to complete a vmcb12 and
+ * L1's registers, all of them with what was recorded. What comes out the same
+ * for each does not depend on the unknown.
+ *
+ * @module
+ */
+import type { Image } from "../event.ts";
+import type { Field } from "../layout.ts";
+import { fieldMask, fieldNamed, readField, writeField } from "../image/fields.ts";
+import type { Check } from "../svm/checks.ts";
+import type { Capabilities } from "../svm/machine.ts";
+import { REGS_LAYOUT } from "../svm/regs_layout.ts";
+import { checkVerdict, type Evidence, witness } from "../svm/verdict.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+
+/** A complete state that what was recorded allows. */
+export interface Assumption {
+  /** vmcb12. */
+  readonly vmcb12: Uint8Array;
+  /** L1's registers, of layout `regs`. */
+  readonly regs: Uint8Array;
+  /** Changes what L2 leaves in its save area as it stops. */
+  readonly l2: (name: string, value: bigint) => bigint;
+}
+
+/** Bytes at the end of the address space that no memory backs. */
+export const HOLE = 0x10000;
+
+/** In how many ways the unknown is filled in. */
+export const VARIANTS = 4;
+
+/** A vmcb12 that passes all checks: L2 in 64-bit mode. */
+const VALID: Readonly<Record<string, bigint>> = {
+  "control.intercept_word4": 3n,
+  "control.asid": 1n,
+  "control.msrpm_base_pa": 0x30000n,
+  "control.iopm_base_pa": 0x34000n,
+  "save.es_attrib": 0xc93n,
+  "save.cs_attrib": 0xa9bn,
+  "save.ss_attrib": 0xc93n,
+  "save.ds_attrib": 0xc93n,
+  "save.fs_attrib": 0xc93n,
+  "save.gs_attrib": 0xc93n,
+  "save.tr_attrib": 0x8bn,
+  "save.ldtr_attrib": 0x82n,
+  "save.efer": 0x1500n,
+  "save.cr4": 0x20n,
+  "save.cr3": 0x40000n,
+  "save.cr0": 0x80000011n,
+  "save.dr7": 0x400n,
+  "save.dr6": 0xffff0ff0n,
+  "save.rflags": 2n,
+  "save.g_pat": 0x0007040600070406n,
+};
+
+/** L1 in 64-bit mode, about to execute VMRUN. */
+const L1: Readonly<Record<string, bigint>> = {
+  rflags: 2n,
+  cr0: 0x80000011n,
+  cr3: 0x1000n,
+  cr4: 0x20n,
+  efer: 0x1500n,
+  dr6: 0xffff0ff0n,
+  dr7: 0x400n,
+  hsave_pa: 0x20000n,
+  cs_attrib: 0xa9bn,
+  cs_limit: 0xffffffffn,
+  gif: 1n,
+};
+
+/** L1 in 32-bit PAE mode, where loading CR3 loads PDPTEs too. */
+const L1_PAE: Readonly<Record<string, bigint>> = {
+  ...L1,
+  efer: 0x1000n,
+  cs_attrib: 0xc9bn,
+  cr3: 0x2000n,
+};
+
+/** Fields without a say in what happens: any value is as good as another. */
+const INERT =
+  /^save\.(rip|rsp|rax|cr2|star|lstar|cstar|sfmask|kernel_gs_base|sysenter_|[defgs]s_base|last_)|^control\.(exit_|tsc_offset|next_rip|guest_instr)|^(r[a-d]x|r[sd]i|rbp|rsp|r\d+|cr2|dr[0-3])$/;
+
+/** A value that depends on nothing but a name and a number. */
+function arbitrary(name: string, seed: number): bigint {
+  let h = Math.imul(seed, 0x9e3779b1);
+  for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 0x85ebca6b);
+  h ^= h >>> 15;
+  const low = Math.imul(h, 0xc2b2ae35) >>> 0;
+  // Canonical, and below any limit of addresses.
+  return BigInt(low & 0x7fffffff);
+}
+
+function fill(
+  row: Field,
+  image: Image | undefined,
+  bytes: Uint8Array,
+  value: bigint,
+): void {
+  const seen = image === undefined ? { value: 0n, known: 0n } : readField(image, row);
+  writeField(bytes, row, seen.value | value & fieldMask(row) & ~seen.known);
+}
+
+function fillVmcb(seen: Image, variant: number): Uint8Array {
+  const bytes = seen.bytes.slice();
+  for (const row of VMCB_LAYOUT.fields) {
+    const value = VALID[row.name] ?? 0n;
+    const free = variant >= 2 && INERT.test(row.name);
+    fill(row, seen, bytes, free ? arbitrary(row.name, variant) : value);
+  }
+  // An event to inject that nobody saw may be there.
+  if (variant === 2) fill(EVENT_INJ, seen, bytes, 0x80000202n);
+  return bytes;
+}
+
+const EVENT_INJ = fieldNamed(VMCB_LAYOUT, "control.event_inj");
+
+function fillRegs(seen: Image | undefined, variant: number): Uint8Array {
+  const bytes = new Uint8Array(REGS_LAYOUT.size);
+  const pae = variant === 3 && (seen?.known ?? seen) === undefined;
+  const state = pae ? L1_PAE : L1;
+  for (const row of REGS_LAYOUT.fields) {
+    const value = row.name === "gif" ? BigInt(1 - variant % 2) : state[row.name] ?? 0n;
+    const free = variant >= 2 && INERT.test(row.name);
+    fill(row, seen, bytes, free ? arbitrary(row.name, variant) : value);
+  }
+  return bytes;
+}
+
+/** Sets the unknown bits of the fields that a check reads so that it ends as asked. */
+function settle(
+  check: Check,
+  caps: Capabilities,
+  seen: Image,
+  now: Image,
+  fails: boolean,
+): boolean {
+  const rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
+  const mixed = { bytes: now.bytes.slice(), known: new Uint8Array(VMCB_SIZE).fill(0xff) };
+  for (const row of rows) {
+    const { known } = readField(seen, row);
+    writeField(mixed.known, row, known);
+  }
+  const values = witness(check, caps, mixed, fails);
+  if (values === undefined) return false;
+  for (const row of rows) writeField(now.bytes, row, values.get(row.name) ?? 0n);
+  return true;
+}
+
+const MSRPM = fieldNamed(VMCB_LAYOUT, "control.msrpm_base_pa");
+
+/**
+ * A complete state with what was recorded.
+ *
+ * @param checks The checks of the kernel that was recorded, in order.
+ * @param caps What the processor and the hypervisor can do.
+ * @param vmcb12 vmcb12, as far as it was seen.
+ * @param regs L1's registers, as far as they were seen.
+ * @param evidence Which checks passed, and which failed.
+ * @param variant Which of the {@linkcode VARIANTS} ways of filling in.
+ * @returns The state, or undefined when no state is known that fits what was recorded.
+ */
+export function assume(
+  checks: readonly Check[],
+  caps: Capabilities,
+  vmcb12: Image,
+  regs: Image | undefined,
+  evidence: Evidence,
+  variant: number,
+): Assumption | undefined {
+  const now = { bytes: fillVmcb(vmcb12, variant) };
+  const failed = checks.find((check) => check.id === evidence.failed);
+  if (evidence.failed !== undefined && failed === undefined) return undefined;
+  // CR3 is loaded after the other checks: in long mode those have looked at it already.
+  if (failed?.group === "cr3") leaveLongMode(vmcb12, now.bytes);
+  if (failed !== undefined && !settle(failed, caps, vmcb12, now, true)) return undefined;
+  for (const check of checks) {
+    if (check === failed) break;
+    if (check.restore === true || evidence.passed?.has(check.id) === false) continue;
+    if (checkVerdict(check, caps, now) !== "fails") continue;
+    if (!settle(check, caps, vmcb12, now, false)) return undefined;
+  }
+  if (evidence.unreadable === true) {
+    fill(MSRPM, vmcb12, now.bytes, (1n << BigInt(caps.physicalBits)) - BigInt(HOLE));
+  }
+  if (failed !== undefined && checkVerdict(failed, caps, now) === "passes") return undefined;
+  return {
+    vmcb12: now.bytes,
+    regs: fillRegs(regs, variant),
+    l2: (name, value) => variant >= 2 && INERT.test(name) ? arbitrary(name, variant + 8) : value,
+  };
+}
+
+function leaveLongMode(seen: Image, bytes: Uint8Array): void {
+  const values: Readonly<Record<string, bigint>> = {
+    "save.efer": 0x1000n,
+    "save.cs_attrib": 0xc9bn,
+    "save.cr3": 0x50000n,
+  };
+  for (const [name, value] of Object.entries(values)) {
+    fill(fieldNamed(VMCB_LAYOUT, name), seen, bytes, value);
+  }
+}

@@ -1,0 +1,219 @@
+/**
+ * Carrying out single transitions of a log that shows no memory: VMRUN as the
+ * hypervisor handles it, then the #VMEXIT that L1 received.
+ *
+ * @module
+ */
+import { readField } from "../image/fields.ts";
+import { vmrun } from "../kvm/exits.ts";
+import { createVcpu } from "../kvm/ioctls.ts";
+import { runVcpu } from "../kvm/run.ts";
+import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import type { Policy } from "../policy.ts";
+import { type Check, CHECK_SETS } from "../svm/checks.ts";
+import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
+import { REGS_FIELDS } from "../svm/regs_layout.ts";
+import { type Evidence, type SetVerdict, setVerdict } from "../svm/verdict.ts";
+import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import { offsets } from "../layout.ts";
+import { assume, type Assumption, HOLE } from "./assume.ts";
+import { loadRegs, writePage } from "./drive.ts";
+import { exitCodeOf, type Unit } from "./units.ts";
+
+/** The checks of the kernels whose logs show failed checks. */
+const RECORDED: readonly Check[] = CHECK_SETS["linux-6.12"] ?? [];
+
+const R = offsets(REGS_FIELDS);
+/** Bytes of a VMRUN instruction. */
+const VMRUN_LENGTH = 3n;
+/** Exit code of a VMRUN that was refused, low half. */
+const INVALID = 0xffffffff;
+/** Where vmcb12 is put when the log does not say where it was. */
+const SOMEWHERE = 0x10000n;
+/** The machine's own tables need to know little memory: no guest code runs. */
+const SMALL = 1 << 20;
+
+/** Guest memory at any address, of which a few pages are used. */
+class FewPages extends GuestMemory {
+  readonly #pages: Map<number, Uint8Array>;
+  readonly #limit: number;
+
+  constructor(physicalBits: number, pages: Iterable<readonly [number, Uint8Array]> = []) {
+    super(0);
+    this.#limit = 2 ** physicalBits;
+    this.#pages = new Map(pages);
+  }
+
+  override fork(): GuestMemory {
+    const copy = new FewPages(Math.log2(this.#limit));
+    for (const [at, page] of this.#pages) copy.#pages.set(at, page.slice());
+    return copy;
+  }
+
+  override backed(gpa: number, length = 1): boolean {
+    return gpa >= 0 && gpa + length <= this.#limit - HOLE;
+  }
+
+  override allocated(): boolean {
+    return true;
+  }
+
+  override page(gpa: number): Uint8Array {
+    return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
+  }
+
+  override writable(gpa: number): Uint8Array {
+    const at = Math.floor(gpa / PAGE_SIZE);
+    let page = this.#pages.get(at);
+    if (page === undefined) this.#pages.set(at, page = new Uint8Array(PAGE_SIZE));
+    return page;
+  }
+}
+
+const NOTHING = new Uint8Array(PAGE_SIZE);
+
+/** Whether the log shows that L2 ran. */
+export function ranL2(unit: Unit): boolean {
+  if (unit.check !== undefined) return false;
+  const code = exitCodeOf(unit);
+  return unit.l2rip !== undefined || code !== undefined && code !== INVALID;
+}
+
+/** What a log says of the checks themselves. */
+export function evidenceOf(unit: Unit): Evidence {
+  if (!unit.kvm) return {};
+  if (unit.check !== undefined) {
+    const { id } = unit.check;
+    const at = RECORDED.findIndex((check) => check.id === id);
+    return { passed: idsOf(RECORDED.slice(0, Math.max(0, at))), failed: id };
+  }
+  if (exitCodeOf(unit) === INVALID) return { passed: idsOf(RECORDED), unreadable: true };
+  return ranL2(unit) ? { passed: idsOf(RECORDED) } : {};
+}
+
+function idsOf(checks: readonly Check[]): ReadonlySet<string> {
+  return new Set(checks.map((check) => check.id));
+}
+
+/**
+ * What a set of checks says of a unit's vmcb12.
+ *
+ * @param unit The unit.
+ * @param set Name of the set.
+ * @param seen Whether only the bits count that were seen, not what the recorded kernel made of them.
+ */
+export function verdictOf(unit: Unit, set: string, seen = false): SetVerdict {
+  const checks = (CHECK_SETS[set] ?? []).filter((check) => check.restore !== true);
+  return setVerdict(checks, unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
+}
+
+/** How far a transition came. */
+export type Progress =
+  /** L1 has a #VMEXIT or an exception, and L2 never ran. */
+  | "refused"
+  /** L2 would run; the log does not show what it does. */
+  | "entered"
+  /** L2 ran, and L1 has its #VMEXIT. */
+  | "exited";
+
+/** Carries out units under one policy. */
+export class DirectDriver {
+  /** The policy. */
+  readonly policy: Policy;
+  /** In which way the unknown is filled in. */
+  readonly variant: number;
+  /** The vCPU, as the last unit left it. */
+  vcpu: Vcpu | undefined;
+  /** Address of the last unit's vmcb12. */
+  vmcb12 = 0;
+  /** Who listens to the vCPU while it runs. */
+  observer: Observer | undefined;
+
+  /**
+   * @param policy The policy.
+   * @param variant In which way the unknown is filled in, below `VARIANTS`.
+   */
+  constructor(policy: Policy, variant: number) {
+    this.policy = policy;
+    this.variant = variant;
+  }
+
+  /**
+   * Carries out one unit, from a state of its own.
+   *
+   * @param unit The unit.
+   * @returns How far it came, or undefined when nothing is known that fits what was recorded.
+   */
+  run(unit: Unit): Progress | undefined {
+    const gpa = unit.vmcb12Gpa ?? SOMEWHERE;
+    const { caps, regs } = unit;
+    const state = assume(RECORDED, caps, unit.vmcb12, regs, evidenceOf(unit), this.variant);
+    if (state === undefined) return undefined;
+    const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
+    v.memory = new FewPages(caps.physicalBits);
+    this.vcpu = v;
+    this.vmcb12 = Number(gpa & ~0xfffn);
+    if (unit.check?.id === "pdptrs") badPdptes(v, state);
+    for (const [at, page] of unit.memory) writePage(v, at, page);
+    if (v.memory.backed(this.vmcb12, PAGE_SIZE)) {
+      writePage(v, this.vmcb12, { bytes: state.vmcb12 });
+    }
+    this.#prepare(v, unit, state, gpa);
+    v.observer = this.observer;
+    vmrun(v);
+    let progress: Progress = v.guestMode ? "entered" : "refused";
+    if (v.guestMode && ranL2(unit) && unit.exit !== undefined) {
+      v.standIn = () => leaveExit(v, unit, state);
+      runVcpu(v);
+      v.standIn = undefined;
+      progress = "exited";
+    }
+    v.observer = undefined;
+    return progress;
+  }
+
+  #prepare(v: Vcpu, unit: Unit, state: Assumption, gpa: bigint): void {
+    const regs = state.regs;
+    const view = new DataView(regs.buffer, regs.byteOffset);
+    const next = unit.rip ?? view.getBigUint64(R.rip, true) + VMRUN_LENGTH;
+    view.setBigUint64(R.rip, BigInt.asUintN(64, next - VMRUN_LENGTH), true);
+    view.setBigUint64(R.rax, gpa, true);
+    loadRegs(v, { bytes: regs });
+    v.copy64(VMCB01_AT + S.rax, V.rax);
+    v.copy64(VMCB01_AT + S.rsp, V.rsp);
+    v.copy64(VMCB01_AT + S.rip, V.rip);
+    v.set64(V.next_rip, next);
+  }
+}
+
+/** PDPTEs with reserved bits, for a check that is known to have found some. */
+function badPdptes(v: Vcpu, state: Assumption): void {
+  const cr3 = new DataView(state.vmcb12.buffer, state.vmcb12.byteOffset).getUint32(S.cr3, true);
+  for (let i = 0; i < 4; i++) v.memory.write64(((cr3 & ~31) >>> 0) + 8 * i, 0xffff_ffff_ffff_ffffn);
+}
+
+/** Leaves in vmcb02 what L2 did, as far as the log tells. */
+function leaveExit(v: Vcpu, unit: Unit, state: Assumption): void {
+  const exit = unit.exit?.vmcb12;
+  v.set32(VMCB02_AT + C.event_inj, v.u32(VMCB02_AT + C.event_inj) & 0x7fffffff);
+  for (const row of VMCB_LAYOUT.fields) {
+    const left = row.offset >= SAVE_AREA || LEFT.has(row.name);
+    if (!left || row.size > 8) continue;
+    const at = VMCB02_AT + row.offset;
+    const now = readField({ bytes: v.bytes }, { ...row, offset: at }).value;
+    const seen = exit === undefined ? { value: 0n, known: 0n } : readField(exit, row);
+    let value = state.l2(row.name, now);
+    if (row.name === "save.rip" && unit.l2rip !== undefined) value = unit.l2rip;
+    put(v, at, row.size, seen.value | value & ~seen.known);
+  }
+}
+
+const LEFT: ReadonlySet<string> = new Set(
+  ["exit_code", "exit_code_hi", "exit_info_1", "exit_info_2", "exit_int_info", "exit_int_info_err"]
+    .map((name) => `control.${name}`),
+);
+
+function put(v: Vcpu, at: number, size: number, value: bigint): void {
+  for (let i = 0; i < size; i++) v.set8(at + i, Number(value >> BigInt(8 * i) & 0xffn));
+}

@@ -1,0 +1,193 @@
+/**
+ * Replaying logs that show single transitions and no memory: what is known is
+ * held against what a policy makes of it, and the rest stays unknown.
+ *
+ * @module
+ */
+import type { Image } from "../event.ts";
+import { Buffer } from "node:buffer";
+import { diffImages } from "../image/diff.ts";
+import type { Policy } from "../policy.ts";
+import { CHECK_SETS } from "../svm/checks.ts";
+import { REGS_LAYOUT } from "../svm/regs_layout.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import type { CheckVerdict } from "../svm/verdict.ts";
+import { VARIANTS } from "./assume.ts";
+import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
+import { exitCodeOf, type Unit } from "./units.ts";
+import { regsBytes } from "./views.ts";
+
+/** What one set of checks says of a log's VMRUNs. */
+export interface SetCount {
+  /** How many pass, fail, or cannot be told. */
+  readonly verdicts: Readonly<Record<CheckVerdict, number>>;
+  /** What would have to be known of those that cannot be told, with how often. */
+  readonly needs: ReadonlyMap<string, number>;
+}
+
+/** What was found in transitions that a log shows without memory. */
+export interface PartialResult {
+  /** How many. */
+  readonly transitions: number;
+  /** How many of them contradict nothing that was recorded. */
+  readonly agreed: number;
+  /** How many no state is known for that fits what was recorded, such as a check of another kernel. */
+  readonly unexplained: number;
+  /** What each set of checks says, with what the recorded kernel made of them. */
+  readonly sets: ReadonlyMap<string, SetCount>;
+  /** How many fail under every set of checks, pass under every one, and neither. */
+  readonly all: Readonly<Record<CheckVerdict, number>>;
+}
+
+/** Where a replay and the recording contradict each other. */
+export interface Contradiction {
+  /** Number of the event. */
+  readonly event: number;
+  /** What differs. */
+  readonly field: string;
+  /** What was recorded. */
+  readonly recorded: string;
+  /** What the replay gives. */
+  readonly replayed: string;
+}
+
+const NONE = { passes: 0, fails: 0, unknown: 0 };
+
+/** Replays units under one policy. */
+export class PartialReplayer {
+  readonly #policy: Policy;
+  readonly #drivers: readonly DirectDriver[];
+  readonly #report: (found: Contradiction) => void;
+  readonly #sets = new Map<
+    string,
+    { verdicts: Record<CheckVerdict, number>; needs: Map<string, number> }
+  >();
+  readonly #all: Record<CheckVerdict, number> = { ...NONE };
+  #transitions = 0;
+  #agreed = 0;
+  #unexplained = 0;
+
+  /**
+   * Begins with nothing counted.
+   *
+   * @param policy The policy.
+   * @param report Receives every contradiction.
+   */
+  constructor(policy: Policy, report: (found: Contradiction) => void) {
+    this.#policy = policy;
+    this.#report = report;
+    this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new DirectDriver(policy, i));
+  }
+
+  /** Takes one unit. */
+  take(unit: Unit): void {
+    this.#transitions++;
+    this.#count(unit);
+    let clean = true;
+    for (const found of this.#contradictions(unit)) {
+      clean = false;
+      this.#report(found);
+    }
+    if (clean) this.#agreed++;
+  }
+
+  /** What was found; undefined when there was nothing to look at. */
+  finish(): PartialResult | undefined {
+    if (this.#transitions === 0) return undefined;
+    return {
+      transitions: this.#transitions,
+      agreed: this.#agreed,
+      unexplained: this.#unexplained,
+      sets: this.#sets,
+      all: this.#all,
+    };
+  }
+
+  #count(unit: Unit): void {
+    let every: CheckVerdict | undefined;
+    for (const set of Object.keys(CHECK_SETS)) {
+      const { verdict, needs } = verdictOf(unit, set);
+      let row = this.#sets.get(set);
+      if (row === undefined) {
+        this.#sets.set(set, row = { verdicts: { ...NONE }, needs: new Map() });
+      }
+      row.verdicts[verdict]++;
+      for (const name of needs) row.needs.set(name, (row.needs.get(name) ?? 0) + 1);
+      every = every === undefined || every === verdict ? verdict : "unknown";
+    }
+    this.#all[every ?? "unknown"]++;
+  }
+
+  *#contradictions(unit: Unit): Generator<Contradiction> {
+    yield* this.#checks(unit);
+    const first = this.#drivers[0];
+    const results = this.#drivers.map((driver) => driver.run(unit));
+    if (first === undefined || results.includes(undefined)) {
+      this.#unexplained++;
+      return;
+    }
+    const { exit } = unit;
+    const [progress] = results;
+    if (exit === undefined || results.some((other) => other !== progress)) return;
+    if (progress === "entered") {
+      const recorded = "VMRUN refused";
+      yield { event: exit.event, field: "exit", recorded, replayed: "L2 runs" };
+      return;
+    }
+    const page = (driver: DirectDriver) =>
+      driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
+    if (exit.vmcb12 !== undefined) {
+      const replayed = agreeing(this.#drivers.map(page));
+      for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, replayed, { onlyKnown: true })) {
+        const field = `exit.vmcb12 ${row.field}`;
+        yield { event: exit.event, field, recorded: row.aText, replayed: row.bText };
+      }
+    }
+    if (exit.regs !== undefined) {
+      const replayed = agreeing(
+        this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
+      );
+      for (const row of diffImages(REGS_LAYOUT, exit.regs, replayed, { onlyKnown: true })) {
+        const field = `exit.${row.field}`;
+        yield { event: exit.event, field, recorded: row.aText, replayed: row.bText };
+      }
+    }
+  }
+
+  /** Whether the bits that were seen contradict what the recorded side made of them. */
+  *#checks(unit: Unit): Generator<Contradiction> {
+    const refused = unit.check !== undefined ||
+      exitCodeOf(unit) === 0xffffffff;
+    if (!refused && !ranL2(unit)) return;
+    const { verdict, check } = verdictOf(unit, this.#policy.checks, true);
+    const event = unit.check?.event ?? unit.exit?.event ?? unit.event;
+    const recorded = refused
+      ? `check failed: ${unit.check?.text ?? "not recorded which"}`
+      : "L2 ran";
+    const unreadable = evidenceOf(unit).unreadable === true;
+    if (refused && verdict === "passes" && !unreadable) {
+      yield { event, field: "check", recorded, replayed: "all checks pass" };
+    } else if (!refused && verdict === "fails") {
+      yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
+    } else if (verdict === "fails" && unit.check?.id !== undefined && check !== unit.check.id) {
+      const order = (CHECK_SETS[this.#policy.checks] ?? []).map((row) => row.id);
+      if (order.indexOf(check ?? "") < order.indexOf(unit.check.id)) {
+        yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
+      }
+    }
+  }
+}
+
+/** What several images agree in; the rest of them is unknown. */
+export function agreeing(images: readonly Uint8Array[]): Image {
+  const [first = new Uint8Array(0), ...others] = images;
+  const bytes = first.slice(), known = new Uint8Array(first.length).fill(0xff);
+  for (const other of others) {
+    if (Buffer.compare(first, other) === 0) continue;
+    for (let i = 0; i < first.length; i++) {
+      known[i] = known[i]! & ~(first[i]! ^ other[i]!);
+    }
+  }
+  for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i]! & known[i]!;
+  return { bytes, known };
+}

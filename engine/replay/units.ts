@@ -1,0 +1,199 @@
+/**
+ * The events of a log that shows transitions without what is around them, put
+ * together: one unit for each VMRUN that was seen.
+ *
+ * @module
+ */
+import type { EventOf, Image, TraceEvent } from "../event.ts";
+import type { Capabilities } from "../svm/machine.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { fieldNamed, readField } from "../image/fields.ts";
+import { capabilitiesOf } from "./drive.ts";
+
+/** One VMRUN with what a log shows of it. */
+export interface Unit {
+  /** Number of its first event. */
+  readonly event: number;
+  /** vCPU. */
+  readonly vcpu: number;
+  /** What the processor and the hypervisor can do. */
+  readonly caps: Capabilities;
+  /** Whether KVM made the checks, so that its verdicts tell of bits that were not seen. */
+  readonly kvm: boolean;
+  /** L1's registers, as far as they were seen. */
+  readonly regs: Image | undefined;
+  /** Address after the VMRUN; undefined when it was not seen. */
+  readonly rip: bigint | undefined;
+  /** Guest physical address of vmcb12; undefined when it was not seen. */
+  readonly vmcb12Gpa: bigint | undefined;
+  /** vmcb12 before it, as far as it was seen. */
+  readonly vmcb12: Image;
+  /** Pages of guest memory that were seen, by address; shared between units. */
+  readonly memory: ReadonlyMap<number, Image>;
+  /** Number of the event with the check that failed, and that check. */
+  readonly check:
+    | { readonly event: number; readonly id: string | undefined; readonly text: string }
+    | undefined;
+  /** L2's instruction pointer as it stopped; undefined when it was not seen. */
+  readonly l2rip: bigint | undefined;
+  /** Number of the event with the #VMEXIT that L1 received; and vmcb12 and L1's registers then. */
+  readonly exit: {
+    readonly event: number;
+    readonly vmcb12: Image | undefined;
+    readonly regs: Image | undefined;
+  } | undefined;
+}
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** Nothing of a page is known. */
+const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
+
+const RIP = { name: "rip", offset: 0x80, size: 8, doc: "" };
+const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
+
+/** Whether a session shows single transitions only, and nothing of what ran between them. */
+export function showsTransitions(meta: Readonly<Record<string, unknown>> | undefined): boolean {
+  return meta?.["transitions"] === true || meta?.["source"] === "kvm-tracepoints";
+}
+
+interface Vcpu {
+  caps: Capabilities;
+  kvm: boolean;
+  memory: Map<number, Image>;
+  open: Writable<Unit> | undefined;
+}
+
+/** Puts units together; several vCPUs may take turns. */
+export class UnitCollector {
+  readonly #vcpus = new Map<number, Vcpu>();
+  readonly #done: (unit: Unit) => void;
+
+  /** @param done Receives every unit once it is complete. */
+  constructor(done: (unit: Unit) => void) {
+    this.#done = done;
+  }
+
+  /**
+   * Takes the next event.
+   *
+   * @param event The event; its images need to be valid only during the call.
+   * @param index Its number in the trace.
+   */
+  feed(event: TraceEvent, index: number): void {
+    const number = event.vcpu ?? 0;
+    const vcpu = this.#vcpu(number);
+    switch (event.kind) {
+      case "session":
+        this.#close(vcpu);
+        vcpu.caps = capabilitiesOf(event.meta);
+        vcpu.kvm = event.meta?.["source"] !== "qemu";
+        vcpu.memory = new Map();
+        break;
+      case "memory":
+        if (event.gpa !== undefined && event.data !== undefined) {
+          this.#close(vcpu);
+          vcpu.memory = new Map(vcpu.memory).set(Number(event.gpa), copy(event.data));
+        }
+        break;
+      case "vmrun":
+        this.#close(vcpu);
+        vcpu.open = this.#begin(vcpu, number, event, index);
+        break;
+      case "check": {
+        // A kernel may refuse a VMRUN before it says anything of it.
+        if (vcpu.open === undefined || vcpu.open.check !== undefined) {
+          this.#close(vcpu);
+          vcpu.open = this.#begin(vcpu, number, undefined, index);
+        }
+        vcpu.open.check = { event: index, id: event.check, text: event.text ?? event.check ?? "" };
+        break;
+      }
+      case "l2exit":
+        if (vcpu.open !== undefined && vcpu.open.check === undefined) {
+          const { regs } = event;
+          const rip = regs && readField(regs, RIP);
+          vcpu.open.l2rip = rip?.known === 0xffff_ffff_ffff_ffffn ? rip.value : undefined;
+        } else this.#close(vcpu);
+        break;
+      case "exit":
+        this.#exit(vcpu, event, index);
+        break;
+      case "lost":
+      case "rsm":
+      case "setstate":
+        // What comes next need not belong to what came before.
+        this.#close(vcpu);
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** No more events come. */
+  finish(): void {
+    for (const vcpu of this.#vcpus.values()) this.#close(vcpu);
+  }
+
+  #vcpu(number: number): Vcpu {
+    let vcpu = this.#vcpus.get(number);
+    if (vcpu === undefined) {
+      vcpu = { caps: capabilitiesOf(undefined), kvm: true, memory: new Map(), open: undefined };
+      this.#vcpus.set(number, vcpu);
+    }
+    return vcpu;
+  }
+
+  #begin(
+    vcpu: Vcpu,
+    number: number,
+    vmrun: EventOf<"vmrun"> | undefined,
+    index: number,
+  ): Writable<Unit> {
+    return {
+      event: index,
+      vcpu: number,
+      caps: vcpu.caps,
+      kvm: vcpu.kvm,
+      regs: vmrun?.regs && copy(vmrun.regs),
+      rip: vmrun?.rip,
+      vmcb12Gpa: vmrun?.vmcb12_gpa,
+      vmcb12: vmrun?.vmcb12 === undefined ? UNSEEN : copy(vmrun.vmcb12),
+      memory: vcpu.memory,
+      check: undefined,
+      l2rip: undefined,
+      exit: undefined,
+    };
+  }
+
+  #exit(vcpu: Vcpu, event: EventOf<"exit">, index: number): void {
+    const { open } = vcpu;
+    if (open === undefined) return;
+    open.exit = {
+      event: index,
+      vmcb12: event.vmcb12 && copy(event.vmcb12),
+      regs: event.regs && copy(event.regs),
+    };
+    this.#close(vcpu);
+  }
+
+  #close(vcpu: Vcpu): void {
+    const unit = vcpu.open;
+    vcpu.open = undefined;
+    if (unit !== undefined) this.#done(unit);
+  }
+}
+
+function copy(image: Image): Image {
+  return image.known === undefined
+    ? { bytes: image.bytes.slice() }
+    : { bytes: image.bytes.slice(), known: image.known.slice() };
+}
+
+/** The exit code that L1 received, as far as its low half is known. */
+export function exitCodeOf(unit: Unit): number | undefined {
+  const image = unit.exit?.vmcb12;
+  if (image === undefined) return undefined;
+  const { value, known } = readField(image, EXIT_CODE);
+  return known === 0xffffffffn ? Number(value) : undefined;
+}

@@ -1,0 +1,214 @@
+/**
+ * What consistency checks would say of a vmcb12 of which only a part is known.
+ *
+ * An answer has three values. A check fails or passes only if it does so
+ * whatever the unknown bits are.
+ *
+ * @module
+ */
+import type { Image } from "../event.ts";
+import type { Field } from "../layout.ts";
+import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
+import type { Check } from "./checks.ts";
+import { type Capabilities, Machine, VMCB12_AT } from "./machine.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "./vmcb_fields.ts";
+
+/** What a check, or a set of checks, says: `unknown` when what is known does not settle it. */
+export type CheckVerdict = "passes" | "fails" | "unknown";
+
+/** What a recording says of the checks themselves, beyond the bits it shows. */
+export interface Evidence {
+  /** Ids of checks that passed. */
+  readonly passed?: ReadonlySet<string>;
+  /** Id of the check that failed. */
+  readonly failed?: string | undefined;
+  /** VMRUN was refused with no check failing: the MSR permission map could not be read. */
+  readonly unreadable?: boolean;
+}
+
+/** What a set of checks says of one vmcb12. */
+export interface SetVerdict {
+  /** What it says. */
+  readonly verdict: CheckVerdict;
+  /** The first check that certainly fails, when one does. */
+  readonly check: string | undefined;
+  /** What would have to be known to tell: names of fields, and of what lies outside the VMCB. */
+  readonly needs: readonly string[];
+}
+
+/**
+ * Values of a field that differ in its unknown bits, so chosen that a predicate
+ * on bits holds for one of them if it holds for any. The first ones stay close
+ * to what is there, so that other checks keep their answer.
+ */
+function* candidates(row: Field, there: bigint, known: bigint): Generator<bigint> {
+  const unknown = fieldMask(row) & ~known;
+  yield there;
+  if (unknown === 0n) return;
+  const base = there & known;
+  yield base;
+  yield base | unknown;
+  const bits = unknownBits(unknown);
+  for (const bit of bits) yield there ^ bit;
+  for (const bit of bits) {
+    yield base | bit;
+    yield base | unknown & ~bit;
+  }
+}
+
+/** How many of a field's candidates are tried while another field goes through all of its own. */
+const EXTREMES = 3;
+
+function unknownBits(unknown: bigint): bigint[] {
+  const bits: bigint[] = [];
+  for (let bit = 1n; bit <= unknown; bit <<= 1n) if ((unknown & bit) !== 0n) bits.push(bit);
+  return bits;
+}
+
+const machines = new Map<string, Machine>();
+
+function machineOf(caps: Capabilities): Machine {
+  const key = `${caps.physicalBits} ${caps.npt}`;
+  let machine = machines.get(key);
+  if (machine === undefined) {
+    machine = new Machine({ ...caps, memory: 1 << 16 });
+    machines.set(key, machine);
+  }
+  return machine;
+}
+
+/** A check's fields and what is known of them. */
+class Question {
+  readonly #check: Check;
+  readonly #m: Machine;
+  readonly #page: Uint8Array;
+  readonly #image: Image;
+  readonly #rows: readonly Field[];
+
+  constructor(check: Check, caps: Capabilities, image: Image) {
+    this.#check = check;
+    this.#image = image;
+    this.#m = machineOf(caps);
+    this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
+    this.#rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
+  }
+
+  /**
+   * Looks for unknown bits with which the check ends as asked.
+   *
+   * @returns The fields' values, or undefined when there are none.
+   */
+  witness(fails: boolean): ReadonlyMap<string, bigint> | undefined {
+    this.#page.set(this.#image.bytes);
+    // One field goes through all candidates, the others through the extremes.
+    for (let turn = 0; turn < Math.max(1, this.#rows.length); turn++) {
+      if (this.#search(0, turn, fails)) {
+        return new Map(this.#rows.map((row) => [row.name, readBigint(this.#page, row)]));
+      }
+    }
+    return undefined;
+  }
+
+  #search(index: number, turn: number, fails: boolean): boolean {
+    const row = this.#rows[index];
+    if (row === undefined) return this.#check.fails(this.#m, VMCB12_AT) === fails;
+    const there = readBigint(this.#image.bytes, row);
+    const { known } = readField(this.#image, row);
+    let tried = 0;
+    for (const candidate of candidates(row, there, known)) {
+      if (index !== turn && tried++ >= EXTREMES) break;
+      writeField(this.#page, row, candidate);
+      if (this.#search(index + 1, turn, fails)) return true;
+    }
+    return false;
+  }
+}
+
+/**
+ * Unknown bits with which a check fails, or passes.
+ *
+ * @param check The check.
+ * @param caps What the processor and the hypervisor can do.
+ * @param image vmcb12, as far as it is known.
+ * @param fails Whether it shall fail.
+ * @returns Values of the fields that the check reads, or undefined when there are none.
+ */
+export function witness(
+  check: Check,
+  caps: Capabilities,
+  image: Image,
+  fails: boolean,
+): ReadonlyMap<string, bigint> | undefined {
+  return new Question(check, caps, image).witness(fails);
+}
+
+/**
+ * What one check says of a vmcb12.
+ *
+ * @param check The check.
+ * @param caps What the processor and the hypervisor can do.
+ * @param image vmcb12, as far as it is known.
+ * @returns Whether it fails whatever the unknown bits are, passes, or neither is certain.
+ * @example
+ * ```ts
+ * import { checkById, checkVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
+ * const caps = { physicalBits: 48, npt: true, memory: 1 << 24 };
+ * const unseen = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
+ * const check = checkById("asid-zero")!;
+ * if (checkVerdict(check, caps, unseen) !== "unknown") throw new Error();
+ * unseen.known.fill(0xff);
+ * if (checkVerdict(check, caps, unseen) !== "fails") throw new Error();
+ * ```
+ */
+export function checkVerdict(check: Check, caps: Capabilities, image: Image): CheckVerdict {
+  const question = new Question(check, caps, image);
+  if (question.witness(true) === undefined) return "passes";
+  if (check.beyond !== undefined) return "unknown";
+  return question.witness(false) === undefined ? "fails" : "unknown";
+}
+
+/** Names of the fields of a check that are not wholly known. */
+function unknownFields(check: Check, image: Image): string[] {
+  return check.reads.filter((name) => {
+    const row = fieldNamed(VMCB_LAYOUT, name);
+    return readField(image, row).known !== fieldMask(row);
+  });
+}
+
+/**
+ * What a set of checks says of a vmcb12.
+ *
+ * @param checks The set, in order.
+ * @param caps What the processor and the hypervisor can do.
+ * @param image vmcb12, as far as it is known.
+ * @param evidence What is known of the checks from elsewhere.
+ * @returns What it says, and what it would take to know more.
+ * @example
+ * ```ts
+ * import { CHECK_SETS, setVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
+ * const caps = { physicalBits: 48, npt: true, memory: 1 << 24 };
+ * const unseen = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
+ * const { verdict, needs } = setVerdict(CHECK_SETS["linux-6.12"]!, caps, unseen);
+ * if (verdict !== "unknown" || !needs.includes("save.cr4")) throw new Error();
+ * ```
+ */
+export function setVerdict(
+  checks: readonly Check[],
+  caps: Capabilities,
+  image: Image,
+  evidence: Evidence = {},
+): SetVerdict {
+  const needs = new Set<string>();
+  let known = true;
+  for (const check of checks) {
+    if (check.id === evidence.failed) return { verdict: "fails", check: check.id, needs: [] };
+    if (evidence.passed?.has(check.id)) continue;
+    const verdict = checkVerdict(check, caps, image);
+    if (verdict === "fails") return { verdict, check: check.id, needs: [] };
+    if (verdict === "passes") continue;
+    known = false;
+    for (const name of unknownFields(check, image)) needs.add(name);
+    if (check.beyond !== undefined) needs.add(check.beyond);
+  }
+  return { verdict: known ? "passes" : "unknown", check: undefined, needs: [...needs] };
+}
