@@ -2,7 +2,7 @@ import type { Command } from "./command.ts";
 
 /** A subcommand that is loaded when it is asked for, so that the others cost no start-up time. */
 export interface CommandEntry {
-  /** Name on the command line. */
+  /** Name on the command line: a word, or two of which the first is a command too. */
   readonly name: string;
   /** What it does, in one line; the loaded command says the same. */
   readonly summary: string;
@@ -21,6 +21,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: "record qemu",
     summary: "Record the nested transitions of a QEMU guest, or scenarios on QEMU's own SVM",
     load: async () => (await import("./commands/record_qemu.ts")).recordQemuCommand,
+  },
+  {
+    name: "record kvm",
+    summary: "Run scenarios on this machine's own KVM, and record what it really does",
+    load: async () => (await import("./commands/record_kvm.ts")).recordKvmCommand,
   },
   {
     name: "import",
@@ -51,6 +56,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: "explain",
     summary: "Show one VMRUN under two policies side by side, step by step",
     load: async () => (await import("./commands/explain.ts")).explain,
+  },
+  {
+    name: "minimize",
+    summary: "Find the smallest scenario that still shows a difference, as a line to send around",
+    load: async () => (await import("./commands/minimize.ts")).minimizeCommand,
   },
   {
     name: "stats",

@@ -7,6 +7,7 @@ export * from "./areas.ts";
 export * from "./differ.ts";
 export * from "./explain.ts";
 export * from "./findings.ts";
+export * from "./minimize.ts";
 export * from "./subjects.ts";
 export {
   type Place,
