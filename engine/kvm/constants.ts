@@ -205,6 +205,7 @@ export const VECTOR = {
 /** Bit numbers of KVM's vCPU requests (KVM_REQ_*). */
 export const REQ = {
   TLB_FLUSH: 0,
+  VM_DEAD: 1,
   MIGRATE_TIMER: 8,
   TRIPLE_FAULT: 10,
   MMU_SYNC: 11,

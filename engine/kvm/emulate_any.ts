@@ -73,6 +73,11 @@ const cpu = new Emulator();
 
 const view: Paging = {
   translate(_m, _r, lo, hi, access, who, out) {
+    const known = cpu.v.faultGpa;
+    if (known >= 0 && access !== FETCH && known % 4096 === (lo & 0xfff)) {
+      out.gpa = known;
+      return true;
+    }
     const linear = BigInt(lo >>> 0) | BigInt(hi >>> 0) << 32n;
     const gpa = linearToGpa(cpu.v, linear, access === FETCH, who === USER, access === WRITE);
     if (gpa >= 0) {

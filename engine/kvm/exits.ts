@@ -189,7 +189,7 @@ function shadowFault(v: Vcpu): number {
  */
 function nestedWithoutNpt(v: Vcpu, lo: number, hi: number, error: number): number {
   const vmcb = v.vmcb;
-  if (!walkNptFault(v, lo, hi, accessOf(error))) {
+  if (!walkNptFault(v, lo, hi, accessOf(error), (error & PF.user) !== 0)) {
     v.set64(vmcb + C.exit_code, BigInt(EXIT.NPF));
     v.set32(vmcb + C.exit_info_1, walkError());
     v.set32(vmcb + C.exit_info_1 + 4, 1);
@@ -208,7 +208,11 @@ function nestedPageFault(v: Vcpu): number {
   if (v.u8(V.mmu) === 0) {
     const high = v.u32(vmcb + C.exit_info_1 + 4);
     const outcome = fixDirect(v, hi * 0x1_0000_0000 + lo, error, high);
-    return outcome === FIXED ? RESUME : emulate(v);
+    if (outcome === FIXED) return RESUME;
+    v.faultGpa = hi * 0x1_0000_0000 + lo;
+    const goesOn = emulate(v);
+    v.faultGpa = -1;
+    return goesOn;
   }
   if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
   if (!walkNptFault(v, lo, hi, accessOf(error))) {

@@ -27,6 +27,8 @@ function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
   const wp = (cr0 & CR0.WP) !== 0;
   const pae = (cr4 & CR4.PAE) !== 0;
   const lma = (efer & EFER.LMA) !== 0 && pae;
+  // Long mode without PAE cannot be: KVM gives the virtual machine up (KVM_BUG_ON).
+  if ((efer & EFER.LMA) !== 0 && !pae) v.request(REQ.VM_DEAD);
   if ((efer & EFER.NX) !== 0) role |= ROLE.EFER_NX;
   if (wp) role |= ROLE.CR0_WP;
   if ((cr4 & CR4.SMEP) !== 0) {

@@ -150,8 +150,8 @@ export function initVcpu(v: Vcpu, init: boolean): void {
   if (!init) {
     v.set8(V.nmi_masked, 0);
     v.set8(V.awaiting_iret, 0);
-    v.set8(V.msrpm_recalc, 1);
   }
+  v.set8(V.msrpm_recalc, 1);
   v.set64(v.vmcb + S.rflags, BigInt(RFLAGS.FIXED));
   v.requestEvent();
   v.set64(V.rip, 0xfff0n);

@@ -42,6 +42,10 @@ export function runVcpu(v: Vcpu): void {
   r.errno = 0;
   r.exit = KVM_EXIT.UNKNOWN;
   r.port = 0;
+  if (v.requested(REQ.VM_DEAD)) {
+    dead(v);
+    return;
+  }
   if (v.pendingIo >= 0n) {
     const expected = v.pendingIo;
     v.pendingIo = -1n;
@@ -64,7 +68,19 @@ const FLUSHES = 1 << REQ.TLB_FLUSH_CURRENT - 32 | 1 << REQ.TLB_FLUSH_GUEST - 32;
 const UPDATES = 1 << REQ.MIGRATE_TIMER | 1 << REQ.MASTERCLOCK_UPDATE |
   1 << REQ.GLOBAL_CLOCK_UPDATE | 1 << REQ.CLOCK_UPDATE;
 
+/** EIO: what every ioctl of a virtual machine fails with that KVM has given up. */
+const EIO = 5;
+
+function dead(v: Vcpu): void {
+  v.result.rc = -1;
+  v.result.errno = EIO;
+}
+
 function serveRequests(v: Vcpu): boolean {
+  if (v.requested(REQ.VM_DEAD)) {
+    dead(v);
+    return false;
+  }
   if (v.take(REQ.GET_NESTED_STATE_PAGES)) {
     const outcome = runWay(v, "pages");
     if (outcome === FAIL) {

@@ -6,7 +6,7 @@
  */
 import { C, S, V } from "../svm/machine.ts";
 import { END, OK, runWay } from "../policy.ts";
-import { CLEAN, CR0, CR4, DR7_FIXED, EFER, EXIT, HF, INTERCEPT, RFLAGS } from "./constants.ts";
+import { CLEAN, CR0, CR4, DR7_FIXED, EFER, EXIT, HF, INTERCEPT, REQ, RFLAGS } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4, setGuestEfer } from "./control_registers.ts";
 import { resetContext } from "./mmu.ts";
 import { leaveNested } from "./nested_state.ts";
@@ -102,7 +102,7 @@ export function enterSmm(v: Vcpu): void {
   const view = new DataView(area.buffer);
   save(v, view);
   if (v.guestMode && !leaveL2(v, view)) {
-    v.unmodelled = "an SMI whose #VMEXIT cannot reach vmcb12";
+    v.request(REQ.VM_DEAD);
     return;
   }
   smmChanged(v, true);

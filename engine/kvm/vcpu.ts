@@ -54,6 +54,8 @@ export class Vcpu extends Machine {
   fromVmrun = false;
   /** Whether the VMRUN under way could not be skipped, so that KVM_RUN ends after it. */
   skipFailed = false;
+  /** Physical address of the #NPF under repair, which KVM's emulator need not look up again; or -1. */
+  faultGpa = -1;
   /** What the model met and does not model; empty while all is well. */
   unmodelled = "";
   /**

@@ -184,8 +184,15 @@ export function walkError(): number {
  *
  * @returns Whether L1 maps the address.
  */
-export function walkNptFault(v: Vcpu, lo: number, hi: number, access: number): boolean {
-  return walkKvm(v.memory, v.caps.physicalBits, npt(v), lo, hi, access, USER, memoryOnly(v), walk);
+export function walkNptFault(
+  v: Vcpu,
+  lo: number,
+  hi: number,
+  access: number,
+  user = true,
+): boolean {
+  const who = user ? USER : SUPERVISOR;
+  return walkKvm(v.memory, v.caps.physicalBits, npt(v), lo, hi, access, who, memoryOnly(v), walk);
 }
 
 /**

@@ -54,7 +54,7 @@ export const UNIFIED: Policy = {
   name: "unified",
   doc: "The patch: all failures before the switch to vmcb02, one minimal error #VMEXIT",
   checks: "linux-6.12",
-  processor: { ...QEMU, hostRipLow: 0x42c },
+  processor: { ...QEMU, hostRipLow: 0xb4c },
   ways: {
     vmrun: [
       ...list(parts.BEGIN_VMRUN),
