@@ -4,70 +4,24 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../event.ts";
-import { END, OK, type Policy, type Way } from "../policy.ts";
-import { diffImages, type FieldDiff } from "../image/diff.ts";
-import { CHECK_SETS } from "../svm/checks.ts";
-import { MACHINE_SIZE, MAPPED_AT, STATE_SIZE } from "../svm/machine.ts";
-import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { KVM_EXIT } from "../kvm/constants.ts";
+import type { Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { Driver } from "../replay/drive.ts";
-import { type Area, areaImage, type AreaName, AREAS, CACHE_AT } from "./areas.ts";
-import { type Place, type Report, TransitionLog, type Writer } from "./transitions.ts";
-
-/** One field that two policies leave different. */
-export interface FieldDifference {
-  /** The part of the state. */
-  readonly area: AreaName;
-  /** The field. */
-  readonly field: string;
-  /** Its value under the first policy, bits decoded by name. */
-  readonly a: string;
-  /** Its value under the other. */
-  readonly b: string;
-  /** Names of the bits that differ, where they have names. */
-  readonly bits: readonly string[];
-  /** The step that wrote it last under the first policy; undefined when none did in this run. */
-  readonly stepA: string | undefined;
-  /** The same under the other. */
-  readonly stepB: string | undefined;
-  /** When the step ran that made the difference; undefined when none did. */
-  readonly when: Moment | undefined;
-  /**
-   * A follow-on: had the second policy begun this run with the first one's state,
-   * the field would be the same. The cause is an earlier run.
-   */
-  readonly carried: boolean;
-  /** The run that left the state behind which a follow-on comes from. */
-  readonly origin: RunRef | undefined;
-}
-
-/** The kind of transition that a difference was made in. */
-export type Moment =
-  | "entry"
-  | "failed check"
-  | "late failure"
-  | "refused"
-  | "#VMEXIT"
-  | "RSM"
-  | "failed RSM"
-  | "restore"
-  | "failed restore"
-  | "pages";
-
-/** A run of the trace. */
-export interface RunRef {
-  /** Number of the event that began it. */
-  readonly event: number;
-  /** Number of the run, from 0. */
-  readonly run: number;
-  /** Name of its scenario, when the trace names it. */
-  readonly scenario: string | undefined;
-  /** Its spec, when the trace has it. */
-  readonly spec: string | undefined;
-}
+import {
+  differingRows,
+  endOf,
+  keyOf,
+  momentOf,
+  partingOf,
+  sameBytes,
+  samePage,
+  sameReports,
+  sameState,
+} from "./compare.ts";
+import { placeOf } from "./places.ts";
+import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
+import { type Place, TransitionLog } from "./transitions.ts";
 
 /** What one policy did in a run. */
 export interface RunSide {
@@ -86,48 +40,6 @@ export interface RunView extends RunRef {
   /** Each policy's side, in order. */
   readonly sides: readonly RunSide[];
 }
-
-/** Where two policies' steps first part. */
-export interface Parting {
-  /** The step before, which both ran; empty at the very beginning. */
-  readonly after: string;
-  /** The step that follows under the first policy; empty when it was at its end. */
-  readonly a: string;
-  /** The step that follows under the other. */
-  readonly b: string;
-  /** The way into or out of L2 in which they part; empty when they do not. */
-  readonly way: Way | "";
-  /** The check that failed, if one did under either policy. */
-  readonly check: string | undefined;
-}
-
-/** One run that ends up differently under two policies. */
-export interface RunDifference extends RunRef {
-  /** Names of the two policies. */
-  readonly policies: readonly [string, string];
-  /** Fields that differ. */
-  readonly fields: readonly FieldDifference[];
-  /** Failed checks and broken assertions under each, when they differ. */
-  readonly reports: readonly [readonly Report[], readonly Report[]] | undefined;
-  /**
-   * The run that left the state behind because of which the reports or the ends
-   * differ, when they would not have from the same state.
-   */
-  readonly reportsOrigin: RunRef | undefined;
-  /** How the run ends under each. */
-  readonly ends: readonly [RunEnd, RunEnd];
-  /** Where the steps part. */
-  readonly parting: Parting;
-}
-
-/** How a run ends: what KVM_RUN says last, and who was running. */
-export type RunEnd =
-  | "goes on in L1"
-  | "goes on in L2"
-  | "loops in L1"
-  | "loops in L2"
-  | "shuts down"
-  | "ends in an internal error";
 
 /** What a comparison of policies found. */
 export interface DiffResult {
@@ -347,13 +259,14 @@ export class Differ {
       pair.origins.clear();
       return undefined;
     }
-    const rows = this.#rows(va, vb);
+    const rows = differingRows(va, vb, this.#vmcb12);
     if (rows.length === 0 && reportsSame) {
       pair.origins.clear();
       return undefined;
     }
     const { shadow } = pair;
-    const ownRows = shadow && new Set(this.#rows(va, shadow.driver.vcpu as Vcpu).map(keyOf));
+    const ownRows = shadow &&
+      new Set(differingRows(va, shadow.driver.vcpu as Vcpu, this.#vmcb12).map(keyOf));
     const endsSame = endOf(va) === endOf(vb);
     const vs = shadow?.driver.vcpu;
     const ownReports = reportsSame && endsSame || shadow === undefined || vs === undefined ||
@@ -378,7 +291,7 @@ export class Differ {
         bits: row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
         stepA: wa?.step,
         stepB: wb?.step,
-        when: wa ? momentOf(wa, a.log) : wb ? momentOf(wb, b.log) : undefined,
+        when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
         carried,
         origin,
       };
@@ -397,168 +310,9 @@ export class Differ {
       parting: partingOf(a.log, b.log),
     };
   }
-
-  #rows(va: Vcpu, vb: Vcpu): Row[] {
-    return AREAS.flatMap((area) =>
-      diffImages(
-        area.layout,
-        areaImage(area, va, this.#vmcb12),
-        areaImage(area, vb, this.#vmcb12),
-        { onlyKnown: true },
-      ).filter((row) => !(area.omit?.has(row.field) ?? false)).map((row) => ({ area, row }))
-    );
-  }
-}
-
-interface Row {
-  readonly area: Area;
-  readonly row: FieldDiff;
-}
-
-function keyOf({ area, row }: Row): string {
-  return `${area.name} ${row.field}`;
-}
-
-function endOf(v: Vcpu): RunEnd {
-  const { rc, exit } = v.result;
-  if (rc !== 0) return v.guestMode ? "loops in L2" : "loops in L1";
-  if (exit === KVM_EXIT.SHUTDOWN) return "shuts down";
-  if (exit === KVM_EXIT.INTERNAL_ERROR) return "ends in an internal error";
-  return v.guestMode ? "goes on in L2" : "goes on in L1";
 }
 
 function forget(pair: Pair): void {
   pair.origins.clear();
   pair.last = undefined;
-}
-
-const CHECK_GROUPS = new Map(
-  Object.values(CHECK_SETS).flatMap((set) => set.map((row) => [row.id, row.group] as const)),
-);
-
-/** The kind of transition a step was part of, as it went. */
-function momentOf({ transition }: Writer, log: TransitionLog): Moment {
-  const { way, outcome } = transition;
-  switch (way) {
-    case "vmrun": {
-      if (outcome === OK) return "entry";
-      if (outcome === END) return "refused";
-      const check = log.reports.find((report) => report.kind === "check")?.id ?? "";
-      return (CHECK_GROUPS.get(check) ?? "cr3") === "cr3" ? "late failure" : "failed check";
-    }
-    case "rsm":
-      return outcome === OK ? "RSM" : "failed RSM";
-    case "setstate":
-      return outcome === OK ? "restore" : "failed restore";
-    case "pages":
-      return "pages";
-    case "vmexit":
-      return "#VMEXIT";
-  }
-}
-
-/** Whether all state, the hypervisor's page tables and vmcb12 are the same at the start of a run. */
-function sameState(a: Vcpu, b: Vcpu, vmcb12: number): boolean {
-  return sameBytes(a, b) && samePage(a, b, vmcb12) &&
-    Buffer.compare(a.bytes.subarray(MACHINE_SIZE), b.bytes.subarray(MACHINE_SIZE)) === 0;
-}
-
-function sameBytes(a: Vcpu, b: Vcpu): boolean {
-  const x = a.bytes.subarray(0, STATE_SIZE), y = b.bytes.subarray(0, STATE_SIZE);
-  return Buffer.compare(x, y) === 0;
-}
-
-function samePage(a: Vcpu, b: Vcpu, gpa: number): boolean {
-  if (!a.memory.backed(gpa, VMCB_SIZE)) return true;
-  return Buffer.compare(a.memory.page(gpa), b.memory.page(gpa)) === 0;
-}
-
-function sameReports(a: readonly Report[], b: readonly Report[]): boolean {
-  return a.length === b.length && a.every((report, i) => report.text === b[i]?.text);
-}
-
-/** Where in the machine's bytes a differing field is, so that its last writer can be found. */
-function placeOf(
-  name: AreaName,
-  base: number | undefined,
-  row: { readonly field: string; readonly offset: number; readonly size: number },
-): Place {
-  if (base !== undefined) return { at: base + row.offset, size: row.size };
-  if (name === "vmcb12") return { at: MAPPED_AT + row.offset, size: row.size };
-  const shown = VIEW_PLACES[`${name}.${row.field}`];
-  return shown ?? { at: 0, size: 0 };
-}
-
-/** Computed fields, and what of the machine they come from. */
-const VIEW_PLACES: Readonly<Record<string, Place>> = viewPlaces();
-
-function viewPlaces(): Record<string, Place> {
-  const places: Record<string, Place> = {};
-  const vcpu = AREAS.find((area) => area.name === "vcpu")?.layout.fields ?? [];
-  const at = (name: string) => {
-    const field = vcpu.find((row) => row.name === name);
-    return field === undefined ? undefined : { at: field.offset, size: field.size };
-  };
-  const same = ["vmcb12_gpa", "last_vmcb12_gpa", "run_pending", "mmu", "msrpm_recalc", "active"];
-  const named: Record<string, string> = {
-    "nested.walk": "walk_mmu",
-    "nested.cpu_role": "root_cpu_role",
-    "nested.root_role": "root_root_role",
-    "nested.gcpu_role": "guest_cpu_role",
-    "nested.groot_role": "guest_root_role",
-    "nested.ncpu_role": "nested_cpu_role",
-    "nested.req": "requests",
-    "nested.exc_pend": "exception_pending",
-    "nested.exc_inj": "exception_injected",
-    "nested.exc_vec": "exception_vector",
-    "nested.int_inj": "interrupt_injected",
-    "nested.nmi_inj": "nmi_injected",
-    "nested.nmi_l1l2": "nmi_l1_to_l2",
-    "nested.soft": "soft_int_injected",
-    "nested.guest_mode": "hflags",
-  };
-  for (const name of same) named[`nested.${name}`] = name;
-  for (const area of AREAS) {
-    if (area.name !== "L1") continue;
-    for (const field of area.layout.fields) named[`L1.${field.name}`] ??= field.name;
-  }
-  for (const [key, name] of Object.entries(named)) {
-    const place = at(name);
-    if (place !== undefined) places[key] = place;
-  }
-  const vmcb01 = AREAS.find((area) => area.name === "vmcb01");
-  const base = vmcb01?.at ?? 0;
-  const control = (name: string) =>
-    vmcb01?.layout.fields.find((field) => field.name === `control.${name}`)?.offset ?? 0;
-  places["nested.gif"] = { at: base + control("int_ctl"), size: 4 };
-  places["nested.msrpm01"] = { at: base + control("msrpm_base_pa"), size: 8 };
-  const vmcb02 = AREAS.find((area) => area.name === "vmcb02")?.at ?? 0;
-  places["nested.ctl_ncr3"] = { at: CACHE_AT + control("nested_cr3"), size: 8 };
-  places["nested.msrpm02"] = { at: vmcb02 + control("msrpm_base_pa"), size: 8 };
-  return places;
-}
-
-/** The way of the transition that holds the n-th step of a run. */
-function wayAt(log: TransitionLog, n: number): Way | "" {
-  let left = n;
-  for (const transition of log.transitions) {
-    if (left < transition.steps.length) return transition.way;
-    left -= transition.steps.length;
-  }
-  return "";
-}
-
-function partingOf(a: TransitionLog, b: TransitionLog): Parting {
-  const x = a.transitions.flatMap((transition) => transition.steps);
-  const y = b.transitions.flatMap((transition) => transition.steps);
-  let i = 0;
-  while (i < x.length && i < y.length && x[i] === y[i]) i++;
-  const failed = (log: TransitionLog) => log.reports.find((report) => report.kind === "check")?.id;
-  return {
-    after: x[i - 1]?.name ?? "",
-    a: x[i]?.name ?? "",
-    b: y[i]?.name ?? "",
-    way: wayAt(a, i) || wayAt(b, i),
-    check: failed(a) ?? failed(b),
-  };
 }

@@ -12,7 +12,8 @@ import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage, type AreaName, AREAS } from "./areas.ts";
-import { Differ, type RunDifference, type RunRef, type RunSide, type RunView } from "./differ.ts";
+import { Differ, type RunSide, type RunView } from "./differ.ts";
+import type { RunDifference, RunRef } from "./run_difference.ts";
 import type { Policy } from "../policy.ts";
 import type { Report } from "./transitions.ts";
 

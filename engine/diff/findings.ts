@@ -5,7 +5,7 @@
  * @module
  */
 import { type Check, CHECK_SETS } from "../svm/checks.ts";
-import type { FieldDifference, Moment, RunDifference, RunRef } from "./differ.ts";
+import type { FieldDifference, Moment, RunDifference, RunRef } from "./run_difference.ts";
 import type { Report } from "./transitions.ts";
 import { MOMENTS, oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
 

@@ -5,6 +5,7 @@
  */
 export * from "./areas.ts";
 export * from "./differ.ts";
+export * from "./run_difference.ts";
 export * from "./explain.ts";
 export * from "./findings.ts";
 export * from "./minimize.ts";

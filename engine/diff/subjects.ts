@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { FieldDifference, Moment } from "./differ.ts";
+import type { FieldDifference, Moment } from "./run_difference.ts";
 
 /** Who does what, for a title. */
 export interface Telling {

@@ -1,0 +1,127 @@
+/**
+ * Comparing two vCPUs after a run, part of the state by part.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import { diffImages, type FieldDiff } from "../image/diff.ts";
+import { KVM_EXIT } from "../kvm/constants.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import { END, OK, type Way } from "../policy.ts";
+import { CHECK_SETS } from "../svm/checks.ts";
+import { MACHINE_SIZE, STATE_SIZE } from "../svm/machine.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { type Area, areaImage, AREAS } from "./areas.ts";
+import type { Moment, Parting, RunEnd } from "./run_difference.ts";
+import type { Report, Transition, TransitionLog } from "./transitions.ts";
+
+/** A field that differs, with the part of the state that it is in. */
+export interface Row {
+  readonly area: Area;
+  readonly row: FieldDiff;
+}
+
+/**
+ * The fields in which two vCPUs differ.
+ *
+ * @param va One.
+ * @param vb The other.
+ * @param vmcb12 Guest physical address of vmcb12.
+ */
+export function differingRows(va: Vcpu, vb: Vcpu, vmcb12: number): Row[] {
+  return AREAS.flatMap((area) =>
+    diffImages(
+      area.layout,
+      areaImage(area, va, vmcb12),
+      areaImage(area, vb, vmcb12),
+      { onlyKnown: true },
+    ).filter((row) => !(area.omit?.has(row.field) ?? false)).map((row) => ({ area, row }))
+  );
+}
+
+/** Name of a differing field with its part of the state. */
+export function keyOf({ area, row }: Row): string {
+  return `${area.name} ${row.field}`;
+}
+
+/** How a vCPU's run ended. */
+export function endOf(v: Vcpu): RunEnd {
+  const { rc, exit } = v.result;
+  if (rc !== 0) return v.guestMode ? "loops in L2" : "loops in L1";
+  if (exit === KVM_EXIT.SHUTDOWN) return "shuts down";
+  if (exit === KVM_EXIT.INTERNAL_ERROR) return "ends in an internal error";
+  return v.guestMode ? "goes on in L2" : "goes on in L1";
+}
+
+const CHECK_GROUPS = new Map(
+  Object.values(CHECK_SETS).flatMap((set) => set.map((row) => [row.id, row.group] as const)),
+);
+
+/** The kind of transition a step was part of, as it went. */
+export function momentOf({ way, outcome }: Transition, log: TransitionLog): Moment {
+  switch (way) {
+    case "vmrun": {
+      if (outcome === OK) return "entry";
+      if (outcome === END) return "refused";
+      const check = log.reports.find((report) => report.kind === "check")?.id ?? "";
+      return (CHECK_GROUPS.get(check) ?? "cr3") === "cr3" ? "late failure" : "failed check";
+    }
+    case "rsm":
+      return outcome === OK ? "RSM" : "failed RSM";
+    case "setstate":
+      return outcome === OK ? "restore" : "failed restore";
+    case "pages":
+      return "pages";
+    case "vmexit":
+      return "#VMEXIT";
+  }
+}
+
+/** Whether all state, the hypervisor's page tables and vmcb12 are the same at the start of a run. */
+export function sameState(a: Vcpu, b: Vcpu, vmcb12: number): boolean {
+  return sameBytes(a, b) && samePage(a, b, vmcb12) &&
+    Buffer.compare(a.bytes.subarray(MACHINE_SIZE), b.bytes.subarray(MACHINE_SIZE)) === 0;
+}
+
+/** Whether the modelled state of two vCPUs is the same, memory aside. */
+export function sameBytes(a: Vcpu, b: Vcpu): boolean {
+  const x = a.bytes.subarray(0, STATE_SIZE), y = b.bytes.subarray(0, STATE_SIZE);
+  return Buffer.compare(x, y) === 0;
+}
+
+/** Whether a page of guest memory is the same for two vCPUs. */
+export function samePage(a: Vcpu, b: Vcpu, gpa: number): boolean {
+  if (!a.memory.backed(gpa, VMCB_SIZE)) return true;
+  return Buffer.compare(a.memory.page(gpa), b.memory.page(gpa)) === 0;
+}
+
+/** Whether two runs failed the same checks and broke the same assertions. */
+export function sameReports(a: readonly Report[], b: readonly Report[]): boolean {
+  return a.length === b.length && a.every((report, i) => report.text === b[i]?.text);
+}
+
+/** The way of the transition that holds the n-th step of a run. */
+function wayAt(log: TransitionLog, n: number): Way | "" {
+  let left = n;
+  for (const transition of log.transitions) {
+    if (left < transition.steps.length) return transition.way;
+    left -= transition.steps.length;
+  }
+  return "";
+}
+
+/** Where the steps of two runs part. */
+export function partingOf(a: TransitionLog, b: TransitionLog): Parting {
+  const x = a.transitions.flatMap((transition) => transition.steps);
+  const y = b.transitions.flatMap((transition) => transition.steps);
+  let i = 0;
+  while (i < x.length && i < y.length && x[i] === y[i]) i++;
+  const failed = (log: TransitionLog) => log.reports.find((report) => report.kind === "check")?.id;
+  return {
+    after: x[i - 1]?.name ?? "",
+    a: x[i]?.name ?? "",
+    b: y[i]?.name ?? "",
+    way: wayAt(a, i) || wayAt(b, i),
+    check: failed(a) ?? failed(b),
+  };
+}
