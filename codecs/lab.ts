@@ -65,6 +65,8 @@ const RECORD_KEYS: ReadonlySet<string> = new Set([
   "spec",
   "kernel",
   "npt",
+  "sees",
+  "looked",
   "events",
   "setstate",
   "warnings",
@@ -321,6 +323,7 @@ type Draft = { -readonly [K in keyof LabRecord]: LabRecord[K] } & { events: LabE
 export class LabRecorder {
   #kernel = "";
   #npt = 1;
+  #sees: readonly string[] | undefined;
   #record: Draft | undefined;
 
   /**
@@ -333,9 +336,10 @@ export class LabRecorder {
     switch (event.kind) {
       case "session": {
         const done = this.finish();
-        const { kernel, policy, npt } = event.meta ?? {};
+        const { kernel, policy, npt, sees } = event.meta ?? {};
         this.#kernel = String(kernel ?? policy ?? "");
         this.#npt = npt === 0 || npt === false ? 0 : 1;
+        this.#sees = Array.isArray(sees) ? sees.map(String) : undefined;
         return done;
       }
       case "case": {
@@ -345,6 +349,7 @@ export class LabRecorder {
           spec: event.spec ?? "",
           kernel: this.#kernel,
           npt: this.#npt,
+          ...(this.#sees ? { sees: this.#sees } : {}),
           events: [],
         };
         return done;

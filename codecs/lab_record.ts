@@ -150,6 +150,10 @@ export interface LabRecord {
   readonly npt: number;
   /** True when the source sees less than the lab does: what is absent is then unknown, and `events` is empty for that. */
   readonly partial?: boolean;
+  /** What of `events` the source can see: check, warn, inner; all of them when left out, unless `partial`. */
+  readonly sees?: readonly string[];
+  /** With `entry=rsm`, of a source that knows it: how many of `events` came before userspace looked. */
+  readonly looked?: { readonly mid?: number; readonly smm?: number };
   /** What was reported, in order. */
   readonly events: readonly LabEvent[];
   /** Before the run. */
@@ -288,6 +292,11 @@ function checkRecord(value: unknown, bad: Bad): void {
   }
   if (value.npt !== 0 && value.npt !== 1) bad("npt", "0 or 1");
   if (value.partial !== undefined && typeof value.partial !== "boolean") bad("partial", "true");
+  if (value.sees !== undefined && !isTexts(value.sees)) bad("sees", "a list of texts");
+  if (value.looked !== undefined) {
+    if (!isMap(value.looked)) return bad("looked", "an object");
+    checkInts(value.looked, ["mid", "smm"], "looked", bad);
+  }
   if (!Array.isArray(value.events)) return bad("events", "a list");
   value.events.forEach((event: unknown, i) => checkEvent(event, `events[${i}]`, bad));
   for (const phase of PHASES) {
@@ -432,6 +441,8 @@ const RECORD_KEYS = [
   "kernel",
   "npt",
   "partial",
+  "sees",
+  "looked",
   "events",
   "pre",
   "mid",

@@ -61,8 +61,8 @@ const SHADOW_ROOT = "150";
  * Compares two records of one case.
  *
  * Words that the lab documents as host-dependent are left out, and so are
- * tracepoints. Of a partial record, what it lacks is unknown and not compared. When a record was
- * stopped after its second, its events are
+ * tracepoints. Of a partial record, what it lacks is unknown and not compared, and so is what
+ * one of the sources cannot see. When a record was stopped after its second, its events are
  * compared as far as both go.
  *
  * @param a The first record.
@@ -90,13 +90,14 @@ export function compareRecords(a: LabRecord, b: LabRecord): CaseComparison {
     });
   };
   const partial = a.partial === true || b.partial === true;
-  if (partial) {
-    for (const group of [1, 2, 3] as const) unknown.add(group);
-  } else {
+  const seen = (kind: string) =>
+    [a, b].every(({ sees, partial }) => sees ? sees.includes(kind) : partial !== true);
+  if (seen("check")) {
     texts("check", reports(a, "check_failed"), reports(b, "check_failed"), cut, differ);
-    texts("warn", reports(a, "warn"), reports(b, "warn"), cut, differ);
-    inners(a, b, cut, unknown, differ);
-  }
+  } else unknown.add(1);
+  if (seen("warn")) texts("warn", reports(a, "warn"), reports(b, "warn"), cut, differ);
+  if (seen("inner")) inners(a, b, cut, unknown, differ);
+  else for (const group of [2, 3] as const) unknown.add(group);
   const { setstate } = a;
   for (const key of ["sregs_errno", "errno"] as const) {
     differ(4, `setstate.${key}`, setstate?.[key]?.toString(), b.setstate?.[key]?.toString());

@@ -84,11 +84,14 @@ class LabImporter {
     const begins = !scenario.keepvm || session !== this.#session;
     if (begins) {
       this.#session = session;
-      const { kernel, npt } = record;
+      const { kernel, npt, sees } = record;
       yield {
         kind: "session",
         vcpu: 0,
-        meta: { source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES, shows: SHOWN },
+        meta: {
+          ...{ source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES, shows: SHOWN },
+          ...(sees ? { sees } : {}),
+        },
       };
     }
     yield mark;
@@ -336,6 +339,11 @@ const SMI_EXIT = "reason: 0xf0000000";
  * L1's loop. KVM makes a software #VMEXIT of an SMI that hits L2.
  */
 function timeline(record: LabRecord): Timeline {
+  const { looked } = record;
+  if (looked) {
+    const { mid = record.events.length, smm = record.events.length } = looked;
+    return { mid, smi: mid, smm, runs: new Set() };
+  }
   const groups: { start: number; end: number; at: string }[] = [];
   let start = 0;
   record.events.forEach((event, i) => {

@@ -1,23 +1,10 @@
 import { recordScenarios } from "../../traces/record.ts";
+import { Breather } from "../breather.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { MMU, POLICY, policyOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
-
-/** How long work may go on before it lets Ctrl-C be seen, in milliseconds. */
-const PATIENCE_MS = 50;
-
-/** Lets signals in, now and then. */
-class Breather {
-  #last = performance.now();
-
-  async rest(): Promise<void> {
-    if (performance.now() - this.#last < PATIENCE_MS) return;
-    await new Promise((resolve) => setTimeout(resolve));
-    this.#last = performance.now();
-  }
-}
 
 /** Runs scenarios on the emulator, and records. */
 export const record = defineCommand({
