@@ -9,7 +9,8 @@ import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../engine/svm/machine.
 import type { Policy } from "../engine/policy.ts";
 import type { Observer, Vcpu } from "../engine/kvm/vcpu.ts";
 import { HOST } from "../engine/kvm/constants.ts";
-import { gif, rflags } from "../engine/kvm/regs.ts";
+import { gif } from "../engine/kvm/control.ts";
+import { rflags } from "../engine/kvm/regs.ts";
 import {
   clearNestedState,
   createVcpu,
@@ -79,7 +80,7 @@ export function innerState(at: string, ret: number, v: Vcpu, full: boolean): Lab
       mmu: v.u8(V.mmu) === 1 ? "guest" : "root",
       walk: v.u8(V.walk_mmu) === 1 ? "nested" : "root",
       msrpm01: mapName(v, VMCB01_AT),
-      msrpm02: mapName(v, VMCB02_AT),
+      msrpm02: v.u8(V.nested_initialized) === 0 ? "none" : mapName(v, VMCB02_AT),
       msrpm_recalc: b(V.msrpm_recalc),
     },
     cpu: {

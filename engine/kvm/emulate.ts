@@ -5,14 +5,22 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { type CodeWidth, decode, Instruction } from "../cpu/decode.ts";
+import { type CodeWidth, decode, Instruction, PREFIX } from "../cpu/decode.ts";
 import { CR0, CR4, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import { clearExceptions, exceptionPending, injectGp, NO_ERROR, queueException } from "./queue.ts";
+import {
+  clearExceptions,
+  exceptionPending,
+  injectGp,
+  linearRip,
+  NO_ERROR,
+  queueException,
+} from "./queue.ts";
 import { l1Intercepts } from "./control.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
-import { leaveSmm } from "./smm.ts";
+import { forL1 } from "./for_l1.ts";
+import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { linearToGpa } from "./translate.ts";
@@ -242,12 +250,63 @@ function emulateOther(v: Vcpu): boolean {
     }
     if (insn.modrm !== 0xd9 && !privileged(v)) return true;
   }
+  if (PORTS.has(insn.opcode)) return portIo(v);
+  if (code === EXIT.MSR && v.guestMode) {
+    v.set64(v.vmcb + C.exit_info_1, insn.opcode === 0x130 ? 1n : 0n);
+  }
   if (code !== undefined && !intercepted(v, code)) return true;
   const outcome = emulateAny(v, bytes, fetched);
   if (outcome === GOES_ON) return true;
   if (outcome === DEVICE) return false;
   v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
   return emulationFailure(v, false);
+}
+
+/** IN and OUT, and their string forms. */
+const PORTS: ReadonlySet<number> = new Set([
+  0x6c,
+  0x6d,
+  0x6e,
+  0x6f,
+  0xe4,
+  0xe5,
+  0xe6,
+  0xe7,
+  0xec,
+  0xed,
+  0xee,
+  0xef,
+]);
+
+/**
+ * A port access that KVM emulates. OUT is over when userspace hears of it, IN
+ * waits for the value. EXITINFO2 is the address of the instruction itself.
+ */
+function portIo(v: Vcpu): boolean {
+  const opcode = insn.opcode;
+  const string = opcode < 0x70;
+  const out = (opcode & 2) !== 0;
+  const port = string || opcode >= 0xe8 ? v.u32(V.rdx) & 0xffff : insn.imm & 0xff;
+  const size = (opcode & 1) === 0 ? 1 : insn.dflag === 1 ? 2 : 4;
+  const iopl = rflags(v) >> 12 & 3;
+  if (v.u8(v.vmcb + S.cpl) > iopl && protectedCode(v)) {
+    injectGp(v);
+    return true;
+  }
+  if (v.guestMode) {
+    const repeated = (insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+    const info = port << 16 | size << 4 | 1 << insn.aflag + 6 | (out ? 0 : 1) | (string ? 4 : 0) |
+      (repeated ? 8 : 0);
+    v.set64(v.vmcb + C.exit_info_1, BigInt(info >>> 0));
+    v.copy64(v.vmcb + C.exit_info_2, V.rip);
+    if (!intercepted(v, EXIT.IOIO)) return true;
+  }
+  if (string) return unmodelled(v, "string I/O");
+  v.result.exit = KVM_EXIT.IO;
+  v.result.port = port;
+  if (out) finish(v, true);
+  else v.pendingIo = linearRip(v);
+  return false;
 }
 
 /** CPL 0 or #GP; when false the emulation is over and the guest goes on. */
@@ -262,7 +321,7 @@ function intercepted(v: Vcpu, code: number): boolean {
   if (!v.guestMode) return true;
   v.set32(v.vmcb + C.exit_code, code);
   v.set32(v.vmcb + C.exit_code_hi, 0);
-  if (!l1Intercepts(v, code)) return true;
+  if (!forL1(v, code)) return true;
   nestedVmexit(v);
   return false;
 }
@@ -372,6 +431,8 @@ export function emulateRsm(v: Vcpu): boolean {
     queueException(v, VECTOR.UD);
     return true;
   }
-  if (!leaveSmm(v)) v.request(REQ.TRIPLE_FAULT);
-  return true;
+  const left = leaveSmm(v);
+  if (left !== LEFT) v.request(REQ.TRIPLE_FAULT);
+  // Real mode with long mode active cannot be: the emulator gives the instruction up.
+  return left === IMPOSSIBLE ? emulationFailure(v, false) : true;
 }

@@ -3,21 +3,15 @@
  *
  * @module
  */
-import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, S, V, VMCB01_AT } from "../svm/machine.ts";
 import { DR6_ACTIVE_LOW, EFER, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
 import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
+import { base, forL1 } from "./for_l1.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
 import { PF } from "../cpu/walk.ts";
 import { isDeviceAt } from "./shadow_walk.ts";
-import {
-  clearIntercept,
-  clearVintr,
-  isIntercept,
-  l1Intercepts,
-  setDrIntercepts,
-  setGif,
-} from "./control.ts";
+import { clearIntercept, clearVintr, isIntercept, setDrIntercepts, setGif } from "./control.ts";
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
@@ -36,43 +30,6 @@ import { END, runWay } from "../policy.ts";
 export const RESUME = 1;
 /** KVM_RUN returns to userspace. */
 export const USERSPACE = 0;
-
-/** Whether an exit of L2 is L1's (nested_svm_exit_special and nested_svm_intercept). */
-function forL1(v: Vcpu, code: number): boolean {
-  if (code === EXIT.INTR || code === EXIT.NMI || code === EXIT.NPF) return false;
-  if (code >= EXIT.EXCP && code < EXIT.EXCP + 32) {
-    return (v.u32(VMCB01_AT + C.intercept_exceptions) >>> code - EXIT.EXCP & 1) === 0;
-  }
-  if (code === 0xffffffff) return true;
-  if (code === EXIT.MSR) return msrForL1(v);
-  if (code === EXIT.IOIO) return ioForL1(v);
-  return code < 192 && l1Intercepts(v, code);
-}
-
-function msrForL1(v: Vcpu): boolean {
-  if (!l1Intercepts(v, INTERCEPT.MSR_PROT)) return false;
-  const msr = v.u32(V.rcx);
-  const range = [0, 0xc000, 0xc001].indexOf(msr >>> 16);
-  if (range < 0 || (msr & 0xffff) >= 0x2000) return true;
-  const write = v.u32(v.vmcb + C.exit_info_1) & 1;
-  const at = base(v, VMCB12_AT + C.msrpm_base_pa) + range * 2048 + ((msr & 0xffff) >> 4) * 4;
-  if (!v.memory.backed(at, 4)) return true;
-  return (v.memory.read(at, 4) >>> 2 * (msr & 15) + write & 1) === 1;
-}
-
-function ioForL1(v: Vcpu): boolean {
-  if (!l1Intercepts(v, INTERCEPT.IOIO_PROT)) return false;
-  const info = v.u32(v.vmcb + C.exit_info_1);
-  const port = info >>> 16, size = info >> 4 & 7, bit = port % 8;
-  const at = base(v, VMCB12_AT + C.iopm_base_pa) + (port >> 3);
-  const length = bit + size > 8 ? 2 : 1;
-  if (!v.memory.backed(at, length)) return true;
-  return (v.memory.read(at, length) & (0xf >> 4 - size) << bit) !== 0;
-}
-
-function base(v: Vcpu, at: number): number {
-  return v.u32(at) + v.u32(at + 4) * 0x1_0000_0000;
-}
 
 /**
  * Handles the #VMEXIT in the active VMCB (svm_handle_exit).
@@ -237,12 +194,7 @@ function permitted(v: Vcpu): boolean {
   return true;
 }
 
-/**
- * VMRUN (vmrun_interception).
- *
- * @returns {@linkcode RESUME}: L2 runs, or L1 with what became of it.
- */
-export function vmrun(v: Vcpu): number {
+function vmrun(v: Vcpu): number {
   if (!permitted(v)) return RESUME;
   v.fromVmrun = true;
   v.skipFailed = false;

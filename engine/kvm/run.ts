@@ -190,14 +190,14 @@ function run(v: Vcpu, forceExit: boolean): number {
   return handleExit(v);
 }
 
-/** Gives L1 the #VMEXIT that was recorded. Which hypervisor handles an exit is part of the recording. */
+/** Takes what a recording says instead of what the processor does. Which hypervisor handles an exit of L2 is part of it. */
 function runStandIn(v: Vcpu, vmcb: number, freeDr: boolean): number {
-  if (v.guestMode) {
-    v.standIn?.(v);
-    afterExit(v, vmcb, freeDr);
-    nestedVmexit(v);
-  }
-  return USERSPACE;
+  const did = v.standIn?.(v) ?? "stop";
+  if (did === "stop") return USERSPACE;
+  afterExit(v, vmcb, freeDr);
+  if (did === "exit") return handleExit(v);
+  nestedVmexit(v);
+  return RESUME;
 }
 
 function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {

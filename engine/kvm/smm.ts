@@ -177,6 +177,13 @@ function setNmiMask(v: Vcpu, masked: boolean): void {
   else clearIntercept(v, INTERCEPT.IRET);
 }
 
+/** RSM succeeded. */
+export const LEFT = 0;
+/** RSM failed. */
+export const FAILED = 1;
+/** RSM failed and left a mode that the emulator does not know: nothing is written back. */
+export const IMPOSSIBLE = 2;
+
 /** Where RSM leads: what the emulator writes back when the instruction is done. */
 interface Resumed {
   rip: bigint;
@@ -191,9 +198,9 @@ interface Resumed {
  * when it fails it completes as an instruction: with the RIP behind it, or the
  * one of the state save area if that was read already.
  *
- * @returns Whether it succeeded; a failure shuts the vCPU down.
+ * @returns {@linkcode LEFT}, {@linkcode FAILED} (the vCPU shuts down) or {@linkcode IMPOSSIBLE}.
  */
-export function leaveSmm(v: Vcpu): boolean {
+export function leaveSmm(v: Vcpu): number {
   const to: Resumed = {
     rip: v.u64(V.rip) + 2n & 0xffffffffn,
     rflags: BigInt(rflags(v) >>> 0),
@@ -202,6 +209,7 @@ export function leaveSmm(v: Vcpu): boolean {
   };
   const loaded = resume(v, to);
   if (!loaded && v.guestMode && to.gprs !== undefined) leaveNested(v);
+  if (v.longMode && (v.u32(V.cr0) & CR0.PE) === 0) return IMPOSSIBLE;
   const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
   if (!wide) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
@@ -209,7 +217,7 @@ export function leaveSmm(v: Vcpu): boolean {
   v.set64(v.vmcb + S.rflags, to.rflags & ~BigInt(RFLAGS.RF));
   if (to.shadow) v.or32(v.vmcb + C.int_state, 1);
   else v.clear32(v.vmcb + C.int_state, 1);
-  return loaded;
+  return loaded ? LEFT : FAILED;
 }
 
 function resume(v: Vcpu, to: Resumed): boolean {

@@ -59,10 +59,10 @@ export class Vcpu extends Machine {
   /** What the model met and does not model; empty while all is well. */
   unmodelled = "";
   /**
-   * Stands in for the processor: leaves in vmcb02 the #VMEXIT that L1 received from L2. When it is
-   * set, no guest code runs.
+   * Stands in for the processor, so that no guest code runs: leaves a #VMEXIT in the VMCB that was
+   * entered, for KVM (`exit`) or past it for L1 (`l1`), or ends the run (`stop`).
    */
-  standIn: ((v: Vcpu) => void) | undefined;
+  standIn: ((v: Vcpu) => "exit" | "l1" | "stop") | undefined;
   /** KVM_STATE_NESTED_* flags of the state being restored. */
   restoreFlags = 0;
   /** State save area that RSM reads, while it does. */
