@@ -10,6 +10,7 @@ import type { Policy } from "../engine/policy.ts";
 import { GuestMemory, PAGE_SIZE } from "../engine/svm/memory.ts";
 import { MEMORY_SIZE } from "./base.ts";
 import { Emulator } from "./emulator.ts";
+import { FixedPoint } from "./fixed_point.ts";
 import { importLab } from "./lab_import.ts";
 import { parseScenario, type Scenario, setUpMemory } from "./scenario.ts";
 
@@ -19,6 +20,8 @@ export interface RecordOptions {
   readonly npt?: boolean;
   /** How many times over the scenarios are run; more than once means all of them on one vCPU. */
   readonly repeat?: number;
+  /** Whether every round is run, even when it is known to be the same as the one before. */
+  readonly everyRound?: boolean;
   /**
    * Called when the emulator met what it does not model.
    *
@@ -76,7 +79,9 @@ const NONE: ReadonlySet<bigint> = new Set();
  * Runs scenarios on the emulator and records what happens.
  *
  * From the second round on, a page that holds already what it would be set to is
- * left alone: a guest in a loop does not write its tables anew either.
+ * left alone: a guest in a loop does not write its tables anew either. A round
+ * that begins with the machine as the round before did is not run again: its
+ * events are the same.
  *
  * @param scenarios The scenarios, in order.
  * @param policy The policy.
@@ -98,13 +103,21 @@ export async function* recordScenarios(
   policy: Policy,
   options: RecordOptions = {},
 ): AsyncGenerator<TraceEvent> {
-  const { npt = true, repeat = 1, onUnmodelled } = options;
+  const { npt = true, repeat = 1, everyRound = false, onUnmodelled } = options;
   const emulator = new Emulator(policy, { npt, full: true });
   const setUp = new SetUp();
+  const settled = new FixedPoint();
   let unchanged = NONE;
+  let left = 0;
   const records = function* (): Generator<LabRecord> {
+    let last = 0;
     for (const [scenario, round] of rounds(scenarios, repeat)) {
       const memory = emulator.vcpu?.memory;
+      if (round > last && !everyRound && emulator.vcpu && settled.begins(emulator.vcpu)) {
+        left = repeat - round;
+        return;
+      }
+      last = round;
       unchanged = round > 0 && memory ? setUp.unchanged(scenario, memory) : NONE;
       yield emulator.run(scenario);
       const what = emulator.vcpu?.unmodelled;
@@ -113,8 +126,12 @@ export async function* recordScenarios(
   };
   for await (const event of importLab(records())) {
     if (event.kind === "session") yield ownSession(event, policy);
-    else if (event.kind !== "memory" || !unchanged.has(event.gpa ?? -1n)) yield event;
+    else if (event.kind !== "memory" || !unchanged.has(event.gpa ?? -1n)) {
+      settled.keep(event);
+      yield event;
+    }
   }
+  for (; left > 0; left--) yield* settled.events;
 }
 
 /** Says in a session where the recording comes from. */

@@ -1,0 +1,71 @@
+/**
+ * Round trips to measure with: a steady loop, and a mix of scenarios half of
+ * which fail.
+ *
+ * @module
+ */
+import type { TraceEvent } from "../engine/event.ts";
+import type { Policy } from "../engine/policy.ts";
+import { builtinScenarios } from "../traces/builtin.ts";
+import { Emulator } from "../traces/emulator.ts";
+import { generate } from "../traces/generate.ts";
+import { recordScenarios } from "../traces/record.ts";
+import { parseScenario, type Scenario } from "../traces/scenario.ts";
+
+/** Rounds after which the loop's machine begins each round alike. */
+const SETTLED = 4;
+/** Scenarios of the mix. */
+const MIXED = 200;
+
+/**
+ * L1 in a loop that executes VMRUN with a valid vmcb12; L2's VMMCALL gives
+ * control back. Set up once: a round is VMRUN with L1's registers and vmcb12,
+ * the kernel's state after VMRUN and after #VMEXIT, and what userspace sees.
+ *
+ * @param policy The policy it is recorded under.
+ * @param rounds How many round trips.
+ */
+export async function* steadyLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
+  const all = await Array.fromAsync(
+    recordScenarios(builtinScenarios("enter"), policy, { repeat: SETTLED }),
+  );
+  const last = all.findLastIndex((event) => event.kind === "case");
+  yield* all.slice(0, last);
+  const round = all.slice(last).filter(({ kind }, i) =>
+    kind !== "case" && kind !== "memory" && (kind !== "regs" || all[last + i + 1] === undefined)
+  );
+  for (let i = SETTLED - 1; i < rounds; i++) yield* round;
+}
+
+/**
+ * Scenarios of VMRUN, each different, every second one failing a check.
+ *
+ * @param policy The policy under which they fail.
+ * @param count How many.
+ */
+export function mixedScenarios(policy: Policy, count = MIXED): Scenario[] {
+  const emulator = new Emulator(policy, { npt: true });
+  const found = { good: [] as Scenario[], bad: [] as Scenario[] };
+  const half = count / 2;
+  for (const line of generate({ seed: 7, count: 20 * count, entries: ["vmrun"], sequences: 0 })) {
+    const scenario = parseScenario(line);
+    const { events, post } = emulator.run(scenario);
+    if (emulator.vcpu?.unmodelled || post?.rc !== 0) continue;
+    const failed = events.some((event) => "check_failed" in event);
+    const list = failed ? found.bad : found.good;
+    if (list.length < half) list.push(scenario);
+    if (found.good.length + found.bad.length === count) break;
+  }
+  return found.bad.flatMap((bad, i) => [bad, found.good[i]!]);
+}
+
+/**
+ * The mix so many VMRUNs long, on one vCPU.
+ *
+ * @param policy The policy it is recorded under.
+ * @param runs How many VMRUNs, rounded up to whole rounds of the mix.
+ */
+export function mix(policy: Policy, runs: number): AsyncGenerator<TraceEvent> {
+  const scenarios = mixedScenarios(policy);
+  return recordScenarios(scenarios, policy, { repeat: Math.ceil(runs / scenarios.length) });
+}

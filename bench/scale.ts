@@ -1,0 +1,121 @@
+/**
+ * How time and memory grow with the length of a trace: writes traces of a steady
+ * loop, replays and diffs them with the real commands, each in a process of its
+ * own, and prints a line per length.
+ *
+ *     deno task scale                       10^3 to 10^6 round trips
+ *     deno task scale 1000000 10000000      those
+ *     deno task scale --no-diff 10000000    without the diff
+ *
+ * @module
+ */
+import { fileSink, TraceWriter } from "../codecs/mod.ts";
+import { UPSTREAM } from "../engine/mod.ts";
+import { run } from "../cli/app.ts";
+import { EXIT } from "../cli/command.ts";
+import { steadyLoop } from "./round_trips.ts";
+
+const SIZES = [1e3, 1e4, 1e5, 1e6];
+const SELF = new URL(import.meta.url).pathname;
+const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+const text = new TextEncoder();
+
+/** What a process of its own says at its end. */
+interface Cost {
+  /** Seconds of work, without starting the process. */
+  readonly seconds: number;
+  /** Seconds that its threads computed. */
+  readonly cpu: number;
+  /** Most memory it held, in bytes (VmHWM). */
+  readonly peak: number;
+}
+
+/** Most memory this process ever held, in bytes. */
+function peak(): number {
+  const status = Deno.readTextFileSync("/proc/self/status");
+  return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
+}
+
+/** Seconds that this process has computed, in all its threads. */
+function computed(): number {
+  const fields = Deno.readTextFileSync("/proc/self/stat").replace(/^.*\) /, "").split(" ");
+  // utime and stime, in ticks of 10 ms.
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+async function write(path: string, rounds: number): Promise<void> {
+  using sink = fileSink(path);
+  const writer = new TraceWriter(sink, { meta: { source: "emulator", policy: UPSTREAM.name } });
+  for await (const event of steadyLoop(UPSTREAM, rounds)) writer.write(event);
+  writer.close();
+}
+
+async function work(what: string, args: readonly string[]): Promise<void> {
+  const start = performance.now();
+  if (what === "write") await write(args[0]!, Number(args[1]));
+  else {
+    const nowhere = { writeSync: (bytes: Uint8Array) => bytes.length };
+    const world = { out: nowhere, err: Deno.stderr, color: false, debug: false };
+    const status = await run([what, ...args], world);
+    if (status !== EXIT.ok && status !== EXIT.differs) Deno.exit(status);
+  }
+  const cost: Cost = {
+    seconds: (performance.now() - start) / 1000,
+    cpu: computed(),
+    peak: peak(),
+  };
+  await Deno.stdout.write(text.encode(JSON.stringify(cost)));
+}
+
+async function child(...args: readonly string[]): Promise<Cost> {
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-q", "--config", CONFIG, "--allow-all", SELF, "child", ...args],
+    stderr: "inherit",
+  }).output();
+  if (code !== 0) throw new Error(`${args.join(" ")} ended with ${code}`);
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+function cells({ seconds, cpu, peak }: Cost, rounds: number): string {
+  return [
+    seconds.toFixed(2),
+    Math.round(rounds / seconds).toLocaleString("en"),
+    (1e6 * seconds / rounds).toFixed(2),
+    (1e6 * cpu / rounds).toFixed(2),
+    (peak / 1e6).toFixed(0),
+  ].join(" | ");
+}
+
+async function table(sizes: readonly number[], kinds: readonly string[]): Promise<void> {
+  const print = (line: string) => Deno.stdout.write(text.encode(line + "\n"));
+  await print(
+    "| round trips | what | s | a second | us each | us of CPU each | peak MB |\n" +
+      "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+  );
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const size of sizes) {
+      const trace = `${folder}/${size}.vmtape`;
+      const row = async (what: string, cost: Cost) =>
+        await print(`| ${size.toLocaleString("en")} | ${what} | ${cells(cost, size)} |`);
+      await row("write", await child("write", trace, String(size)));
+      if (kinds.includes("replay")) await row("replay", await child("replay", trace));
+      if (kinds.includes("diff")) {
+        await row("diff", await child("diff", trace, "--policies", "early-exit,unified"));
+      }
+      await Deno.remove(trace);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+if (import.meta.main) {
+  const [first, ...rest] = Deno.args;
+  if (first === "child") await work(rest[0]!, rest.slice(1));
+  else {
+    const sizes = Deno.args.filter((arg) => !arg.startsWith("-")).map(Number);
+    const kinds = Deno.args.includes("--no-diff") ? ["replay"] : ["replay", "diff"];
+    await table(sizes.length > 0 ? sizes : SIZES, kinds);
+  }
+}
