@@ -72,10 +72,12 @@ function print(
   const { out } = context;
   const [first, ...others] = result.policies;
   others.forEach((other, i) => {
+    const unsettled = result.unsettled[i] ?? 0;
+    const more = unsettled > 0 ? `, of ${unsettled} more too little was recorded to tell` : "";
     out.line(
       `${first} and ${other}: ${result.different[i]} of ${
         plural(result.runs, "run")
-      } end differently`,
+      } end differently${more}`,
     );
   });
   if (result.skipped > 0) out.line(`${plural(result.skipped, "run")} lack their inputs`);

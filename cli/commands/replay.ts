@@ -1,4 +1,5 @@
 import { type Mismatch, Replayer, type ReplayResult } from "../../engine/replay/replayer.ts";
+import type { PartialResult } from "../../engine/replay/partial.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";
@@ -107,10 +108,40 @@ class Session {
   }
 }
 
+function partialJson({ sets, ...rest }: PartialResult) {
+  const rows = [...sets].map(([name, { verdicts, needs }]) =>
+    [name, { verdicts, needs: Object.fromEntries(needs) }] as const
+  );
+  return { ...rest, sets: Object.fromEntries(rows) };
+}
+
+const NEEDS = 4;
+
+/** What was found in transitions that were recorded without memory. */
+function* partialLines(policy: string, partial: PartialResult): Generator<string> {
+  const { transitions, agreed, unexplained, sets, all } = partial;
+  yield `${policy}: ${agreed} of ${transitions} transitions contradict nothing that was recorded`;
+  if (unexplained > 0) yield `  ${unexplained} fit no state that is known to this version`;
+  const rows = [...sets].map(([name, { verdicts, needs }]) => {
+    const most = [...needs].sort((a, b) => b[1] - a[1]).map(([field]) => field);
+    const more = most.length > NEEDS ? ", …" : "";
+    return [
+      name,
+      String(verdicts.fails),
+      String(verdicts.passes),
+      String(verdicts.unknown),
+      most.slice(0, NEEDS).join(", ") + more,
+    ];
+  });
+  yield formatTable(["checks", "fail", "pass", "cannot tell", "needs"], rows).trimEnd();
+  yield `  under every set: ${all.fails} fail, ${all.passes} pass; ${all.unknown} differ or cannot be told`;
+}
+
 function resultJson(result: ReplayResult) {
-  const { outcomes, unmodelled, ...rest } = result;
+  const { outcomes, unmodelled, partial, ...rest } = result;
   return {
     ...rest,
+    ...(partial && { partial: partialJson(partial) }),
     outcomes: Object.fromEntries(outcomes),
     unmodelled: Object.fromEntries(unmodelled),
   };
@@ -124,7 +155,10 @@ function line(mismatch: Mismatch): string {
 
 function print(context: Context, results: readonly ReplayResult[], found: Mismatches): void {
   const { out } = context;
-  for (const { policy, runs, agreed, skipped, outcomes, digest, unmodelled } of results) {
+  for (const result of results) {
+    const { policy, runs, agreed, skipped, outcomes, digest, unmodelled, partial } = result;
+    if (partial !== undefined) { for (const row of partialLines(policy, partial)) out.line(row); }
+    if (partial !== undefined && runs === 0) continue;
     const left = skipped > 0 ? `, ${skipped} more lack their inputs` : "";
     out.line(`${policy}: ${agreed} of ${runs} runs agree in everything${left}`);
     const rows = [...outcomes].map(([kind, { compared, agreed }]) => [

@@ -19,6 +19,8 @@ import {
   sameReports,
   sameState,
 } from "./compare.ts";
+import { showsTransitions, type Unit, UnitCollector } from "../replay/units.ts";
+import { PartialDiffer } from "./partial_differ.ts";
 import { placeOf } from "./places.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
 import { type Place, TransitionLog } from "./transitions.ts";
@@ -51,6 +53,8 @@ export interface DiffResult {
   readonly runs: number;
   /** Runs that end up differently, for each policy after the first. */
   readonly different: readonly number[];
+  /** Runs of which the trace shows too little to tell, for each policy after the first. */
+  readonly unsettled: readonly number[];
   /** Runs whose inputs are not in the trace. */
   readonly skipped: number;
 }
@@ -99,6 +103,11 @@ export class Differ {
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
   readonly #different: number[];
+  readonly #partial: readonly PartialDiffer[];
+  readonly #units = new UnitCollector((unit) => this.#transition(unit));
+  /** vCPUs of which the trace shows single transitions only. */
+  readonly #without = new Set<number>();
+  readonly #unsettled: number[];
   #index = 0;
   #runs = 0;
   #skipped = 0;
@@ -135,6 +144,11 @@ export class Differ {
     this.#report = report;
     this.#look = look;
     this.#different = policies.slice(1).map(() => 0);
+    this.#unsettled = policies.slice(1).map(() => 0);
+    const [first, ...others] = policies;
+    this.#partial = first === undefined
+      ? []
+      : others.map((other) => new PartialDiffer(first, other));
   }
 
   /**
@@ -145,6 +159,16 @@ export class Differ {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
+    const vcpu = event.vcpu ?? 0;
+    if (event.kind === "session") {
+      if (showsTransitions(event.meta)) this.#without.add(vcpu);
+      else this.#without.delete(vcpu);
+    }
+    if (this.#without.has(vcpu)) {
+      this.#endUnit();
+      this.#units.feed(event, index);
+      return;
+    }
     switch (event.kind) {
       case "vmrun":
         if (event.regs === undefined) {
@@ -181,13 +205,32 @@ export class Differ {
    */
   finish(): DiffResult {
     this.#endUnit();
+    this.#units.finish();
     return {
       policies: this.#sides.map((side) => side.driver.policy.name),
       events: this.#index,
       runs: this.#runs,
       different: this.#different,
+      unsettled: this.#unsettled,
       skipped: this.#skipped,
     };
+  }
+
+  /** Compares the policies over a transition that was recorded without memory. */
+  #transition(unit: Unit): void {
+    const ref = { event: unit.event, run: this.#runs++, scenario: undefined, spec: undefined };
+    let explained = true;
+    this.#partial.forEach((pair, i) => {
+      const answer = pair.compare(unit);
+      if (answer === "unexplained") explained = false;
+      else if (answer !== undefined) {
+        if (answer.reports !== undefined || answer.fields.some(({ needs }) => needs.length === 0)) {
+          this.#different[i] = (this.#different[i] ?? 0) + 1;
+        } else this.#unsettled[i] = (this.#unsettled[i] ?? 0) + 1;
+        this.#report({ ...ref, ...answer, policies: pair.policies, reportsOrigin: undefined });
+      }
+    });
+    if (!explained) this.#skipped++;
   }
 
   *#drivers(): Generator<Driver> {
@@ -294,6 +337,7 @@ export class Differ {
         when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
         carried,
         origin,
+        needs: [],
       };
     });
     const reportsOrigin = ownReports ? undefined : pair.last;

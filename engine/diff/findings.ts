@@ -31,8 +31,13 @@ export interface Finding {
   readonly title: string;
   /** Names of the two policies. */
   readonly policies: readonly [string, string];
-  /** `outcome`: one enters L2 and the other refuses. `state`: both do the same, and leave different state. `carried`: a follow-on of an earlier run. */
-  readonly kind: "outcome" | "state" | "carried";
+  /**
+   * `outcome`: one enters L2 and the other refuses. `state`: both do the same, and leave different
+   * state. `carried`: a follow-on of an earlier run. `unsettled`: too little was recorded to tell.
+   */
+  readonly kind: "outcome" | "state" | "carried" | "unsettled";
+  /** What was not recorded and decides whether it is so, of a finding of kind `unsettled`. */
+  readonly needs: readonly string[];
   /** The step that writes the fields under the first policy, and under the other. */
   readonly steps: readonly [string | undefined, string | undefined];
   /** Where the steps part in the first run. */
@@ -61,6 +66,7 @@ interface Group {
   readonly cause: { readonly run: RunRef; readonly group: string } | undefined;
   readonly fields: Map<string, { a: string; b: string; bits: Set<string>; runs: number }>;
   readonly checks: Map<string, number>;
+  readonly needs: Set<string>;
   runs: number;
 }
 
@@ -111,7 +117,7 @@ export class Findings {
   }
 
   #sorted(): [string, Group][] {
-    const late = (group: Group) => group.kind === "carried" ? 1 : 0;
+    const late = ({ kind }: Group) => kind === "carried" ? 2 : kind === "unsettled" ? 1 : 0;
     const rank = ({ subject }: Group) => subject === undefined ? 0 : SUBJECTS.indexOf(subject);
     return [...this.#groups].sort(([, a], [, b]) =>
       late(a) - late(b) || b.runs - a.runs || rank(a) - rank(b)
@@ -127,6 +133,7 @@ export class Findings {
       policies: first.policies,
       kind,
       steps,
+      needs: [...group.needs],
       parted: partedText(first),
       runs,
       fields: [...group.fields].sort((a, b) => b[1].runs - a[1].runs).map(([field, row]) => ({
@@ -168,7 +175,8 @@ export class Findings {
     const own = (subject: Subject, field: FieldDifference, id: string) => {
       this.#owners.set(`${pair}|${nameOf(field)}`, put({ id, kind: "state", subject }, field));
     };
-    for (const field of difference.fields) {
+    const certainty = (field: FieldDifference) => Math.min(1, field.needs.length);
+    for (const field of difference.fields.toSorted((x, y) => certainty(x) - certainty(y))) {
       const origin = field.origin ?? reportsOrigin;
       if (origin !== undefined) {
         const owner = this.#ownerOf(pair, field);
@@ -177,7 +185,12 @@ export class Findings {
         continue;
       }
       const subject = subjectOf(field);
-      if (subject.minor) minor.push(field);
+      if (field.needs.length > 0) {
+        // It goes with what is certain of its subject, where anything is.
+        const certain = stateId(subject, field, difference);
+        if (parts.has(certain)) put({ id: certain, kind: "state", subject }, field);
+        else put({ id: `unsettled|${certain}`, kind: "unsettled", subject }, field);
+      } else if (subject.minor) minor.push(field);
       else own(subject, field, stateId(subject, field, difference));
     }
     for (const field of minor) {
@@ -227,6 +240,7 @@ export class Findings {
         cause: part.cause,
         fields: new Map(),
         checks: new Map(),
+        needs: new Set(),
         runs: 0,
       };
       this.#groups.set(key, group);
@@ -240,6 +254,7 @@ export class Findings {
         { a: field.a, b: field.b, bits: new Set<string>(), runs: 0 };
       row.runs++;
       for (const bit of field.bits) row.bits.add(bit);
+      for (const need of field.needs) group.needs.add(need);
       group.fields.set(name, row);
     }
   }
@@ -255,13 +270,16 @@ export class Findings {
     const { subject, lead, first, moment } = group;
     if (subject === undefined || lead === undefined) return "The reports differ";
     const side = oddSide(subject, lead);
-    return subject.title({
+    const title = subject.title({
       odd: first.policies[side],
       other: first.policies[1 - side] as string,
       when: moment === undefined ? "" : MOMENTS[moment],
       first: lead,
       fields,
     });
+    return group.kind === "unsettled"
+      ? `Cannot tell without ${[...group.needs].join(", ")}: ${title}`
+      : title;
   }
 }
 

@@ -32,6 +32,8 @@ export interface FieldDifference {
   readonly carried: boolean;
   /** The run that left the state behind which a follow-on comes from. */
   readonly origin: RunRef | undefined;
+  /** What was not recorded and decides whether the field differs at all; empty when it does. */
+  readonly needs: readonly string[];
 }
 
 /** The kind of transition that a difference was made in. */

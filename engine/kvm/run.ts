@@ -195,7 +195,11 @@ function runStandIn(v: Vcpu, vmcb: number, freeDr: boolean): number {
   const did = v.standIn?.(v) ?? "stop";
   if (did === "stop") return USERSPACE;
   afterExit(v, vmcb, freeDr);
-  if (did === "exit") return handleExit(v);
+  if (did === "exit") {
+    // Without guest code to decode, the length of the instruction has to come from the recording.
+    v.copy64(V.next_rip, vmcb + C.next_rip);
+    return handleExit(v);
+  }
   nestedVmexit(v);
   return RESUME;
 }

@@ -7,7 +7,7 @@
  */
 import type { Image } from "../event.ts";
 import type { Field } from "../layout.ts";
-import { fieldMask, fieldNamed, readField, writeField } from "../image/fields.ts";
+import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
 import type { Check } from "../svm/checks.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
@@ -145,6 +145,48 @@ function settle(
   if (values === undefined) return false;
   for (const row of rows) writeField(now.bytes, row, values.get(row.name) ?? 0n);
   return true;
+}
+
+/** One input that was not seen, as one state has it, all others as another state has them. */
+export interface Mixture {
+  /** The input: `vmcb12 FIELD` or `L1 FIELD`. */
+  readonly name: string;
+  /** The state. */
+  readonly state: Assumption;
+}
+
+/** What a unit shows of the inputs. */
+export interface Seen {
+  /** vmcb12. */
+  readonly vmcb12: Image;
+  /** L1's registers. */
+  readonly regs: Image | undefined;
+}
+
+/**
+ * States between two that both fit what was seen: each with one of the unseen
+ * inputs taken from the other.
+ *
+ * @param seen What was seen.
+ * @param from Where all inputs but one come from.
+ * @param other Where the one comes from.
+ */
+export function* mixtures(seen: Seen, from: Assumption, other: Assumption): Generator<Mixture> {
+  for (const row of VMCB_LAYOUT.fields) {
+    const value = readBigint(other.vmcb12, row);
+    if (readBigint(from.vmcb12, row) === value) continue;
+    if (readField(seen.vmcb12, row).known === fieldMask(row)) continue;
+    const vmcb12 = from.vmcb12.slice();
+    writeField(vmcb12, row, value);
+    yield { name: `vmcb12 ${row.name}`, state: { ...from, vmcb12 } };
+  }
+  for (const row of REGS_LAYOUT.fields) {
+    const value = readBigint(other.regs, row);
+    if (readBigint(from.regs, row) === value) continue;
+    const regs = from.regs.slice();
+    writeField(regs, row, value);
+    yield { name: `L1 ${row.name}`, state: { ...from, regs } };
+  }
 }
 
 const MSRPM = fieldNamed(VMCB_LAYOUT, "control.msrpm_base_pa");

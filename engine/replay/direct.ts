@@ -5,7 +5,7 @@
  * @module
  */
 import { readField } from "../image/fields.ts";
-import { vmrun } from "../kvm/exits.ts";
+import { EXIT } from "../kvm/constants.ts";
 import { createVcpu } from "../kvm/ioctls.ts";
 import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
@@ -108,6 +108,17 @@ export function verdictOf(unit: Unit, set: string, seen = false): SetVerdict {
   return setVerdict(checks, unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
 }
 
+/**
+ * A complete state that fits what a unit shows.
+ *
+ * @param unit The unit.
+ * @param variant In which way the unknown is filled in.
+ * @returns The state, or undefined when none is known.
+ */
+export function assumptionOf(unit: Unit, variant: number): Assumption | undefined {
+  return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
+}
+
 /** How far a transition came. */
 export type Progress =
   /** L1 has a #VMEXIT or an exception, and L2 never ran. */
@@ -146,10 +157,20 @@ export class DirectDriver {
    * @returns How far it came, or undefined when nothing is known that fits what was recorded.
    */
   run(unit: Unit): Progress | undefined {
+    const state = assumptionOf(unit, this.variant);
+    return state === undefined ? undefined : this.runFrom(unit, state);
+  }
+
+  /**
+   * Carries out one unit.
+   *
+   * @param unit The unit.
+   * @param state The state to begin with.
+   * @returns How far it came.
+   */
+  runFrom(unit: Unit, state: Assumption): Progress {
     const gpa = unit.vmcb12Gpa ?? SOMEWHERE;
-    const { caps, regs } = unit;
-    const state = assume(RECORDED, caps, unit.vmcb12, regs, evidenceOf(unit), this.variant);
-    if (state === undefined) return undefined;
+    const { caps } = unit;
     const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
     v.memory = new FewPages(caps.physicalBits);
     this.vcpu = v;
@@ -160,31 +181,47 @@ export class DirectDriver {
       writePage(v, this.vmcb12, { bytes: state.vmcb12 });
     }
     this.#prepare(v, unit, state, gpa);
-    v.observer = this.observer;
-    vmrun(v);
-    let progress: Progress = v.guestMode ? "entered" : "refused";
-    if (v.guestMode && ranL2(unit) && unit.exit !== undefined) {
-      v.standIn = () => leaveExit(v, unit, state);
-      runVcpu(v);
-      v.standIn = undefined;
+    let progress: Progress = "refused";
+    let began = false;
+    v.standIn = () => {
+      if (!began) {
+        began = true;
+        leaveVmrun(v, unit);
+        v.observer = this.observer;
+        return "exit";
+      }
+      if (!v.guestMode) return "stop";
+      progress = "entered";
+      if (!ranL2(unit) || unit.exit === undefined) return "stop";
       progress = "exited";
-    }
+      leaveExit(v, unit, state);
+      return "l1";
+    };
+    runVcpu(v);
     v.observer = undefined;
+    v.standIn = undefined;
     return progress;
   }
 
   #prepare(v: Vcpu, unit: Unit, state: Assumption, gpa: bigint): void {
-    const regs = state.regs;
-    const view = new DataView(regs.buffer, regs.byteOffset);
-    const next = unit.rip ?? view.getBigUint64(R.rip, true) + VMRUN_LENGTH;
-    view.setBigUint64(R.rip, BigInt.asUintN(64, next - VMRUN_LENGTH), true);
+    const regs = state.regs.slice();
+    const view = new DataView(regs.buffer);
+    if (unit.rip !== undefined) {
+      view.setBigUint64(R.rip, BigInt.asUintN(64, unit.rip - VMRUN_LENGTH), true);
+    }
     view.setBigUint64(R.rax, gpa, true);
     loadRegs(v, { bytes: regs });
-    v.copy64(VMCB01_AT + S.rax, V.rax);
-    v.copy64(VMCB01_AT + S.rsp, V.rsp);
-    v.copy64(VMCB01_AT + S.rip, V.rip);
-    v.set64(V.next_rip, next);
   }
+}
+
+/** Leaves in vmcb01 that L1 executed VMRUN. */
+function leaveVmrun(v: Vcpu, unit: Unit): void {
+  v.set32(VMCB01_AT + C.exit_code, EXIT.VMRUN);
+  v.set32(VMCB01_AT + C.exit_code_hi, 0);
+  v.set64(VMCB01_AT + C.exit_info_1, 0n);
+  v.set64(VMCB01_AT + C.exit_info_2, 0n);
+  v.set64(VMCB01_AT + C.exit_int_info, 0n);
+  v.set64(VMCB01_AT + C.next_rip, unit.rip ?? v.u64(VMCB01_AT + S.rip) + VMRUN_LENGTH);
 }
 
 /** PDPTEs with reserved bits, for a check that is known to have found some. */

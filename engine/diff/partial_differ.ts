@@ -1,0 +1,213 @@
+/**
+ * Comparing policies over transitions that a log shows without memory.
+ *
+ * Each transition is carried out in several ways of filling in the unknown. What
+ * differs in every way differs; what differs in some of them cannot be told, and
+ * the inputs are named that would settle it.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import type { Image } from "../event.ts";
+import { readField } from "../image/fields.ts";
+import { FieldDiff } from "../image/diff.ts";
+import type { Policy } from "../policy.ts";
+import { agreeing } from "../replay/partial.ts";
+import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
+import { assumptionOf, DirectDriver, type Progress } from "../replay/direct.ts";
+import type { Unit } from "../replay/units.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import { areaImage } from "./areas.ts";
+import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
+import { placeOf } from "./places.ts";
+import type { FieldDifference, RunDifference, RunEnd } from "./run_difference.ts";
+import { type Report, TransitionLog } from "./transitions.ts";
+
+/** How many answers are kept, to be used again for a VMRUN with the same inputs. */
+const KEPT = 4096;
+
+type Answer = Pick<RunDifference, "fields" | "reports" | "ends" | "parting"> | undefined;
+
+/** One policy and what it makes of a transition. */
+interface Side {
+  readonly driver: DirectDriver;
+  readonly log: TransitionLog;
+}
+
+/** One way of filling in, carried out under both policies. */
+interface Trial {
+  readonly state: Assumption;
+  readonly progress: readonly [Progress, Progress];
+  readonly vcpus: readonly [Vcpu, Vcpu];
+  readonly vmcb12: number;
+  readonly reports: readonly [readonly Report[], readonly Report[]];
+  readonly rows: readonly Row[];
+}
+
+/** Compares two policies over units. */
+export class PartialDiffer {
+  /** Names of the policies. */
+  readonly policies: readonly [string, string];
+  readonly #sides: readonly [Side, Side];
+  readonly #kept = new Map<string, Answer>();
+
+  /**
+   * Begins with nothing compared.
+   *
+   * @param a One policy.
+   * @param b The other.
+   */
+  constructor(a: Policy, b: Policy) {
+    this.policies = [a.name, b.name];
+    this.#sides = [sideOf(a), sideOf(b)];
+  }
+
+  /**
+   * Compares the policies over one unit.
+   *
+   * @param unit The unit.
+   * @returns What differs or may differ; undefined when nothing does; `unexplained` when no state
+   * is known that fits what was recorded.
+   */
+  compare(unit: Unit): Answer | "unexplained" {
+    const key = keyOfUnit(unit);
+    if (this.#kept.has(key)) return this.#kept.get(key);
+    const trials: Trial[] = [];
+    for (let variant = 0; variant < VARIANTS; variant++) {
+      const state = assumptionOf(unit, variant);
+      if (state === undefined) return "unexplained";
+      trials.push(this.#try(unit, state));
+    }
+    const answer = this.#answer(unit, trials);
+    if (this.#kept.size >= KEPT) {
+      for (const oldest of this.#kept.keys()) {
+        this.#kept.delete(oldest);
+        break;
+      }
+    }
+    this.#kept.set(key, answer);
+    return answer;
+  }
+
+  #try(unit: Unit, state: Assumption): Trial {
+    const [a, b] = this.#sides;
+    const run = ({ driver, log }: Side) => {
+      log.reset(Number((unit.vmcb12Gpa ?? 0n) & ~0xfffn));
+      const progress = driver.runFrom(unit, state);
+      return { progress, vcpu: driver.vcpu as Vcpu, reports: [...log.reports] };
+    };
+    const x = run(a), y = run(b);
+    const vmcb12 = a.driver.vmcb12;
+    return {
+      state,
+      progress: [x.progress, y.progress],
+      vcpus: [x.vcpu, y.vcpu],
+      vmcb12,
+      reports: [x.reports, y.reports],
+      rows: differingRows(x.vcpu, y.vcpu, vmcb12),
+    };
+  }
+
+  #answer(unit: Unit, trials: readonly Trial[]): Answer {
+    const first = trials.at(-1);
+    if (first === undefined) return undefined;
+    const counts = new Map<string, { count: number; row: Row; trial: Trial }>();
+    for (const trial of trials) {
+      for (const row of trial.rows) {
+        const key = keyOf(row);
+        const found = counts.get(key);
+        if (found === undefined) counts.set(key, { count: 1, row, trial });
+        else found.count++;
+      }
+    }
+    const reportsSame = trials.every(({ reports: [x, y] }) => sameReports(x, y));
+    if (counts.size === 0 && reportsSame) return undefined;
+    const fields = [...counts].map(([key, { count, row, trial }]): FieldDifference => {
+      const [a, b] = this.#sides;
+      // The logs hold the last trial's transitions.
+      this.#try(unit, trial.state);
+      const [va, vb] = [a.driver.vcpu as Vcpu, b.driver.vcpu as Vcpu];
+      const place = [placeOf(row.area.name, row.area.at, row.row)];
+      const [wa] = a.log.lastWriters(va, place), [wb] = b.log.lastWriters(vb, place);
+      const certain = count === trials.length;
+      // What cannot be told is shown as it is where it differs.
+      const shown = certain ? textOf(row, trials) : row.row;
+      return {
+        area: row.area.name,
+        field: row.row.field,
+        a: shown.aText,
+        b: shown.bText,
+        bits: row.row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
+        stepA: wa?.step,
+        stepB: wb?.step,
+        when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
+        carried: false,
+        origin: undefined,
+        needs: certain ? [] : this.#needs(unit, key, trial, trials),
+      };
+    });
+    const [a, b] = this.#sides;
+    return {
+      fields,
+      reports: reportsSame ? undefined : first.reports,
+      ends: first.progress.map(endOf) as [RunEnd, RunEnd],
+      parting: partingOf(a.log, b.log),
+    };
+  }
+
+  /** The unseen inputs of which each alone decides whether a field differs. */
+  #needs(unit: Unit, key: string, differs: Trial, trials: readonly Trial[]): string[] {
+    const same = trials.find(({ rows }) => !rows.some((row) => keyOf(row) === key));
+    if (same === undefined) return [];
+    const needs: string[] = [];
+    for (const { name, state } of mixtures(unit, differs.state, same.state)) {
+      const { rows } = this.#try(unit, state);
+      if (!rows.some((row) => keyOf(row) === key)) needs.push(name);
+    }
+    return needs.length > 0 ? needs : ["more than one field that was not seen"];
+  }
+}
+
+function sideOf(policy: Policy): Side {
+  const log = new TransitionLog();
+  const driver = new DirectDriver(policy, 0);
+  driver.observer = log.observer;
+  return { driver, log };
+}
+
+function endOf(progress: Progress): RunEnd {
+  return progress === "entered" ? "goes on in L2" : "goes on in L1";
+}
+
+/** A differing field with what is the same of it in every trial; the rest is unknown. */
+function textOf({ area, row }: Row, trials: readonly Trial[]): { aText: string; bText: string } {
+  const field = area.layout.fields.find(({ name }) => name === row.field);
+  if (field === undefined) return row;
+  const image = (side: 0 | 1): Image =>
+    agreeing(trials.map(({ vcpus, vmcb12 }) => areaImage(area, vcpus[side], vmcb12).bytes));
+  return new FieldDiff(field, readField(image(0), field), readField(image(1), field));
+}
+
+/** What decides an answer, so that equal VMRUNs are carried out once. */
+function keyOfUnit(unit: Unit): string {
+  const hash = createHash("sha256");
+  const image = (what: Image | undefined) => {
+    hash.update(what === undefined ? "-" : what.known === undefined ? "k" : "m");
+    if (what === undefined) return;
+    hash.update(what.bytes);
+    if (what.known !== undefined) hash.update(what.known);
+  };
+  const { caps, kvm, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } = unit;
+  hash.update(
+    [caps.physicalBits, caps.npt, kvm, rip, vmcb12Gpa, check?.id, check?.text, l2rip].join("|"),
+  );
+  image(vmcb12);
+  image(regs);
+  image(exit?.vmcb12);
+  hash.update(exit === undefined ? "-" : "e");
+  for (const [at, page] of memory) {
+    hash.update(String(at));
+    image(page);
+  }
+  return hash.digest("base64");
+}
