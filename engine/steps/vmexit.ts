@@ -161,6 +161,17 @@ export const dropGif: Step = {
   },
 };
 
+/** A #VMEXIT disables the host's breakpoints. */
+export const disableBreakpoints: Step = {
+  name: "disable breakpoints",
+  doc: "Gives L1's DR7 its reset value",
+  run(v) {
+    v.set64(V.dr7, BigInt(DR7_FIXED));
+    updateDr7(v);
+    return OK;
+  },
+};
+
 /** L1 was not interrupted while an event was delivered. */
 export const clearExitIntInfo: Step = {
   name: "clear vmcb01 EXITINTINFO",
