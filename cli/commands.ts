@@ -48,6 +48,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/replay.ts")).replay,
   },
   {
+    name: "identify",
+    summary: "Say which known policy and checks explain what was recorded",
+    load: async () => (await import("./commands/identify.ts")).identifyCommand,
+  },
+  {
     name: "diff",
     summary: "Re-execute a trace under several policies, and say what they leave different and why",
     load: async () => (await import("./commands/diff.ts")).diff,
@@ -61,6 +66,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: "minimize",
     summary: "Find the smallest scenario that still shows a difference, as a line to send around",
     load: async () => (await import("./commands/minimize.ts")).minimizeCommand,
+  },
+  {
+    name: "report",
+    summary: "Write what policies do with a trace into a page to be looked at in a browser",
+    load: async () => (await import("./commands/report.ts")).report,
   },
   {
     name: "stats",

@@ -5,8 +5,9 @@ import { type CaseText, minimizeCases, NotReproducedError } from "../../traces/m
 import { defineCommand, EXIT, FORCE } from "../command.ts";
 import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
-import { fileError, STANDARD } from "../files.ts";
+import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
+import { writeWhole } from "../whole_file.ts";
 
 /** What the trace says of the run that is to be shown. */
 interface Found {
@@ -135,11 +136,9 @@ export const minimizeCommand = defineCommand({
       ...small.notes.filter((note) => note !== "").map((note) => `# ${note}`),
     ];
     const text = [...comment, ...small.lines].join("\n") + "\n";
-    if (options.output !== undefined && options.output !== STANDARD) {
-      const mode = options.force ? {} : { createNew: true };
-      await Deno.writeTextFile(options.output, text, mode).catch((error) => {
-        throw fileError(options.output!, "write", error);
-      });
+    const { output, force } = options;
+    if (output !== undefined && output !== STANDARD) {
+      await writeWhole(context, { output, force }, text);
     }
     if (context.json) {
       const { lines, notes, tried } = small;

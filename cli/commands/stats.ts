@@ -1,79 +1,15 @@
-import type { TraceEvent } from "../../engine/event.ts";
 import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency.ts";
-import type { Policy } from "../../engine/policy.ts";
-import { Driver } from "../../engine/replay/drive.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
+import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICY_NAMES } from "../policy_input.ts";
 import { formatTable } from "../table.ts";
 
 const PASSES = 3;
-/** What the recording's own times are filed under. */
-const RECORDED = "recorded";
-
-/** Runs a trace under several policies, step by step side by side, so that all meet the same noise. */
-class Measurement {
-  readonly #drivers: readonly Driver[];
-  #running = false;
-  #index = 0;
-
-  constructor(policies: readonly Policy[], latency: Latency) {
-    this.#drivers = policies.map((policy) => {
-      const driver = new Driver(policy);
-      driver.observer = latency.observer(policy.name);
-      return driver;
-    });
-  }
-
-  feed(event: TraceEvent): void {
-    const index = this.#index++;
-    if (event.kind === "session" || event.kind === "case") this.#running = false;
-    if (event.kind === "vmrun" || event.kind === "setstate") this.#running = true;
-    const looks = event.kind === "regs" && event.phase !== "pre" && this.#running;
-    for (const driver of this.#drivers) {
-      driver.feed(event, index);
-      if (!looks) continue;
-      if (!driver.ran) driver.run();
-      driver.ran = false;
-    }
-  }
-}
-
-/** Files the times that the recording itself holds. */
-class RecordedTimes {
-  readonly #latency: Latency;
-  readonly #began = new Map<number, { time: number; failed: boolean }>();
-
-  constructor(latency: Latency) {
-    this.#latency = latency;
-  }
-
-  feed(event: TraceEvent): void {
-    const { kind, vcpu, time } = event;
-    if (kind === "vmrun") {
-      if (time === undefined) this.#began.delete(vcpu);
-      else this.#began.set(vcpu, { time, failed: false });
-      return;
-    }
-    const began = this.#began.get(vcpu);
-    if (!began) return;
-    if (kind === "check") {
-      if (time !== undefined) {
-        this.#latency.record(RECORDED, "check failure", Math.max(0, time - began.time));
-      }
-      this.#began.delete(vcpu);
-    } else if (kind === "exit") {
-      if (time !== undefined) {
-        this.#latency.record(RECORDED, "round trip", Math.max(0, time - began.time));
-      }
-      this.#began.delete(vcpu);
-    } else if (kind === "session" || kind === "lost") this.#began.delete(vcpu);
-  }
-}
 
 function ns(value: number): string {
   return value < 1e6 ? String(Math.round(value)) : `${(value / 1e6).toFixed(1)}e6`;

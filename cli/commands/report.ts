@@ -1,0 +1,108 @@
+import { Latency } from "../../engine/latency.ts";
+import type { Policy } from "../../engine/policy.ts";
+import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
+import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import type { Context } from "../context.ts";
+import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { UsageError } from "../errors.ts";
+import { STANDARD } from "../files.ts";
+import { openTrace } from "../inputs.ts";
+import { Measurement, RecordedTimes } from "../measurement.ts";
+import { writeWhole } from "../whole_file.ts";
+
+const PASSES = 2;
+/** Steps from the shortest time to the longest: half a percentile each. */
+const STEPS = 200;
+
+/** Feeds all events of a trace. */
+async function feedAll(
+  path: string,
+  progress: { update(events: number): void },
+  feed: (event: Parameters<ReportCollector["feed"]>[0]) => void,
+): Promise<void> {
+  const trace = await openTrace(path);
+  let events = 0;
+  for await (const block of trace.blocks()) {
+    for (const event of block.shared()) {
+      feed(event);
+      events++;
+    }
+    progress.update(events);
+  }
+}
+
+/** Measures the trace in so many passes after one to warm up. */
+async function measure(
+  context: Context,
+  path: string,
+  policies: readonly Policy[],
+  passes: number,
+): Promise<ReportLatency[]> {
+  using latency = await Latency.create();
+  using warmUp = await Latency.create();
+  using progress = context.progress("events measured");
+  for (let pass = 0; pass <= passes; pass++) {
+    const measurement = new Measurement(policies, pass === 0 ? warmUp : latency);
+    const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
+    await feedAll(path, progress, (event) => {
+      measurement.feed(event);
+      recorded?.feed(event);
+    });
+  }
+  progress.done();
+  return latency.rows().map(({ policy, kind, count, p999, mean }) => ({
+    policy,
+    kind,
+    count,
+    p999,
+    mean,
+    quantiles: latency.quantiles(policy, kind, STEPS) ?? [],
+  }));
+}
+
+/** Writes a page. */
+export const report = defineCommand({
+  name: "report",
+  summary: "Write what policies do with a trace into a page to be looked at in a browser",
+  details: "The page is one file and asks the network for nothing: findings, a timeline of the " +
+    "VMRUNs, the steps and differing fields of each, latencies, and a search. Ends with 1 when " +
+    "anything differs.",
+  operands: { usage: "TRACE", min: 1, max: 1 },
+  options: [
+    { ...POLICIES_OPTION, required: true },
+    OUTPUT,
+    FORCE,
+    { name: "title", kind: "text", doc: "Title of the page; the trace's name when left out" },
+    {
+      name: "passes",
+      kind: "number",
+      doc: `How many times the trace is replayed to measure it (${PASSES}); 0 for no latencies`,
+    },
+  ],
+  examples: [
+    {
+      line: "report run.vmtape --policies early-exit,unified,upstream -o report.html",
+      doc: "Everything on one page",
+    },
+  ],
+  async run(context, { options, operands: [path = ""] }) {
+    if (path === STANDARD) {
+      throw new UsageError("A trace is read several times: name a file, not -");
+    }
+    const { passes = PASSES, output, force } = options;
+    const policies = await policiesOf(options.policies, 2);
+    const collector = new ReportCollector(policies);
+    using progress = context.progress("events");
+    await feedAll(path, progress, (event) => collector.feed(event));
+    progress.done();
+    const latency = passes === 0 ? [] : await measure(context, path, policies, passes);
+    const name = path.replace(/^.*[/\\]/, "");
+    const data = collector.finish(options.title ?? name, latency);
+    await writeWhole(context, { output, force }, reportPage(data, path));
+    const { findings, result } = data;
+    if (context.json && output !== STANDARD) {
+      context.out.json({ output, runs: result.runs, findings: findings.length });
+    } else context.note(`${findings.length} findings in ${result.runs} VMRUNs, in ${output}`);
+    return result.different.some((count) => count > 0) ? EXIT.differs : EXIT.ok;
+  },
+});

@@ -1,0 +1,319 @@
+/**
+ * What a report shows, gathered while a trace runs under several policies.
+ *
+ * Texts, step lists and lists of differing fields are stored once each, and runs
+ * refer to them by number: a trace of a hundred thousand VMRUNs has few kinds.
+ *
+ * @module
+ */
+import type { TraceEvent } from "../engine/event.ts";
+import {
+  Differ,
+  type DiffResult,
+  type Finding,
+  Findings,
+  type RunDifference,
+} from "../engine/diff/mod.ts";
+import { endOf, momentOf } from "../engine/diff/compare.ts";
+import type { RunSide, RunView } from "../engine/diff/differ.ts";
+import type { Policy } from "../engine/policy.ts";
+
+/** What became of a run, in the order of the legend. */
+export const OUTCOMES = [
+  "entered L2",
+  "failed check",
+  "late failure",
+  "refused",
+  "failed RSM",
+  "failed restore",
+  "loops",
+  "shuts down",
+  "internal error",
+] as const;
+
+/** One of {@linkcode OUTCOMES}. */
+export type ReportOutcome = typeof OUTCOMES[number];
+
+/** A step as the page shows it. */
+export interface ReportStep {
+  /** Name. */
+  readonly name: string;
+  /** What it does. */
+  readonly doc: string;
+}
+
+/** A differing field: indexes into {@linkcode ReportData.texts}, -1 for none. */
+export interface ReportRow {
+  /** Part of the state and field. */
+  readonly field: number;
+  /** Value under the first policy. */
+  readonly a: number;
+  /** Value under the other. */
+  readonly b: number;
+  /** Bits that differ, by name. */
+  readonly bits: number;
+  /** The step that wrote it last under the first policy. */
+  readonly stepA: number;
+  /** The same under the other. */
+  readonly stepB: number;
+}
+
+/** The differences of a run from the first policy, under one other. */
+export interface ReportPart {
+  /** For each run: which of `lists` its fields are, -1 when nothing differs. */
+  readonly fields: number[];
+  /** For each run: which of `sets` its findings are, -1 for none. */
+  readonly findings: number[];
+  /** Runs with follow-ons, and the number of the run that each comes from. */
+  readonly origins: [number, number][];
+}
+
+/** Latency of one kind of transition under one policy. */
+export interface ReportLatency {
+  /** Kind of transition. */
+  readonly kind: string;
+  /** Policy, or `recorded`. */
+  readonly policy: string;
+  /** How many were measured. */
+  readonly count: number;
+  /** Nanoseconds at evenly spaced percentiles from 0 to 100. */
+  readonly quantiles: readonly number[];
+  /** Nanoseconds at the 99.9th percentile. */
+  readonly p999: number;
+  /** Mean in nanoseconds. */
+  readonly mean: number;
+}
+
+/** Everything that a page shows. */
+export interface ReportData {
+  /** Title of the page: the name of the trace. */
+  readonly title: string;
+  /** Names of the policies; each is compared with the first. */
+  readonly policies: readonly string[];
+  /** What was found. */
+  readonly result: DiffResult;
+  /** Findings, as a diff lists them. */
+  readonly findings: readonly Finding[];
+  /** Names of the outcomes. */
+  readonly outcomes: readonly string[];
+  /** Texts that the columns below refer to. */
+  readonly texts: readonly string[];
+  /** Steps by number. */
+  readonly steps: readonly ReportStep[];
+  /** Lists of steps; a negative number -1 - n begins the n-th of `ways`. */
+  readonly stepLists: readonly (readonly number[])[];
+  /** Ways into L2 and out of it. */
+  readonly ways: readonly string[];
+  /** Failed checks and broken assertions: lists of texts. */
+  readonly reportLists: readonly (readonly number[])[];
+  /** Differing fields. */
+  readonly rows: readonly ReportRow[];
+  /** Lists of differing fields; a row that is a follow-on is there as -1 - n. */
+  readonly lists: readonly (readonly number[])[];
+  /** Sets of findings. */
+  readonly sets: readonly (readonly number[])[];
+  /** For each run: number of its event. */
+  readonly events: readonly number[];
+  /** For each run: text of its scenario's name and spec, -1 when unknown. */
+  readonly names: readonly number[];
+  /** For each policy and run: its outcome. */
+  readonly outcomeOf: readonly (readonly number[])[];
+  /** For each policy and run: its list of steps. */
+  readonly stepsOf: readonly (readonly number[])[];
+  /** For each policy and run: its list of reports. */
+  readonly reportsOf: readonly (readonly number[])[];
+  /** For each policy after the first. */
+  readonly parts: readonly ReportPart[];
+  /** Latencies. */
+  readonly latency: readonly ReportLatency[];
+}
+
+/** Distinct rows and lists that are kept; a trace with more differs in values nobody reads one by one. */
+const MOST = 100_000;
+
+/** Numbers things that are the same once. */
+class Table<T> {
+  readonly items: T[] = [];
+  readonly #index = new Map<string, number>();
+
+  /** The number of an item; -1 when there is no room for another. */
+  add(key: string, make: () => T, most = Infinity): number {
+    let index = this.#index.get(key);
+    if (index === undefined) {
+      if (this.items.length >= most) return -1;
+      index = this.items.length;
+      this.items.push(make());
+      this.#index.set(key, index);
+    }
+    return index;
+  }
+}
+
+/** Gathers a report. */
+export class ReportCollector {
+  readonly #policies: readonly Policy[];
+  readonly #differ: Differ;
+  readonly #findings = new Findings();
+  readonly #keys = new Map<string, number>();
+  readonly #texts = new Table<string>();
+  readonly #steps = new Table<ReportStep>();
+  readonly #stepLists = new Table<number[]>();
+  readonly #ways = new Table<string>();
+  readonly #reportLists = new Table<number[]>();
+  readonly #rows = new Table<ReportRow>();
+  readonly #lists = new Table<number[]>();
+  readonly #sets = new Table<number[]>();
+  readonly #events: number[] = [];
+  readonly #names: number[] = [];
+  readonly #outcomeOf: number[][];
+  readonly #stepsOf: number[][];
+  readonly #reportsOf: number[][];
+  readonly #parts: ReportPart[];
+
+  /**
+   * Begins before the trace's first event.
+   *
+   * @param policies Two or more; each is compared with the first.
+   */
+  constructor(policies: readonly Policy[]) {
+    this.#policies = policies;
+    this.#outcomeOf = policies.map(() => []);
+    this.#stepsOf = policies.map(() => []);
+    this.#reportsOf = policies.map(() => []);
+    this.#parts = policies.slice(1).map(() => ({ fields: [], findings: [], origins: [] }));
+    this.#differ = new Differ(
+      policies,
+      (difference) => this.#difference(difference),
+      (run) => this.#run(run),
+    );
+  }
+
+  /**
+   * Takes the next event of the trace.
+   *
+   * @param event The event; its images need to be valid only during the call.
+   * @throws {ReplayError} When an input lacks what is needed to carry it out.
+   */
+  feed(event: TraceEvent): void {
+    this.#differ.feed(event);
+  }
+
+  /**
+   * Ends the trace.
+   *
+   * @param title What to call the report.
+   * @param latency Latencies, when they were measured.
+   * @returns What the page shows.
+   */
+  finish(title: string, latency: readonly ReportLatency[] = []): ReportData {
+    const result = this.#differ.finish();
+    // Findings were numbered as they came; the page has them in the order of the list.
+    const place = [...this.#keys.keys()].map((key) => this.#findings.indexOf(key));
+    return {
+      title,
+      policies: this.#policies.map((policy) => policy.name),
+      result,
+      findings: this.#findings.list(),
+      outcomes: OUTCOMES,
+      texts: this.#texts.items,
+      steps: this.#steps.items,
+      stepLists: this.#stepLists.items,
+      ways: this.#ways.items,
+      reportLists: this.#reportLists.items,
+      rows: this.#rows.items,
+      lists: this.#lists.items,
+      sets: this.#sets.items.map((set) => set.map((n) => place[n] as number)),
+      events: this.#events,
+      names: this.#names,
+      outcomeOf: this.#outcomeOf,
+      stepsOf: this.#stepsOf,
+      reportsOf: this.#reportsOf,
+      parts: this.#parts,
+      latency,
+    };
+  }
+
+  #text(text: string): number {
+    return this.#texts.add(text, () => text);
+  }
+
+  #run({ event, scenario, spec, sides }: RunView): void {
+    this.#events.push(event);
+    const name = [scenario, spec].filter(Boolean).join(" ");
+    this.#names.push(name === "" ? -1 : this.#text(name));
+    sides.forEach((side, i) => {
+      this.#outcomeOf[i]?.push(OUTCOMES.indexOf(outcomeOf(side)));
+      this.#stepsOf[i]?.push(this.#stepList(side));
+      const texts = side.log.reports.map(({ kind, id, text }) =>
+        this.#text(kind === "check" ? `${id}: ${text}` : `assertion: ${text}`)
+      );
+      this.#reportsOf[i]?.push(this.#reportLists.add(texts.join(), () => texts));
+    });
+    for (const part of this.#parts) {
+      part.fields.push(-1);
+      part.findings.push(-1);
+    }
+  }
+
+  #stepList({ log }: RunSide): number {
+    const numbers: number[] = [];
+    for (const { way, steps } of log.transitions) {
+      numbers.push(-1 - this.#ways.add(way, () => way));
+      for (const { name, doc } of steps) {
+        numbers.push(this.#steps.add(name, () => ({ name, doc })));
+      }
+    }
+    return this.#stepLists.add(numbers.join(), () => numbers);
+  }
+
+  #difference(difference: RunDifference): void {
+    const { run, policies, fields } = difference;
+    const index = this.#policies.findIndex((policy) => policy.name === policies[1]) - 1;
+    const part = this.#parts[index];
+    if (part === undefined) return;
+    const list = fields.map((field) => {
+      const row: ReportRow = {
+        field: this.#text(`${field.area} ${field.field}`),
+        a: this.#value(field.a),
+        b: this.#value(field.b),
+        bits: field.bits.length === 0 ? -1 : this.#text(field.bits.join(" ")),
+        stepA: field.stepA === undefined ? -1 : this.#text(field.stepA),
+        stepB: field.stepB === undefined ? -1 : this.#text(field.stepB),
+      };
+      const number = this.#rows.add(Object.values(row).join(), () => row, MOST);
+      if (field.origin !== undefined) {
+        const [last] = part.origins.slice(-1);
+        if (last?.[0] !== run) part.origins.push([run, field.origin.run]);
+      }
+      return { number, carried: field.carried };
+    }).filter(({ number }) => number >= 0)
+      .map(({ number, carried }) => carried ? -1 - number : number);
+    part.fields[run] = this.#lists.add(list.join(), () => list, MOST);
+    const found = this.#findings.add(difference).map((key) => {
+      const number = this.#keys.get(key) ?? this.#keys.size;
+      this.#keys.set(key, number);
+      return number;
+    });
+    part.findings[run] = this.#sets.add(found.join(), () => found);
+  }
+
+  /** A value's number; values that nobody reads one by one are left out when there are too many. */
+  #value(text: string): number {
+    return this.#texts.add(text, () => text, 4 * MOST);
+  }
+}
+
+/** What became of a run under one policy. */
+function outcomeOf({ log, vcpu }: RunSide): ReportOutcome {
+  const end = endOf(vcpu);
+  if (end === "loops in L1" || end === "loops in L2") return "loops";
+  if (end === "shuts down") return end;
+  if (end === "ends in an internal error") return "internal error";
+  let outcome: ReportOutcome = "entered L2";
+  for (const transition of log.transitions) {
+    const moment = momentOf(transition, log);
+    const failed = OUTCOMES.find((name) => name === moment);
+    if (failed !== undefined) outcome = failed;
+  }
+  return outcome;
+}

@@ -1,0 +1,7 @@
+/**
+ * A page that shows what policies do with a trace.
+ *
+ * @module
+ */
+export * from "./data.ts";
+export * from "./page.ts";

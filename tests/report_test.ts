@@ -1,0 +1,273 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import type { TraceEvent } from "../engine/event.ts";
+import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { escapeHtml, ReportCollector, type ReportData, reportPage } from "../report/mod.ts";
+import { recordScenarios } from "../traces/record.ts";
+import { parseScenarios } from "../traces/scenario.ts";
+import { CHROMIUM, withPage } from "./browser.ts";
+import { vmtape, withFolder } from "./cli_process.ts";
+
+const CASES = "fine\nasid control.asid=0\npae save.efer=1000 save.cr3=50000 save.cs_attrib=c9b " +
+  "m.50008=52007\nlate control.msrpm_base_pa=8000000\nrsm entry=rsm late.control.asid=0\n";
+const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM];
+const LATENCY = [{
+  kind: "entered",
+  policy: "early-exit",
+  count: 4,
+  p999: 90,
+  mean: 40,
+  quantiles: [10, 20, 40, 80, 90],
+}];
+
+async function collect(
+  text = CASES,
+  change: (event: TraceEvent) => TraceEvent = (event) => event,
+): Promise<ReportData> {
+  const collector = new ReportCollector(POLICIES);
+  for await (const event of recordScenarios(parseScenarios(text), EARLY_EXIT)) {
+    collector.feed(change(event));
+  }
+  return collector.finish("some trace", LATENCY);
+}
+
+Deno.test("what the page shows refers to what there is", async () => {
+  const data = await collect();
+  const { events, outcomeOf, stepsOf, reportsOf, parts, lists, rows, texts, sets } = data;
+  assertEquals(events.length, 5);
+  for (const column of [...outcomeOf, ...stepsOf, ...reportsOf]) assertEquals(column.length, 5);
+  const named = (policy: number) => outcomeOf[policy]!.map((n) => data.outcomes[n]);
+  assertEquals(named(0), [
+    "entered L2",
+    "failed check",
+    "late failure",
+    "late failure",
+    "entered L2",
+  ]);
+  assertEquals(named(1)[2], "entered L2");
+  assertEquals(named(2)[4], "shuts down");
+  for (const part of parts) {
+    for (const [run, list] of part.fields.entries()) {
+      assertEquals(list < 0, part.findings[run]! < 0 || lists[list] === undefined);
+      for (const number of lists[list] ?? []) {
+        const row = rows[number < 0 ? -1 - number : number]!;
+        assert(texts[row.field] !== undefined && texts[row.a] !== undefined);
+      }
+      for (const finding of sets[part.findings[run]!] ?? []) {
+        assert(data.findings[finding] !== undefined);
+      }
+    }
+  }
+});
+
+Deno.test("runs alike are stored once, whatever their number", async () => {
+  const text = `fine\n${"again keepvm\n".repeat(200)}`;
+  const data = await collect(text);
+  assertEquals(data.events.length, 201);
+  assert(data.stepLists.length < 10 && data.lists.length < 10 && data.rows.length < 20);
+  const page = reportPage(data, "t");
+  assert(page.length < 200_000, `${page.length} bytes`);
+});
+
+const EVIL = `</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'&<!--`;
+
+/** The trace with that in every text. */
+function poison(event: TraceEvent): TraceEvent {
+  const changed = Object.entries(event).map((
+    [name, value],
+  ) => [
+    name,
+    typeof value === "string" && !["kind", "phase", "what"].includes(name) ? EVIL : value,
+  ]);
+  return Object.fromEntries(changed) as unknown as TraceEvent;
+}
+
+Deno.test("what a trace says does not become part of the page", async () => {
+  assertEquals(escapeHtml(EVIL).replace(/&(lt|gt|amp|quot|#39);/g, "").match(/[<>&"']/), null);
+  const data = await collect(CASES, poison);
+  const page = reportPage({ ...data, title: EVIL, policies: [EVIL, "b", "c"] }, EVIL);
+  assert(!page.includes("<script>window.stolen") && !page.includes("<img src=x"));
+  assertStringIncludes(page, escapeHtml(EVIL));
+});
+
+Deno.test("the page asks for nothing and forbids itself to", async () => {
+  const page = reportPage(await collect(), "t");
+  assertMatch(page, /Content-Security-Policy" content="default-src 'none'/);
+  assert(!/\b(src|href)="(?!#|data:)/.test(page));
+});
+
+/** A test that needs a browser. */
+function inBrowser(name: string, fn: () => Promise<void>): void {
+  Deno.test({
+    name,
+    ignore: CHROMIUM === undefined,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn,
+  });
+}
+
+async function withReport(data: ReportData, use: (file: string) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const file = `${folder}/report.html`;
+    await Deno.writeTextFile(file, reportPage(data, "run.vmtape"));
+    await use(file);
+  });
+}
+
+inBrowser(
+  "in a browser: no complaint, no request; findings lead to their VMRUN; search finds",
+  async () => {
+    await withReport(
+      await collect(),
+      (file) =>
+        withPage(file, {}, async ({ page, complaints, requests }) => {
+          const finding = page.locator("#findings button", { hasText: "GIF stays set" }).first();
+          await finding.click();
+          assertMatch(
+            await page.locator("#run-title").innerText(),
+            /^VMRUN 1, event \d+ \(asid control/,
+          );
+          assertStringIncludes(await page.locator("#fields").innerText(), "nested gif");
+          assertStringIncludes(await page.locator(".steps").innerText(), "write VMEXIT_INVALID");
+          assertEquals(await page.locator(".parted").count(), 1);
+          assertStringIncludes(await page.locator("#said").innerText(), "VMRUN 1");
+
+          const search = async (query: string) => {
+            await page.fill("#query", query);
+            await page.press("#query", "Enter");
+            return [
+              await page.locator("#hits").innerText(),
+              await page.locator("#run-title").innerText(),
+            ];
+          };
+          assertMatch((await search("pdptrs")).join(" "), /^1 VMRUN VMRUN 2/);
+          assertMatch((await search("asid-zero")).join(" "), /^2 VMRUNs VMRUN 1/);
+          assertMatch((await search("asid-zero")).join(" "), /^2 VMRUNs VMRUN 4/);
+          assertMatch((await search("V_GIF")).join(" "), /^[1-9] VMRUNs? VMRUN 1/);
+          assertMatch((await search("no such thing"))[0]!, /^0 VMRUNs/);
+          assertEquals([complaints, requests], [[], []]);
+        }),
+    );
+  },
+);
+
+inBrowser("in a browser: the keyboard does it all, and a screen reader is told", async () => {
+  await withReport(await collect(), (file) =>
+    withPage(file, {}, async ({ page, complaints }) => {
+      const slider = page.locator("#timeline");
+      await slider.focus();
+      const now = () => slider.getAttribute("aria-valuenow");
+      await page.keyboard.press("Home");
+      assertEquals(await now(), "0");
+      await page.keyboard.press("ArrowRight");
+      assertEquals(await now(), "1");
+      assertMatch((await slider.getAttribute("aria-valuetext"))!, /early-exit: failed check/);
+      await page.keyboard.press("n");
+      assertEquals(await now(), "2");
+      await page.keyboard.press("End");
+      await page.keyboard.press("+");
+      assertMatch(await page.locator("#range").innerText(), /^VMRUNs 2 to 4 of 5$/);
+      await page.keyboard.press("0");
+      await page.waitForFunction(() =>
+        (globalThis as unknown as {
+          document: { querySelector(s: string): { textContent: string } };
+        })
+          .document.querySelector("#range").textContent === "VMRUNs 0 to 4 of 5"
+      );
+      await page.keyboard.press("/");
+      assertEquals(await page.evaluate("document.activeElement.id"), "query");
+      // Whatever can be pressed has a name, and whatever is chosen is said.
+      const unnamed = await page.evaluate(
+        "[...document.querySelectorAll('button, input, select, [role=slider]')].filter((e) => " +
+          "!(e.innerText || e.getAttribute('aria-label') || e.labels?.length)).length",
+      );
+      assertEquals(unnamed, 0);
+      assertEquals(complaints, []);
+    }));
+});
+
+inBrowser(
+  "in a browser: at phone width nothing sticks out, light and dark are told apart",
+  async () => {
+    await withReport(await collect(), async (file) => {
+      const grounds: string[] = [];
+      for (const dark of [false, true]) {
+        await withPage(file, { width: 390, height: 800, dark }, async ({ page, complaints }) => {
+          const wide = await page.evaluate("document.documentElement.scrollWidth");
+          assert(wide as number <= 390, `${wide} pixels wide`);
+          grounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
+          assertEquals(complaints, []);
+        });
+      }
+      assert(grounds[0] !== grounds[1]);
+    });
+  },
+);
+
+inBrowser("in a browser: <script> in every text of a trace is shown as text", async () => {
+  const data = await collect(CASES, poison);
+  await withReport(
+    { ...data, title: EVIL },
+    (file) =>
+      withPage(file, {}, async ({ page, complaints, requests }) => {
+        await page.locator("#findings button").first().click();
+        assertStringIncludes(await page.locator("#run-title").innerText(), EVIL);
+        await page.fill("#query", "<script>");
+        await page.press("#query", "Enter");
+        assertEquals(await page.evaluate("window.stolen"), undefined);
+        assertEquals(await page.locator("img").count(), 0);
+        assertEquals([complaints, requests], [[], []]);
+      }),
+  );
+});
+
+inBrowser("in a browser: 100,000 VMRUNs open in under 2 seconds", async () => {
+  const small = await collect();
+  const n = 100_000;
+  const many = (column: readonly number[]) => Array.from({ length: n }, (_, i) => column[i % 5]!);
+  const data: ReportData = {
+    ...small,
+    events: Array.from({ length: n }, (_, i) => 20 * i),
+    // Names of their own, as a fuzzer gives them.
+    texts: [...small.texts, ...Array.from({ length: n }, (_, i) => `case-${i} save.cr2=${i}`)],
+    names: Array.from({ length: n }, (_, i) => small.texts.length + i),
+    outcomeOf: small.outcomeOf.map(many),
+    stepsOf: small.stepsOf.map(many),
+    reportsOf: small.reportsOf.map(many),
+    parts: small.parts.map((part) => ({
+      fields: many(part.fields),
+      findings: many(part.findings),
+      origins: [],
+    })),
+  };
+  await withReport(data, async (file) => {
+    // Other tests run beside this one: the page's own time is the shortest of a few.
+    const times: number[] = [];
+    while (times.length < 3 && !(Math.min(...times) < 2000)) {
+      await withPage(file, {}, ({ ready }) => Promise.resolve(void times.push(ready)));
+    }
+    assert(Math.min(...times) < 2000, `${times.join(", ")} ms`);
+    await withPage(file, {}, async ({ page, complaints }) => {
+      await page.fill("#query", "case-99999 ");
+      await page.press("#query", "Enter");
+      assertMatch(await page.locator("#run-title").innerText(), /^VMRUN 99999,/);
+      assertEquals(complaints, []);
+    });
+  });
+});
+
+Deno.test("report writes a page, and does not overwrite one unasked", () =>
+  withFolder(async (folder) => {
+    const trace = `${folder}/t`, page = `${folder}/r.html`;
+    await vmtape(["record", "gif-left-set", "enter", "-o", trace]);
+    const args = ["report", trace, "-p", "early-exit,unified", "-o", page];
+    const { code, stderr } = await vmtape(args);
+    assertEquals(code, 1);
+    assertMatch(stderr, /^\d findings in 2 VMRUNs/);
+    const text = await Deno.readTextFile(page);
+    assertStringIncludes(text, "GIF stays set after a failed consistency check under early-exit");
+    assertMatch(text, /vmtape explain \S+\/t --event \d+ --policies early-exit,unified/);
+    assertEquals((await vmtape(args)).code, 2);
+    assertEquals((await vmtape([...args, "--force", "--passes", "0"])).code, 1);
+    assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 2);
+  }));
