@@ -34,6 +34,8 @@ export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export * from "./replay/digest.ts";
 export * from "./replay/replayer.ts";
 export * from "./replay/views.ts";
+export * from "./replay/identify.ts";
+export { type Fix, type FixId, FIXES, withFixes } from "./policies/between.ts";
 export * from "./diff/mod.ts";
 export * from "./latency.ts";
 export * from "./policies/mod.ts";

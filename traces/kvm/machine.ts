@@ -101,16 +101,18 @@ export class KvmMachine implements Disposable {
   /**
    * Sets memory and L1 up for a scenario, and queues its events.
    *
+   * All memory that the base covers is written, also where it is zeroes already:
+   * which pages the host has at hand decides what interrupts an event's delivery.
+   *
    * @param scenario The scenario.
-   * @param zeroed Whether memory is all zeroes, as in a new machine.
    * @returns Calls that KVM refused, with their errno, as the lab names them.
    */
-  setUp(scenario: Scenario, zeroed: boolean): Record<string, string> {
+  setUp(scenario: Scenario): Record<string, string> {
     const errors: Record<string, string> = {};
     const note = (name: string, errno: number) => {
       if (errno !== 0) errors[`${name}_ERR`] = String(errno);
     };
-    setUpMemory(scenario, { write: (gpa, bytes) => this.write(gpa, bytes) }, zeroed);
+    setUpMemory(scenario, { write: (gpa, bytes) => this.write(gpa, bytes) });
     const { l1 } = scenario;
     const sregs = this.#sregs();
     const segments = baseSegments(l1.pae);

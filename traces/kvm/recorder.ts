@@ -97,14 +97,13 @@ export class KvmRecorder implements Disposable {
    * @throws {KvmError} `call`, when KVM refuses what it never should.
    */
   run(scenario: Scenario): LabRecord {
-    const fresh = this.#machine === undefined || !scenario.keepvm;
-    if (fresh) this.#renew();
+    if (this.#machine === undefined || !scenario.keepvm) this.#renew();
     const machine = this.#machine!;
     const events: LabEvent[] = [];
     const looked: Record<string, number> = {};
     const take = () => events.push(...this.#trace?.take() ?? []);
 
-    const errors = machine.setUp(scenario, fresh);
+    const errors = machine.setUp(scenario);
     const pre: LabState = {
       ...machine.look(),
       vmcb12: machine.vmcb12,

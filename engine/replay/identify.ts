@@ -1,0 +1,307 @@
+/**
+ * Which known kernel a trace is of: it is replayed under every policy, and the
+ * runs that the policies see differently tell.
+ *
+ * @module
+ */
+import { ARCHITECTURAL, QEMU, type Quirks } from "../cpu/quirks.ts";
+import type { TraceEvent } from "../event.ts";
+import { FIXES, type FixId, withFixes } from "../policies/between.ts";
+import { POLICIES } from "../policies/mod.ts";
+import type { Policy } from "../policy.ts";
+import { CHECK_SETS } from "../svm/checks.ts";
+import { type Mismatch, Replayer } from "./replayer.ts";
+
+/** What the runs of a trace say of one policy with one set of checks. */
+export interface Candidate {
+  /** Name of the policy. */
+  readonly policy: string;
+  /** Name of the check set. */
+  readonly checks: string;
+  /** Telling runs that went as it says. */
+  readonly for: number;
+  /** Telling runs that did not. */
+  readonly against: number;
+  /** The first event that rules it out. */
+  readonly first: Mismatch | undefined;
+}
+
+/** What a trace tells of the kernel it was recorded on. */
+export type Verdict =
+  /** One policy explains every telling run, with these sets of checks, and no other does. */
+  | { readonly kind: "known"; readonly policy: string; readonly checks: readonly string[] }
+  /** Several explain them: the trace shows nothing in which they differ. */
+  | { readonly kind: "undecided"; readonly policies: readonly string[] }
+  /** A kernel with some of the fixes that lead from early-exit to upstream. */
+  | {
+    readonly kind: "between";
+    /** Fixes it has. */
+    readonly has: readonly FixId[];
+    /** Fixes it lacks. */
+    readonly lacks: readonly FixId[];
+    /** Fixes of which the trace shows nothing. */
+    readonly unknown: readonly FixId[];
+  }
+  /** No candidate and nothing between explains them. */
+  | { readonly kind: "unknown"; readonly closest: string };
+
+/** What {@linkcode identify} found. */
+export interface Identification {
+  /** Runs of the trace. */
+  readonly runs: number;
+  /** Runs that some candidate explains and some does not. */
+  readonly telling: number;
+  /** Runs that none explains: the kernel, the processor or the model does what no policy says. */
+  readonly unexplained: number;
+  /** What the first of those has that the closest candidate has not. */
+  readonly firstUnexplained: Mismatch | undefined;
+  /** The candidates, the one with the least against it first. */
+  readonly candidates: readonly Candidate[];
+  /** The conclusion. */
+  readonly verdict: Verdict;
+  /** The conclusion in words. */
+  readonly sentence: string;
+}
+
+/** Most runs of which the first mismatch is kept, for each candidate. */
+const MOST_KEPT = 100_000;
+
+/** One policy under test. */
+interface Trial {
+  readonly policy: Policy;
+  /** First mismatch of every run that did not go as the policy says. */
+  readonly against: Map<number, Mismatch>;
+  replayer: Replayer | undefined;
+}
+
+/**
+ * The processor under the recorded hypervisor. What it does otherwise is the
+ * same under every policy, so it is not the policy's.
+ */
+function processorOf(meta: Readonly<Record<string, unknown>> | undefined): Quirks {
+  const processor = meta?.["processor"];
+  const real = meta?.["source"] === "kvm" && typeof processor === "string" &&
+    !processor.includes("QEMU TCG");
+  return real ? ARCHITECTURAL : QEMU;
+}
+
+/** Whether all that differs is where the kernel's own VMRUN lies, which QEMU's processor gives away. */
+function isLeak(processor: Quirks | undefined, mismatch: Mismatch): boolean {
+  const { field, recorded, replayed } = mismatch;
+  if (!processor?.leaksHostRip || !field.endsWith("save.rip")) return false;
+  const [a, b] = [parseInt(recorded, 16), parseInt(replayed, 16)];
+  return (b & 0xfff) === processor.hostRipLow && Math.floor(a / 4096) === Math.floor(b / 4096);
+}
+
+/** Replays a trace under several policies at once. */
+class Trials {
+  readonly trials: readonly Trial[];
+  readonly #starts: number[] = [];
+  #index = 0;
+  #processor: Quirks | undefined;
+
+  constructor(policies: readonly Policy[]) {
+    this.trials = policies.map((policy) => ({ policy, against: new Map(), replayer: undefined }));
+  }
+
+  feed(event: TraceEvent): void {
+    const index = this.#index++;
+    const begins = event.kind === "setstate" || event.kind === "vmrun";
+    if (begins && (event.regs !== undefined || event.kind === "setstate")) {
+      this.#starts.push(index);
+    }
+    const processor = this.#processor ??= processorOf(
+      event.kind === "session" ? event.meta : undefined,
+    );
+    for (const trial of this.trials) {
+      trial.replayer ??= new Replayer(
+        { ...trial.policy, processor },
+        (mismatch) => this.#note(trial, mismatch),
+      );
+      trial.replayer.feed(event);
+    }
+  }
+
+  /** Number of runs, with or without their surroundings. */
+  finish(): number {
+    let runs = 0;
+    for (const { replayer } of this.trials) {
+      const result = replayer?.finish();
+      runs = (result?.runs ?? 0) + (result?.partial?.transitions ?? 0);
+    }
+    return runs;
+  }
+
+  #note({ against }: Trial, mismatch: Mismatch): void {
+    if (isLeak(this.#processor, mismatch)) return;
+    const run = this.#runOf(mismatch.event);
+    if (!against.has(run) && against.size < MOST_KEPT) against.set(run, mismatch);
+  }
+
+  /** The event that began the run that an event belongs to; the event itself where none did. */
+  #runOf(event: number): number {
+    const starts = this.#starts;
+    let low = 0, high = starts.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (starts[middle]! <= event) low = middle + 1;
+      else high = middle;
+    }
+    return low === 0 ? event : starts[low - 1]!;
+  }
+}
+
+async function tryAll(policies: readonly Policy[], events: AsyncIterable<TraceEvent>) {
+  const trials = new Trials(policies);
+  for await (const event of events) trials.feed(event);
+  return { runs: trials.finish(), trials: trials.trials };
+}
+
+/** Runs that no trial explains, and those that only some do. */
+function sortRuns(trials: readonly Trial[]) {
+  const blamed = new Map<number, number>();
+  for (const { against } of trials) {
+    for (const run of against.keys()) blamed.set(run, (blamed.get(run) ?? 0) + 1);
+  }
+  const all: number[] = [];
+  const some = new Set<number>();
+  for (const [run, count] of blamed) {
+    if (count === trials.length) all.push(run);
+    else some.add(run);
+  }
+  return { all: all.sort((a, b) => a - b), some };
+}
+
+function candidateOf(trial: Trial, telling: ReadonlySet<number>): Candidate {
+  let against = 0;
+  let first: Mismatch | undefined;
+  for (const [run, mismatch] of trial.against) {
+    if (!telling.has(run)) continue;
+    against++;
+    if (first === undefined || mismatch.event < first.event) first = mismatch;
+  }
+  const { name: policy, checks } = trial.policy;
+  return { policy, checks, for: telling.size - against, against, first };
+}
+
+/** Every policy with every set of checks. */
+function known(): Policy[] {
+  return Object.values(POLICIES).flatMap((policy) =>
+    Object.keys(CHECK_SETS).map((checks) => ({ ...policy, checks }))
+  );
+}
+
+/** Every selection of the fixes. */
+function selections(): FixId[][] {
+  const ids = FIXES.map(({ id }) => id);
+  return Array.from(
+    { length: 1 << ids.length },
+    (_, bits) => ids.filter((_, i) => (bits >> i & 1) === 1),
+  );
+}
+
+/** The kernels between that explain more runs than the best of the known policies does. */
+async function findBetween(
+  checks: string,
+  open: () => AsyncIterable<TraceEvent>,
+  against: number,
+): Promise<Verdict | undefined> {
+  const choices = selections();
+  const policies = choices.map((fixes) => ({ ...withFixes(fixes), checks }));
+  const { trials } = await tryAll(policies, open());
+  const least = Math.min(...trials.map((trial) => trial.against.size));
+  if (least >= against) return undefined;
+  const fitting = choices.filter((_, i) => trials[i]!.against.size === least);
+  const share = (fix: FixId) => fitting.filter((fixes) => fixes.includes(fix)).length;
+  const ids = FIXES.map(({ id }) => id);
+  return {
+    kind: "between",
+    has: ids.filter((fix) => share(fix) === fitting.length),
+    lacks: ids.filter((fix) => share(fix) === 0),
+    unknown: ids.filter((fix) => share(fix) > 0 && share(fix) < fitting.length),
+  };
+}
+
+/** The known policy that explains all that any explains, when there is one. */
+function findKnown(candidates: readonly Candidate[]): Verdict {
+  const fitting = candidates.filter(({ against }) => against === 0);
+  const policies = [...new Set(fitting.map(({ policy }) => policy))];
+  const [policy, other] = policies;
+  if (policy === undefined) return { kind: "unknown", closest: candidates[0]!.policy };
+  if (other !== undefined) return { kind: "undecided", policies };
+  return { kind: "known", policy, checks: fitting.map(({ checks }) => checks) };
+}
+
+/**
+ * Says which known policy and which checks explain a trace.
+ *
+ * A run tells when some policy explains all of it and another does not; the
+ * counts are of those runs.
+ *
+ * @param open Gives the trace's events in order; called a second time when no known policy fits.
+ * @returns What was found.
+ * @throws {ReplayError} When an input lacks what is needed to carry it out.
+ * @example
+ * ```ts
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { identify, UNIFIED } from "@vmtape/vmtape/engine";
+ * const trace = () => recordScenarios(builtinScenarios("gif-left-set"), UNIFIED);
+ * const { verdict } = await identify(trace);
+ * if (verdict.kind !== "known" || verdict.policy !== "unified") throw new Error(verdict.kind);
+ * ```
+ */
+export async function identify(open: () => AsyncIterable<TraceEvent>): Promise<Identification> {
+  const { runs, trials } = await tryAll(known(), open());
+  const { all, some } = sortRuns(trials);
+  const candidates = trials.map((trial) => candidateOf(trial, some))
+    .sort((a, b) => a.against - b.against);
+  const closest = candidates[0]!;
+  const best = trials.find(({ policy }) =>
+    policy.name === closest.policy && policy.checks === closest.checks
+  )!;
+  const left = best.against.size;
+  const between = left > 0 ? await findBetween(closest.checks, open, left) : undefined;
+  const verdict = between ?? findKnown(candidates);
+  const [firstRun] = all;
+  return {
+    runs,
+    telling: some.size,
+    unexplained: all.length,
+    firstUnexplained: firstRun === undefined ? undefined : best.against.get(firstRun),
+    candidates,
+    verdict,
+    sentence: sentenceOf(verdict, some.size),
+  };
+}
+
+/** Parts of a sentence, the last one joined by `and`. */
+function joined(parts: readonly string[]): string {
+  return parts.length < 2 ? parts.join() : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+}
+
+function sentenceOf(verdict: Verdict, telling: number): string {
+  switch (verdict.kind) {
+    case "known":
+      return `This kernel is of the kind ${verdict.policy}, with the checks of ` +
+        verdict.checks.join(" or ");
+    case "undecided":
+      return telling === 0
+        ? `The trace shows nothing in which ${joined(verdict.policies)} differ`
+        : `The trace shows nothing in which ${
+          joined(verdict.policies)
+        } differ; it rules out the rest`;
+    case "unknown":
+      return `No known policy explains the trace, and none between early-exit and upstream; ` +
+        `${verdict.closest} is the closest`;
+    case "between": {
+      const words = (ids: readonly FixId[], which: "does" | "doesNot") =>
+        FIXES.filter(({ id }) => ids.includes(id)).map((fix) => fix[which]);
+      const { has, lacks, unknown } = verdict;
+      const shown = unknown.length === 0
+        ? ""
+        : `; the trace does not show whether it ${joined(words(unknown, "does"))}`;
+      return `This kernel ${joined(words(has, "does"))}, but ${joined(words(lacks, "doesNot"))}: ` +
+        `between early-exit and upstream${shown}`;
+    }
+  }
+}
