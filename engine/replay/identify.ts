@@ -27,7 +27,7 @@ export interface Candidate {
 }
 
 /** What a trace tells of the kernel it was recorded on. */
-export type Verdict =
+export type KernelVerdict =
   /** One policy explains every telling run, with these sets of checks, and no other does. */
   | { readonly kind: "known"; readonly policy: string; readonly checks: readonly string[] }
   /** Several explain them: the trace shows nothing in which they differ. */
@@ -58,7 +58,7 @@ export interface Identification {
   /** The candidates, the one with the least against it first. */
   readonly candidates: readonly Candidate[];
   /** The conclusion. */
-  readonly verdict: Verdict;
+  readonly verdict: KernelVerdict;
   /** The conclusion in words. */
   readonly sentence: string;
 }
@@ -205,7 +205,7 @@ async function findBetween(
   checks: string,
   open: () => AsyncIterable<TraceEvent>,
   against: number,
-): Promise<Verdict | undefined> {
+): Promise<KernelVerdict | undefined> {
   const choices = selections();
   const policies = choices.map((fixes) => ({ ...withFixes(fixes), checks }));
   const { trials } = await tryAll(policies, open());
@@ -223,7 +223,7 @@ async function findBetween(
 }
 
 /** The known policy that explains all that any explains, when there is one. */
-function findKnown(candidates: readonly Candidate[]): Verdict {
+function findKnown(candidates: readonly Candidate[]): KernelVerdict {
   const fitting = candidates.filter(({ against }) => against === 0);
   const policies = [...new Set(fitting.map(({ policy }) => policy))];
   const [policy, other] = policies;
@@ -279,7 +279,7 @@ function joined(parts: readonly string[]): string {
   return parts.length < 2 ? parts.join() : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
 }
 
-function sentenceOf(verdict: Verdict, telling: number): string {
+function sentenceOf(verdict: KernelVerdict, telling: number): string {
   switch (verdict.kind) {
     case "known":
       return `This kernel is of the kind ${verdict.policy}, with the checks of ` +
