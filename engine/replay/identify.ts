@@ -13,7 +13,7 @@ import { CHECK_SETS } from "../svm/checks.ts";
 import { type Mismatch, Replayer } from "./replayer.ts";
 
 /** What the runs of a trace say of one policy with one set of checks. */
-export interface Candidate {
+export interface PolicyEvidence {
   /** Name of the policy. */
   readonly policy: string;
   /** Name of the check set. */
@@ -56,7 +56,7 @@ export interface Identification {
   /** What the first of those has that the closest candidate has not. */
   readonly firstUnexplained: Mismatch | undefined;
   /** The candidates, the one with the least against it first. */
-  readonly candidates: readonly Candidate[];
+  readonly candidates: readonly PolicyEvidence[];
   /** The conclusion. */
   readonly verdict: KernelVerdict;
   /** The conclusion in words. */
@@ -172,7 +172,7 @@ function sortRuns(trials: readonly Trial[]) {
   return { all: all.sort((a, b) => a - b), some };
 }
 
-function candidateOf(trial: Trial, telling: ReadonlySet<number>): Candidate {
+function candidateOf(trial: Trial, telling: ReadonlySet<number>): PolicyEvidence {
   let against = 0;
   let first: Mismatch | undefined;
   for (const [run, mismatch] of trial.against) {
@@ -223,7 +223,7 @@ async function findBetween(
 }
 
 /** The known policy that explains all that any explains, when there is one. */
-function findKnown(candidates: readonly Candidate[]): KernelVerdict {
+function findKnown(candidates: readonly PolicyEvidence[]): KernelVerdict {
   const fitting = candidates.filter(({ against }) => against === 0);
   const policies = [...new Set(fitting.map(({ policy }) => policy))];
   const [policy, other] = policies;

@@ -40,6 +40,8 @@ export class KvmError extends Error {
   readonly errno: number | undefined;
 
   /**
+   * Says what is wrong.
+   *
    * @param code Kind of obstacle.
    * @param message What is wrong and what to do.
    * @param errno errno of the call that failed.

@@ -57,6 +57,8 @@ export class KvmRecorder implements Disposable {
   #physicalBits = 0;
 
   /**
+   * Opens KVM and looks for what is needed.
+   *
    * @param scenarios What is to be run: what of KVM they need is looked for at once.
    * @param options How.
    * @throws {KvmError} When this machine's KVM cannot be recorded from, with what to do about it.
