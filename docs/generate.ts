@@ -4,6 +4,7 @@
  * @module
  */
 import { commandLinePage } from "./command_line_page.ts";
+import { policiesPage } from "./policies_page.ts";
 import { scenariosPage } from "./scenarios_page.ts";
 import { traceFormatPage } from "./trace_format_page.ts";
 import { vmcbPage } from "./vmcb_page.ts";
@@ -20,6 +21,7 @@ export interface Page {
 export const PAGES: readonly Page[] = [
   { file: "trace-format.md", render: traceFormatPage },
   { file: "vmcb.md", render: vmcbPage },
+  { file: "policies.md", render: policiesPage },
   { file: "scenarios.md", render: scenariosPage },
   { file: "command-line.md", render: commandLinePage },
 ];

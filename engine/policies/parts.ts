@@ -89,7 +89,7 @@ export function fullVmexit(eventInj: Step, last: readonly Step[]): readonly Step
     out.forgetNcr3,
     out.restoreL1,
     out.unmapVmcb12,
-    out.flushOnExit,
+    enter.flushTlb,
     out.uninitMmuContext,
     out.loadL1Cr3,
     out.dropEvents,

@@ -93,7 +93,7 @@ export const UNIFIED: Policy = {
       out.switchToVmcb01,
       out.restoreL1,
       out.unmapVmcb12,
-      out.flushOnExit,
+      enter.flushTlb,
       out.dropEvents,
       ...minimalVmexit,
     ]),

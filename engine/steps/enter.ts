@@ -101,7 +101,7 @@ export const switchToVmcb02: Step = {
 };
 
 /** Requests the flushes that every nested transition makes. */
-const flushTlb: Step = {
+export const flushTlb: Step = {
   name: "flush TLB",
   doc: "Requests an MMU sync and a TLB flush",
   run(v) {
@@ -252,5 +252,3 @@ export const mergeMsrpm: Step = {
   doc: "Merges L1's MSR bitmap with the host's and points the active VMCB at the result",
   run: (v) => merge(v) ? OK : FAIL,
 };
-
-export { flushTlb };

@@ -110,7 +110,7 @@ export const reloadCr3: Step = {
 
 /** Leaves the rest for the next run. */
 export const requestRestoredPages: Step = {
-  name: "request state pages",
+  name: "request restored pages",
   doc: "Leaves PDPTEs and the MSR bitmap to be loaded before L2 next runs",
   run(v) {
     v.set8(V.msrpm_recalc, 1);

@@ -88,7 +88,8 @@ export const cacheVmcb12: Step = {
   },
 };
 
-const CACHED_SAVE = [S.efer, S.cr4, S.cr3, S.cr0, S.dr7, S.dr6] as const;
+/** What checks read of the save area, besides CS. KVM has no use for G_PAT, the manual checks it. */
+const CACHED_SAVE = [S.efer, S.cr4, S.cr3, S.cr0, S.dr7, S.dr6, S.g_pat] as const;
 const CACHED_CONTROL = [[0x00, 0x18], [0x3c, 0x6c], [0x70, 0x98], [0xa8, 0xc0], [
   0xc8,
   0xd0,

@@ -10,13 +10,7 @@ import { CLEAN, CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from ".
 import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
-import {
-  l1Intercepts,
-  leaveGuestMode,
-  markDirty,
-  setGif,
-  transitionFlush,
-} from "../kvm/control.ts";
+import { l1Intercepts, leaveGuestMode, markDirty, setGif } from "../kvm/control.ts";
 import { loadRflags, rflags, setCr0, setCr4, setEfer, updateDr7 } from "../kvm/regs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { nestedVmexit } from "../kvm/vmexit.ts";
@@ -227,16 +221,6 @@ export const unmapVmcb12: Step = {
   doc: "Writes vmcb12 back to guest memory",
   run(v) {
     unmapPage(v);
-    return OK;
-  },
-};
-
-/** Requests the flushes that every nested transition makes. */
-export const flushOnExit: Step = {
-  name: "flush TLB",
-  doc: "Requests an MMU sync and a TLB flush",
-  run(v) {
-    transitionFlush(v);
     return OK;
   },
 };

@@ -1,0 +1,43 @@
+import { assert, assertEquals } from "@std/assert";
+import { readLabRecords } from "../codecs/lab_record.ts";
+import { POLICIES } from "../engine/policies/mod.ts";
+import { compare, formatComparison, skipList } from "../traces/compare.ts";
+import { Emulator } from "../traces/emulator.ts";
+import { parseScenarios } from "../traces/scenario.ts";
+import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
+
+function unzip(recording: string): ReadableStream<Uint8Array> {
+  // The stream's own types allow more to be written than bytes.
+  const gzip = new DecompressionStream("gzip") as ReadableWritablePair<Uint8Array, Uint8Array>;
+  return groundTruth(recording).pipeThrough(gzip);
+}
+
+async function* decompressed(recording: string) {
+  yield* readLabRecords(unzip(recording));
+}
+
+async function* predictions(suite: string, policy: string, npt: boolean) {
+  const emulator = new Emulator(POLICIES[policy]!, { npt, full: true });
+  for (const scenario of parseScenarios(suite)) yield emulator.run(scenario);
+}
+
+for (const recording of RECORDINGS) {
+  const [, kernel, npt] = /^A-(.*)-npt([01])$/.exec(recording)!;
+  Deno.test({
+    name: `the model agrees with ${recording} on every steady case, in all four groups`,
+    ignore: GROUND_TRUTH === undefined,
+    async fn() {
+      const suite = await Deno.readTextFile(new URL("suiteA.txt", GROUND_TRUTH));
+      const unsteady = JSON.parse(
+        await Deno.readTextFile(new URL("unsteady.json", GROUND_TRUTH)),
+      );
+      const result = await compare(
+        decompressed(recording),
+        predictions(suite, kernel!, npt === "1"),
+        { skip: skipList(unsteady) },
+      );
+      assert(result.compared > 900, `only ${result.compared} cases were compared`);
+      assertEquals(result.agreed, result.compared, formatComparison(result, 20));
+    },
+  });
+}
