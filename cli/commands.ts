@@ -78,6 +78,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/stats.ts")).stats,
   },
   {
+    name: "export",
+    summary: "Write a trace in another tool's format, such as Perfetto's",
+    load: async () => (await import("./commands/export.ts")).exportCommand,
+  },
+  {
     name: "verify",
     summary: "Read all of a trace, and say what of it is intact",
     load: async () => (await import("./commands/verify.ts")).verify,

@@ -49,3 +49,4 @@ export type { TracepointRecord } from "./kvm_record.ts";
 export type { KvmEventOptions } from "./kvm_events.ts";
 export { exitReasonName } from "./kvm_exit_reasons.ts";
 export { type EventFormat, type FormatField, parseEventFormat } from "./trace_dat_format.ts";
+export { type PerfettoEvent, PerfettoExport, perfettoText } from "./perfetto.ts";

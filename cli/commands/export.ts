@@ -1,0 +1,58 @@
+import { perfettoText } from "../../codecs/perfetto.ts";
+import type { TraceEvent } from "../../engine/event.ts";
+import { Breather } from "../breather.ts";
+import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { STANDARD } from "../files.ts";
+import { openTrace } from "../inputs.ts";
+import { wholeFile } from "../whole_file.ts";
+
+/** Writes a trace for another tool. */
+export const exportCommand = defineCommand({
+  name: "export",
+  summary: "Write a trace in another tool's format, such as Perfetto's",
+  details:
+    "perfetto is the Trace Event Format: ui.perfetto.dev and chrome://tracing open it. Each " +
+    "vCPU is a track with VMRUN, L2 and #VMEXIT as slices and failed checks as instants. A " +
+    "recording without times gets a microsecond for each event.",
+  operands: { usage: "TRACE", min: 1, max: 1 },
+  options: [
+    {
+      name: "to",
+      kind: "text",
+      value: "FORMAT",
+      choices: ["perfetto"],
+      required: true,
+      doc: "Format to write",
+    },
+    OUTPUT,
+    FORCE,
+  ],
+  examples: [{ line: "export run.vmtape --to perfetto -o run.json", doc: "For ui.perfetto.dev" }],
+  async run(context, { options, operands: [path = ""] }) {
+    const { output, force } = options;
+    const trace = await openTrace(path);
+    using file = await wholeFile(context, { output, force });
+    using progress = context.progress("events");
+    const { signal } = context;
+    const breather = new Breather();
+    let events = 0;
+    const all = async function* (): AsyncGenerator<TraceEvent> {
+      for await (const block of trace.blocks()) {
+        for (const event of block.shared()) {
+          yield event;
+          events++;
+        }
+        progress.update(events);
+        await breather.rest();
+        signal.throwIfAborted();
+      }
+    };
+    const title = path === STANDARD ? "trace" : path.replace(/^.*[/\\]/, "");
+    for await (const piece of perfettoText(all(), title)) file.write(piece);
+    file.done();
+    progress.done();
+    if (context.json && output !== STANDARD) context.out.json({ output, events });
+    else context.note(`${events} events, in ${output}`);
+    return EXIT.ok;
+  },
+});

@@ -1,0 +1,305 @@
+/**
+ * Traces in the Trace Event Format, which Perfetto and Chromium's tracing open: a
+ * track for each vCPU with VMRUN, L2 and #VMEXIT as slices.
+ *
+ * @module
+ */
+import type { Image, TraceEvent } from "../engine/event.ts";
+import { fieldNamed, readField } from "../engine/image/fields.ts";
+import { formatValue } from "../engine/image/format.ts";
+import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
+
+/** One row of the Trace Event Format. */
+export interface PerfettoEvent {
+  /** Name of the slice or instant. */
+  readonly name: string;
+  /** `X` a slice with its duration, `i` an instant, `M` metadata. */
+  readonly ph: "X" | "i" | "M";
+  /** Process: 1, the recording. */
+  readonly pid: number;
+  /** Thread: two for each vCPU, one for its scenarios and one for what it does. */
+  readonly tid: number;
+  /** Microseconds. */
+  readonly ts: number;
+  /** Microseconds; of slices. */
+  readonly dur?: number;
+  /** Scope of an instant: its thread. */
+  readonly s?: "t";
+  /** What it belongs to. */
+  readonly cat?: string;
+  /** Its fields. */
+  readonly args?: Readonly<Record<string, string | number>>;
+}
+
+/** Fields of vmcb12 that tell most about a transition. */
+const TOLD = [
+  "control.exit_code",
+  "control.exit_info_1",
+  "control.exit_info_2",
+  "control.event_inj",
+  "control.int_ctl",
+  "control.asid",
+  "control.nested_ctl",
+  "control.nested_cr3",
+  "control.msrpm_base_pa",
+  "save.efer",
+  "save.cr0",
+  "save.cr3",
+  "save.cr4",
+  "save.rip",
+  "save.rflags",
+].map((name) => fieldNamed(VMCB_LAYOUT, name));
+
+const PID = 1;
+/** What one event takes on a clock of their own, in microseconds. */
+const EVENT_US = 1;
+
+type Args = Record<string, string | number>;
+
+interface Mark {
+  readonly name: string;
+  readonly ts: number;
+  readonly args: Args;
+}
+
+/** A nested run under way on a vCPU. */
+interface Run {
+  readonly begin: Mark;
+  /** L2 was entered, or the entry failed. */
+  entered: number | undefined;
+  failed: boolean;
+  /** L2 stopped. */
+  stopped: Mark | undefined;
+  /** L1 goes on. */
+  exit: Mark | undefined;
+  last: number;
+}
+
+interface Vcpu {
+  readonly tid: number;
+  run: Run | undefined;
+  scenario: Mark | undefined;
+  last: number;
+}
+
+/** Turns events into rows, one vCPU's runs after another. */
+export class PerfettoExport {
+  readonly #vcpus = new Map<number, Vcpu>();
+  #index = 0;
+  #clock: "recorded" | "none" | undefined;
+
+  /** What times stand for; known after the first event. */
+  get clock(): string {
+    return this.#clock === "recorded"
+      ? "the recording's own, in microseconds"
+      : "none: the recording has no times, and each event takes a microsecond";
+  }
+
+  /**
+   * Takes the next event of the trace.
+   *
+   * @param event The event; its images need to be valid only during the call.
+   * @returns Rows that are complete now.
+   */
+  *feed(event: TraceEvent): Generator<PerfettoEvent> {
+    let vcpu = this.#vcpus.get(event.vcpu);
+    const ts = this.#time(event, vcpu?.last ?? 0);
+    const index = this.#index++;
+    if (vcpu === undefined) {
+      vcpu = { tid: 2 * event.vcpu + 2, run: undefined, scenario: undefined, last: ts };
+      this.#vcpus.set(event.vcpu, vcpu);
+      if (this.#vcpus.size === 1) yield meta("process_name", 0, "vmtape");
+      yield meta("thread_name", vcpu.tid - 1, `vCPU ${event.vcpu} scenarios`);
+      yield meta("thread_name", vcpu.tid, `vCPU ${event.vcpu}`);
+    }
+    vcpu.last = ts;
+    const args = argsOf(event, index);
+    const { run } = vcpu;
+    if (run !== undefined) run.last = ts;
+    switch (event.kind) {
+      case "session":
+        yield* this.#end(vcpu, ts);
+        yield* endScenario(vcpu, ts);
+        yield instant("session", "session", vcpu, ts, args);
+        break;
+      case "case":
+        yield* this.#end(vcpu, ts);
+        yield* endScenario(vcpu, ts);
+        vcpu.scenario = { name: event.name || "scenario", ts, args };
+        break;
+      case "vmrun":
+      case "setstate": {
+        yield* this.#end(vcpu, ts);
+        const name = event.kind === "vmrun" ? "VMRUN" : "KVM_SET_NESTED_STATE";
+        const begin = { name, ts, args };
+        vcpu.run = {
+          begin,
+          entered: undefined,
+          failed: false,
+          stopped: undefined,
+          exit: undefined,
+          last: ts,
+        };
+        break;
+      }
+      case "check":
+        if (run !== undefined) run.failed = true;
+        yield instant(`check failed: ${event.check ?? event.text ?? "?"}`, "check", vcpu, ts, args);
+        break;
+      case "warn":
+        yield instant(`assertion: ${event.text ?? "?"}`, "warn", vcpu, ts, args);
+        break;
+      case "inner":
+        if (run !== undefined && event.at === "vmexit") run.stopped ??= { name: "", ts, args };
+        else if (run !== undefined) run.entered ??= ts;
+        break;
+      case "l2exit":
+        if (run === undefined) yield instant("L2 exit", "exit", vcpu, ts, args);
+        else run.stopped ??= { name: "L2 exit", ts, args };
+        break;
+      case "exit":
+        if (run === undefined) yield instant("#VMEXIT", "exit", vcpu, ts, args);
+        else {
+          run.exit = { name: "#VMEXIT", ts, args };
+          yield* this.#end(vcpu, ts);
+        }
+        break;
+      case "regs":
+      case "memory":
+        break;
+      default:
+        yield instant(nameOf(event), event.kind, vcpu, ts, args);
+    }
+  }
+
+  /**
+   * Ends the trace.
+   *
+   * @returns The rows that were still open.
+   */
+  *finish(): Generator<PerfettoEvent> {
+    for (const vcpu of this.#vcpus.values()) {
+      yield* this.#end(vcpu, vcpu.last);
+      yield* endScenario(vcpu, vcpu.last);
+    }
+  }
+
+  /** Times of a vCPU never go back, whatever clocks do, so that slices lie within each other. */
+  #time(event: TraceEvent, last: number): number {
+    this.#clock ??= event.time === undefined ? "none" : "recorded";
+    if (this.#clock === "none") return this.#index * EVENT_US;
+    return Math.max(last, event.time === undefined ? last : event.time / 1000);
+  }
+
+  *#end(vcpu: Vcpu, ts: number): Generator<PerfettoEvent> {
+    const { run, tid } = vcpu;
+    if (run === undefined) return;
+    vcpu.run = undefined;
+    const { begin, failed, stopped, exit } = run;
+    const end = Math.max(begin.ts, exit === undefined ? Math.min(run.last, ts) : exit.ts);
+    const entered = Math.min(run.entered ?? stopped?.ts ?? begin.ts, end);
+    yield slice("nested run", "run", tid, begin.ts, end, { ...begin.args });
+    const afterEntry = failed && run.entered === undefined ? end : entered;
+    yield slice(begin.name, "vmrun", tid, begin.ts, afterEntry, begin.args);
+    if (failed) return;
+    const left = Math.max(afterEntry, Math.min(stopped?.ts ?? exit?.ts ?? end, end));
+    yield slice("L2", "l2", tid, afterEntry, left, {});
+    if (stopped === undefined && exit === undefined) return;
+    const args = { ...stopped?.args, ...exit?.args };
+    const code = args["control.exit_code"] ?? args["exit_code"];
+    yield slice(code === undefined ? "#VMEXIT" : `#VMEXIT ${code}`, "vmexit", tid, left, end, args);
+  }
+}
+
+/**
+ * A trace as a file of the Trace Event Format.
+ *
+ * @param events The events; their images need to be valid only until the next is asked for.
+ * @param title What to call the recording.
+ * @returns The file's text, piece by piece.
+ * @example
+ * ```ts
+ * import { perfettoText } from "@vmtape/vmtape/codecs";
+ * const events = [{ kind: "case", vcpu: 0, name: "ok", time: 5000 }] as const;
+ * let text = "";
+ * for await (const piece of perfettoText(events, "a trace")) text += piece;
+ * const names = JSON.parse(text).traceEvents.map((row: { name: string }) => row.name);
+ * if (names.join() !== "process_name,thread_name,thread_name,ok") throw new Error(names.join());
+ * ```
+ */
+export async function* perfettoText(
+  events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>,
+  title: string,
+): AsyncGenerator<string> {
+  const rows = new PerfettoExport();
+  let between = '{"traceEvents":[\n';
+  const line = (row: PerfettoEvent) => {
+    const text = between + JSON.stringify(row);
+    between = ",\n";
+    return text;
+  };
+  for await (const event of events) for (const row of rows.feed(event)) yield line(row);
+  for (const row of rows.finish()) yield line(row);
+  const other = JSON.stringify({ title, clock: rows.clock });
+  yield `${between === ",\n" ? "" : between}\n],"displayTimeUnit":"ns","otherData":${other}}\n`;
+}
+
+function meta(name: string, tid: number, value: string): PerfettoEvent {
+  return { name, ph: "M", pid: PID, tid, ts: 0, args: { name: value } };
+}
+
+function instant(name: string, cat: string, vcpu: Vcpu, ts: number, args: Args): PerfettoEvent {
+  return { name, ph: "i", s: "t", cat, pid: PID, tid: vcpu.tid, ts, args };
+}
+
+function slice(
+  name: string,
+  cat: string,
+  tid: number,
+  from: number,
+  to: number,
+  args: Args,
+): PerfettoEvent {
+  return { name, ph: "X", cat, pid: PID, tid, ts: from, dur: to - from, args };
+}
+
+function* endScenario(vcpu: Vcpu, ts: number): Generator<PerfettoEvent> {
+  const { scenario } = vcpu;
+  if (scenario === undefined) return;
+  vcpu.scenario = undefined;
+  yield slice(scenario.name, "scenario", vcpu.tid - 1, scenario.ts, ts, scenario.args);
+}
+
+function nameOf(event: TraceEvent): string {
+  switch (event.kind) {
+    case "inject":
+      return `inject ${event.what ?? "?"}`;
+    case "tracepoint":
+      return event.name ?? "tracepoint";
+    default:
+      return event.kind;
+  }
+}
+
+function argsOf(event: TraceEvent, index: number): Args {
+  const args: Args = { event: index };
+  for (const [name, value] of Object.entries(event)) {
+    if (name === "kind" || name === "vcpu" || name === "time") continue;
+    if (typeof value === "bigint") args[name] = `0x${value.toString(16)}`;
+    else if (typeof value === "number" || typeof value === "string") args[name] = value;
+    else if (name === "vmcb12") addImage(args, value as Image);
+    else if (name === "meta") args[name] = JSON.stringify(value, plain);
+  }
+  return args;
+}
+
+function plain(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? `0x${value.toString(16)}` : value;
+}
+
+function addImage(args: Args, image: Image): void {
+  for (const field of TOLD) {
+    const value = readField(image, field);
+    if (value.known !== 0n) args[field.name] = formatValue(field, value);
+  }
+}

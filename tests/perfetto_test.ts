@@ -1,0 +1,151 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import fc from "fast-check";
+import type { TraceEvent } from "../engine/event.ts";
+import { EARLY_EXIT } from "../engine/policies/mod.ts";
+import { type PerfettoEvent, perfettoText } from "../codecs/perfetto.ts";
+import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
+import { recordScenarios } from "../traces/record.ts";
+import { parseScenarios } from "../traces/scenario.ts";
+import { shell, withFolder } from "./cli_process.ts";
+
+interface File {
+  readonly traceEvents: PerfettoEvent[];
+  readonly displayTimeUnit: string;
+  readonly otherData: { readonly clock: string };
+}
+
+async function exported(events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>): Promise<File> {
+  let text = "";
+  for await (const piece of perfettoText(events, "t")) text += piece;
+  return JSON.parse(text);
+}
+
+/** What the Trace Event Format asks of a file. */
+function validate({ traceEvents, displayTimeUnit }: File): void {
+  assert(displayTimeUnit === "ms" || displayTimeUnit === "ns");
+  const tracks = new Map<string, PerfettoEvent[]>();
+  const named = new Set<string>();
+  for (const row of traceEvents) {
+    assert(typeof row.name === "string" && row.name !== "");
+    assert(Number.isInteger(row.pid) && Number.isInteger(row.tid));
+    assert(Number.isFinite(row.ts) && row.ts >= 0);
+    for (const value of Object.values(row.args ?? {})) {
+      assert(typeof value === "string" || Number.isFinite(value));
+    }
+    const track = `${row.pid}/${row.tid}`;
+    switch (row.ph) {
+      case "M":
+        assert(row.name === "process_name" || row.name === "thread_name");
+        assert(typeof row.args?.["name"] === "string");
+        named.add(track);
+        break;
+      case "i":
+        assertEquals(row.s, "t");
+        break;
+      case "X":
+        assert(Number.isFinite(row.dur) && row.dur! >= 0, JSON.stringify(row));
+        tracks.set(track, [...tracks.get(track) ?? [], row]);
+        break;
+    }
+    if (row.ph !== "M") assert(named.has(track), `${track} has no name`);
+  }
+  // Slices of a track lie within each other or beside each other.
+  for (const rows of tracks.values()) {
+    const open: number[] = [];
+    for (const { ts, dur = 0 } of rows.toSorted((a, b) => a.ts - b.ts || b.dur! - a.dur!)) {
+      while (open.length > 0 && open.at(-1)! <= ts) open.pop();
+      assert(open.length === 0 || ts + dur <= open.at(-1)! + 1e-6, `${ts}+${dur} > ${open.at(-1)}`);
+      open.push(ts + dur);
+    }
+  }
+}
+
+Deno.test("every built-in scenario is exported by the format's rules", async () => {
+  const scenarios = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
+  const file = await exported(recordScenarios(scenarios, EARLY_EXIT));
+  validate(file);
+  const count = (name: string) => file.traceEvents.filter((row) => row.name === name).length;
+  assert(count("VMRUN") > 20 && count("L2") > 10);
+  assert(file.traceEvents.some(({ name }) => name.startsWith("#VMEXIT")));
+  assertMatch(file.otherData.clock, /^none: /);
+});
+
+Deno.test("a run is a VMRUN, L2 and a #VMEXIT within one slice; a failed check is an instant", async () => {
+  const { traceEvents } = await exported(
+    recordScenarios(parseScenarios("fine\nbad control.asid=0\n"), EARLY_EXIT),
+  );
+  const of = (cat: string) => traceEvents.filter((row) => row.cat === cat);
+  assertEquals(of("scenario").map(({ name }) => name), ["fine", "bad"]);
+  const [run] = of("run");
+  for (const cat of ["vmrun", "l2", "vmexit"]) {
+    const [inner] = of(cat);
+    assert(inner!.ts >= run!.ts && inner!.ts + inner!.dur! <= run!.ts + run!.dur!, cat);
+  }
+  assertEquals(of("check").map(({ name, args }) => [name, args?.["text"]]), [
+    ["check failed: asid-zero", "control->asid == 0"],
+  ]);
+  assertEquals(of("l2").length, 1);
+  assertEquals(of("vmrun")[1]?.args?.["control.asid"], "0x0");
+});
+
+const anyEvent: fc.Arbitrary<TraceEvent> = fc.record({
+  kind: fc.constantFrom(
+    "session",
+    "case",
+    "vmrun",
+    "check",
+    "l2exit",
+    "exit",
+    "warn",
+    "inner",
+    "lost",
+  ),
+  vcpu: fc.nat(2),
+  at: fc.constantFrom("vmrun", "vmexit", undefined),
+  name: fc.string(),
+  text: fc.string(),
+  exit_code: fc.bigInt(0n, (1n << 64n) - 1n),
+}).map((event) => event as unknown as TraceEvent);
+
+Deno.test("events in any order, with clocks that go back or stop, give a valid file", async () => {
+  const times = fc.option(fc.nat(1e6), { nil: undefined });
+  const one = fc.tuple(anyEvent, times).map(([event, time]) =>
+    (time === undefined ? event : { ...event, time }) as TraceEvent
+  );
+  await fc.assert(fc.asyncProperty(fc.array(one, { maxLength: 60 }), async (events) => {
+    validate(
+      await exported(
+        events.map((event) =>
+          event.kind === "case" ? { ...event, name: event.name || "x" } as TraceEvent : event
+        ),
+      ),
+    );
+  }));
+});
+
+Deno.test("a recording's own clock is kept, in microseconds", async () => {
+  const { traceEvents, otherData } = await exported([
+    { kind: "vmrun", vcpu: 1, time: 1_500_250 },
+    { kind: "exit", vcpu: 1, time: 1_502_000 },
+  ]);
+  const run = traceEvents.find(({ cat }) => cat === "run")!;
+  assertEquals([run.ts, run.dur, run.tid], [1500.25, 1.75, 4]);
+  assertMatch(otherData.clock, /recording's own/);
+});
+
+Deno.test("export writes a whole file or none", () =>
+  withFolder(async (folder) => {
+    const { code, stderr } = await shell(
+      "vmtape record enter -o t -q && vmtape export t --to perfetto -o t.json && " +
+        "vmtape export t --to perfetto -o - | cmp - t.json && " +
+        "{ vmtape export t --to perfetto -o t.json; [ $? = 2 ]; } && " +
+        "{ head -c 400 t > cut; vmtape export cut --to perfetto -o cut.json; true; } && " +
+        "{ vmtape export t --to pprof -o x; [ $? = 2 ]; } && ls",
+      folder,
+    );
+    assertEquals(code, 0, stderr);
+    assertMatch(stderr, /^\d+ events, in t\.json$/m);
+    validate(JSON.parse(await Deno.readTextFile(`${folder}/t.json`)));
+    const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+    assert(!names.some((name) => name.endsWith(".part")), names.join());
+  }));
