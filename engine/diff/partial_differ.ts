@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import type { Image } from "../event.ts";
 import { readField } from "../image/fields.ts";
 import { FieldDiff } from "../image/diff.ts";
@@ -15,7 +14,7 @@ import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
 import { assumptionOf, DirectDriver, type Progress } from "../replay/direct.ts";
-import type { Unit } from "../replay/units.ts";
+import { type Unit, unitKey } from "../replay/units.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage } from "./areas.ts";
 import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
@@ -70,7 +69,7 @@ export class PartialDiffer {
    * is known that fits what was recorded.
    */
   compare(unit: Unit): Answer | "unexplained" {
-    const key = keyOfUnit(unit);
+    const key = unitKey(unit);
     if (this.#kept.has(key)) return this.#kept.get(key);
     const trials: Trial[] = [];
     for (let variant = 0; variant < VARIANTS; variant++) {
@@ -186,28 +185,4 @@ function textOf({ area, row }: Row, trials: readonly Trial[]): { aText: string; 
   const image = (side: 0 | 1): Image =>
     agreeing(trials.map(({ vcpus, vmcb12 }) => areaImage(area, vcpus[side], vmcb12).bytes));
   return new FieldDiff(field, readField(image(0), field), readField(image(1), field));
-}
-
-/** What decides an answer, so that equal VMRUNs are carried out once. */
-function keyOfUnit(unit: Unit): string {
-  const hash = createHash("sha256");
-  const image = (what: Image | undefined) => {
-    hash.update(what === undefined ? "-" : what.known === undefined ? "k" : "m");
-    if (what === undefined) return;
-    hash.update(what.bytes);
-    if (what.known !== undefined) hash.update(what.known);
-  };
-  const { caps, kvm, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } = unit;
-  hash.update(
-    [caps.physicalBits, caps.npt, kvm, rip, vmcb12Gpa, check?.id, check?.text, l2rip].join("|"),
-  );
-  image(vmcb12);
-  image(regs);
-  image(exit?.vmcb12);
-  hash.update(exit === undefined ? "-" : "e");
-  for (const [at, page] of memory) {
-    hash.update(String(at));
-    image(page);
-  }
-  return hash.digest("base64");
 }

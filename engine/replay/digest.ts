@@ -5,8 +5,9 @@
  */
 import { crc32 } from "node:zlib";
 import { STATE_SIZE } from "../svm/machine.ts";
-import { PAGE_SIZE } from "../svm/memory.ts";
+import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
+import { crcShift, joinCrc, shiftCrc } from "./crc.ts";
 
 /**
  * Digest of a vCPU and its guest memory, folded into an earlier one.
@@ -35,6 +36,76 @@ export function memoryDigest(v: Vcpu, seed = 0): number {
     digest = crc32(v.memory.page(page * PAGE_SIZE), crc32(bytes, digest));
   }
   return digest;
+}
+
+/** Bytes that a page of memory adds: its number and itself. */
+const PAGE_BYTES = 4 + PAGE_SIZE;
+const BEHIND_PAGE = crcShift(PAGE_BYTES);
+
+/**
+ * The digest of a sequence of states: that of {@linkcode stateDigest} and
+ * {@linkcode memoryDigest} of one after the other. Of a page that nobody wrote since the
+ * state before, the CRC-32 is known.
+ *
+ * @example
+ * ```ts
+ * import { Driver, memoryDigest, RunningDigest, stateDigest, UPSTREAM, type Vcpu } from "@vmtape/vmtape/engine";
+ * const driver = new Driver(UPSTREAM);
+ * driver.feed({ kind: "memory", vcpu: 0, gpa: 0n, data: { bytes: new Uint8Array(4096) } }, 0);
+ * const v = driver.vcpu as Vcpu;
+ * const digest = new RunningDigest();
+ * digest.add(v);
+ * if (digest.value !== memoryDigest(v, stateDigest(v))) throw new Error();
+ * ```
+ */
+export class RunningDigest {
+  /** The digest so far. */
+  value = 0;
+  /** Bytes it is over. */
+  length = 0;
+  #memory: GuestMemory | undefined;
+  #versions = new Uint32Array(0);
+  #crcs = new Int32Array(0);
+  readonly #number = new Uint32Array(1);
+  readonly #bytes = new Uint8Array(this.#number.buffer);
+
+  /** Adds the state of a vCPU and its guest memory. */
+  add(v: Vcpu): void {
+    const { memory } = v;
+    if (memory !== this.#memory) this.#begin(memory);
+    let digest = stateDigest(v, this.value);
+    let length = this.length + STATE_SIZE;
+    for (const page of memory.pages()) {
+      const version = memory.versions[page] as number;
+      if (this.#versions[page] !== version) {
+        this.#versions[page] = version;
+        this.#number[0] = page;
+        this.#crcs[page] = crc32(memory.page(page * PAGE_SIZE), crc32(this.#bytes));
+      }
+      digest = shiftCrc(BEHIND_PAGE, digest) ^ this.#crcs[page]!;
+      length += PAGE_BYTES;
+    }
+    this.value = digest >>> 0;
+    this.length = length;
+  }
+
+  #begin(memory: GuestMemory): void {
+    this.#memory = memory;
+    this.#versions = new Uint32Array(memory.versions.length);
+    this.#crcs = new Int32Array(memory.versions.length);
+  }
+}
+
+/**
+ * The digest of two sequences of states, one after the other.
+ *
+ * @param a Digest of the first.
+ * @param b Digest of the second.
+ * @param length Bytes that the second is over.
+ * @returns Their digest.
+ */
+export function joinDigests(a: number, b: number, length: number): number {
+  return joinCrc(a, b, length);
 }
 
 /** Eight hexadecimal digits each for registers and memory. */

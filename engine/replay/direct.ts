@@ -11,7 +11,7 @@ import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { type Check, CHECK_SETS } from "../svm/checks.ts";
-import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { C, S, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../svm/verdict.ts";
@@ -86,7 +86,7 @@ export function evidenceOf(unit: Unit): Evidence {
   if (unit.check !== undefined) {
     const { id } = unit.check;
     const at = RECORDED.findIndex((check) => check.id === id);
-    return { passed: idsOf(RECORDED.slice(0, Math.max(0, at))), failed: id };
+    return { passed: idsOf(RECORDED.slice(0, Math.max(0, at))), failed: id ?? unit.check.text };
   }
   if (exitCodeOf(unit) === INVALID) return { passed: idsOf(RECORDED), unreadable: true };
   return ranL2(unit) ? { passed: idsOf(RECORDED) } : {};
@@ -211,8 +211,26 @@ export class DirectDriver {
     }
     view.setBigUint64(R.rax, gpa, true);
     loadRegs(v, { bytes: regs });
+    const { regs: seen } = unit;
+    if (seen === undefined) return;
+    for (const [to, from] of TABLES) {
+      for (let i = 0; i < SEGMENT; i++) {
+        const known = seen.known?.[from + i] ?? 0xff;
+        if (known === 0xff) v.set8(VMCB01_AT + to + i, regs[from + i] as number);
+      }
+    }
   }
 }
+
+/** Bytes of a segment register in either layout. */
+const SEGMENT = 16;
+/** Registers that point at tables, in the save area and among the registers. */
+const TABLES = [
+  [S.gdtr_selector, R.gdtr_selector],
+  [S.idtr_selector, R.idtr_selector],
+  [S.ldtr_selector, R.ldtr_selector],
+  [S.tr_selector, R.tr_selector],
+] as const;
 
 /** Leaves in vmcb01 that L1 executed VMRUN. */
 function leaveVmrun(v: Vcpu, unit: Unit): void {

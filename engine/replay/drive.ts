@@ -151,7 +151,8 @@ export class Driver {
 
   #inject(event: EventOf<"inject">): void {
     if (!this.#running) {
-      this.#queued.push(event);
+      // Whoever reads the trace may use the object again.
+      this.#queued.push({ ...event });
       return;
     }
     this.#queue(event);

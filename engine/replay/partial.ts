@@ -11,10 +11,10 @@ import type { Policy } from "../policy.ts";
 import { CHECK_SETS } from "../svm/checks.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import type { CheckVerdict } from "../svm/verdict.ts";
+import type { CheckVerdict, SetVerdict } from "../svm/verdict.ts";
 import { VARIANTS } from "./assume.ts";
 import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
-import { exitCodeOf, type Unit } from "./units.ts";
+import { exitCodeOf, type Unit, unitKey } from "./units.ts";
 import { regsBytes } from "./views.ts";
 
 /** What one set of checks says of a log's VMRUNs. */
@@ -51,6 +51,9 @@ export interface Contradiction {
   readonly replayed: string;
 }
 
+/** How many units are remembered. */
+const KEPT = 16_384;
+
 const NONE = { passes: 0, fails: 0, unknown: 0 };
 
 /** Replays units under one policy. */
@@ -63,6 +66,11 @@ export class PartialReplayer {
     { verdicts: Record<CheckVerdict, number>; needs: Map<string, number> }
   >();
   readonly #all: Record<CheckVerdict, number> = { ...NONE };
+  /** Units that contradicted nothing: those like them need not be carried out again. */
+  readonly #kept = new Map<
+    string,
+    { verdicts: readonly (readonly [string, SetVerdict])[]; unexplained: boolean }
+  >();
   #transitions = 0;
   #agreed = 0;
   #unexplained = 0;
@@ -82,13 +90,26 @@ export class PartialReplayer {
   /** Takes one unit. */
   take(unit: Unit): void {
     this.#transitions++;
-    this.#count(unit);
+    const key = unitKey(unit);
+    const known = this.#kept.get(key);
+    if (known !== undefined) {
+      this.#count(known.verdicts);
+      this.#agreed++;
+      if (known.unexplained) this.#unexplained++;
+      return;
+    }
+    const verdicts = Object.keys(CHECK_SETS).map((set) => [set, verdictOf(unit, set)] as const);
+    this.#count(verdicts);
+    const before = this.#unexplained;
     let clean = true;
     for (const found of this.#contradictions(unit)) {
       clean = false;
       this.#report(found);
     }
-    if (clean) this.#agreed++;
+    if (!clean) return;
+    this.#agreed++;
+    if (this.#kept.size >= KEPT) this.#kept.clear();
+    this.#kept.set(key, { verdicts, unexplained: this.#unexplained > before });
   }
 
   /** What was found; undefined when there was nothing to look at. */
@@ -103,10 +124,9 @@ export class PartialReplayer {
     };
   }
 
-  #count(unit: Unit): void {
+  #count(verdicts: readonly (readonly [string, SetVerdict])[]): void {
     let every: CheckVerdict | undefined;
-    for (const set of Object.keys(CHECK_SETS)) {
-      const { verdict, needs } = verdictOf(unit, set);
+    for (const [set, { verdict, needs }] of verdicts) {
       let row = this.#sets.get(set);
       if (row === undefined) {
         this.#sets.set(set, row = { verdicts: { ...NONE }, needs: new Map() });

@@ -12,7 +12,7 @@ import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { memoryDigest, stateDigest } from "./digest.ts";
+import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { showsTransitions, UnitCollector } from "./units.ts";
@@ -56,6 +56,8 @@ export interface ReplayResult {
   readonly outcomes: ReadonlyMap<string, OutcomeCount>;
   /** Digest over all modelled state at the end of every run: the same trace and policy give the same. */
   readonly digest: string;
+  /** Bytes of state that the digest is over. */
+  readonly digested: number;
   /** What the model met and does not model, with how often. */
   readonly unmodelled: ReadonlyMap<string, number>;
   /** What was found in transitions that were recorded without memory, when there were any. */
@@ -100,7 +102,7 @@ export class Replayer {
   #runs = 0;
   #agreed = 0;
   #skipped = 0;
-  #digest = 0;
+  readonly #digest = new RunningDigest();
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
   #shows: Readonly<Record<string, unknown>> = {};
   #sees: ReadonlySet<unknown> | undefined;
@@ -142,6 +144,8 @@ export class Replayer {
     switch (event.kind) {
       case "session": {
         this.#endUnit();
+        this.#scenario = undefined;
+        this.#pre = undefined;
         this.#partial = event.meta?.["partial"] === true;
         const shows = event.meta?.["shows"];
         this.#shows = typeof shows === "object" && shows !== null
@@ -189,7 +193,8 @@ export class Replayer {
       agreed: this.#agreed,
       skipped: this.#skipped,
       outcomes: this.#outcomes,
-      digest: (this.#digest >>> 0).toString(16).padStart(8, "0"),
+      digest: this.#digest.value.toString(16).padStart(8, "0"),
+      digested: this.#digest.length,
       unmodelled: this.#unmodelled,
       partial: this.#transitions.finish(),
     };
@@ -308,7 +313,7 @@ export class Replayer {
     if (this.#inUnit) {
       this.#compareOutcomes();
       const v = this.#driver.vcpu as Vcpu;
-      this.#digest = memoryDigest(v, stateDigest(v, this.#digest));
+      this.#digest.add(v);
       if (v.unmodelled !== "") {
         this.#unmodelled.set(v.unmodelled, (this.#unmodelled.get(v.unmodelled) ?? 0) + 1);
         v.unmodelled = "";

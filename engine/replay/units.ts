@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
@@ -196,4 +197,33 @@ export function exitCodeOf(unit: Unit): number | undefined {
   if (image === undefined) return undefined;
   const { value, known } = readField(image, EXIT_CODE);
   return known === 0xffffffffn ? Number(value) : undefined;
+}
+
+/**
+ * What decides all answers about a unit, so that equal VMRUNs need to be carried out once only.
+ *
+ * @param unit The unit.
+ * @returns A digest of everything in it but its place in the trace.
+ */
+export function unitKey(unit: Unit): string {
+  const hash = createHash("sha256");
+  const image = (what: Image | undefined) => {
+    hash.update(what === undefined ? "-" : what.known === undefined ? "k" : "m");
+    if (what === undefined) return;
+    hash.update(what.bytes);
+    if (what.known !== undefined) hash.update(what.known);
+  };
+  const { caps, kvm, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } = unit;
+  hash.update(
+    [caps.physicalBits, caps.npt, kvm, rip, vmcb12Gpa, check?.id, check?.text, l2rip].join("|"),
+  );
+  image(vmcb12);
+  image(regs);
+  image(exit?.vmcb12);
+  hash.update(exit === undefined ? "-" : "e");
+  for (const [at, page] of memory) {
+    hash.update(String(at));
+    image(page);
+  }
+  return hash.digest("base64");
 }

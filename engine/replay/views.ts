@@ -11,7 +11,8 @@ import { INNER_FIELDS, INNER_SIZE } from "../svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
 import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
-import { gif, rflags } from "../kvm/regs.ts";
+import { gif } from "../kvm/control.ts";
+import { rflags } from "../kvm/regs.ts";
 import { segmentAt, SEGMENTS } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 
