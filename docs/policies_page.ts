@@ -42,7 +42,7 @@ export function policiesPage(): string {
       "What the built-in scenarios that tell policies apart do under each, as the model runs them: " +
         "the exit code that L1 finds in vmcb12, GIF, EVENTINJ, and kernel assertions that did not " +
         "hold. Of a sequence, what its last case leaves. Try one with " +
-        "`vmtape record NAME -o t.vmtape`, then `vmtape diff t.vmtape --policies A,B`.",
+        "`vmtape record` and `vmtape diff`.",
     ),
     differences(policies),
     ...policies.flatMap(onePolicy),
