@@ -18,7 +18,7 @@ export const L2_CODE = 0x9000;
 /** vmcb12. */
 export const VMCB12_GPA = 0x10000;
 /** vmcb12's save area. */
-export const SAVE_GPA = VMCB12_GPA + SAVE_AREA;
+export const SAVE_GPA: number = VMCB12_GPA + SAVE_AREA;
 /** L1's host save area (VM_HSAVE_PA). */
 export const HSAVE_GPA = 0x20000;
 /** L1's MSR permission map for L2. */

@@ -68,7 +68,7 @@ export const AREAS: readonly Area[] = [
 ];
 
 /** Byte offset of the cached vmcb12, which differs only where vmcb12 did. */
-export const CACHE_AT = VMCB12_AT;
+export const CACHE_AT: number = VMCB12_AT;
 
 /**
  * One part of a vCPU's state as an image.

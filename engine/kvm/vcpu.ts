@@ -45,7 +45,7 @@ export class Vcpu extends Machine {
   /** The last KVM_RUN's result. */
   readonly result: RunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
   /** An I/O instruction waits for userspace to have done its part: its linear address, or -1. */
-  pendingIo = -1n;
+  pendingIo: bigint = -1n;
   /** Address of the vmcb12 that the transition under way is about. */
   vmcb12 = 0;
   /** What the function returned whose step failed last. */
@@ -55,7 +55,7 @@ export class Vcpu extends Machine {
   /** Whether the VMRUN under way could not be skipped, so that KVM_RUN ends after it. */
   skipFailed = false;
   /** Physical address of the #NPF under repair, which KVM's emulator need not look up again; or -1. */
-  faultGpa = -1;
+  faultGpa: number = -1;
   /** What the model met and does not model; empty while all is well. */
   unmodelled = "";
   /**
@@ -69,6 +69,8 @@ export class Vcpu extends Machine {
   smram: Uint8Array | undefined;
 
   /**
+   * Makes a vCPU with all of its state zero.
+   *
    * @param caps What the processor and the hypervisor can do.
    * @param policy The policy.
    */

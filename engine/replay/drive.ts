@@ -32,11 +32,14 @@ const DEFAULTS: Capabilities = { physicalBits: 40, npt: true, memory: 16 << 20 }
 
 /** An input that the engine cannot carry out, with the place and what to do. */
 export class ReplayError extends Error {
-  override name = "ReplayError";
+  /** Name of the class, for those who cannot use instanceof. */
+  override readonly name = "ReplayError";
   /** Number of the event in the trace, from 0. */
   readonly event: number;
 
   /**
+   * Names the event.
+   *
    * @param message What is wrong and what to do.
    * @param event Number of the event in the trace.
    */
@@ -60,6 +63,27 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
   };
 }
 
+/** Guest memory that is modelled at most, in bytes. */
+const MOST_MEMORY = 2 ** 36;
+
+/** Refuses a machine that a trace claims and that nothing here was made for. */
+function modelled(caps: Capabilities, event: number): Capabilities {
+  const { physicalBits, memory } = caps;
+  if (!Number.isInteger(physicalBits) || physicalBits < 32 || physicalBits > 52) {
+    throw new ReplayError(
+      `The session says ${physicalBits} physical address bits; replay models 32 to 52`,
+      event,
+    );
+  }
+  if (!(memory >= 0 && memory <= MOST_MEMORY)) {
+    throw new ReplayError(
+      `The session says ${memory} bytes of guest memory; replay models up to ${MOST_MEMORY}`,
+      event,
+    );
+  }
+  return { ...caps, memory: Math.ceil(memory / PAGE_SIZE) * PAGE_SIZE };
+}
+
 /** Runs one vCPU's inputs under a policy. */
 export class Driver {
   /** The policy. */
@@ -75,7 +99,11 @@ export class Driver {
   #queued: EventOf<"inject">[] = [];
   #running = false;
 
-  /** @param policy The policy. */
+  /**
+   * Begins before the trace's first event.
+   *
+   * @param policy The policy.
+   */
   constructor(policy: Policy) {
     this.policy = policy;
   }
@@ -90,7 +118,7 @@ export class Driver {
   feed(event: TraceEvent, index: number): void {
     switch (event.kind) {
       case "session":
-        this.vcpu = createVcpu(capabilitiesOf(event.meta), this.policy);
+        this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy);
         this.#running = false;
         this.#queued = [];
         break;

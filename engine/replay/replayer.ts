@@ -108,6 +108,8 @@ export class Replayer {
   #sees: ReadonlySet<unknown> | undefined;
 
   /**
+   * Begins before the trace's first event.
+   *
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
    */

@@ -45,6 +45,16 @@ export interface Unit {
   } | undefined;
 }
 
+/** Physical address bits outside what processors have are no bits to check addresses by. */
+function bounded(caps: Capabilities): Capabilities {
+  const { physicalBits: bits } = caps;
+  return Number.isInteger(bits) && bits >= 32 && bits <= 52
+    ? caps
+    : { ...caps, physicalBits: DEFAULT_BITS };
+}
+
+const DEFAULT_BITS = capabilitiesOf(undefined).physicalBits;
+
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** Nothing of a page is known. */
@@ -70,7 +80,11 @@ export class UnitCollector {
   readonly #vcpus = new Map<number, Vcpu>();
   readonly #done: (unit: Unit) => void;
 
-  /** @param done Receives every unit once it is complete. */
+  /**
+   * Begins before the log's first event.
+   *
+   * @param done Receives every unit once it is complete.
+   */
   constructor(done: (unit: Unit) => void) {
     this.#done = done;
   }
@@ -87,7 +101,7 @@ export class UnitCollector {
     switch (event.kind) {
       case "session":
         this.#close(vcpu);
-        vcpu.caps = capabilitiesOf(event.meta);
+        vcpu.caps = bounded(capabilitiesOf(event.meta));
         vcpu.kvm = event.meta?.["source"] !== "qemu";
         vcpu.memory = new Map();
         break;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { offsets } from "../layout.ts";
+import { type Offsets, offsets } from "../layout.ts";
 import { GuestMemory } from "./memory.ts";
 import { VCPU_FIELDS, VCPU_SIZE } from "./vcpu_fields.ts";
 import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields.ts";
@@ -12,38 +12,38 @@ import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields
 /** Byte offset of vmcb01 in {@linkcode Machine.bytes}. */
 export const VMCB01_AT = 0x1000;
 /** Byte offset of vmcb02 in {@linkcode Machine.bytes}. */
-export const VMCB02_AT = VMCB01_AT + VMCB_SIZE;
+export const VMCB02_AT: number = VMCB01_AT + VMCB_SIZE;
 /** Byte offset of the cached vmcb12 in {@linkcode Machine.bytes}. */
-export const VMCB12_AT = VMCB02_AT + VMCB_SIZE;
+export const VMCB12_AT: number = VMCB02_AT + VMCB_SIZE;
 /** Byte offset of the mapped vmcb12 (or the nested state handed in) in {@linkcode Machine.bytes}: a work area. */
-export const MAPPED_AT = VMCB12_AT + VMCB_SIZE;
+export const MAPPED_AT: number = VMCB12_AT + VMCB_SIZE;
 /** Bytes of {@linkcode Machine.bytes} that are state; the work area follows. */
-export const STATE_SIZE = MAPPED_AT;
+export const STATE_SIZE: number = MAPPED_AT;
 /** Bytes of {@linkcode Machine.bytes} up to the hypervisor's own page tables. */
-export const MACHINE_SIZE = MAPPED_AT + VMCB_SIZE;
+export const MACHINE_SIZE: number = MAPPED_AT + VMCB_SIZE;
 
 /** Shadow pages that there is room for. */
 export const SHADOW_PAGES = 40;
 /** 32-bit words of a shadow page: four of header, 512 entries. */
 export const SHADOW_PAGE_WORDS = 516;
 /** Byte offset of the shadow pages in {@linkcode Machine.bytes}. */
-export const SHADOW_AT = MACHINE_SIZE;
+export const SHADOW_AT: number = MACHINE_SIZE;
 /** Byte offset of the list of device pages that the hypervisor's own nested page tables know. */
-export const DEVICES_AT = SHADOW_AT + SHADOW_PAGES * SHADOW_PAGE_WORDS * 4;
+export const DEVICES_AT: number = SHADOW_AT + SHADOW_PAGES * SHADOW_PAGE_WORDS * 4;
 /** Entries of that list, 8 bytes each. */
 export const DEVICES = 16;
 /**
  * Byte offset of the hypervisor's own nested page tables in {@linkcode Machine.bytes}: one byte a
  * page of guest memory, bits 0 to 3 present and 4 to 7 writable, a bit for each kind of root.
  */
-export const NESTED_AT = DEVICES_AT + DEVICES * 8;
+export const NESTED_AT: number = DEVICES_AT + DEVICES * 8;
 
 /** Offsets of the control area's fields from the start of a VMCB. */
-export const C = offsets(CONTROL_FIELDS);
+export const C: Offsets<typeof CONTROL_FIELDS> = offsets(CONTROL_FIELDS);
 /** Offsets of the save area's fields from the start of a VMCB. */
-export const S = offsets(SAVE_FIELDS, SAVE_AREA);
+export const S: Offsets<typeof SAVE_FIELDS> = offsets(SAVE_FIELDS, SAVE_AREA);
 /** Offsets of the vCPU's fields in {@linkcode Machine.bytes}. */
-export const V = offsets(VCPU_FIELDS);
+export const V: Offsets<typeof VCPU_FIELDS> = offsets(VCPU_FIELDS);
 
 /** What the processor and the hypervisor can do. */
 export interface Capabilities {
@@ -80,7 +80,11 @@ export class Machine {
   /** Guest memory. */
   memory: GuestMemory;
 
-  /** @param caps What the processor and the hypervisor can do. */
+  /**
+   * Makes a machine with all of its state zero.
+   *
+   * @param caps What the processor and the hypervisor can do.
+   */
   constructor(caps: Capabilities) {
     const buffer = new ArrayBuffer(NESTED_AT + Math.ceil(caps.memory / 4096 / 4) * 4);
     this.caps = caps;
