@@ -27,10 +27,14 @@ export class GuestMemory {
   readonly size: number;
   /** Address below which userspace touched every page when it made the memory. */
   resident = 0;
+  /** Counts, for each page, how often it was given out to be written. */
+  readonly versions: Uint32Array;
   readonly #pages: (Uint8Array | undefined)[];
   readonly #owned: Uint8Array;
 
   /**
+   * Makes memory that is all zero, or a copy.
+   *
    * @param size Bytes of memory, a multiple of the page size.
    * @param base An image to start from; its pages are copied when first written.
    */
@@ -39,6 +43,7 @@ export class GuestMemory {
     this.resident = base ? base.resident : 0;
     this.#pages = base ? base.#pages.slice() : [];
     this.#owned = new Uint8Array(size / PAGE_SIZE);
+    this.versions = new Uint32Array(size / PAGE_SIZE).fill(1);
   }
 
   /** A copy that shares pages with this memory until either writes them. */
@@ -69,6 +74,7 @@ export class GuestMemory {
   writable(gpa: number): Uint8Array {
     const index = gpa / PAGE_SIZE | 0;
     const page = this.#pages[index];
+    this.versions[index]!++;
     if (page !== undefined && this.#owned[index] === 1) return page;
     const copy = page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
     this.#pages[index] = copy;
@@ -93,6 +99,7 @@ export class GuestMemory {
   adopt(other: GuestMemory, from: number, to: number): void {
     for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
       this.#pages[i] = other.#pages[i];
+      this.versions[i]!++;
       this.#owned[i] = 0;
       other.#owned[i] = 0;
     }
