@@ -184,10 +184,13 @@ function candidateOf(trial: Trial, telling: ReadonlySet<number>): PolicyEvidence
   return { policy, checks, for: telling.size - against, against, first };
 }
 
-/** Every policy with every set of checks. */
+/** Every policy with every set of checks that it may have: a kernel's those of kernels, hardware's its own. */
 function known(): Policy[] {
+  const isKernel = (checks: string) => checks.startsWith("linux-");
   return Object.values(POLICIES).flatMap((policy) =>
-    Object.keys(CHECK_SETS).map((checks) => ({ ...policy, checks }))
+    Object.keys(CHECK_SETS)
+      .filter((checks) => isKernel(checks) ? isKernel(policy.checks) : checks === policy.checks)
+      .map((checks) => ({ ...policy, checks }))
   );
 }
 

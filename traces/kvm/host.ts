@@ -7,6 +7,9 @@ import { errnoText, KvmError } from "./error.ts";
 import { ERRNO, type Libc, OPEN } from "./libc.ts";
 import { IOCTL, KVM_CAPS } from "./structs.ts";
 
+/** What of the C library is needed to find out about the machine. */
+export type HostLibc = Pick<Libc, "readText" | "open" | "ioctl" | "errno">;
+
 /** The version that KVM's API has had since Linux 2.6.22. */
 const API_VERSION = 12;
 
@@ -22,13 +25,13 @@ export interface KvmHost {
   readonly smm: boolean;
 }
 
-function parameter(libc: Libc, name: string): boolean | undefined {
+function parameter(libc: HostLibc, name: string): boolean | undefined {
   const text = libc.readText(`/sys/module/kvm_amd/parameters/${name}`)?.trim();
   return text === undefined ? undefined : text === "Y" || text === "1";
 }
 
 /** What the processor is, by /proc/cpuinfo; unknown where there is none. */
-function processorOf(libc: Libc): { vendor: string; name: string; svm: boolean | undefined } {
+function processorOf(libc: HostLibc): { vendor: string; name: string; svm: boolean | undefined } {
   const text = libc.readText("/proc/cpuinfo") ?? "";
   const value = (key: string) => new RegExp(`^${key}\\s*: (.*)$`, "m").exec(text)?.[1]?.trim();
   const flags = value("flags");
@@ -50,7 +53,7 @@ const SVM_VENDORS = ["AuthenticAMD", "HygonGenuine", ""];
  * @returns File descriptor of the device.
  * @throws {KvmError} With what to do about it.
  */
-export function openKvm(libc: Libc, device: string): number {
+export function openKvm(libc: HostLibc, device: string): number {
   const { vendor, svm } = processorOf(libc);
   if (!SVM_VENDORS.includes(vendor)) {
     throw new KvmError(
@@ -167,7 +170,7 @@ function hasSmm({ capability }: Pick<HostQuestions, "capability">): boolean {
  * @returns What is noted.
  * @throws {KvmError} When it cannot be recorded from.
  */
-export function askHost(libc: Libc, fd: number, device: string, needsSmm: boolean): KvmHost {
+export function askHost(libc: HostLibc, fd: number, device: string, needsSmm: boolean): KvmHost {
   const { name, svm } = processorOf(libc);
   const capability = (cap: keyof typeof KVM_CAPS) =>
     libc.ioctl(fd, IOCTL.KVM_CHECK_EXTENSION, KVM_CAPS[cap]);

@@ -30,14 +30,20 @@ const MOST = 120;
 /** Size of the buffer, in KiB. */
 const BUFFER_KIB = 1024;
 
+/** What of the C library a trace needs. */
+export type TraceLibc = Pick<
+  Libc,
+  "thread" | "mkdir" | "rmdir" | "writeText" | "open" | "read" | "close"
+>;
+
 /** What of a kernel's thread is traced. */
 export class OwnTrace implements Disposable {
-  readonly #libc: Libc;
+  readonly #libc: TraceLibc;
   readonly #folder: string;
   readonly #pipe: number;
   readonly #chunk = new Uint8Array(1 << 16);
 
-  private constructor(libc: Libc, folder: string, pipe: number) {
+  private constructor(libc: TraceLibc, folder: string, pipe: number) {
     this.#libc = libc;
     this.#folder = folder;
     this.#pipe = pipe;
@@ -49,7 +55,7 @@ export class OwnTrace implements Disposable {
    * @param libc The C library.
    * @returns The trace; undefined where tracefs is not there or not to be used.
    */
-  static open(libc: Libc): OwnTrace | undefined {
+  static open(libc: TraceLibc): OwnTrace | undefined {
     for (const mount of MOUNTS) {
       const folder = `${mount}/instances/vmtape-${libc.thread}`;
       if (!libc.mkdir(folder)) continue;
@@ -60,7 +66,7 @@ export class OwnTrace implements Disposable {
     return undefined;
   }
 
-  static #begin(libc: Libc, folder: string): OwnTrace | undefined {
+  static #begin(libc: TraceLibc, folder: string): OwnTrace | undefined {
     libc.writeText(`${folder}/buffer_size_kb`, `${BUFFER_KIB}\n`);
     // When it is full, what came first stays.
     libc.writeText(`${folder}/options/overwrite`, "0\n");
