@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { GuestMemory } from "../engine/svm/memory.ts";
+import type { GuestMemory } from "../engine/svm/memory.ts";
 import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../engine/svm/machine.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Observer, Vcpu } from "../engine/kvm/vcpu.ts";
@@ -58,7 +58,9 @@ function words(bytes: Uint8Array, from: number, size: number): WordMap {
 
 function mapName(v: Vcpu, vmcb: number): string {
   const map = v.u32(vmcb + C.msrpm_base_pa);
-  return map === HOST.MSRPM ? "host" : map === HOST.MERGED_MSRPM ? "merged" : "other";
+  if (map === HOST.MSRPM) return "host";
+  // With SVM off the merged map is freed; a VMCB may still point at where it was.
+  return map === HOST.MERGED_MSRPM && v.u8(V.nested_initialized) !== 0 ? "merged" : "other";
 }
 
 /** The state inside the kernel, as the lab prints it. */

@@ -102,16 +102,18 @@ export function cacheControl(v: Vcpu): void {
   v.clear32(VMCB12_AT + C.iopm_base_pa, 0xfff);
 }
 
-const groups = new Map<string, readonly Check[]>();
+type Grouped = Readonly<Record<CheckGroup, readonly Check[]>>;
+
+const NO_CHECKS: Grouped = { save: [], control: [], cr3: [] };
+const grouped: ReadonlyMap<string, Grouped> = new Map(
+  Object.entries(CHECK_SETS).map(([name, rows]) => {
+    const of = (group: CheckGroup) => rows.filter((row) => row.group === group);
+    return [name, { save: of("save"), control: of("control"), cr3: of("cr3") }];
+  }),
+);
 
 function checksOf(set: string, group: CheckGroup): readonly Check[] {
-  const key = `${set} ${group}`;
-  let rows = groups.get(key);
-  if (rows === undefined) {
-    rows = (CHECK_SETS[set] ?? []).filter((row) => row.group === group);
-    groups.set(key, rows);
-  }
-  return rows;
+  return (grouped.get(set) ?? NO_CHECKS)[group];
 }
 
 /**
@@ -143,10 +145,14 @@ function checkStep(name: string, group: CheckGroup, doc: string): Step {
 }
 
 /** Checks the cached save area. */
-export const checkSave = checkStep("check save", "save", "Consistency checks of the save area");
+export const checkSave: Step = checkStep(
+  "check save",
+  "save",
+  "Consistency checks of the save area",
+);
 
 /** Checks the cached control area. */
-export const checkControls = checkStep(
+export const checkControls: Step = checkStep(
   "check controls",
   "control",
   "Consistency checks of the control area",

@@ -7,10 +7,16 @@
  */
 import type { Field } from "../layout.ts";
 
-const gpr = <const N extends string>(name: N, index: number) =>
-  ({ name, offset: index * 8, size: 8, doc: `L1's or L2's ${name.toUpperCase()}` }) as const;
+const gpr = <const N extends string>(name: N, index: number): Field & { readonly name: N } => ({
+  name,
+  offset: index * 8,
+  size: 8,
+  doc: `L1's or L2's ${name.toUpperCase()}`,
+});
 
 /** Rows of the vCPU area. */
+// The names are the type: writing it out would be a second table.
+// deno-lint-ignore no-slow-types
 export const VCPU_FIELDS = [
   gpr("rax", 0),
   gpr("rcx", 1),
