@@ -51,6 +51,10 @@ export async function wholeFile(
     pending = "";
     for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
   };
+  const discard = () => {
+    file.close();
+    if (!finished && part !== path) Deno.removeSync(part);
+  };
   return {
     write(text) {
       pending += text;
@@ -63,10 +67,7 @@ export async function wholeFile(
       });
       finished = true;
     },
-    [Symbol.dispose]() {
-      file.close();
-      if (!finished && part !== path) Deno.removeSync(part);
-    },
+    [Symbol.dispose]: discard,
   };
 }
 

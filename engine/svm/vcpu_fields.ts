@@ -15,8 +15,6 @@ const gpr = <const N extends string>(name: N, index: number): Field & { readonly
 });
 
 /** Rows of the vCPU area. */
-// The names are the type: writing it out would be a second table.
-// deno-lint-ignore no-slow-types
 export const VCPU_FIELDS = [
   gpr("rax", 0),
   gpr("rcx", 1),

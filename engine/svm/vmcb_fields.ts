@@ -49,8 +49,6 @@ export const SAVE_AREA = 0x400;
 export const VMCB_SIZE = 4096;
 
 /** Rows of the control area; offsets from the start of the VMCB. */
-// The names are the type: writing it out would be a second table.
-// deno-lint-ignore no-slow-types
 export const CONTROL_FIELDS = [
   row("intercept_cr", 0x000, 4, "CR reads (15:0) and writes (31:16) to intercept", {
     clean: 0,
@@ -134,8 +132,6 @@ export const CONTROL_FIELDS = [
 ] as const;
 
 /** Rows of the save area; offsets from the start of the save area. */
-// The names are the type: writing it out would be a second table.
-// deno-lint-ignore no-slow-types
 export const SAVE_FIELDS = [
   ...segment("es", 0x00, 8),
   ...segment("cs", 0x10, 8),
