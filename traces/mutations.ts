@@ -569,7 +569,7 @@ export const MUTATIONS: readonly Mutation[] = [
     ) => [
       r.pick([
         `xh.158=${r.pick(["11", "80000031", "a0000011"])}`,
-        `xh.148=${r.pick(["0", "6a0"])}`,
+        `xh.148=${r.pick(["620", "6a0"])}`,
         `xh.150=${r.pick(["40000", "1000000"])}`,
       ]),
     ],

@@ -8,14 +8,7 @@ import { C, S, V } from "../svm/machine.ts";
 import { type CodeWidth, decode, Instruction, PREFIX } from "../cpu/decode.ts";
 import { CR0, CR4, EXIT, INTERCEPT, KVM_EXIT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import {
-  clearExceptions,
-  exceptionPending,
-  injectGp,
-  linearRip,
-  NO_ERROR,
-  queueException,
-} from "./queue.ts";
+import { clearExceptions, injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { l1Intercepts } from "./control.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
@@ -23,6 +16,7 @@ import { forL1 } from "./for_l1.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
+import { FETCH } from "../cpu/walk.ts";
 import { linearToGpa } from "./translate.ts";
 import { walkError } from "./walk.ts";
 
@@ -48,38 +42,47 @@ function user(v: Vcpu): boolean {
   return v.u8(v.vmcb + S.cpl) === 3;
 }
 
-function canonical(v: Vcpu, linear: bigint): boolean {
-  const bits = (v.u32(V.cr4) & CR4.LA57) !== 0 ? 57 : 48;
-  return BigInt.asUintN(64, BigInt.asIntN(bits, linear)) === linear;
+/** Whether an address has its upper bits all alike. */
+function canonical(v: Vcpu, hi: number): boolean {
+  const top = (hi | 0) >> ((v.u32(V.cr4) & CR4.LA57) !== 0 ? 24 : 15);
+  return top === 0 || top === -1;
 }
 
-/** Reads and decodes the instruction at RIP; false with #PF queued, or nothing, when it cannot be read. */
+/**
+ * Reads and decodes the instruction at RIP, a second page only where it is needed.
+ *
+ * @param quiet Whether a failure queues nothing, rather than #PF or #GP.
+ * @returns Whether it could be read.
+ */
 function fetch(v: Vcpu, quiet: boolean): boolean {
   const width = codeWidth(v);
-  const rip = v.u64(V.rip);
-  const base = width === 64 ? 0n : v.u64(v.vmcb + S.cs_base);
-  let count = 0;
-  let gpa = -1;
-  for (; count < 15; count++) {
-    const linear = width === 64
-      ? BigInt.asUintN(64, rip + BigInt(count))
-      : base + rip + BigInt(count) & 0xffffffffn;
-    if (width === 64 && !canonical(v, linear)) {
-      if (!quiet && count === 0) injectGp(v);
-      break;
+  const base = width === 64 ? 0 : v.u32(v.vmcb + S.cs_base);
+  let lo = base + v.u32(V.rip) >>> 0;
+  let hi = width === 64 ? v.u32(V.rip + 4) : 0;
+  for (fetched = 0;;) {
+    if (width === 64 && !canonical(v, hi)) {
+      if (!quiet) injectGp(v);
+      return false;
     }
-    if (gpa < 0 || (linear & 0xfffn) === 0n) gpa = linearToGpa(v, linear, true, user(v));
-    else gpa++;
-    if (gpa < 0 || !v.memory.backed(gpa)) break;
-    bytes[count] = v.memory.read8(gpa);
+    const gpa = linearToGpa(v, lo, hi, FETCH, user(v));
+    if (gpa < 0) {
+      const address = BigInt(lo) | BigInt(hi) << 32n;
+      if (!quiet) queueException(v, VECTOR.PF, walkError(), address);
+      return false;
+    }
+    if (!v.memory.backed(gpa)) return false;
+    const page = v.memory.page(gpa);
+    const at = gpa % 4096;
+    const end = Math.min(15, fetched + 4096 - at);
+    for (let i = at; fetched < end; i++) bytes[fetched++] = page[i] as number;
+    if (decode(bytes, fetched, width, insn) === "ok") return true;
+    if (fetched === 15) return false;
+    lo = (lo | 0xfff) + 1;
+    if (lo === 0x1_0000_0000) {
+      lo = 0;
+      hi = width === 64 ? hi + 1 >>> 0 : 0;
+    }
   }
-  fetched = count;
-  const outcome = decode(bytes, count, width, insn);
-  if (outcome === "ok") return true;
-  if (!quiet && gpa < 0 && !exceptionPending(v)) {
-    queueException(v, VECTOR.PF, walkError(), rip);
-  }
-  return false;
 }
 
 /** Whether the guest's code at RIP was decoded; the instruction is left in {@linkcode decoded}. */

@@ -78,8 +78,7 @@ const view: Paging = {
       out.gpa = known;
       return true;
     }
-    const linear = BigInt(lo >>> 0) | BigInt(hi >>> 0) << 32n;
-    const gpa = linearToGpa(cpu.v, linear, access === FETCH, who === USER, access === WRITE);
+    const gpa = linearToGpa(cpu.v, lo >>> 0, hi >>> 0, access, who === USER);
     if (gpa >= 0) {
       out.gpa = gpa;
       return true;
