@@ -101,7 +101,6 @@ const INTERCEPTED: readonly (readonly [readonly number[], 3 | 4, number])[] = [
   [[0x0f, 0x01, 0xdc], 4, 4],
   [[0x0f, 0x01, 0xdd], 4, 5],
   [[0x0f, 0x01, 0xde], 4, 6],
-  [[0x0f, 0x01, 0xf9], 4, 7],
 ];
 
 /** Second opcode bytes of RDTSC and RDPMC: not intercepted, no two runs agree on what they read. */
@@ -424,7 +423,7 @@ export const MUTATIONS: readonly Mutation[] = [
     weight: 8,
     tokens: (r) => {
       const [bytes, word, bit] = r.pick(INTERCEPTED);
-      const clock = CLOCKS.includes(bytes[1] ?? 0) || bytes[2] === 0xf9;
+      const clock = CLOCKS.includes(bytes[1] ?? 0);
       if (!clock && r.chance(25)) return code(...bytes, 0x0f, 0x01, 0xd9);
       return [...code(...bytes), word === 3 ? word3(1 << bit) : word4(1 << bit)];
     },
