@@ -151,10 +151,10 @@ export function witness(
  * @returns Whether it fails whatever the unknown bits are, passes, or neither is certain.
  * @example
  * ```ts
- * import { checkById, checkVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
+ * import { checkByText, checkVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
  * const caps = { physicalBits: 48, npt: true, memory: 1 << 24 };
  * const unseen = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
- * const check = checkById("asid-zero")!;
+ * const check = checkByText("control->asid == 0")!;
  * if (checkVerdict(check, caps, unseen) !== "unknown") throw new Error();
  * unseen.known.fill(0xff);
  * if (checkVerdict(check, caps, unseen) !== "fails") throw new Error();
