@@ -120,7 +120,7 @@ export class Differ {
   /**
    * Begins before the trace's first event.
    *
-   * @param policies Two or more; each is compared with the first.
+   * @param policies Two or more; each is compared with the first, on the first one's processor.
    * @param report Receives every run that ends up differently.
    * @param look Receives every run, before its differences.
    */
@@ -129,6 +129,7 @@ export class Differ {
     report: (difference: RunDifference) => void,
     look?: (run: RunView) => void,
   ) {
+    policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
       const log = new TransitionLog();
       const driver = new Driver(policy);
@@ -188,6 +189,7 @@ export class Differ {
       case "session":
         this.#endUnit();
         for (const pair of this.#pairs) forget(pair);
+        this.#scenario = this.#spec = undefined;
         break;
       case "regs":
         this.#userspace(event.phase ?? "post");
@@ -359,4 +361,10 @@ export class Differ {
 function forget(pair: Pair): void {
   pair.origins.clear();
   pair.last = undefined;
+}
+
+/** The policies on the first one's processor: what hosts do otherwise is no difference of policy. */
+function onOneProcessor(policies: readonly Policy[]): Policy[] {
+  const processor = policies[0]?.processor;
+  return policies.map((policy) => processor === undefined ? policy : { ...policy, processor });
 }

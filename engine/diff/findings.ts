@@ -298,10 +298,13 @@ function refOf({ event, run, scenario, spec }: RunRef): RunRef {
 
 /** The checks and assertions that only one of the policies met. */
 function outcomesOf(difference: RunDifference): readonly [string, string] {
+  // A VMRUN that is tried again and again meets the same each time.
   const text = (list: readonly Report[]) =>
-    list.map((report) => report.kind === "check" ? report.id : `assertion ${report.text}`).join(
-      ", ",
-    );
+    [
+      ...new Set(
+        list.map((report) => report.kind === "check" ? report.id : `assertion ${report.text}`),
+      ),
+    ].join(", ");
   const [x, y] = onlyOf(difference);
   return [text(x), text(y)];
 }
@@ -323,6 +326,9 @@ function outcomeWay(difference: RunDifference): string {
 function outcomeId(difference: RunDifference, outcome: readonly [string, string]): string {
   const [a, b] = difference.policies;
   const way = outcomeWay(difference);
+  // A step that goes wrong is one mechanism, whatever the other policy does meanwhile.
+  const wrong = outcome.findIndex((text) => text.startsWith("assertion Step "));
+  if (wrong >= 0) return `outcome|${way}|${difference.policies[wrong]}|${outcome[wrong]}`;
   const [x, y] = outcome.map(mechanism);
   // A check that fails or does not says all; how the run ends then follows from it.
   const ends = x === y ? `|${difference.ends.join("|")}` : "";
@@ -380,7 +386,8 @@ function outcomeTitle({ first, outcome: [x, y], checks }: Group): string {
       : [a, b, endA, endB];
     return `The vCPU ${end} under ${odd}, where it ${usual} under ${other}`;
   }
-  const [odd, other, more] = x === "" ? [b, a, y] : [a, b, x];
+  const [odd, other, more] = x === "" || y.startsWith("assertion ") ? [b, a, y] : [a, b, x];
+  if (more.startsWith("assertion Step ")) return `${odd} goes wrong${way}: ${more.slice(10)}`;
   if (x === "" || y === "") {
     return more.startsWith("assertion ")
       ? `${odd} breaks an assertion${way} that ${other} keeps: ${more.slice(10)}`
@@ -395,5 +402,6 @@ export function partedText(difference: RunDifference): string {
   const [first, other] = difference.policies;
   const step = (name: string) => name === "" ? "is done" : `goes on with "${name}"`;
   if (a === b) return "The steps are the same";
-  return `After "${after}" ${first} ${step(a)}, ${other} ${step(b)}`;
+  const where = after === "" ? "At the beginning" : `After "${after}"`;
+  return `${where} ${first} ${step(a)}, ${other} ${step(b)}`;
 }

@@ -1,0 +1,147 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { readLabRecords } from "../codecs/lab_record.ts";
+import { Differ, Findings } from "../engine/diff/mod.ts";
+import type { TraceEvent } from "../engine/event.ts";
+import { UPSTREAM } from "../engine/policies/mod.ts";
+import { list, type Policy, type Step } from "../engine/policy.ts";
+import fixed from "../examples/fixed_unified.ts";
+import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
+import { importLab } from "../traces/lab_import.ts";
+import { recordScenarios } from "../traces/record.ts";
+import { parseScenarios } from "../traces/scenario.ts";
+import { shell, withFolder } from "./cli_process.ts";
+import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
+
+const PAGE = await Deno.readTextFile(new URL("../docs/writing-a-policy.md", import.meta.url));
+
+/** What the page explains: words that a finding's id has, all of them. */
+const EXPLAINED = [...PAGE.matchAll(/^\| `([^`]+)` +\| (.+?) +\|$/gm)].map(
+  ([, words = "", why = ""]) => {
+    assert(why.length > 40, `${words} is not explained`);
+    return words.split(" ");
+  },
+);
+
+async function idsOf(events: AsyncIterable<TraceEvent>): Promise<string[]> {
+  const findings = new Findings();
+  const differ = new Differ([UPSTREAM, fixed], (difference) => findings.add(difference));
+  for await (const event of events) differ.feed(event);
+  differ.finish();
+  return findings.list().map(({ id }) => id);
+}
+
+function assertExplained(ids: readonly string[]): Set<string> {
+  const used = new Set<string>();
+  for (const id of ids) {
+    const parts = id.split(/[|:]/);
+    const row = EXPLAINED.find((words) => words.every((word) => parts.includes(word)));
+    assert(row !== undefined, `Not explained: ${id}`);
+    used.add(row.join(" "));
+  }
+  return used;
+}
+
+Deno.test("the page explains what is left, each thing once", () => {
+  assert(EXPLAINED.length >= 5);
+  assertEquals(new Set(EXPLAINED.map(String)).size, EXPLAINED.length);
+});
+
+Deno.test("the fixed policy differs from upstream in nothing that is not explained", async () => {
+  const ids: string[] = [];
+  for (const npt of [true, false]) {
+    const scenarios = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
+    ids.push(...await idsOf(recordScenarios(scenarios, UPSTREAM, { npt })));
+  }
+  assertExplained(ids);
+  for (const fault of ["msrpm01", "msrpm-recalc", "pdptrs", "mmu"]) {
+    assert(!ids.some((id) => id.startsWith(`${fault}|`) || id.includes(`|${fault}|`)), fault);
+  }
+});
+
+Deno.test({
+  name: "suite A: the fixed policy differs from upstream in what the page explains, all of it",
+  ignore: GROUND_TRUTH === undefined,
+  async fn() {
+    const used = new Set<string>();
+    for (const npt of [1, 0]) {
+      const records = readLabRecords(groundTruth(`A-upstream-npt${npt}`));
+      for (const one of assertExplained(await idsOf(importLab(records)))) used.add(one);
+    }
+    assertEquals(used, new Set(EXPLAINED.map((words) => words.join(" "))));
+  },
+});
+
+/** upstream with a step of its own where its checks begin. */
+function withStep(name: string, run: Step["run"]): Policy {
+  const step: Step = { name: "my step", doc: "Goes wrong", run };
+  const { vmrun } = UPSTREAM.ways;
+  const ways = {
+    ...UPSTREAM.ways,
+    vmrun: [...vmrun.slice(0, 5), ...list([step]), ...vmrun.slice(5)],
+  };
+  return { ...UPSTREAM, name, ways };
+}
+
+const WRONG: readonly (readonly [string, Step["run"], RegExp])[] = [
+  ["throws", () => {
+    throw new TypeError("no such field");
+  }, /^Step "my step" of throws threw TypeError: no such field$/],
+  [
+    "forgets to say how it ended",
+    () => undefined as never,
+    /ended with undefined, which is none of OK/,
+  ],
+  [
+    "calls itself for ever",
+    (v) => v.policy.ways.vmrun[5]!.step.run(v),
+    /threw RangeError: Maximum call/,
+  ],
+  ["breaks an invariant", (v) => {
+    v.assertThat(false, "my invariant");
+    return 0;
+  }, /^my invariant$/],
+];
+
+for (const [name, run, message] of WRONG) {
+  Deno.test(`a policy that ${name} is reported, and the run goes on`, async () => {
+    const texts: string[] = [];
+    const events: number[] = [];
+    const policy = withStep(name.split(" ")[0]!, run);
+    const differ = new Differ([UPSTREAM, policy], ({ event, reports }) => {
+      texts.push(...reports?.[1].map(({ text }) => text) ?? []);
+      events.push(event);
+    });
+    const scenarios = parseScenarios("one\ntwo\nthree keepvm\n");
+    for await (const event of recordScenarios(scenarios, UPSTREAM)) differ.feed(event);
+    const { runs, different } = differ.finish();
+    assertEquals([runs, different, events.length], [3, [3], 3]);
+    assertEquals(texts.filter((text) => message.test(text)).length, 3, texts.join("\n"));
+  });
+}
+
+Deno.test("every subcommand takes a policy of the user's own, and says where it goes wrong", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/mine.ts`,
+      'import { list, UPSTREAM } from "@vmtape/vmtape/engine";\n' +
+        'const step = { name: "mine", doc: "Throws", run() { throw new Error("oops"); } };\n' +
+        "const ways = { ...UPSTREAM.ways, vmrun: [...list([step]), ...UPSTREAM.ways.vmrun] };\n" +
+        'export default { ...UPSTREAM, name: "mine", ways };\n',
+    );
+    const pair = "-p upstream,./mine.ts";
+    const { stdout, stderr } = await shell(
+      "vmtape record enter gif-left-set -o t -p ./mine.ts -q; vmtape replay t -p upstream | tail -3; " +
+        `vmtape diff t ${pair}; vmtape explain t -e 0 ${pair}; vmtape stats t ${pair} --passes 1; ` +
+        `vmtape report t ${pair} -o r.html; echo 'a control.asid=0' | vmtape predict - -p ./mine.ts`,
+      folder,
+    );
+    assertMatch(
+      stdout,
+      /^1\. mine goes wrong: Step "mine" of mine threw Error: oops \(2 runs\)$/m,
+    );
+    assertMatch(stdout, /First: event \d+ \(enter\)/);
+    assertMatch(stdout, /ASSERTION Step "mine" of mine threw Error:\s+oops/);
+    assertMatch(stdout, /"warn":"Step \\"mine\\" of mine threw Error: oops"/);
+    assert(!stderr.includes("    at "), stderr);
+    assertMatch(stderr, /findings in 2 VMRUNs, in r\.html/);
+  }));
