@@ -59,6 +59,11 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
   const base = width === 64 ? 0 : v.u32(v.vmcb + S.cs_base);
   let lo = base + v.u32(V.rip) >>> 0;
   let hi = width === 64 ? v.u32(V.rip + 4) : 0;
+  const beyond = v.u32(V.rip + 4) !== 0 || v.u32(V.rip) > v.u32(v.vmcb + S.cs_limit);
+  if (width !== 64 && beyond) {
+    if (!quiet) injectGp(v);
+    return false;
+  }
   for (fetched = 0;;) {
     if (width === 64 && !canonical(v, hi)) {
       if (!quiet) injectGp(v);
@@ -200,6 +205,8 @@ export function emulateInstruction(v: Vcpu): boolean {
     case 0x106:
       if (!privileged(v) || !intercepted(v, EXIT.WRITE_CR0)) return true;
       return finish(v, setGuestCr0(v, BigInt((v.u32(V.cr0) & ~CR0.TS) >>> 0)));
+    case 0x100:
+      return table(v, TABLE_EXITS[6]);
     case 0x101:
       return group7(v);
     case 0x1aa:
@@ -258,11 +265,7 @@ function emulateOther(v: Vcpu): boolean {
     v.set64(v.vmcb + C.exit_info_1, insn.opcode === 0x130 ? 1n : 0n);
   }
   if (code !== undefined && !intercepted(v, code)) return true;
-  const outcome = emulateAny(v, bytes, fetched);
-  if (outcome === GOES_ON) return true;
-  if (outcome === DEVICE) return false;
-  v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
-  return emulationFailure(v, false);
+  return carryOut(v);
 }
 
 /** IN and OUT, and their string forms. */
@@ -395,9 +398,34 @@ function selective(v: Vcpu, value: number): number {
   return ((v.u32(V.cr0) ^ value) & keep) !== 0 ? EXIT.CR0_SEL_WRITE : EXIT.WRITE_CR0;
 }
 
+/** Exits of the instructions that store and load descriptor tables, by ModRM.reg of 0F 00 and 0F 01. */
+const TABLE_EXITS = {
+  6: [EXIT.LDTR_READ, EXIT.TR_READ, EXIT.LDTR_WRITE, EXIT.TR_WRITE],
+  7: [EXIT.GDTR_READ, EXIT.IDTR_READ, EXIT.GDTR_WRITE, EXIT.IDTR_WRITE],
+} as const;
+
+/** SLDT, STR, SGDT, SIDT and their loads. */
+function table(v: Vcpu, exits: readonly number[]): boolean {
+  const operand = insn.reg & 7;
+  const code = exits[operand];
+  if (code === undefined) return carryOut(v);
+  if (operand > 1 && !privileged(v)) return true;
+  return intercepted(v, code) ? carryOut(v) : true;
+}
+
+/** Carries out an instruction that needs nothing of KVM's own; what the emulator lacks is a failure. */
+function carryOut(v: Vcpu): boolean {
+  const outcome = emulateAny(v, bytes, fetched);
+  if (outcome === GOES_ON) return true;
+  if (outcome === DEVICE) return false;
+  v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
+  return emulationFailure(v, false);
+}
+
 function group7(v: Vcpu): boolean {
   if (GROUP_EXITS.has(insn.modrm)) return emulateOther(v);
   const operand = insn.reg & 7;
+  if (operand < 4 && insn.mod !== 3) return table(v, TABLE_EXITS[7]);
   if (operand === 4) {
     if (!intercepted(v, EXIT.READ_CR0)) return true;
     if (insn.mod !== 3) return unmodelled(v, "smsw to memory");

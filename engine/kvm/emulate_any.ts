@@ -6,7 +6,7 @@
  * @module
  */
 import { S, V } from "../svm/machine.ts";
-import { FAULT, NEXT } from "../cpu/constants.ts";
+import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode } from "../cpu/decode.ts";
 import type { Paging } from "../cpu/paging.ts";
@@ -154,10 +154,18 @@ function device(v: Vcpu): number {
   return DEVICE;
 }
 
+/** The tables' registers, and where the VMCB has their limits and bases. */
+const TABLES = [[SEG.gdtr, S.gdtr_limit], [SEG.idtr, S.idtr_limit]] as const;
+
 function writeBack(v: Vcpu): void {
   v.words.set(cpu.gpr, V.rax >> 2);
   v.words[V.rip >> 2] = cpu.ripLo;
   v.words[(V.rip >> 2) + 1] = cpu.ripHi;
+  for (const [i, at] of TABLES) {
+    v.set32(v.vmcb + at, cpu.limit[i] as number);
+    v.set32(v.vmcb + at + 4, cpu.segBase[i * 2] as number);
+    v.set32(v.vmcb + at + 8, cpu.segBase[i * 2 + 1] as number);
+  }
   const flags = cpu.rflags & ~RFLAGS.RF;
   const trap = (rflags(v) & RFLAGS.TF) !== 0;
   if (((flags ^ rflags(v)) & RFLAGS.IF) !== 0) v.requestEvent();
