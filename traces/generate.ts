@@ -89,6 +89,16 @@ function moveLate(tokens: string[], late: boolean): void {
   tokens.forEach((token, i) => {
     const moved = /^m\.(90[0-9a-f]{2})(.*)$/.exec(token);
     if (moved) tokens[i] = `xm.${(parseInt(moved[1]!, 16) + 2).toString(16)}${moved[2]}`;
-    else if (late && /^[csm]\./.test(token)) tokens[i] = `x${token}`;
+    else if (late && /^[csm]\./.test(token) && !withoutPae(token)) tokens[i] = `x${token}`;
   });
+}
+
+/**
+ * Whether a change clears CR4.PAE of a 64-bit L2. Done late it makes a kernel
+ * whose RSM checks nothing give the virtual machine up, and then no state can
+ * be read any more; before VMRUN it fails a check.
+ */
+function withoutPae(token: string): boolean {
+  const cr4 = /^s\.148=([0-9a-f]+)$/.exec(token);
+  return cr4 !== null && (parseInt(cr4[1]!.slice(-2), 16) & 0x20) === 0;
 }
