@@ -11,7 +11,7 @@ import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { type Check, CHECK_SETS } from "../svm/checks.ts";
-import { C, S, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../svm/verdict.ts";
@@ -213,6 +213,7 @@ export class DirectDriver {
     loadRegs(v, { bytes: regs });
     const { regs: seen } = unit;
     if (seen === undefined) return;
+    v.set64(V.cr8, view.getBigUint64(R.cr8, true));
     for (const [to, from] of TABLES) {
       for (let i = 0; i < SEGMENT; i++) {
         const known = seen.known?.[from + i] ?? 0xff;
