@@ -92,6 +92,8 @@ export class Driver {
   vcpu: Vcpu | undefined;
   /** Who listens to the vCPU while it runs. */
   observer: Observer | undefined;
+  /** Called when userspace has set up the vCPU and looks at it, before it runs. */
+  ready: ((v: Vcpu) => void) | undefined;
   /** Whether KVM_RUN was called since userspace last looked. */
   ran = false;
   /** What the last KVM_SET_NESTED_STATE returned. */
@@ -210,6 +212,7 @@ export class Driver {
     for (const event of this.#queued) this.#queue(event);
     this.#queued = [];
     look(v);
+    this.ready?.(v);
     this.#running = true;
   }
 

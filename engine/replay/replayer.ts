@@ -241,9 +241,15 @@ export class Replayer {
     this.#inUnit = true;
     this.#unitAt = index;
     this.#runs++;
+    this.#driver.ready = pre && ((v) => {
+      this.#image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, { bytes: regsBytes(v) });
+      this.#page(pre.index, "pre.vmcb12 ", pre.event.vmcb12, "vmcb12", v);
+      this.#page(pre.index, "pre.hsave ", pre.event.hsave, "hsave", v);
+      this.#count("pre", this.#clean);
+    });
     this.#driver.feed(event, index);
+    this.#driver.ready = undefined;
     if (event.kind === "setstate") this.#setState(event, index);
-    if (pre !== undefined) this.#count("pre", true);
   }
 
   #setState(event: EventOf<"setstate">, index: number): void {
