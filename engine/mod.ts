@@ -28,6 +28,7 @@ export * from "./policy.ts";
 export * from "./svm/checks.ts";
 export * from "./svm/verdict.ts";
 export { type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
+export { checkpointDigest, CheckpointError } from "./replay/checkpoint.ts";
 export * from "./replay/partial.ts";
 export * from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";

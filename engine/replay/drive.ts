@@ -166,6 +166,11 @@ export class Driver {
     return copy;
   }
 
+  /** Whether nothing waits to be put in, so that the vCPU is all there is. */
+  get resting(): boolean {
+    return this.#queued.length === 0;
+  }
+
   /** Runs the vCPU until userspace is needed. */
   run(): void {
     const v = this.#machine();

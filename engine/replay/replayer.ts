@@ -12,6 +12,7 @@ import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
+import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
@@ -200,6 +201,54 @@ export class Replayer {
       unmodelled: this.#unmodelled,
       partial: this.#transitions.finish(),
     };
+  }
+
+  /**
+   * The state of the replay, from which {@linkcode Replayer.resume} goes on. The run under way, if
+   * there is one, is over: the next event must begin another.
+   *
+   * @returns The state; undefined where there is none to keep.
+   */
+  save(): Uint8Array | undefined {
+    this.#endUnit();
+    const v = this.#driver.vcpu;
+    if (v === undefined || !this.#driver.resting || this.#pre !== undefined) return undefined;
+    if (this.#without.size > 0) return undefined;
+    return saveState(v, {
+      policy: this.policy.name,
+      events: this.#index,
+      partial: this.#partial,
+      scenario: this.#scenario,
+      shows: this.#shows,
+      sees: this.#sees && [...this.#sees],
+      digest: this.#digest.value,
+      digested: this.#digest.length,
+    });
+  }
+
+  /**
+   * Begins where another replay saved its state, instead of at the trace's first event. Counts are
+   * of what follows; the digest is of everything.
+   *
+   * @param state The state.
+   * @throws {CheckpointError} When it is damaged, or of another policy.
+   */
+  resume(state: Uint8Array): void {
+    const { vcpu, progress } = loadState(state, this.policy);
+    const { policy, events, partial, scenario, shows, sees, digest, digested } = progress;
+    if (policy !== this.policy.name) {
+      throw new CheckpointError(
+        `The checkpoint is of a replay under ${policy}, not ${this.policy.name}`,
+      );
+    }
+    this.#driver.vcpu = vcpu;
+    this.#index = Number(events);
+    this.#partial = partial === true;
+    this.#scenario = typeof scenario === "string" ? scenario : undefined;
+    this.#shows = shows as Record<string, unknown>;
+    this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
+    this.#digest.value = Number(digest);
+    this.#digest.length = Number(digested);
   }
 
   #observer(): Observer {
