@@ -5,6 +5,7 @@
  * @module
  */
 import { MAPPED_AT } from "../svm/machine.ts";
+import { GuestMemory } from "../svm/memory.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
 import type { Observer } from "../kvm/vcpu.ts";
@@ -65,6 +66,7 @@ export class TransitionLog {
   readonly reports: Report[] = [];
   readonly #snapshots: Snapshot[] = [];
   #depth: Transition[] = [];
+  #scratch: Vcpu | undefined;
   #vmcb12 = 0;
 
   /** What a vCPU tells while it runs. */
@@ -160,12 +162,18 @@ export class TransitionLog {
    *
    * @param live The vCPU after the run; it is not changed.
    * @param index Number of the transition in {@linkcode TransitionLog.transitions}.
-   * @returns A vCPU of its own, to repeat the transition on.
+   * @returns A vCPU to repeat the transition on, until the live one goes on or the next is asked for.
    */
   start(live: Vcpu, index: number): Vcpu {
     const s = this.#snapshots[index] as Snapshot;
-    const v = new Vcpu(live.caps, live.policy);
-    v.memory = live.memory.fork();
+    const v = this.#scratch?.policy === live.policy && this.#scratch.caps === live.caps
+      ? this.#scratch
+      : this.#scratch = new Vcpu(live.caps, live.policy);
+    // The live memory rests meanwhile, so its pages need not be parted from it.
+    v.memory = new GuestMemory(live.memory.size, live.memory);
+    v.observer = undefined;
+    v.pendingIo = -1n;
+    v.unmodelled = "";
     if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
     v.bytes.set(s.bytes);
     v.fromVmrun = s.fromVmrun;
