@@ -83,6 +83,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/export.ts")).exportCommand,
   },
   {
+    name: "merge",
+    summary: "Print what one run would have, from what runs with --shard printed",
+    load: async () => (await import("./commands/merge.ts")).merge,
+  },
+  {
     name: "verify",
     summary: "Read all of a trace, and say what of it is intact",
     load: async () => (await import("./commands/verify.ts")).verify,
@@ -106,6 +111,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: "filter",
     summary: "Write some of a trace's scenarios into a trace of its own, which replays",
     load: async () => (await import("./commands/filter.ts")).filter,
+  },
+  {
+    name: "checkpoint",
+    summary: "Write a trace with the machine's state every so many events, to begin replays there",
+    load: async () => (await import("./commands/checkpoint.ts")).checkpoint,
   },
   {
     name: "predict",

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { build, type Histogram, initWebAssembly } from "hdr-histogram-js";
+import {
+  build,
+  decodeFromCompressedBase64,
+  encodeIntoCompressedBase64,
+  initWebAssembly,
+  type WasmHistogram,
+} from "hdr-histogram-js";
 import { CHECK_SETS } from "./svm/checks.ts";
 import { FAIL, type Outcome, type Way } from "./policy.ts";
 import type { Observer } from "./kvm/vcpu.ts";
@@ -52,6 +58,28 @@ export interface LatencyRow {
   readonly mean: number;
 }
 
+/** One kind's samples. The ends are kept apart: a histogram that was encoded has them rounded. */
+interface Samples {
+  readonly histogram: WasmHistogram;
+  /** Shortest that is not 0; 0 while there is none. */
+  min: number;
+  max: number;
+}
+
+/** The samples of one kind under one policy, to be filed elsewhere. */
+export interface EncodedLatency {
+  /** Name of the policy, or of the recording's source. */
+  readonly policy: string;
+  /** Kind of transition. */
+  readonly kind: TransitionKind;
+  /** HdrHistogram V2, compressed, as base64. */
+  readonly histogram: string;
+  /** Shortest that is not 0, in nanoseconds; 0 when there is none. */
+  readonly min: number;
+  /** Longest, in nanoseconds. */
+  readonly max: number;
+}
+
 /**
  * Measures transitions while a replay runs. A clock read costs about as much as
  * a transition, so its cost is measured first and taken off every sample.
@@ -66,7 +94,7 @@ export interface LatencyRow {
 export class Latency {
   /** Cost of reading the clock twice, in nanoseconds; taken off every sample. */
   readonly timerCost: number;
-  readonly #histograms = new Map<string, Map<TransitionKind, Histogram>>();
+  readonly #histograms = new Map<string, Map<TransitionKind, Samples>>();
 
   private constructor(timerCost: number) {
     this.timerCost = timerCost;
@@ -121,19 +149,56 @@ export class Latency {
    * @param ns Nanoseconds, not negative.
    */
   record(policy: string, kind: TransitionKind, ns: number): void {
+    const samples = this.#samples(policy, kind);
+    const value = Math.min(ns, LONGEST_NS);
+    samples.histogram.recordValue(value);
+    extend(samples, value, value);
+  }
+
+  #samples(policy: string, kind: TransitionKind): Samples {
     let kinds = this.#histograms.get(policy);
     if (kinds === undefined) this.#histograms.set(policy, kinds = new Map());
-    let histogram = kinds.get(kind);
-    if (histogram === undefined) {
-      histogram = build({
+    let samples = kinds.get(kind);
+    if (samples === undefined) {
+      const histogram = build({
         useWebAssembly: true,
         bitBucketSize: 32,
         highestTrackableValue: LONGEST_NS,
         numberOfSignificantValueDigits: 3,
-      });
-      kinds.set(kind, histogram);
+      }) as WasmHistogram;
+      kinds.set(kind, samples = { histogram, min: 0, max: 0 });
     }
-    histogram.recordValue(Math.min(ns, LONGEST_NS));
+    return samples;
+  }
+
+  /**
+   * The histograms in HdrHistogram's own compressed form, for another process.
+   *
+   * @returns One a policy and kind.
+   */
+  encode(): EncodedLatency[] {
+    return [...this.#histograms].flatMap(([policy, kinds]) =>
+      [...kinds].map(([kind, { histogram, min, max }]) => ({
+        policy,
+        kind,
+        histogram: encodeIntoCompressedBase64(histogram),
+        min,
+        max,
+      }))
+    );
+  }
+
+  /**
+   * Files all samples that another measurement filed.
+   *
+   * @param encoded A histogram of {@linkcode Latency.encode}.
+   */
+  add({ policy, kind, histogram, min, max }: EncodedLatency): void {
+    const other = decodeFromCompressedBase64(histogram, 32, true) as WasmHistogram;
+    const samples = this.#samples(policy, kind);
+    samples.histogram.add(other);
+    other.destroy();
+    extend(samples, min, max);
   }
 
   /** The table, by policy and kind. */
@@ -141,18 +206,19 @@ export class Latency {
     const rows: LatencyRow[] = [];
     for (const [policy, kinds] of this.#histograms) {
       for (const kind of Object.keys(TRANSITION_KINDS) as TransitionKind[]) {
-        const h = kinds.get(kind);
-        if (h === undefined) continue;
+        const samples = kinds.get(kind);
+        if (samples === undefined) continue;
+        const { histogram: h, min, max } = samples;
         rows.push({
           policy,
           kind,
           count: h.totalCount,
-          min: h.minNonZeroValue > LONGEST_NS ? 0 : h.minNonZeroValue,
+          min,
           p50: h.getValueAtPercentile(50),
           p90: h.getValueAtPercentile(90),
           p99: h.getValueAtPercentile(99),
           p999: h.getValueAtPercentile(99.9),
-          max: h.maxValue,
+          max,
           mean: h.mean,
         });
       }
@@ -168,7 +234,14 @@ export class Latency {
    * @returns The text, or undefined when nothing was filed.
    */
   distribution(policy: string, kind: TransitionKind): string | undefined {
-    return this.#histograms.get(policy)?.get(kind)?.outputPercentileDistribution();
+    const samples = this.#histograms.get(policy)?.get(kind);
+    if (samples === undefined) return undefined;
+    // As another process would see it: encoding rounds the longest.
+    const encoded = encodeIntoCompressedBase64(samples.histogram);
+    const copy = decodeFromCompressedBase64(encoded, 32, true) as WasmHistogram;
+    const text = copy.outputPercentileDistribution();
+    copy.destroy();
+    return text;
   }
 
   /**
@@ -180,7 +253,7 @@ export class Latency {
    * @returns `steps + 1` times in nanoseconds, rising; undefined when nothing was filed.
    */
   quantiles(policy: string, kind: TransitionKind, steps: number): number[] | undefined {
-    const h = this.#histograms.get(policy)?.get(kind);
+    const h = this.#histograms.get(policy)?.get(kind)?.histogram;
     if (h === undefined) return undefined;
     return Array.from({ length: steps + 1 }, (_, i) => h.getValueAtPercentile(100 * i / steps));
   }
@@ -188,10 +261,15 @@ export class Latency {
   /** Gives the histograms' memory back. */
   [Symbol.dispose](): void {
     for (const kinds of this.#histograms.values()) {
-      for (const histogram of kinds.values()) histogram.destroy();
+      for (const { histogram } of kinds.values()) histogram.destroy();
     }
     this.#histograms.clear();
   }
+}
+
+function extend(samples: Samples, min: number, max: number): void {
+  if (min > 0 && (samples.min === 0 || min < samples.min)) samples.min = min;
+  if (max > samples.max) samples.max = max;
 }
 
 const GROUPS = new Map(

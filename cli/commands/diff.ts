@@ -1,92 +1,61 @@
 import {
   Differ,
   type DiffResult,
-  type FieldDifference,
   type Finding,
-  type FindingField,
   Findings,
-  partedText,
   type RunDifference,
 } from "../../engine/diff/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
+import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
 import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { openTrace } from "../inputs.ts";
+import { DiffTotal } from "../shares/diff_share.ts";
+import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
+import { shardFile } from "../shares/shard_file.ts";
 
-const FIELDS = 8;
-
-function plural(n: number, word: string): string {
-  return `${n} ${word}${n === 1 ? "" : "s"}`;
+/** Prints one run that ends differently. */
+export function printRun(context: Context, difference: RunDifference): void {
+  if (context.json) context.out.json(difference);
+  else for (const line of runLines(difference)) context.out.line(line);
 }
 
-function named(name: string | undefined, spec: string | undefined): string {
-  return name === undefined ? "" : ` (${[name, spec].filter(Boolean).join(" ")})`;
+/** How a diff is printed, and what it fails on. */
+export interface DiffPrint {
+  /** So many fields of a finding; the usual number when left out. */
+  readonly limit?: number | undefined;
+  /** `markdown`, or text. */
+  readonly format?: string | undefined;
+  /** What ends with status 1; see {@linkcode failsOn}. */
+  readonly failOn?: string | undefined;
+  /** Name of the trace, for the commands that show a finding. */
+  readonly trace: string;
+  /** How the policies were named. */
+  readonly policies: readonly string[];
 }
 
-/** The differences of one run, field by field. */
-function* runLines(difference: RunDifference): Generator<string> {
-  const { event, scenario, spec, policies: [a, b], fields, reports } = difference;
-  yield `event ${event}${named(scenario, spec)}: ${partedText(difference)}`;
-  const texts = (side: 0 | 1) => reports?.[side].map((report) => report.text).join("; ") || "none";
-  if (reports) yield `  failed checks and assertions: ${a} ${texts(0)}, ${b} ${texts(1)}`;
-  for (const field of fields) yield `  ${fieldLine(field, a, b)}`;
-}
-
-function fieldLine(field: FieldDifference, a: string, b: string): string {
-  const cause = field.carried ? " (left by an earlier run)" : "";
-  return `${field.area} ${field.field}: ${a} ${field.a}, ${b} ${field.b}${cause}`;
-}
-
-/** A value without the names of its bits, which only say much where they differ. */
-function plain(text: string): string {
-  return text.replace(/ \[.*\]$/s, "");
-}
-
-function findingField({ field, a, b, bits, runs }: FindingField, all: number): string {
-  const some = runs < all ? `, ${plural(runs, "run")}` : "";
-  const values = bits.length > 0
-    ? `${plain(a)} / ${plain(b)} (${bits.join(" ")}${some})`
-    : `${a} / ${b}${some && ` (${some.slice(2)})`}`;
-  return `${field}: ${values}`;
-}
-
-function* findingLines(finding: Finding, number: number, limit: number): Generator<string> {
-  const { title, policies, runs, fields, checks, parted, first } = finding;
-  yield `${number}. ${title} (${plural(runs, "run")})`;
-  yield `   ${parted}`;
-  const ids = Object.entries(checks).map(([id, n]) => `${id} ${n}`);
-  const more = ids.length > limit ? ", …" : "";
-  if (ids.length > 0) yield `   Failed checks: ${ids.slice(0, limit).join(", ")}${more}`;
-  if (fields.length > 0) yield `   ${policies.join(" / ")}:`;
-  for (const field of fields.slice(0, limit)) yield `     ${findingField(field, runs)}`;
-  if (fields.length > limit) yield `     and ${plural(fields.length - limit, "more field")}`;
-  yield `   First: event ${first.event}${named(first.scenario, first.spec)}`;
-}
-
-function print(
+/**
+ * Prints what a diff found.
+ *
+ * @param context Where to.
+ * @param result Counts.
+ * @param findings What was found.
+ * @param print How.
+ * @returns The exit status.
+ */
+export function printDiff(
   context: Context,
   result: DiffResult,
   findings: readonly Finding[],
-  limit: number,
-): void {
-  const { out } = context;
-  const [first, ...others] = result.policies;
-  others.forEach((other, i) => {
-    const unsettled = result.unsettled[i] ?? 0;
-    const more = unsettled > 0 ? `, of ${unsettled} more too little was recorded to tell` : "";
-    out.line(
-      `${first} and ${other}: ${result.different[i]} of ${
-        plural(result.runs, "run")
-      } end differently${more}`,
-    );
-  });
-  if (result.skipped > 0) out.line(`${plural(result.skipped, "run")} lack their inputs`);
-  findings.forEach((finding, i) => {
-    out.line();
-    const [title = "", ...rest] = findingLines(finding, i + 1, limit);
-    out.line(context.bold(title));
-    for (const line of rest) out.line(line);
-  });
+  { limit, format, failOn, trace, policies }: DiffPrint,
+): number {
+  const output = { result, findings, trace, policies, limit };
+  if (context.json) context.out.json({ ...result, findings });
+  else {
+    const lines = format === "markdown" ? markdownLines(output) : diffLines(output, context.color);
+    for (const line of lines) context.out.line(line);
+  }
+  return failsOn(output, failOn) ? EXIT.differs : EXIT.ok;
 }
 
 /** Re-executes a trace under several policies and says what differs. */
@@ -96,15 +65,25 @@ export const diff = defineCommand({
   details:
     "Each policy is compared with the first. Differences of one mechanism are one finding, with " +
     "the step that parted the policies, the fields and their values in the first run that shows it. " +
-    "Ends with 1 when anything differs.",
+    "A follow-on is what differs only because of the state that an earlier run left. Ends with 1 " +
+    "when anything differs, or as --fail-on says.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICIES_OPTION, required: true },
     { name: "runs", kind: "flag", doc: "Every run that ends differently, with all its fields" },
-    { name: "limit", kind: "number", doc: `So many fields of a finding (${FIELDS})` },
+    ...DIFF_OUTPUT,
+    ...SHARES,
   ],
   examples: [
     { line: "diff run.vmtape --policies early-exit,unified", doc: "What the patch changes" },
+    {
+      line: "diff run.vmtape --policies early-exit,unified --format markdown",
+      doc: "The same for a pull request",
+    },
+    {
+      line: "diff run.vmtape --policies upstream,./mine.ts --fail-on outcome",
+      doc: "In CI: fails only when one enters L2 where the other does not",
+    },
     {
       line: "diff run.vmtape --policies upstream,./mine.ts --runs",
       doc: "What a policy of your own does otherwise, VMRUN by VMRUN",
@@ -112,13 +91,35 @@ export const diff = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policies = await policiesOf(options.policies, 2);
+    const jobs = jobsOf(options.jobs);
+    const shard = shardOf(options.shard, context.json);
+    const { runs, limit, format } = options;
+    const print = {
+      limit,
+      format,
+      failOn: options["fail-on"],
+      trace: path,
+      policies: options.policies,
+    };
+    if (jobs > 1 || shard !== undefined) {
+      const task = { command: "diff", policies: options.policies } as const;
+      return await withShares(context, path, task, { jobs, shard }, async (work) => {
+        if (shard !== undefined) {
+          context.out.json(await shardFile(shard, work, { ...task, runs, print }));
+          return EXIT.ok;
+        }
+        const total = new DiffTotal((difference) => {
+          if (runs) printRun(context, difference);
+        });
+        for await (const share of work.shares) total.add(share);
+        return printDiff(context, total.result, total.findings, print);
+      });
+    }
     const trace = await openTrace(path);
     const findings = new Findings();
     const differ = new Differ(policies, (difference) => {
       findings.add(difference);
-      if (!options.runs) return;
-      if (context.json) context.out.json(difference);
-      else for (const line of runLines(difference)) context.out.line(line);
+      if (runs) printRun(context, difference);
     });
     using progress = context.progress("events");
     let events = 0;
@@ -130,10 +131,6 @@ export const diff = defineCommand({
       progress.update(events);
     }
     progress.done();
-    const result = differ.finish();
-    const list = findings.list();
-    if (context.json) context.out.json({ ...result, findings: list });
-    else print(context, result, list, options.limit ?? FIELDS);
-    return result.different.some((count) => count > 0) ? EXIT.differs : EXIT.ok;
+    return printDiff(context, differ.finish(), findings.list(), print);
   },
 });

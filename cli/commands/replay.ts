@@ -1,112 +1,18 @@
-import { type Mismatch, Replayer, type ReplayResult } from "../../engine/replay/replayer.ts";
+import type { Mismatch, ReplayResult } from "../../engine/replay/replayer.ts";
 import type { PartialResult } from "../../engine/replay/partial.ts";
-import type { TraceEvent } from "../../engine/event.ts";
-import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { loadPolicy } from "../policy_input.ts";
+import { replayFrom } from "../replay_from.ts";
+import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
+import { Mismatches, ReplaySession, ReplayTotal } from "../shares/replay_share.ts";
+import { shardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
 
-const EXAMPLES = 3;
 const LISTED = 40;
-
-/** Mismatches of one field. */
-interface Group {
-  readonly field: string;
-  count: number;
-  readonly examples: Mismatch[];
-}
-
-/** Collects mismatches by field; memory does not grow with their number. */
-class Mismatches {
-  readonly #groups = new Map<string, Group>();
-  #count = 0;
-
-  get count(): number {
-    return this.#count;
-  }
-
-  add(mismatch: Mismatch): void {
-    this.#count++;
-    const { field } = mismatch;
-    let group = this.#groups.get(field);
-    if (!group) this.#groups.set(field, group = { field, count: 0, examples: [] });
-    group.count++;
-    if (group.examples.length < EXAMPLES) group.examples.push(mismatch);
-  }
-
-  /** The most frequent first. */
-  groups(): Group[] {
-    return [...this.#groups.values()].sort((a, b) =>
-      b.count - a.count || (a.field < b.field ? -1 : 1)
-    );
-  }
-}
-
-/** The policy that a session says it was recorded under. */
-function recordedPolicy(event: TraceEvent): string | undefined {
-  const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
-  const name = policy ?? kernel;
-  return typeof name === "string" ? name : undefined;
-}
-
-/** Replays a trace, under one policy or under those it was recorded with. */
-class Session {
-  readonly results: ReplayResult[] = [];
-  readonly #report: (mismatch: Mismatch) => void;
-  #fixed: Policy | undefined;
-  #replayer: Replayer | undefined;
-  #base = 0;
-  #events = 0;
-
-  constructor(policy: Policy | undefined, report: (mismatch: Mismatch) => void) {
-    this.#report = report;
-    this.#fixed = policy;
-  }
-
-  /** Whether a session that an event begins was recorded under another policy than the one before. */
-  needs(event: TraceEvent): string | undefined {
-    if (this.#fixed || event.kind !== "session") return undefined;
-    const name = recordedPolicy(event);
-    return name === this.#replayer?.policy.name ? undefined : name;
-  }
-
-  /** Goes on under another policy. */
-  begin(policy: Policy): void {
-    this.#end();
-    this.#base = this.#events;
-    this.#replayer = new Replayer(
-      policy,
-      (mismatch) => this.#report({ ...mismatch, event: mismatch.event + this.#base }),
-    );
-  }
-
-  feed(event: TraceEvent): void {
-    if (!this.#replayer) {
-      if (!this.#fixed) {
-        throw new UsageError(
-          "The trace does not say which policy it was recorded under; name one with --policy",
-        );
-      }
-      this.begin(this.#fixed);
-    }
-    this.#events++;
-    this.#replayer!.feed(event);
-  }
-
-  finish(): readonly ReplayResult[] {
-    this.#end();
-    return this.results;
-  }
-
-  #end(): void {
-    if (this.#replayer) this.results.push(this.#replayer.finish());
-    this.#replayer = undefined;
-  }
-}
 
 function partialJson({ sets, ...rest }: PartialResult) {
   const rows = [...sets].map(([name, { verdicts, needs }]) =>
@@ -138,7 +44,7 @@ function* partialLines(policy: string, partial: PartialResult): Generator<string
 }
 
 function resultJson(result: ReplayResult) {
-  const { outcomes, unmodelled, partial, ...rest } = result;
+  const { outcomes, unmodelled, partial, digested: _, ...rest } = result;
   return {
     ...rest,
     ...(partial && { partial: partialJson(partial) }),
@@ -151,6 +57,35 @@ function line(mismatch: Mismatch): string {
   const { event, scenario, recorded, replayed } = mismatch;
   const where = scenario === undefined ? `event ${event}` : `event ${event} (${scenario})`;
   return `${where}: recorded ${recorded}, replayed ${replayed}`;
+}
+
+/** Prints one mismatch as it is found. */
+export function printMismatch(context: Context, mismatch: Mismatch): void {
+  if (context.json) context.out.json(mismatch);
+  else context.out.line(`${mismatch.field}: ${line(mismatch)}`);
+}
+
+/**
+ * Prints what a replay found.
+ *
+ * @param context Where to.
+ * @param results A result for each stretch of one policy.
+ * @param found All mismatches.
+ * @returns The exit status.
+ */
+export function printReplay(
+  context: Context,
+  results: readonly ReplayResult[],
+  found: Mismatches,
+): number {
+  if (context.json) {
+    context.out.json({
+      replays: results.map(resultJson),
+      mismatches: found.count,
+      fields: found.groups(),
+    });
+  } else print(context, results, found);
+  return found.count === 0 ? EXIT.ok : EXIT.differs;
 }
 
 function print(context: Context, results: readonly ReplayResult[], found: Mismatches): void {
@@ -188,7 +123,14 @@ export const replay = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICY, doc: "Policy to replay under; the recorded one when left out" },
+    {
+      name: "from",
+      kind: "number",
+      value: "N",
+      doc: "Begin at the last checkpoint before event N; tell what differs from N on",
+    },
     { name: "all", kind: "flag", doc: "Print every mismatch as it is found" },
+    ...SHARES,
   ],
   examples: [
     { line: "replay run.vmtape", doc: "Does the model do what was recorded?" },
@@ -196,13 +138,41 @@ export const replay = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
+    const { from } = options;
+    if (from !== undefined) {
+      if (policy === undefined) {
+        throw new UsageError("--from begins at a checkpoint of a policy: name it with --policy");
+      }
+      const found = new Mismatches();
+      const result = await replayFrom(context, path, policy, from, (mismatch) => {
+        found.add(mismatch);
+        if (options.all) printMismatch(context, mismatch);
+      });
+      return printReplay(context, [result], found);
+    }
+    const jobs = jobsOf(options.jobs);
+    const shard = shardOf(options.shard, context.json);
+    if (jobs > 1 || shard !== undefined) {
+      const { all } = options;
+      const task = { command: "replay", policy: options.policy, all } as const;
+      return await withShares(context, path, task, { jobs, shard }, async (work) => {
+        if (shard !== undefined) {
+          context.out.json(await shardFile(shard, work, { ...task }));
+          return EXIT.ok;
+        }
+        const total = new ReplayTotal();
+        for await (const share of work.shares) {
+          total.add(share);
+          for (const mismatch of share.all) printMismatch(context, mismatch);
+        }
+        return printReplay(context, total.results, total.found);
+      });
+    }
     const trace = await openTrace(path);
     const found = new Mismatches();
-    const session = new Session(policy, (mismatch) => {
+    const session = new ReplaySession(policy, (mismatch) => {
       found.add(mismatch);
-      if (!options.all) return;
-      if (context.json) context.out.json(mismatch);
-      else context.out.line(`${mismatch.field}: ${line(mismatch)}`);
+      if (options.all) printMismatch(context, mismatch);
     });
     using progress = context.progress("events");
     let events = 0;
@@ -217,14 +187,6 @@ export const replay = defineCommand({
       progress.update(events);
     }
     progress.done();
-    const results = session.finish();
-    if (context.json) {
-      context.out.json({
-        replays: results.map(resultJson),
-        mismatches: found.count,
-        fields: found.groups(),
-      });
-    } else print(context, results, found);
-    return found.count === 0 ? EXIT.ok : EXIT.differs;
+    return printReplay(context, session.finish(), found);
   },
 });

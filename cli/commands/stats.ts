@@ -1,12 +1,16 @@
 import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency.ts";
+import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
-import { openTrace } from "../inputs.ts";
+import { openTrace, openTraceFile } from "../inputs.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICY_NAMES } from "../policy_input.ts";
+import { eachEvent } from "../shares/groups.ts";
+import { groupsOfShard, SHARD, type Shard, shardOf } from "../shares/plan.ts";
+import { statsShardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
 
 const PASSES = 3;
@@ -54,6 +58,53 @@ function print(
   }
 }
 
+/**
+ * Prints what was measured.
+ *
+ * @param context Where to.
+ * @param latency The histograms.
+ * @param given Cost of the clock, number of passes, and whether to print distributions.
+ */
+export function printStats(
+  context: Context,
+  latency: Latency,
+  given: { readonly timerCost: number; readonly passes: number; readonly hgrm: boolean },
+): void {
+  const { timerCost, passes, hgrm } = given;
+  const rows = latency.rows();
+  if (context.json) context.out.json({ unit: "ns", timerCost, passes, rows });
+  else if (hgrm) {
+    for (const { policy, kind } of rows) {
+      context.out.line(`# ${kind}, ${policy}\n${latency.distribution(policy, kind) ?? ""}`);
+    }
+  } else print(context, rows, timerCost, passes);
+}
+
+async function measureShard(
+  context: Context,
+  path: string,
+  shard: Shard,
+  policies: readonly Policy[],
+  passes: number,
+): Promise<void> {
+  using latency = await Latency.create();
+  using warmUp = await Latency.create();
+  using file = await openTraceFile(path);
+  const groups = await groupsOfShard(file.trace, shard, true);
+  for (let pass = 0; pass <= passes; pass++) {
+    const measurement = new Measurement(policies, pass === 0 ? warmUp : latency);
+    const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
+    for (const group of groups) {
+      await eachEvent(file.trace, group, false, (event) => {
+        measurement.feed(event);
+        recorded?.feed(event);
+      });
+    }
+  }
+  const firsts = groups.map((group) => group.from);
+  context.out.json(statsShardFile(shard, file.trace, firsts, latency, { passes, policies }));
+}
+
 /** Measures what transitions cost. */
 export const stats = defineCommand({
   name: "stats",
@@ -67,6 +118,7 @@ export const stats = defineCommand({
       kind: "flag",
       doc: "Print the distributions as HdrHistogram's plotters take them",
     },
+    SHARD,
   ],
   examples: [
     { line: "stats run.vmtape", doc: "All built-in policies" },
@@ -83,6 +135,11 @@ export const stats = defineCommand({
     }
     const names = options.policies.length > 0 ? options.policies : POLICY_NAMES;
     const policies = await policiesOf(names, 1);
+    const shard = shardOf(options.shard, context.json);
+    if (shard !== undefined) {
+      await measureShard(context, path, shard, policies, passes);
+      return EXIT.ok;
+    }
     using latency = await Latency.create();
     using warmUp = await Latency.create();
     using progress = context.progress("events");
@@ -101,13 +158,8 @@ export const stats = defineCommand({
       }
     }
     progress.done();
-    const rows = latency.rows();
-    if (context.json) context.out.json({ unit: "ns", timerCost: latency.timerCost, passes, rows });
-    else if (options.hgrm) {
-      for (const { policy, kind } of rows) {
-        context.out.line(`# ${kind}, ${policy}\n${latency.distribution(policy, kind) ?? ""}`);
-      }
-    } else print(context, rows, latency.timerCost, passes);
+    const { timerCost } = latency;
+    printStats(context, latency, { timerCost, passes, hgrm: options.hgrm });
     return EXIT.ok;
   },
 });

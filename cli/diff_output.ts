@@ -1,0 +1,244 @@
+/**
+ * What a diff found, for people: as text, or as Markdown for a mail or a pull
+ * request.
+ *
+ * @module
+ */
+import {
+  type DiffResult,
+  type FieldDifference,
+  type Finding,
+  type FindingField,
+  partedText,
+  type RunDifference,
+  type RunRef,
+} from "../engine/diff/mod.ts";
+import type { Option } from "./command.ts";
+import { type Colour, type Paint, painter } from "./paint.ts";
+
+/** How many fields of a finding are printed. */
+export const FIELDS = 8;
+
+/** The options of output and exit status. */
+export const DIFF_OUTPUT = [
+  { name: "limit", kind: "number", doc: `So many fields of a finding (${FIELDS})` },
+  {
+    name: "format",
+    kind: "text",
+    value: "FORMAT",
+    choices: ["text", "markdown"],
+    doc: "What to print: text, or Markdown for a mail or a pull request (text)",
+  },
+  {
+    name: "fail-on",
+    kind: "text",
+    value: "WHAT",
+    choices: ["any", "outcome", "none"],
+    open: true,
+    doc: "Which findings end with status 1: any, those where one policy enters L2 and the other " +
+      "does not (outcome), none, or those whose title or id contains a text (any)",
+  },
+] as const satisfies readonly Option[];
+
+/** What is printed. */
+export interface DiffOutput {
+  /** Counts. */
+  readonly result: DiffResult;
+  /** What was found. */
+  readonly findings: readonly Finding[];
+  /** Name of the trace, for the commands that show a finding. */
+  readonly trace: string;
+  /** How the policies were named on the command line, in the order of `result.policies`. */
+  readonly policies: readonly string[];
+  /** So many fields of a finding. */
+  readonly limit?: number | undefined;
+}
+
+/**
+ * Whether findings are what a diff is to fail on.
+ *
+ * @param output What was found.
+ * @param on The option's value; `any` when left out.
+ */
+export function failsOn({ result, findings }: DiffOutput, on = "any"): boolean {
+  switch (on) {
+    case "any":
+      return result.different.some((count) => count > 0);
+    case "none":
+      return false;
+    case "outcome":
+      return findings.some((finding) => finding.kind === "outcome");
+    default:
+      return findings.some(({ id, title }) => id.includes(on) || title.includes(on));
+  }
+}
+
+function plural(n: number, word: string): string {
+  return `${n} ${word}${n === 1 ? "" : "s"}`;
+}
+
+function named({ scenario, spec }: RunRef): string {
+  return scenario === undefined ? "" : ` (${[scenario, spec].filter(Boolean).join(" ")})`;
+}
+
+/** A value without the names of its bits, which only say much where they differ. */
+function plain(text: string): string {
+  return text.replace(/ \[.*\]$/s, "");
+}
+
+/** A word for a shell. */
+function quoted(word: string): string {
+  return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** The command that shows a finding's first run step by step. */
+function commandOf(finding: Finding, { trace, policies, result }: DiffOutput): string {
+  const words = finding.policies.map((name) => policies[result.policies.indexOf(name)] ?? name);
+  const pair = quoted(words.join(","));
+  return `vmtape explain ${quoted(trace)} --event ${finding.first.event} --policies ${pair}`;
+}
+
+/** How many runs end differently, policy by policy. */
+function* summaryLines({ result }: DiffOutput): Generator<string> {
+  const [first, ...others] = result.policies;
+  for (const [i, other] of others.entries()) {
+    const unsettled = result.unsettled[i] ?? 0;
+    const more = unsettled > 0 ? `, of ${unsettled} more too little was recorded to tell` : "";
+    const runs = plural(result.runs, "run");
+    yield `${first} and ${other}: ${result.different[i]} of ${runs} end differently${more}`;
+  }
+  if (result.skipped > 0) yield `${plural(result.skipped, "run")} lack their inputs`;
+}
+
+function fieldText({ field, a, b, bits, runs }: FindingField, all: number): string {
+  const some = runs < all ? `, ${plural(runs, "run")}` : "";
+  const values = bits.length > 0
+    ? `${plain(a)} / ${plain(b)} (${bits.join(" ")}${some})`
+    : `${a} / ${b}${some && ` (${some.slice(2)})`}`;
+  return `${field}: ${values}`;
+}
+
+function checksText({ checks }: Finding, limit: number): string {
+  const ids = Object.entries(checks).map(([id, n]) => `${id} ${n}`);
+  return ids.slice(0, limit).join(", ") + (ids.length > limit ? ", …" : "");
+}
+
+/** What a follow-on comes from. */
+function causeText({ cause }: Finding): string | undefined {
+  if (cause === undefined) return undefined;
+  return `Comes from event ${cause.run.event}${named(cause.run)}: ${cause.title}`;
+}
+
+/**
+ * The output as text.
+ *
+ * @param output What was found.
+ * @param color Whether it may be coloured.
+ */
+export function* diffLines(output: DiffOutput, color: boolean): Generator<string> {
+  const paint = painter(color);
+  yield* summaryLines(output);
+  for (const [i, finding] of output.findings.entries()) {
+    yield "";
+    yield* findingLines(finding, i + 1, output, paint);
+  }
+}
+
+const KIND_COLOURS = {
+  outcome: "red",
+  state: "yellow",
+  carried: "dim",
+  unsettled: "dim",
+} as const satisfies Record<Finding["kind"], Colour>;
+
+function* findingLines(
+  finding: Finding,
+  number: number,
+  output: DiffOutput,
+  paint: Paint,
+): Generator<string> {
+  const { title, kind, policies, runs, fields, parted, first } = finding;
+  const { limit = FIELDS } = output;
+  yield `${paint("bold", `${number}.`)} ${paint(KIND_COLOURS[kind], title)} (${
+    plural(runs, "run")
+  })`;
+  const cause = causeText(finding);
+  yield `   ${cause ?? parted}`;
+  const checks = checksText(finding, limit);
+  if (checks !== "") yield `   Failed checks: ${checks}`;
+  if (fields.length > 0) yield `   ${policies.join(" / ")}:`;
+  for (const field of fields.slice(0, limit)) yield `     ${fieldText(field, runs)}`;
+  if (fields.length > limit) yield `     and ${plural(fields.length - limit, "more field")}`;
+  yield `   First: event ${first.event}${named(first)}`;
+  yield `   ${paint("cyan", commandOf(finding, output))}`;
+}
+
+/** Text as Markdown shows it, on one line. */
+function markdown(text: string): string {
+  return text.replace(/\s+/g, " ").replace(/[\\`*_{}[\]<>|~#&]/g, (character) => `\\${character}`);
+}
+
+/** Text as Markdown code, in a table or out of it. */
+function code(text: string): string {
+  const body = text.replace(/\s+/g, " ").replaceAll("|", "\\|");
+  const ticks = "`".repeat(
+    1 + Math.max(0, ...[...body.matchAll(/`+/g)].map(([run]) => run.length)),
+  );
+  const pad = body.startsWith("`") || body.endsWith("`") ? " " : "";
+  return body === "" ? "" : `${ticks}${pad}${body}${pad}${ticks}`;
+}
+
+/**
+ * The output as Markdown.
+ *
+ * @param output What was found.
+ */
+export function* markdownLines(output: DiffOutput): Generator<string> {
+  const { findings, limit = FIELDS } = output;
+  for (const line of summaryLines(output)) yield `- ${markdown(line)}`;
+  for (const [i, finding] of findings.entries()) {
+    const { title, policies, runs, fields, parted, first } = finding;
+    yield "";
+    yield `### ${i + 1}. ${markdown(title)} (${plural(runs, "run")})`;
+    yield "";
+    yield `${markdown(causeText(finding) ?? parted)}.`;
+    const checks = checksText(finding, limit);
+    if (checks !== "") yield `Failed checks: ${markdown(checks)}.`;
+    if (fields.length > 0) {
+      yield "";
+      yield `| Field | ${policies.map(markdown).join(" | ")} | Bits | Runs |`;
+      yield "| --- | --- | --- | --- | ---: |";
+      for (const { field, a, b, bits, runs } of fields.slice(0, limit)) {
+        const [x, y] = bits.length > 0 ? [plain(a), plain(b)] : [a, b];
+        yield `| ${[field, x, y, bits.join(" ")].map(code).join(" | ")} | ${runs} |`;
+      }
+      if (fields.length > limit) {
+        yield "";
+        yield `and ${plural(fields.length - limit, "more field")}.`;
+      }
+    }
+    yield "";
+    yield `First: event ${first.event}${markdown(named(first))}. Shown by ${
+      code(commandOf(finding, output))
+    }.`;
+  }
+}
+
+/**
+ * The differences of one run, field by field.
+ *
+ * @param difference The run's differences.
+ */
+export function* runLines(difference: RunDifference): Generator<string> {
+  const { event, policies: [a, b], fields, reports } = difference;
+  yield `event ${event}${named(difference)}: ${partedText(difference)}`;
+  const texts = (side: 0 | 1) => reports?.[side].map((report) => report.text).join("; ") || "none";
+  if (reports) yield `  failed checks and assertions: ${a} ${texts(0)}, ${b} ${texts(1)}`;
+  for (const field of fields) yield `  ${fieldLine(field, a, b)}`;
+}
+
+function fieldLine(field: FieldDifference, a: string, b: string): string {
+  const { origin } = field;
+  const cause = origin === undefined ? "" : ` (left by event ${origin.event}${named(origin)})`;
+  return `${field.area} ${field.field}: ${a} ${field.a}, ${b} ${field.b}${cause}`;
+}

@@ -1,0 +1,76 @@
+import type { TraceFile } from "../../codecs/mod.ts";
+import {
+  Differ,
+  type DiffResult,
+  type Finding,
+  Findings,
+  type RunDifference,
+} from "../../engine/diff/mod.ts";
+import type { Policy } from "../../engine/policy.ts";
+import { eachEvent, type Group } from "./groups.ts";
+import { DifferencePacker, type PackedDifferences, unpackDifferences } from "./packed.ts";
+
+/** What policies do differently in one group. */
+export interface DiffShare {
+  /** Number of the group's first event. */
+  readonly from: number;
+  /** Counts. */
+  readonly result: DiffResult;
+  /** Runs that end up differently. */
+  readonly differences: PackedDifferences;
+}
+
+/** Runs a group under several policies. */
+export async function diffShare(
+  trace: TraceFile,
+  group: Group,
+  whole: boolean,
+  policies: readonly Policy[],
+): Promise<DiffShare> {
+  const packer = new DifferencePacker();
+  const differ = new Differ(policies, (difference) => packer.add(difference));
+  await eachEvent(trace, group, whole, (event) => differ.feed(event));
+  return { from: group.from, result: differ.finish(), differences: packer.packed };
+}
+
+/** Puts groups together again, in order. */
+export class DiffTotal {
+  readonly #findings = new Findings();
+  readonly #look: (difference: RunDifference) => void;
+  #result: DiffResult | undefined;
+
+  /** @param look Receives every run that ends up differently. */
+  constructor(look: (difference: RunDifference) => void = () => {}) {
+    this.#look = look;
+  }
+
+  /** Adds the next group. */
+  add({ from, result, differences }: DiffShare): void {
+    const before = this.#result;
+    const runs = before?.runs ?? 0;
+    for (const difference of unpackDifferences(differences, from, runs)) {
+      this.#findings.add(difference);
+      this.#look(difference);
+    }
+    const sum = (a: readonly number[], b: readonly number[]) => b.map((n, i) => n + (a[i] ?? 0));
+    this.#result = before === undefined ? result : {
+      ...result,
+      events: before.events + result.events,
+      runs: before.runs + result.runs,
+      different: sum(before.different, result.different),
+      unsettled: sum(before.unsettled, result.unsettled),
+      skipped: before.skipped + result.skipped,
+    };
+  }
+
+  /** Counts over all groups. */
+  get result(): DiffResult {
+    if (this.#result === undefined) throw new Error("There is no group");
+    return this.#result;
+  }
+
+  /** What was found in all of them. */
+  get findings(): Finding[] {
+    return this.#findings.list();
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Differences of many runs in little room: what repeats is stored once, and the
+ * numbers of runs and events apart from it.
+ *
+ * @module
+ */
+import type { RunDifference, RunRef } from "../../engine/diff/mod.ts";
+
+/** Differences as JSON and messages between threads carry them. */
+export interface PackedDifferences {
+  /** Each kind of difference, as JSON, with every run it names left out. */
+  readonly shapes: string[];
+  /** Names and specs of scenarios. */
+  readonly texts: string[];
+  /** For each run: its shape, then for itself and each origin event, run, name, spec (0: none). */
+  readonly rows: number[][];
+}
+
+/** Packs differences one after the other. */
+export class DifferencePacker {
+  /** What was packed. */
+  readonly packed: PackedDifferences = { shapes: [], texts: [], rows: [] };
+  readonly #shapes = new Map<string, number>();
+  readonly #texts = new Map<string, number>();
+
+  /** Appends a difference. */
+  add(difference: RunDifference): void {
+    const origins: RunRef[] = [];
+    const place = (origin: RunRef | undefined) => {
+      if (origin === undefined) return undefined;
+      const at = origins.findIndex((known) => known.run === origin.run);
+      return at < 0 ? origins.push(origin) - 1 : at;
+    };
+    const shape = JSON.stringify({
+      ...difference,
+      event: 0,
+      run: 0,
+      ...(difference.scenario === undefined ? {} : { scenario: "" }),
+      ...(difference.spec === undefined ? {} : { spec: "" }),
+      fields: difference.fields.map((field) => ({ ...field, origin: place(field.origin) })),
+      reportsOrigin: place(difference.reportsOrigin),
+    });
+    const row = [intern(this.#shapes, this.packed.shapes, shape)];
+    for (const { event, run, scenario, spec } of [difference, ...origins]) {
+      row.push(event, run, this.#text(scenario), this.#text(spec));
+    }
+    this.packed.rows.push(row);
+  }
+
+  #text(text: string | undefined): number {
+    return text === undefined ? 0 : 1 + intern(this.#texts, this.packed.texts, text);
+  }
+}
+
+function intern(known: Map<string, number>, list: string[], text: string): number {
+  let index = known.get(text);
+  if (index === undefined) {
+    index = list.push(text) - 1;
+    known.set(text, index);
+  }
+  return index;
+}
+
+type Shape = Omit<RunDifference, "fields" | "reportsOrigin"> & {
+  readonly fields: readonly (Omit<RunDifference["fields"][number], "origin"> & {
+    readonly origin?: number;
+  })[];
+  readonly reportsOrigin?: number;
+};
+
+/**
+ * The differences again.
+ *
+ * @param packed They, packed.
+ * @param events Events before those that they count.
+ * @param runs Runs before those that they count.
+ */
+export function* unpackDifferences(
+  { shapes, texts, rows }: PackedDifferences,
+  events: number,
+  runs: number,
+): Generator<RunDifference> {
+  const parsed = shapes.map((shape) => JSON.parse(shape) as Shape);
+  for (const row of rows) {
+    const shape = parsed[row[0] as number] as Shape;
+    const ref = (i: number): RunRef => {
+      const [event = 0, run = 0, name = 0, spec = 0] = row.slice(1 + 4 * i, 5 + 4 * i);
+      return {
+        event: event + events,
+        run: run + runs,
+        scenario: name === 0 ? undefined : texts[name - 1],
+        spec: spec === 0 ? undefined : texts[spec - 1],
+      };
+    };
+    const known: RunRef[] = [];
+    const origin = (at: number | undefined) =>
+      at === undefined ? undefined : known[at] ??= ref(at + 1);
+    yield {
+      ...shape,
+      ...ref(0),
+      fields: shape.fields.map((field) => ({ ...field, origin: origin(field.origin) })),
+      reportsOrigin: origin(shape.reportsOrigin),
+    };
+  }
+}

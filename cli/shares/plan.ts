@@ -1,0 +1,143 @@
+/**
+ * How a command's work is shared out: over threads of this process, and over
+ * processes that each do a part of it.
+ *
+ * @module
+ */
+import type { TraceFile } from "../../codecs/mod.ts";
+import type { Option } from "../command.ts";
+import type { Context } from "../context.ts";
+import { UsageError } from "../errors.ts";
+import { openTraceFile } from "../inputs.ts";
+import { type Group, groupsOf } from "./groups.ts";
+import { type ShareOf, sharesOf, type Task } from "./jobs.ts";
+
+/** The option that names one part of several. */
+export const SHARD = {
+  name: "shard",
+  kind: "text",
+  value: "I/N",
+  doc: 'Do part I of N (0/8 … 7/8) of the trace; with --json, for "vmtape merge"',
+} as const satisfies Option;
+
+/** The options that share out a command's work. */
+export const SHARES = [
+  { name: "jobs", short: "j", kind: "number", doc: "Work on so many threads (1)" },
+  SHARD,
+] as const satisfies readonly Option[];
+
+/** One part of several. */
+export interface Shard {
+  /** Number of the part, from 0. */
+  readonly index: number;
+  /** How many there are. */
+  readonly of: number;
+}
+
+/** Groups in a shard; several, so that no shard has all of the hard ones. */
+const GROUPS_A_SHARD = 4;
+/** Groups for each thread. */
+const GROUPS_A_JOB = 4;
+/** Events that a group for a thread has at most, where sessions allow: its result is held in memory. */
+const MOST_EVENTS = 200_000;
+
+/**
+ * The part that an option names.
+ *
+ * @param text Its value.
+ * @param json Whether JSON is printed.
+ * @returns The part; undefined for all of it.
+ * @throws {UsageError} When it names none.
+ */
+export function shardOf(text: string | undefined, json: boolean): Shard | undefined {
+  if (text === undefined) return undefined;
+  const [, index, of] = /^(\d{1,6})\/(\d{1,6})$/.exec(text) ?? [];
+  if (Number(index) >= Number(of) || of === undefined) {
+    throw new UsageError(
+      `Option --shard needs a part and how many there are, such as 0/8 … 7/8, not ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  if (!json) throw new UsageError("Option --shard needs --json: only merged parts can be printed");
+  return { index: Number(index), of: Number(of) };
+}
+
+/**
+ * The number of threads that an option names.
+ *
+ * @param jobs Its value.
+ * @throws {UsageError} When it is 0.
+ */
+export function jobsOf(jobs: number | undefined): number {
+  if (jobs === 0) throw new UsageError("Option --jobs is at least 1");
+  return jobs ?? 1;
+}
+
+/** The groups of a shard: every n-th. */
+export async function groupsOfShard(
+  trace: TraceFile,
+  { index, of }: Shard,
+  named: boolean,
+): Promise<Group[]> {
+  requireFinished(trace);
+  const groups = await groupsOf(trace, of * GROUPS_A_SHARD, named);
+  return groups.filter((_, i) => i % of === index);
+}
+
+/** Which trace a part is of, so that parts of others are told. */
+export function traceMark(trace: TraceFile): { readonly id: string; readonly events: number } {
+  return { id: trace.header.id.toHex(), events: trace.eventCount };
+}
+
+function requireFinished(trace: TraceFile): void {
+  if (trace.finished) return;
+  throw new UsageError(
+    "A trace without its end cannot be shared out: write a whole one with vmtape recover",
+  );
+}
+
+/** Work that is shared out over threads. */
+export interface SharedWork<T extends Task> {
+  /** The trace. */
+  readonly trace: TraceFile;
+  /** What comes of each group, in order. */
+  readonly shares: AsyncIterable<ShareOf<T>>;
+}
+
+/**
+ * Shares out a command's work, and calls back with what comes of it.
+ *
+ * @param context Where notes go.
+ * @param path The trace's file.
+ * @param task What to do with each group.
+ * @param options Number of threads, and the part of the trace.
+ * @param use Receives the results.
+ * @returns What that returns.
+ */
+export async function withShares<T extends Task, R>(
+  context: Context,
+  path: string,
+  task: T,
+  options: { readonly jobs: number; readonly shard: Shard | undefined },
+  use: (work: SharedWork<T>) => Promise<R>,
+): Promise<R> {
+  using file = await openTraceFile(path);
+  const { trace } = file;
+  requireFinished(trace);
+  const { jobs, shard } = options;
+  const named = task.command === "diff" || task.policy !== undefined;
+  const most = Math.max(jobs * GROUPS_A_JOB, Math.ceil(trace.eventCount / MOST_EVENTS));
+  const groups = shard === undefined
+    ? await groupsOf(trace, jobs === 1 ? 1 : most, named)
+    : await groupsOfShard(trace, shard, named);
+  if (jobs > 1 && groups.length < 2) {
+    context.note(
+      "Nothing to share out: a run depends on all of its session, and this is one session",
+    );
+  }
+  return await use({
+    trace,
+    shares: sharesOf(path, trace, task, groups, jobs, shard === undefined),
+  });
+}

@@ -1,0 +1,121 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { copyEvent, fileSink, TraceWriter } from "../codecs/mod.ts";
+import { Latency, UPSTREAM } from "../engine/mod.ts";
+import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
+import { generate } from "../traces/generate.ts";
+import { recordScenarios } from "../traces/record.ts";
+import { parseScenario } from "../traces/scenario.ts";
+import { vmtape, withFolder } from "./cli_process.ts";
+
+const SHARDS = 8;
+
+/** A trace of many sessions, each scenario its own. */
+async function manySessions(path: string): Promise<void> {
+  const generated = [...generate({ seed: 11, count: 150 })].map((line) => parseScenario(line));
+  const scenarios = [...BUILTINS.flatMap(({ name }) => builtinScenarios(name)), ...generated];
+  using sink = fileSink(path);
+  const writer = new TraceWriter(sink, { meta: { source: "emulator", policy: UPSTREAM.name } });
+  for await (const event of recordScenarios(scenarios, UPSTREAM)) writer.write(copyEvent(event));
+  writer.close();
+}
+
+const LINES = [
+  ["replay"],
+  ["replay", "--policy", "unified", "--all"],
+  ["diff", "--policies", "early-exit,unified,upstream"],
+  ["diff", "--policies", "early-exit,unified", "--runs"],
+];
+
+Deno.test("replay and diff print the same whatever the number of threads", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    await manySessions(trace);
+    for (const [command = "", ...options] of LINES) {
+      for (const json of [[], ["--json"]]) {
+        const line = [command, trace, ...options, ...json];
+        const one = await vmtape(line);
+        assert(one.stdout.length > 100, one.stderr);
+        for (const jobs of ["2", "3"]) {
+          const { code, stdout, stderr } = await vmtape([...line, "--jobs", jobs]);
+          assertEquals({ code, stdout, stderr }, { ...one, stderr: "" });
+        }
+      }
+    }
+  });
+});
+
+Deno.test("merge prints what one run would have, from eight processes", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    await manySessions(trace);
+    for (const [command = "", ...options] of LINES) {
+      const parts = await Promise.all(
+        Array.from({ length: SHARDS }, async (_, i) => {
+          const shard = ["--shard", `${i}/${SHARDS}`, "--json"];
+          const { code, stdout, stderr } = await vmtape([command, trace, ...options, ...shard]);
+          assertEquals([code, stderr], [0, ""]);
+          const path = `${folder}/${SHARDS - i}.json`;
+          await Deno.writeTextFile(path, stdout);
+          return path;
+        }),
+      );
+      for (const json of [[], ["--json"]]) {
+        const one = await vmtape([command, trace, ...options, ...json]);
+        assertEquals(await vmtape(["merge", ...parts.toReversed(), ...json]), one);
+      }
+      const missing = await vmtape(["merge", ...parts.slice(1)]);
+      assertEquals(missing.code, 2);
+      assertStringIncludes(missing.stderr, "these are missing: 0");
+    }
+  });
+});
+
+Deno.test("merge counts the transitions that one run of stats would have timed", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    await manySessions(trace);
+    const measure = async (more: readonly string[]) =>
+      (await vmtape(["stats", trace, "-p", "unified", "--passes", "1", "--json", ...more])).stdout;
+    const parts: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      parts.push(`${folder}/${i}.json`);
+      await Deno.writeTextFile(parts[i]!, await measure(["--shard", `${i}/2`]));
+    }
+    const counts = (text: string) =>
+      JSON.parse(text).rows.map((row: { kind: string; count: number }) => [row.kind, row.count]);
+    const { stdout } = await vmtape(["merge", ...parts, "--json"]);
+    assertEquals(counts(stdout), counts(await measure([])));
+  });
+});
+
+Deno.test("Latency gives the same from eight encoded parts as from one", async () => {
+  using one = await Latency.create();
+  using merged = await Latency.create();
+  let x = 1;
+  for (let part = 0; part < SHARDS; part++) {
+    using own = await Latency.create();
+    for (let i = 0; i < 500; i++) {
+      x = Math.imul(x, 48271) >>> 0;
+      const kind = i % 3 === 0 ? "entered" : "#VMEXIT";
+      for (const latency of [one, own]) latency.record("unified", kind, x % 10_000_019);
+    }
+    for (const encoded of own.encode()) merged.add(JSON.parse(JSON.stringify(encoded)));
+  }
+  assertEquals(merged.rows(), one.rows());
+  for (const kind of ["entered", "#VMEXIT"] as const) {
+    assertEquals(merged.distribution("unified", kind), one.distribution("unified", kind));
+  }
+});
+
+Deno.test("A trace of one session is carried out by one thread, and says so", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    await vmtape(["record", "enter", "--repeat", "50", "-o", trace]);
+    const one = await vmtape(["replay", trace]);
+    const { code, stdout, stderr } = await vmtape(["replay", trace, "--jobs", "2"]);
+    assertEquals([code, stdout], [one.code, one.stdout]);
+    assertStringIncludes(stderr, "Nothing to share out");
+    const usage = await vmtape(["replay", trace, "--shard", "2/2", "--json"]);
+    assertEquals(usage.code, 2);
+  });
+});
