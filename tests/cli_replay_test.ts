@@ -57,3 +57,37 @@ Deno.test("replay of a trace that names no policy asks for one", () =>
     assertEquals(code, 2);
     assertStringIncludes(stderr, "name one with --policy");
   }));
+
+Deno.test("a replay begins at a checkpoint, and ends with the digest of the whole", () =>
+  withFolder(async (folder) => {
+    const trace = `${folder}/t`, seek = `${folder}/s`;
+    await vmtape(["record", "-o", trace, "--policy", "upstream"]);
+    const made = await vmtape([
+      "checkpoint",
+      trace,
+      "-p",
+      "upstream",
+      "--every",
+      "500",
+      "-o",
+      seek,
+    ]);
+    assertEquals(made.code, 0, made.stderr);
+    assertEquals((await vmtape(["verify", seek])).code, 0);
+    const replay = async (...args: string[]) => {
+      const { stdout, stderr } = await vmtape(["replay", seek, "--json", ...args]);
+      return { ...JSON.parse(stdout).replays[0], stderr };
+    };
+    const whole = await replay("--policy", "upstream");
+    const { events } = whole;
+    const part = await replay("--policy", "upstream", "--from", String(events - 100));
+    assertStringIncludes(part.stderr, "Replaying from the checkpoint at event");
+    assertEquals([part.digest, part.events], [whole.digest, events]);
+    assert(part.runs < whole.runs);
+    const other = await replay("--policy", "unified", "--from", String(events - 100));
+    assertStringIncludes(other.stderr, "replaying from the start");
+    assertEquals(other.digest, (await replay("--policy", "unified")).digest);
+    const { code, stderr } = await vmtape(["replay", seek, "--from", "5"]);
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, "name it with --policy");
+  }));

@@ -1,0 +1,73 @@
+import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
+import { Replayer } from "../../engine/replay/replayer.ts";
+import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { POLICY, policyOf } from "../emulation.ts";
+import { UsageError } from "../errors.ts";
+import { openTrace } from "../inputs.ts";
+import { reportWritten, writeTrace } from "../trace_output.ts";
+
+const EVERY = 100_000;
+
+/** Writes a trace anew with states to begin at. */
+export const checkpoint = defineCommand({
+  name: "checkpoint",
+  summary: "Write a trace with the machine's state every so many events, to begin replays there",
+  details: "The state is that of a replay under one policy; `replay --from` under that policy " +
+    "begins at the last one before the event that is asked for, and ends with the digest of a " +
+    "replay from the start.",
+  operands: { usage: "TRACE", min: 1, max: 1 },
+  options: [
+    POLICY,
+    { name: "every", kind: "number", doc: `At the first scenario after so many events (${EVERY})` },
+    OUTPUT,
+    FORCE,
+  ],
+  examples: [
+    {
+      line: "checkpoint long.vmtape --policy upstream -o seek.vmtape",
+      doc: "Let replays under upstream begin anywhere",
+    },
+    {
+      line: "replay seek.vmtape --policy upstream --from 9000000",
+      doc: "What happens from event 9,000,000 on?",
+    },
+  ],
+  async run(context, { options, operands: [path = ""] }) {
+    const every = options.every ?? EVERY;
+    if (every < 1) throw new UsageError("--every takes a number of at least 1");
+    const policy = await policyOf(options);
+    const trace = await openTrace(path);
+    const replayer = new Replayer(policy);
+    using progress = context.progress("events");
+    let checkpoints = 0;
+    const written = await writeTrace(context, options, async (open) => {
+      const writer = open(trace.header.meta);
+      let events = 0, last = 0;
+      for await (const block of trace.blocks()) {
+        for (const event of block) {
+          if (event.kind === "case" && events - last >= every) {
+            const state = replayer.save();
+            if (state !== undefined) {
+              writer.checkpoint(state, checkpointDigest(state));
+              checkpoints++;
+              last = events;
+            }
+          }
+          replayer.feed(event);
+          writer.write(event);
+          events++;
+        }
+        progress.update(events);
+      }
+      replayer.finish();
+    });
+    progress.done();
+    reportWritten(context, options.output, written);
+    if (checkpoints === 0) {
+      context.note(
+        "No checkpoint: they are set where a scenario begins, and not in logs of transitions",
+      );
+    } else context.note(`${checkpoints} checkpoints of ${policy.name}`);
+    return EXIT.ok;
+  },
+});
