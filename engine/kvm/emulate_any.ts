@@ -35,6 +35,8 @@ const NONE = 0, READ_DEVICE = 1, WROTE_DEVICE = 2;
 class Emulator extends Processor {
   v!: Vcpu;
   device = NONE;
+  /** Whether userspace has given the device's value: zero. */
+  answered = false;
 
   /** L1's intercepts were looked at before. */
   override intercepted(): boolean {
@@ -64,7 +66,7 @@ class Emulator extends Processor {
   /** Reads; a device has no value to give yet. */
   override read(lo: number, hi: number, size: number, who: number): boolean {
     const done = super.read(lo, hi, size, who);
-    if (done && !this.m.memory.backed(this.walk.gpa)) this.device = READ_DEVICE;
+    if (done && !this.answered && !this.m.memory.backed(this.walk.gpa)) this.device = READ_DEVICE;
     return done;
   }
 }
@@ -132,7 +134,11 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
   if (lacking(cpu.insn.opcode, cpu.protectedMode && !cpu.vm86)) return UNKNOWN;
   const status = execute(cpu);
-  if (cpu.device === READ_DEVICE) return device(v);
+  if (cpu.device === READ_DEVICE) {
+    v.pendingDevice = code.slice(0, count);
+    v.pendingRegisters.set(v.bytes.subarray(V.rax, V.rax + 136));
+    return device(v);
+  }
   if (status === FAULT) {
     const page = cpu.vector === VECTOR.PF;
     const payload = page ? BigInt(cpu.cr2Lo >>> 0) | BigInt(cpu.cr2Hi >>> 0) << 32n : NO_PAYLOAD;
@@ -143,6 +149,26 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
   if (status !== NEXT) return UNKNOWN;
   writeBack(v);
   return cpu.device === WROTE_DEVICE ? device(v) : GOES_ON;
+}
+
+/**
+ * Goes on with an instruction that waited for a device (complete_emulated_mmio).
+ * It is the old instruction with its old operands, whatever userspace has done
+ * to the registers since: only what it changes is written.
+ *
+ * @returns What {@linkcode emulateAny} returns.
+ */
+export function completeDevice(v: Vcpu, code: Uint8Array): number {
+  const now = v.bytes.slice(V.rax, V.rax + 128);
+  v.pendingDevice = undefined;
+  v.bytes.set(v.pendingRegisters, V.rax);
+  cpu.answered = true;
+  const outcome = emulateAny(v, code, code.length);
+  cpu.answered = false;
+  for (let at = 0; at < 128; at++) {
+    if (v.u8(V.rax + at) === v.pendingRegisters[at]) v.set8(V.rax + at, now[at] as number);
+  }
+  return outcome;
 }
 
 function hasError(vector: number): boolean {

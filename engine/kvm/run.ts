@@ -8,6 +8,7 @@ import { QEMU, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { END, FAIL, runWay } from "../policy.ts";
 import { CR4, DR6_ACTIVE_LOW, EFER, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
+import { completeDevice, DEVICE } from "./emulate_any.ts";
 import {
   completeInterrupts,
   disableNmiSinglestep,
@@ -51,6 +52,7 @@ export function runVcpu(v: Vcpu): void {
     v.pendingIo = -1n;
     if (linearRip(v) === expected && !skipInstruction(v)) return;
   }
+  if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
   for (let entries = 0; entries < ENTRY_LIMIT; entries++) {
     const status = enterGuest(v);
     if (status === USERSPACE) return;

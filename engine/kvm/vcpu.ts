@@ -54,6 +54,10 @@ export class Vcpu extends Machine {
   fromVmrun = false;
   /** Whether the VMRUN under way could not be skipped, so that KVM_RUN ends after it. */
   skipFailed = false;
+  /** Code of an instruction that waits for the value of a device, if one does. */
+  pendingDevice: Uint8Array | undefined;
+  /** General registers and RIP as they were then, as in the vCPU area. */
+  readonly pendingRegisters: Uint8Array = new Uint8Array(136);
   /** Physical address of the #NPF under repair, which KVM's emulator need not look up again; or -1. */
   faultGpa: number = -1;
   /** What the model met and does not model; empty while all is well. */
