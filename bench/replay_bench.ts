@@ -39,7 +39,7 @@ async function encode(events: AsyncIterable<TraceEvent>): Promise<Uint8Array[]> 
 async function replay(chunks: readonly Uint8Array[], runs: number): Promise<ReplayResult> {
   const replayer = new Replayer(UPSTREAM);
   for await (const block of (await readTrace(chunks)).blocks()) {
-    for (const event of block) replayer.feed(event);
+    for (const event of block.shared()) replayer.feed(event);
   }
   const result = replayer.finish();
   if (result.runs !== runs || result.agreed !== runs) throw new Error("Not what was recorded");

@@ -177,8 +177,7 @@ export const replay = defineCommand({
     using progress = context.progress("events");
     let events = 0;
     for await (const block of trace.blocks()) {
-      // Copies: the replayer keeps what was recorded until its run is over.
-      for (const event of block) {
+      for (const event of block.shared()) {
         const name = session.needs(event);
         if (name !== undefined) session.begin(await loadPolicy(name));
         session.feed(event);

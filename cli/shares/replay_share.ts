@@ -116,7 +116,7 @@ export class ReplaySession {
     );
   }
 
-  /** Takes the next event, which is kept: it has to be a copy. */
+  /** Takes the next event; its images need to be valid only during the call. */
   feed(event: TraceEvent): void {
     if (!this.#replayer) {
       if (!this.#fixed) {
@@ -182,7 +182,7 @@ export async function replayShare(
   await eachEvent(trace, group, whole, (event) => {
     const name = session.needs(event);
     if (name !== undefined) return goOn(name, event);
-    session.feed(copyEvent(event));
+    session.feed(event);
   });
   const results = session.finish().map((result) => ({
     ...result,

@@ -4,12 +4,14 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import type { Layout } from "../layout.ts";
-import { diffImages } from "../image/diff.ts";
+import { compareImages, diffImages } from "../image/diff.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
@@ -17,7 +19,7 @@ import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { showsTransitions, UnitCollector } from "./units.ts";
-import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used, vmcbBytes } from "./views.ts";
+import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
 
 /** One place where the replay and the recording differ. */
 export interface Mismatch {
@@ -94,6 +96,9 @@ export class Replayer {
   readonly #unmodelled = new Map<string, number>();
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
+  /** Copies of VMCBs, of which the run under way uses the first few. */
+  readonly #pages: Uint8Array[] = [];
+  #used = 0;
   #index = 0;
   #unitAt = 0;
   #scenario: string | undefined;
@@ -171,7 +176,7 @@ export class Replayer {
       case "check":
       case "warn":
       case "inner":
-        this.#recorded.push({ index, event });
+        this.#recorded.push({ index, event: this.#kept(event) });
         break;
       case "regs":
         this.#regs(event, index);
@@ -251,6 +256,26 @@ export class Replayer {
     this.#digest.length = Number(digested);
   }
 
+  /**
+   * An outcome to be compared when the run is over. Images that are as they should be need no
+   * copy: what was replayed is there already, and they are left out.
+   */
+  #kept(event: Recorded): Recorded {
+    if (event.kind !== "inner") return { ...event };
+    const produced = this.#partial ? undefined : this.#produced[this.#recorded.length];
+    const same = produced?.kind === "inner" && produced.at === event.at &&
+      agree(event.inner, produced.inner) && agree(event.vmcb01, produced.vmcb01) &&
+      agree(event.vmcb02, produced.vmcb02);
+    const { inner, vmcb01, vmcb02, ...rest } = event;
+    if (same) return rest;
+    return {
+      ...rest,
+      ...(inner && { inner: copyOf(inner) }),
+      ...(vmcb01 && { vmcb01: copyOf(vmcb01) }),
+      ...(vmcb02 && { vmcb02: copyOf(vmcb02) }),
+    };
+  }
+
   #observer(): Observer {
     // What the source could not see says nothing when it is not in the trace.
     const produce = (outcome: Outcome) => {
@@ -272,9 +297,17 @@ export class Replayer {
       kind: "inner",
       at,
       inner: { bytes: innerBytes(v, ret) },
-      vmcb01: { bytes: vmcbBytes(v, 1), known },
-      vmcb02: vmcb02Used(v) ? { bytes: vmcbBytes(v, 2), known } : undefined,
+      vmcb01: { bytes: this.#vmcb(v, VMCB01_AT), known },
+      vmcb02: vmcb02Used(v) ? { bytes: this.#vmcb(v, VMCB02_AT), known } : undefined,
     };
+  }
+
+  /** A copy of a VMCB, in memory that is used again when the run is over. */
+  #vmcb(v: Vcpu, at: number): Uint8Array {
+    const bytes = this.#pages[this.#used] ??= new Uint8Array(VMCB_SIZE);
+    this.#used++;
+    bytes.set(v.bytes.subarray(at, at + VMCB_SIZE));
+    return bytes;
   }
 
   #beginUnit(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {
@@ -311,7 +344,16 @@ export class Replayer {
   #regs(event: EventOf<"regs">, index: number): void {
     const phase = event.phase ?? "post";
     if (phase === "pre") {
-      this.#pre = { index, event };
+      const { regs, vmcb12, hsave, smram: _, ...rest } = event;
+      this.#pre = {
+        index,
+        event: {
+          ...rest,
+          ...(regs && { regs: copyOf(regs) }),
+          ...(vmcb12 && { vmcb12: copyOf(vmcb12) }),
+          ...(hsave && { hsave: copyOf(hsave) }),
+        },
+      };
       return;
     }
     if (!this.#inUnit) return;
@@ -382,6 +424,7 @@ export class Replayer {
     this.#interrupted = false;
     this.#produced = [];
     this.#recorded = [];
+    this.#used = 0;
   }
 
   #compareOutcomes(): void {
@@ -459,6 +502,19 @@ export class Replayer {
     if (agreed) row.agreed++;
     this.#outcomes.set(kind, row);
   }
+}
+
+/** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
+function agree(recorded: Image | undefined, replayed: Image | undefined): boolean {
+  if (recorded === undefined || replayed === undefined) return true;
+  return Buffer.compare(recorded.bytes, replayed.bytes) === 0 ||
+    recorded.bytes.length < VMCB_SIZE && compareImages(recorded, replayed) !== "differs";
+}
+
+function copyOf({ bytes, known }: Image): Image {
+  return known === undefined
+    ? { bytes: bytes.slice() }
+    : { bytes: bytes.slice(), known: known.slice() };
 }
 
 function sameKind(recorded: Recorded, produced: Outcome): boolean {
