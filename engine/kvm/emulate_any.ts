@@ -59,7 +59,9 @@ class Emulator extends Processor {
       return true;
     }
     const done = super.write(lo, hi, size, valueLo, valueHi, who);
-    if (done) trackWrite(this.v, gpa, size);
+    // SGDT and SIDT write like KVM itself does: shadow pages do not learn of it.
+    const silent = this.insn.opcode === 0x101 && (this.insn.reg & 7) < 2;
+    if (done && !silent) trackWrite(this.v, gpa, size);
     return done;
   }
 
