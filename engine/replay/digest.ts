@@ -64,7 +64,7 @@ export class RunningDigest {
   /** Bytes it is over. */
   length = 0;
   #memory: GuestMemory | undefined;
-  #versions = new Uint32Array(0);
+  #versions = new Float64Array(0);
   #crcs = new Int32Array(0);
   readonly #number = new Uint32Array(1);
   readonly #bytes = new Uint8Array(this.#number.buffer);
@@ -91,7 +91,8 @@ export class RunningDigest {
 
   #begin(memory: GuestMemory): void {
     this.#memory = memory;
-    this.#versions = new Uint32Array(memory.versions.length);
+    // -1: not looked at yet.
+    this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#crcs = new Int32Array(memory.versions.length);
   }
 }

@@ -43,7 +43,7 @@ export class GuestMemory {
     this.resident = base ? base.resident : 0;
     this.#pages = base ? base.#pages.slice() : [];
     this.#owned = new Uint8Array(size / PAGE_SIZE);
-    this.versions = new Uint32Array(size / PAGE_SIZE).fill(1);
+    this.versions = new Uint32Array(size / PAGE_SIZE);
   }
 
   /** A copy that shares pages with this memory until either writes them. */
