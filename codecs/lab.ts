@@ -11,20 +11,23 @@ import { exitCodeNamed } from "../engine/svm/exit_codes.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
 import { offsets } from "../engine/layout.ts";
 import {
-  AREA_KEYS,
   CPU_KEYS,
+  INNER_KEYS,
+  NESTED_KEYS,
+  PHASES,
+  RECORD_KEYS,
+  STATE_VALUE_KEYS,
+  STATE_WORD_KEYS,
+} from "./lab_keys.ts";
+import { sourceOf } from "./lab_record.ts";
+import {
   type LabEvent,
   type LabInner,
   type LabRecord,
   LabRecordError,
   type LabState,
-  NESTED_KEYS,
   type Phase,
-  PHASES,
-  sourceOf,
-  STATE_FLAG_KEYS,
-  STATE_HEX_KEYS,
-} from "./lab_record.ts";
+} from "./lab_types.ts";
 import {
   bookkeepingOf,
   innerImage,
@@ -43,36 +46,10 @@ const PAGE_SIZE = 4096;
 /** A phase event that holds nothing but the record's `warnings`. */
 const CONSOLE = "console";
 
-const STATE_KEYS: ReadonlySet<string> = new Set([
-  ...STATE_HEX_KEYS,
-  ...STATE_FLAG_KEYS,
-  "cs",
-  "ss",
-  "vmcb_pa",
-  "ev_exc",
-  "ev_int",
-  "ev_nmi",
-  "rc",
-  "errno",
-  "exit",
-  "port",
-  "vmcb12",
-  "hsave",
-  "smram",
-]);
-const RECORD_KEYS: ReadonlySet<string> = new Set([
-  "case",
-  "spec",
-  "kernel",
-  "npt",
-  "sees",
-  "looked",
-  "events",
-  "setstate",
-  "warnings",
-  ...PHASES,
-]);
-const INNER_KEYS: ReadonlySet<string> = new Set(["at", "nested", "cpu", ...AREA_KEYS]);
+const STATE_KEYS: ReadonlySet<string> = new Set([...STATE_VALUE_KEYS, ...STATE_WORD_KEYS]);
+/** An event has no place of its own for `partial`. */
+const PLACED_KEYS: ReadonlySet<string> = new Set(RECORD_KEYS.filter((key) => key !== "partial"));
+const PLACED_INNER_KEYS: ReadonlySet<string> = new Set(INNER_KEYS);
 
 /**
  * What userspace saw at one point, as an event.
@@ -168,7 +145,7 @@ export function outcomeEvents(event: LabEvent): TraceEvent[] {
       : undefined;
     return [...(stop ? [stop] : []), { kind: "tracepoint", vcpu: 0, name, text }];
   }
-  const lost = rest(event, INNER_KEYS) ?? rest(event.nested, new Set(NESTED_KEYS)) ??
+  const lost = rest(event, PLACED_INNER_KEYS) ?? rest(event.nested, new Set(NESTED_KEYS)) ??
     rest(event.cpu ?? {}, new Set(CPU_KEYS));
   if (lost) throw new RangeError(`An inner state has no place for "${Object.keys(lost)[0]}"`);
   const { at, ctl01, sav01, ctl02, sav02 } = event;
@@ -290,7 +267,7 @@ export function labOutcome(record: LabRecord): LabOutcome {
       return outcomeEvents(event);
     });
     const { warnings } = record;
-    const more = rest(record, RECORD_KEYS);
+    const more = rest(record, PLACED_KEYS);
     const extra = { ...(warnings ? { warnings } : {}), ...more };
     return {
       mark: { kind: "case", vcpu: 0, name: record.case, spec: record.spec },

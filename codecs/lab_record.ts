@@ -1,217 +1,31 @@
 /**
  * The lab's records: one JSON object a line, what a real kernel did with one
- * case. Types, a validating reader and a printer in the lab's key order.
+ * case. A validating reader and a printer in the lab's key order.
  *
  * @module
  */
+import { type Bad, checkRecord, isMap, type Json } from "./lab_check.ts";
+import {
+  AREA_KEYS,
+  CPU_KEYS,
+  INNER_KEYS,
+  NESTED_KEYS,
+  PHASES,
+  RECORD_KEYS,
+  STATE_VALUE_KEYS,
+  STATE_WORD_KEYS,
+} from "./lab_keys.ts";
+import { type LabRecord, LabRecordError } from "./lab_types.ts";
 
-/** Non-zero 8-byte words by offset: three hexadecimal digits to sixteen. */
-export type WordMap = Readonly<Record<string, string>>;
-
-/** Keys of `nested` in the lab's order. */
-export const NESTED_KEYS = [
-  "ret",
-  "guest_mode",
-  "active",
-  "vmcb12_gpa",
-  "last_vmcb12_gpa",
-  "ctl_ncr3",
-  "run_pending",
-  "gif",
-  "mmu",
-  "walk",
-  "msrpm01",
-  "msrpm02",
-  "msrpm_recalc",
-] as const;
-
-/** Keys of `cpu` in the lab's order. */
-export const CPU_KEYS = [
-  "cr0",
-  "cr3",
-  "cr4",
-  "efer",
-  "rip",
-  "rax",
-  "rsp",
-  "rflags",
-  "cpu_role",
-  "root_role",
-  "gcpu_role",
-  "groot_role",
-  "ncpu_role",
-  "req",
-  "exc_pend",
-  "exc_inj",
-  "exc_vec",
-  "int_inj",
-  "nmi_inj",
-  "nmi_l1l2",
-  "soft",
-  "hflags",
-] as const;
-
-/** Word maps of an inner state in the lab's order: control and save areas of vmcb01 and vmcb02. */
-export const AREA_KEYS = ["ctl01", "sav01", "ctl02", "sav02"] as const;
-
-/** Keys of `pre`, `mid`, `smm` and `post` that hold hexadecimal numbers, in the lab's order. */
-export const STATE_HEX_KEYS = [
-  "rip",
-  "rax",
-  "rsp",
-  "rflags",
-  "cr0",
-  "cr2",
-  "cr3",
-  "cr4",
-  "efer",
-  "dr6",
-  "dr7",
-] as const;
-
-/** Keys of the same that hold plain numbers. */
-export const STATE_FLAG_KEYS = ["gif", "guest_mode", "run_pending", "smm", "trip"] as const;
-
-/** The points of a case at which userspace looked, in order. */
-export const PHASES = ["pre", "mid", "smm", "post"] as const;
-
-/** One of {@linkcode PHASES}. */
-export type Phase = typeof PHASES[number];
-
-/** What userspace saw at one point of a case. Numbers in text are hexadecimal unless said otherwise. */
-export interface LabState
-  extends
-    Partial<Readonly<Record<typeof STATE_HEX_KEYS[number], string>>>,
-    Partial<Readonly<Record<typeof STATE_FLAG_KEYS[number], number>>> {
-  /** CS: selector (hexadecimal), L, DB. */
-  readonly cs?: string;
-  /** SS selector. */
-  readonly ss?: string;
-  /** Address of vmcb12 while in guest mode. */
-  readonly vmcb_pa?: string;
-  /** Exception: injected, pending, vector (hexadecimal), error code (hexadecimal). */
-  readonly ev_exc?: string;
-  /** Interrupt: injected, vector (decimal). */
-  readonly ev_int?: string;
-  /** NMI: injected, pending, masked. */
-  readonly ev_nmi?: string;
-  /** Return value of KVM_RUN. */
-  readonly rc?: number;
-  /** errno of KVM_RUN. */
-  readonly errno?: number;
-  /** KVM_EXIT_* reason. */
-  readonly exit?: number;
-  /** I/O port of a KVM_EXIT_IO. */
-  readonly port?: string;
-  /** vmcb12 in memory. */
-  readonly vmcb12?: WordMap;
-  /** Host save area in memory. */
-  readonly hsave?: WordMap;
-  /** SMRAM state save area. */
-  readonly smram?: WordMap;
-  /** Names of ioctls that failed while the case was set up, with their errno (decimal). */
-  readonly setup_errors?: Readonly<Record<string, string>>;
-}
-
-/** State inside the kernel as one of its functions returned. */
-export interface LabInner {
-  /** The function: vmrun, vmexit, rsm or setstate. */
-  readonly at: string;
-  /** Nested bookkeeping. */
-  readonly nested: Readonly<Partial<Record<typeof NESTED_KEYS[number], string>>>;
-  /** vCPU state. */
-  readonly cpu?: Readonly<Partial<Record<typeof CPU_KEYS[number], string>>>;
-  /** vmcb01's control area. */
-  readonly ctl01?: WordMap;
-  /** vmcb01's save area, offsets within it. */
-  readonly sav01?: WordMap;
-  /** vmcb02's control area. */
-  readonly ctl02?: WordMap;
-  /** vmcb02's save area, offsets within it. */
-  readonly sav02?: WordMap;
-}
-
-/** One of the things a kernel reported during a case. */
-export type LabEvent =
-  | { readonly check_failed: string }
-  | { readonly warn: string }
-  | { readonly tracepoint: string; readonly text: string }
-  | LabInner;
-
-/** What one kernel did with one case. */
-export interface LabRecord {
-  /** Name of the case. */
-  readonly case: string;
-  /** Its changes, as written. */
-  readonly spec: string;
-  /** The kernel, or the policy of a prediction. */
-  readonly kernel: string;
-  /** 1 with nested paging, 0 with shadow paging. */
-  readonly npt: number;
-  /** True when the source sees less than the lab does: what is absent is then unknown, and `events` is empty for that. */
-  readonly partial?: boolean;
-  /** What of `events` the source can see: check, warn, inner; all of them when left out, unless `partial`. */
-  readonly sees?: readonly string[];
-  /** With `entry=rsm`, of a source that knows it: how many of `events` came before userspace looked. */
-  readonly looked?: { readonly mid?: number; readonly smm?: number };
-  /** What was reported, in order. */
-  readonly events: readonly LabEvent[];
-  /** Before the run. */
-  readonly pre?: LabState;
-  /** With `entry=rsm`: when L2 stopped at its port write. */
-  readonly mid?: LabState;
-  /** With `entry=rsm`: in the SMI handler. */
-  readonly smm?: LabState;
-  /** With `entry=setstate`: errno of the ioctls. */
-  readonly setstate?: { readonly sregs_errno: number; readonly errno: number };
-  /** After the run. */
-  readonly post?: LabState;
-  /** Lines of the console that look like a kernel warning. */
-  readonly warnings?: readonly string[];
-}
-
-/**
- * A record that is not one, or holds what cannot be.
- *
- * @example
- * ```ts
- * import { LabRecordError, parseLabRecord } from "@vmtape/vmtape/codecs";
- * try {
- *   parseLabRecord('{"case": 1}', { line: 7 });
- * } catch (error) {
- *   if (!(error instanceof LabRecordError) || error.line !== 7) throw error;
- * }
- * ```
- */
-export class LabRecordError extends Error {
-  /** `LabRecordError`. */
-  override readonly name = "LabRecordError";
-  /** Name of the file, when there is one. */
-  readonly file: string | undefined;
-  /** Line, from 1. */
-  readonly line: number;
-  /** Path of the field within the record, such as `post.rip`; empty when it is the whole line. */
-  readonly field: string;
-
-  /**
-   * Says what is wrong, and where.
-   *
-   * @param what What is wrong.
-   * @param where The file, the line and the field.
-   * @param options The cause.
-   */
-  constructor(
-    what: string,
-    where: { readonly file?: string | undefined; readonly line: number; readonly field?: string },
-    options?: ErrorOptions,
-  ) {
-    const place = where.file === undefined ? `Line ${where.line}` : `${where.file}:${where.line}`;
-    super(`${place}: ${what}`, options);
-    this.file = where.file;
-    this.line = where.line;
-    this.field = where.field ?? "";
-  }
-}
+export {
+  AREA_KEYS,
+  CPU_KEYS,
+  NESTED_KEYS,
+  PHASES,
+  STATE_FLAG_KEYS,
+  STATE_HEX_KEYS,
+} from "./lab_keys.ts";
+export * from "./lab_types.ts";
 
 /** Where a line comes from, for messages. */
 export interface LabSource {
@@ -220,9 +34,6 @@ export interface LabSource {
   /** Line in it, from 1. */
   readonly line?: number;
 }
-
-type Json = Readonly<Record<string, unknown>>;
-type Bad = (field: string, expected: string) => never;
 
 /**
  * Reads one record.
@@ -285,192 +96,6 @@ export function sourceOf(
   return sources.get(record);
 }
 
-function checkRecord(value: unknown, bad: Bad): void {
-  if (!isMap(value)) return bad("", "a JSON object");
-  for (const key of ["case", "spec", "kernel"]) {
-    if (typeof value[key] !== "string") bad(key, "text");
-  }
-  if (value.npt !== 0 && value.npt !== 1) bad("npt", "0 or 1");
-  if (value.partial !== undefined && typeof value.partial !== "boolean") bad("partial", "true");
-  if (value.sees !== undefined && !isTexts(value.sees)) bad("sees", "a list of texts");
-  if (value.looked !== undefined) {
-    if (!isMap(value.looked)) return bad("looked", "an object");
-    checkInts(value.looked, ["mid", "smm"], "looked", bad);
-  }
-  if (!Array.isArray(value.events)) return bad("events", "a list");
-  value.events.forEach((event: unknown, i) => checkEvent(event, `events[${i}]`, bad));
-  for (const phase of PHASES) {
-    if (value[phase] !== undefined) checkState(value[phase], phase, bad);
-  }
-  if (value.setstate !== undefined) {
-    if (!isMap(value.setstate)) return bad("setstate", "an object");
-    checkInts(value.setstate, ["sregs_errno", "errno"], "setstate", bad, true);
-  }
-  if (value.warnings !== undefined && !isTexts(value.warnings)) bad("warnings", "a list of texts");
-}
-
-function checkEvent(event: unknown, path: string, bad: Bad): void {
-  if (!isMap(event)) return bad(path, "an object");
-  if ("at" in event) return checkInner(event, path, bad);
-  const key = ["check_failed", "warn", "tracepoint"].find((k) => k in event);
-  if (key === undefined) return bad(path, "check_failed, warn, tracepoint or at");
-  if (typeof event[key] !== "string") bad(`${path}.${key}`, "text");
-  if (key === "tracepoint" && typeof event.text !== "string") bad(`${path}.text`, "text");
-}
-
-const NAME = [/^[0-9a-z]{1,16}$/, "a name such as root"] as const;
-
-/** Keys of inner states that are not lower-case hexadecimal numbers. */
-const INNER_FORMS: Readonly<Record<string, readonly [RegExp, string]>> = {
-  ret: [/^(0|-?[1-9]\d{0,9})$/, "a decimal number"],
-  active: NAME,
-  mmu: NAME,
-  walk: NAME,
-  msrpm01: NAME,
-  msrpm02: NAME,
-  exc_vec: [/^(0|[1-9]\d{0,2})$/, "a decimal vector"],
-};
-
-const HEX = /^(0|[1-9a-f][0-9a-f]{0,15})$/;
-const HEX_FORM = "a lower-case hexadecimal number in text, without leading zeros";
-
-function checkInner(event: Json, path: string, bad: Bad): void {
-  if (typeof event.at !== "string") bad(`${path}.at`, "text");
-  const part = (name: string, keys: readonly string[]) => {
-    const map = event[name];
-    if (!isMap(map)) return bad(`${path}.${name}`, "an object");
-    for (const key of keys) {
-      const text = map[key];
-      if (text === undefined) continue;
-      const [form, expected] = INNER_FORMS[key] ?? [HEX, HEX_FORM];
-      if (typeof text !== "string" || !form.test(text)) bad(`${path}.${name}.${key}`, expected);
-    }
-  };
-  part("nested", NESTED_KEYS);
-  if (event.cpu !== undefined) part("cpu", CPU_KEYS);
-  for (const key of AREA_KEYS) {
-    if (event[key] !== undefined) {
-      checkWords(event[key], key.startsWith("ctl") ? 0x400 : 0xc00, `${path}.${key}`, bad);
-    }
-  }
-}
-
-const STATE_FORMS: Readonly<Record<string, readonly [RegExp, string]>> = {
-  cs: [/^(0|[1-9a-f][0-9a-f]{0,3})\/[01]\/[01]$/, "selector/L/DB"],
-  ss: [HEX, HEX_FORM],
-  port: [HEX, HEX_FORM],
-  vmcb_pa: [HEX, HEX_FORM],
-  ev_exc: [
-    /^(0|[1-9]\d{0,2})\/(0|[1-9]\d{0,2})\/(0|[1-9a-f][0-9a-f]?)\/(0|[1-9a-f][0-9a-f]{0,7})$/,
-    "injected/pending/vector/error",
-  ],
-  ev_int: [/^(0|[1-9]\d{0,2})\/(0|[1-9]\d{0,2})$/, "injected/vector"],
-  ev_nmi: [/^(0|[1-9]\d{0,2})\/(0|[1-9]\d{0,2})\/(0|[1-9]\d{0,2})$/, "injected/pending/masked"],
-};
-
-function checkState(state: unknown, path: string, bad: Bad): void {
-  if (!isMap(state)) return bad(path, "an object");
-  for (const key of STATE_HEX_KEYS) {
-    const text = state[key];
-    if (text !== undefined && (typeof text !== "string" || !HEX.test(text))) {
-      bad(`${path}.${key}`, HEX_FORM);
-    }
-  }
-  for (const [key, [form, expected]] of Object.entries(STATE_FORMS)) {
-    const text = state[key];
-    if (text !== undefined && (typeof text !== "string" || !form.test(text))) {
-      bad(`${path}.${key}`, expected);
-    }
-  }
-  checkInts(state, [...STATE_FLAG_KEYS, "rc", "errno", "exit"], path, bad);
-  for (const key of ["vmcb12", "hsave", "smram"]) {
-    if (state[key] !== undefined) {
-      checkWords(state[key], key === "smram" ? 0x200 : 0x1000, `${path}.${key}`, bad);
-    }
-  }
-  const errors = state.setup_errors;
-  if (errors !== undefined && !(isMap(errors) && isTexts(Object.values(errors)))) {
-    bad(`${path}.setup_errors`, "texts by name");
-  }
-}
-
-const MAX_INT = 0x7fffffff;
-
-function checkInts(
-  map: Json,
-  keys: readonly string[],
-  path: string,
-  bad: Bad,
-  required = false,
-): void {
-  for (const key of keys) {
-    const value = map[key];
-    if (value === undefined && !required) continue;
-    const least = key === "rc" ? -0x80000000 : 0;
-    if (typeof value !== "number" || !Number.isInteger(value) || value < least || value > MAX_INT) {
-      bad(`${path}.${key}`, least < 0 ? "an integer" : "an integer that is not negative");
-    }
-  }
-}
-
-function checkWords(words: unknown, size: number, path: string, bad: Bad): void {
-  if (!isMap(words)) return bad(path, "words by offset");
-  for (const [key, word] of Object.entries(words)) {
-    const offset = /^[0-9a-f]{3}$/.test(key) ? parseInt(key, 16) : NaN;
-    if (!(offset < size && offset % 8 === 0)) {
-      bad(`${path}.${key}`, `an offset below ${size.toString(16)}, three digits, a multiple of 8`);
-    }
-    if (typeof word !== "string" || !/^[0-9a-f]{16}$/.test(word)) {
-      bad(`${path}.${key}`, "sixteen lower-case hexadecimal digits");
-    }
-  }
-}
-
-function isMap(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isTexts(value: unknown): boolean {
-  return Array.isArray(value) && value.every((text) => typeof text === "string");
-}
-
-/** Keys of a record in the lab's order; of the rest the order is kept. */
-const RECORD_KEYS = [
-  "case",
-  "spec",
-  "kernel",
-  "npt",
-  "partial",
-  "sees",
-  "looked",
-  "events",
-  "pre",
-  "mid",
-  "smm",
-  "setstate",
-  "post",
-  "warnings",
-];
-const STATE_KEYS = [
-  ...STATE_HEX_KEYS,
-  "cs",
-  "ss",
-  ...STATE_FLAG_KEYS,
-  "vmcb_pa",
-  "ev_exc",
-  "ev_int",
-  "ev_nmi",
-  "rc",
-  "errno",
-  "exit",
-  "port",
-  "vmcb12",
-  "hsave",
-  "smram",
-  "setup_errors",
-];
-const INNER_KEYS = ["at", "nested", "cpu", ...AREA_KEYS];
-
 /**
  * Prints a record as one line, keys in the lab's order.
  *
@@ -498,7 +123,8 @@ export function formatLabRecord(record: LabRecord): string {
   return print(out, "");
 }
 
-const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, "vmcb12", "hsave", "smram"]);
+const STATE_KEYS = [...STATE_VALUE_KEYS, ...STATE_WORD_KEYS, "setup_errors"];
+const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS]);
 
 /** As JSON.stringify, but words by offset: an object would put 148 before 000. */
 function print(value: unknown, key: string): string {
