@@ -28,8 +28,8 @@ export const checkpoint = defineCommand({
       doc: "Let replays under upstream begin anywhere",
     },
     {
-      line: "replay seek.vmtape --policy upstream --from 9000000",
-      doc: "What happens from event 9,000,000 on?",
+      line: "checkpoint long.vmtape -p upstream --every 1000000 -o - | vmtape verify -",
+      doc: "Fewer of them, and look whether all is well",
     },
   ],
   async run(context, { options, operands: [path = ""] }) {

@@ -99,6 +99,10 @@ export class Vcpu extends Machine {
     copy.failedRet = this.failedRet;
     copy.fromVmrun = this.fromVmrun;
     copy.unmodelled = this.unmodelled;
+    copy.skipFailed = this.skipFailed;
+    copy.pendingDevice = this.pendingDevice;
+    copy.pendingRegisters.set(this.pendingRegisters);
+    copy.faultGpa = this.faultGpa;
     copy.restoreFlags = this.restoreFlags;
     copy.smram = this.smram;
     return copy;

@@ -37,6 +37,8 @@ interface Scalars {
   readonly failedRet: number;
   readonly fromVmrun: boolean;
   readonly skipFailed: boolean;
+  readonly pendingDevice: string | undefined;
+  readonly pendingRegisters: string;
   readonly faultGpa: number;
   readonly restoreFlags: number;
   readonly result: { rc: number; errno: number; exit: number; port: number };
@@ -61,6 +63,8 @@ export function saveState(v: Vcpu, progress: Progress): Uint8Array {
     failedRet: v.failedRet,
     fromVmrun: v.fromVmrun,
     skipFailed: v.skipFailed,
+    pendingDevice: v.pendingDevice?.toHex(),
+    pendingRegisters: v.pendingRegisters.toHex(),
     faultGpa: v.faultGpa,
     restoreFlags: v.restoreFlags,
     result: v.result,
@@ -127,6 +131,9 @@ export function loadState(
   v.failedRet = scalars.failedRet;
   v.fromVmrun = scalars.fromVmrun;
   v.skipFailed = scalars.skipFailed;
+  const { pendingDevice: code } = scalars;
+  v.pendingDevice = code === undefined ? undefined : Uint8Array.fromHex(code);
+  v.pendingRegisters.set(Uint8Array.fromHex(scalars.pendingRegisters));
   v.faultGpa = scalars.faultGpa;
   v.restoreFlags = scalars.restoreFlags;
   Object.assign(v.result, scalars.result);
