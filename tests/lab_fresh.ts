@@ -1,0 +1,105 @@
+/**
+ * Fresh cases on real kernels: generates scenarios that nobody has seen, asks the lab twice what its
+ * kernels do with them, and counts how far the model agrees.
+ *
+ * As a script it takes a seed, a count, and kernels such as `upstream-npt1` (all six when left out).
+ *
+ * @module
+ */
+import { type LabRecord, parseLabRecord } from "../codecs/lab_record.ts";
+import { POLICIES } from "../engine/policies/mod.ts";
+import { compare, compareRecords, formatComparison, skipList } from "../traces/compare.ts";
+import { Emulator } from "../traces/emulator.ts";
+import { generate } from "../traces/generate.ts";
+import { parseScenarios } from "../traces/scenario.ts";
+
+const LAB = new URL("../../shared/lab/lab", import.meta.url);
+
+/** The six settings there are. */
+export const SETTINGS = ["early-exit", "unified", "upstream"].flatMap((kernel) =>
+  [1, 0].map((npt) => `${kernel}-npt${npt}`)
+);
+
+/** Whether the lab can be asked here: it is there, and so is what it runs on. */
+export async function labPresent(): Promise<boolean> {
+  try {
+    await Deno.stat(LAB);
+    for (const [program, option] of [["qemu-system-x86_64", "--version"], ["cpio", "--version"]]) {
+      const { success } = await new Deno.Command(program!, { args: [option!] }).output();
+      if (!success) return false;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function ask(file: string, kernel: string, npt: string): Promise<LabRecord[]> {
+  const { success, stdout, stderr } = await new Deno.Command(LAB, {
+    args: [file, "--kernel", kernel, "--npt", npt],
+  }).output();
+  if (!success) throw new Error(`The lab failed: ${new TextDecoder().decode(stderr)}`);
+  return new TextDecoder().decode(stdout).trimEnd().split("\n").map((text, i) =>
+    parseLabRecord(text, { line: i + 1 })
+  );
+}
+
+/** What the model and one kernel make of fresh cases. */
+export interface Agreement {
+  /** Cases that ran alike twice. */
+  readonly compared: number;
+  /** Those of them in which the model agrees in everything. */
+  readonly agreed: number;
+  /** Cases that ran differently the second time. */
+  readonly unsteady: number;
+  /** Both as a table, with the disagreements. */
+  readonly text: string;
+}
+
+/**
+ * Counts agreement on fresh cases.
+ *
+ * @param seed Seed of the generator.
+ * @param count How many cases.
+ * @param setting Kernel and paging, such as `upstream-npt1`.
+ */
+export async function freshAgreement(
+  seed: number,
+  count: number,
+  setting: string,
+): Promise<Agreement> {
+  const [, kernel, npt] = /^(.*)-npt([01])$/.exec(setting) ?? [];
+  if (!kernel || !npt || !(kernel in POLICIES)) throw new Error(`There is no setting ${setting}`);
+  const suite = [...generate({ seed, count })].join("\n") + "\n";
+  const file = await Deno.makeTempFile({ suffix: ".txt" });
+  try {
+    await Deno.writeTextFile(file, suite);
+    const records = await ask(file, kernel, npt), again = await ask(file, kernel, npt);
+    const unsteady = records.filter((record, i) => {
+      const other = again[i];
+      return other === undefined || compareRecords(record, other).disagreements.length > 0;
+    }).map((record) => record.case);
+    const emulator = new Emulator(POLICIES[kernel]!, { npt: npt === "1", full: true });
+    const predictions = parseScenarios(suite).map((scenario) => emulator.run(scenario));
+    const result = await compare(records, predictions, { skip: skipList(unsteady) });
+    const { compared, agreed } = result;
+    return { compared, agreed, unsteady: unsteady.length, text: formatComparison(result, 20) };
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+if (import.meta.main) {
+  const [seed = "1", count = "200", ...settings] = Deno.args;
+  for (const setting of settings.length > 0 ? settings : SETTINGS) {
+    const { compared, agreed, unsteady, text } = await freshAgreement(
+      Number(seed),
+      Number(count),
+      setting,
+    );
+    const percent = (100 * agreed / compared).toFixed(2);
+    await Deno.stdout.write(new TextEncoder().encode(
+      `${setting}: ${agreed} of ${compared} (${percent} %), ${unsteady} unsteady\n${text}\n`,
+    ));
+  }
+}
