@@ -21,7 +21,9 @@ const R = offsets(REGS_FIELDS);
 
 function mapKind(v: Vcpu, vmcb: number): number {
   const map = v.u32(vmcb + C.msrpm_base_pa);
-  return map === HOST.MSRPM ? 1 : map === HOST.MERGED_MSRPM ? 2 : 3;
+  if (map === HOST.MSRPM) return 1;
+  // Its address is nobody's once nested state was freed.
+  return map === HOST.MERGED_MSRPM && v.u8(V.nested_initialized) !== 0 ? 2 : 3;
 }
 
 /**
