@@ -130,7 +130,6 @@
       g.fillRect(Math.min(drag.from, drag.to), 0, Math.abs(drag.to - drag.from), height);
       g.globalAlpha = 1;
     }
-    $("range").textContent = runs === 0 ? "" : `VMRUNs ${from} to ${to - 1} of ${runs}`;
   }
 
   let frame = 0;
@@ -139,10 +138,15 @@
     frame = requestAnimationFrame(draw);
   }
 
+  function showRange() {
+    $("range").textContent = runs === 0 ? "" : `VMRUNs ${state.from} to ${state.to - 1} of ${runs}`;
+  }
+
   function zoom(from, to) {
     const span = Math.max(1, Math.min(runs, Math.round(to - from)));
     state.from = Math.max(0, Math.min(Math.round(from), runs - span));
     state.to = state.from + span;
+    showRange();
     redraw();
   }
   function zoomBy(factor, about = state.run >= 0 ? state.run : (state.from + state.to) / 2) {
@@ -579,6 +583,7 @@
     }, 100);
   });
   theme(dark.matches);
+  showRange();
   const start = differs.indexOf(1);
   choose(start < 0 ? 0 : start, true);
   draw();
