@@ -46,8 +46,8 @@ const PAGE_SIZE = 4096;
 /** A phase event that holds nothing but the record's `warnings`. */
 const CONSOLE = "console";
 
-const STATE_KEYS: ReadonlySet<string> = new Set([...STATE_VALUE_KEYS, ...STATE_WORD_KEYS]);
-/** An event has no place of its own for `partial`. */
+/** What an event has a place of its own for: not `setup_errors`, and not `partial`. */
+const PLACED_STATE_KEYS: ReadonlySet<string> = new Set([...STATE_VALUE_KEYS, ...STATE_WORD_KEYS]);
 const PLACED_KEYS: ReadonlySet<string> = new Set(RECORD_KEYS.filter((key) => key !== "partial"));
 const PLACED_INNER_KEYS: ReadonlySet<string> = new Set(INNER_KEYS);
 
@@ -66,7 +66,7 @@ const PLACED_INNER_KEYS: ReadonlySet<string> = new Set(INNER_KEYS);
  * ```
  */
 export function regsEvent(phase: Phase, state: LabState): EventOf<"regs"> {
-  const extra = rest(state, STATE_KEYS);
+  const extra = rest(state, PLACED_STATE_KEYS);
   const { rc, errno, exit, port, vmcb12, hsave, smram } = state;
   return {
     kind: "regs",

@@ -94,6 +94,9 @@ export const STATE_VALUE_KEYS = [
 /** Keys of the same that hold words of memory, in the lab's order. */
 export const STATE_WORD_KEYS = ["vmcb12", "hsave", "smram"] as const;
 
+/** All keys of the same in the lab's order. */
+export const STATE_KEYS = [...STATE_VALUE_KEYS, ...STATE_WORD_KEYS, "setup_errors"] as const;
+
 /** Keys of an inner state in the lab's order. */
 export const INNER_KEYS = ["at", "nested", "cpu", ...AREA_KEYS] as const;
 

@@ -12,7 +12,7 @@ import {
   NESTED_KEYS,
   PHASES,
   RECORD_KEYS,
-  STATE_VALUE_KEYS,
+  STATE_KEYS,
   STATE_WORD_KEYS,
 } from "./lab_keys.ts";
 import { type LabRecord, LabRecordError } from "./lab_types.ts";
@@ -123,7 +123,6 @@ export function formatLabRecord(record: LabRecord): string {
   return print(out, "");
 }
 
-const STATE_KEYS = [...STATE_VALUE_KEYS, ...STATE_WORD_KEYS, "setup_errors"];
 const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS]);
 
 /** As JSON.stringify, but words by offset: an object would put 148 before 000. */
