@@ -140,14 +140,18 @@ const NEEDS_ALL = /Requires all access to "[^"]*", run again with the --allow-al
 const NEEDS_MORE =
   /Requires (?:net|run|read|write|env|sys) access to "[^"]*", run again with the (--allow-\w+) flag/g;
 
-/** Text without line breaks, and without what only means something to Deno or to the system. */
+/**
+ * Text without line breaks, and without what only means something to Deno or to the system. Control
+ * characters, which a damaged file may hold, are escaped: a terminal would obey them.
+ */
 export function oneLine(text: string): string {
   return text
     .replace(NEEDS_MORE, "Deno was not told to allow this: run it as deno run $1 cli/main.ts …")
     .replace(NEEDS_ALL, 'Deno keeps it from this program; use "-" and let the shell redirect it')
     .replace(/ \(os error \d+\)/g, "")
     .replace(/\s*[\r\n]+\s*/g, " ")
-    .trim();
+    .trim()
+    .replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 function detailsOf(error: Error): Record<string, string | number> {

@@ -12,6 +12,7 @@ import {
   type TracepointSource,
   type TracepointStats,
 } from "../codecs/mod.ts";
+import { MAGIC } from "../codecs/format.ts";
 import { readLabRecords } from "../codecs/lab_record.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { importLab } from "../traces/lab_import.ts";
@@ -71,6 +72,10 @@ async function* one(events: AsyncIterable<TraceEvent>): AsyncGenerator<readonly 
  */
 export async function openImport(path: string, form?: Form): Promise<ImportSource> {
   const { head, stream } = await peek(await openInput(path), HEAD);
+  if (MAGIC.every((byte, i) => head[i] === byte)) {
+    await stream.cancel();
+    throw new UsageError(`${shown(path)} is a vmtape trace already; use it as it is`);
+  }
   if (form === "lab" || (form === undefined && looksLikeLab(head))) {
     return {
       batches: one(importLab(readLabRecords(stream, { file: shown(path) }))),

@@ -130,7 +130,8 @@ async function groundOf(trace: TraceFile, before: number): Promise<TraceEvent[]>
 /**
  * Writes the events of those scenarios that a test holds for. A scenario goes from one `case` event
  * to the next or, where there are none, from one `vmrun` to the next. Sessions, memory and marks of
- * lost events are always kept, so that the result replays.
+ * lost events are always kept, so that the result replays; so are the scenarios that one which is
+ * kept goes on from (`keepvm`), since what they left behind is part of how it begins.
  *
  * @param trace The trace.
  * @param writer Where to; left open.
@@ -160,23 +161,41 @@ export async function filterTrace(
   keep: (events: readonly TraceEvent[]) => boolean,
 ): Promise<void> {
   let together: TraceEvent[] = [];
+  // What later scenarios may go on from, and nothing that is kept has needed yet.
+  let before: TraceEvent[] = [];
   let named = false;
-  const end = () => {
-    const kept = keep(together);
-    for (const event of together) if (kept || GROUND.has(event.kind)) writer.write(event);
+  const write = (events: readonly TraceEvent[], kept: boolean) => {
+    for (const event of events) if (kept || GROUND.has(event.kind)) writer.write(event);
+  };
+  const end = (next?: TraceEvent) => {
+    if (keep(together)) {
+      write(before, true);
+      write(together, true);
+      before = [];
+    } else before = before.concat(together);
     together = [];
+    // More than is held is kept rather than lost to what follows.
+    if (before.length > MOST_TOGETHER) write(before, true);
+    else if (next === undefined || !goesOn(next)) write(before, false);
+    else return;
+    before = [];
   };
   for await (const block of trace.blocks()) {
     for (const event of block) {
       const begins = event.kind === "case" || event.kind === "session" ||
         (event.kind === "vmrun" && !named);
-      if (begins || together.length === MOST_TOGETHER) end();
+      if (begins || together.length === MOST_TOGETHER) end(event);
       if (event.kind === "case") named = true;
       if (event.kind === "session") named = false;
       together.push(event);
     }
   }
   end();
+}
+
+/** Whether a scenario goes on from what the one before it left behind. */
+function goesOn(event: TraceEvent): boolean {
+  return event.kind === "case" && (event.spec ?? "").split(" ").includes("keepvm");
 }
 
 /**

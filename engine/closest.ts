@@ -20,6 +20,7 @@
  * ```
  */
 export function closest(word: string, candidates: Iterable<string>): string | undefined {
+  if (word === "") return undefined;
   const wanted = word.toLowerCase();
   let best: string | undefined;
   let bestDistance = Infinity;

@@ -121,6 +121,13 @@ Deno.test("an input that is nothing of the kind leaves no file behind", () =>
 const FILES: readonly (readonly [string, string, number, RegExp])[] = [
   ["a missing trace", "vmtape info none.vmtape", 2, /none\.vmtape does not exist/],
   ["a missing recording", "vmtape import none -o out", 2, /none: No such file or directory/],
+  [
+    "a trace instead of a recording",
+    "vmtape import in.vmtape -o out",
+    2,
+    /is a vmtape trace already/,
+  ],
+  ["control characters", `printf 'a \\033[2Jx' > s; vmtape predict s`, 2, /no token "\\x1b\[2Jx"/],
   ["an empty trace", ": > empty; vmtape info empty", 3, /Nothing is there/],
   ["a foreign file", "vmtape info in.ndjson", 3, /not a vmtape trace/],
   ["a folder as a trace", "vmtape info .", 2, /It is a directory/],

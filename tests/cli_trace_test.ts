@@ -139,6 +139,15 @@ Deno.test("cat, cut and filter write traces that are whole", () =>
     await run("for f in both part failed some; do vmtape verify $f -q > verdict || exit; done");
   }));
 
+Deno.test("what filter keeps replays as it was recorded, sequences too", () =>
+  withSample(async (folder) => {
+    const line = "vmtape record -q -o all && vmtape filter all --failed-only -o failed";
+    const { code, stderr } = await shell(line, folder);
+    assertEquals(code, 0, stderr);
+    assertMatch(stderr, /^\d+ of 31 scenarios are as asked/m);
+    assertEquals((await vmtape(["replay", `${folder}/failed`])).code, 0);
+  }));
+
 const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["filter without a condition", "vmtape filter t -o u", /Say --failed-only or --case/],
   ["cut beyond the end", "vmtape cut t --from 99 -o u", /Event 99 is beyond the last one, 10/],

@@ -296,4 +296,13 @@ Deno.test("failed VMRUNs are kept, with the ground they stand on", async () => {
     await keep([session, name("a"), vmrun, bad, vmrun, good, name("b"), vmrun, good]),
     [session, name("a"), vmrun, bad, vmrun, good],
   );
+  const follow = (name: string): TraceEvent => ({ kind: "case", vcpu: 0, name, spec: "x keepvm" });
+  assertEquals(
+    await keep([session, name("a"), good, follow("b"), bad, follow("c"), good, name("d"), good]),
+    [session, name("a"), good, follow("b"), bad],
+  );
+  assertEquals(
+    await keep([session, name("a"), good, name("b"), bad, session, follow("c"), bad]),
+    [session, name("b"), bad, session, follow("c"), bad],
+  );
 });

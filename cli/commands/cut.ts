@@ -8,7 +8,9 @@ import { reportWritten, writeTrace } from "../trace_output.ts";
 export const cut = defineCommand({
   name: "cut",
   summary: "Write a range of a trace's events into a trace of its own, which replays",
-  details: "The session and the memory that the range stands on are written before it.",
+  details:
+    "The session and the memory that the range stands on are written before it. What earlier " +
+    "scenarios left in the hypervisor is not: where one goes on from them (keepvm), cut before the first.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [...RANGE, OUTPUT, FORCE],
   examples: [

@@ -21,7 +21,9 @@ function caseTest(patterns: readonly string[]): Test {
 export const filter = defineCommand({
   name: "filter",
   summary: "Write some of a trace's scenarios into a trace of its own, which replays",
-  details: "Sessions and memory are always kept. Several conditions have to hold together.",
+  details:
+    "Sessions and memory are always kept, and so is what a scenario that is kept goes on from " +
+    "(keepvm). Several conditions have to hold together.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { name: "failed-only", kind: "flag", doc: "Keep those in which a VMRUN failed" },
@@ -39,13 +41,22 @@ export const filter = defineCommand({
     if (options.case.length > 0) tests.push(caseTest(options.case));
     if (tests.length === 0) throw new UsageError("What to keep? Say --failed-only or --case NAME");
     const trace = await openTrace(path);
+    let scenarios = 0;
+    let asked = 0;
+    const keep: Test = (events) => {
+      if (!events.some(({ kind }) => kind === "case" || kind === "vmrun")) return false;
+      scenarios++;
+      const kept = tests.every((test) => test(events));
+      if (kept) asked++;
+      return kept;
+    };
     const written = await writeTrace(
       context,
       options,
-      (open) =>
-        filterTrace(trace, open(trace.header.meta), (events) => tests.every((t) => t(events))),
+      (open) => filterTrace(trace, open(trace.header.meta), keep),
     );
-    reportWritten(context, options.output, written);
+    context.note(`${asked} of ${scenarios} scenarios are as asked`);
+    reportWritten(context, options.output, written, { scenarios, asked });
     return EXIT.ok;
   },
 });

@@ -22,7 +22,9 @@ export const verify = defineCommand({
     else {
       for (const { message } of problems) context.out.line(message);
       const known = lost > 0 ? `, ${lost} are lost` : "";
-      const state = intact ? "intact" : `damaged in ${problems.length} places`;
+      const state = intact
+        ? "intact"
+        : `damaged in ${problems.length} ${problems.length === 1 ? "place" : "places"}`;
       context.out.line(`${path}: ${state}; ${events} events in ${blocks} blocks are right${known}`);
     }
     return intact ? EXIT.ok : EXIT.damaged;
