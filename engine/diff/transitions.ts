@@ -5,7 +5,6 @@
  * @module
  */
 import { MAPPED_AT } from "../svm/machine.ts";
-import { GuestMemory } from "../svm/memory.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
 import type { Observer } from "../kvm/vcpu.ts";
@@ -170,7 +169,7 @@ export class TransitionLog {
       ? this.#scratch
       : this.#scratch = new Vcpu(live.caps, live.policy);
     // The live memory rests meanwhile, so its pages need not be parted from it.
-    v.memory = new GuestMemory(live.memory.size, live.memory);
+    v.memory = live.memory.overlay();
     v.observer = undefined;
     v.pendingIo = -1n;
     v.unmodelled = "";

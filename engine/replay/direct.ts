@@ -51,6 +51,10 @@ class FewPages extends GuestMemory {
     return copy;
   }
 
+  override overlay(): GuestMemory {
+    return this.fork();
+  }
+
   override backed(gpa: number, length = 1): boolean {
     return gpa >= 0 && gpa + length <= this.#limit - HOLE;
   }

@@ -52,6 +52,11 @@ export class GuestMemory {
     return new GuestMemory(this.size, this);
   }
 
+  /** A copy for the time in which this memory is not written, which costs this one nothing. */
+  overlay(): GuestMemory {
+    return new GuestMemory(this.size, this);
+  }
+
   /**
    * Whether the page that holds `gpa` is there to be written without being
    * allocated first: it was written before, or lies below {@linkcode GuestMemory.resident}.
