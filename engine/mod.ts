@@ -24,17 +24,34 @@ export * from "./image/format.ts";
 export * from "./image/slots.ts";
 export * from "./image/dump.ts";
 export * from "./image/diff.ts";
-export * from "./policy.ts";
+export {
+  END,
+  FAIL,
+  list,
+  OK,
+  type Outcome,
+  type Policy,
+  runList,
+  type Step,
+  type StepEntry,
+  type Way,
+} from "./policy.ts";
 export * from "./svm/checks.ts";
-export * from "./svm/verdict.ts";
+export {
+  type CheckVerdict,
+  checkVerdict,
+  type Evidence,
+  type SetVerdict,
+  setVerdict,
+} from "./svm/verdict.ts";
 export { type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
-export { checkpointDigest, CheckpointError } from "./replay/checkpoint.ts";
-export * from "./replay/partial.ts";
-export * from "./replay/units.ts";
+export { CheckpointError } from "./replay/checkpoint.ts";
+export type { PartialResult, SetCount } from "./replay/partial.ts";
+export { showsTransitions } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
-export * from "./replay/digest.ts";
+export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
 export * from "./replay/replayer.ts";
-export * from "./replay/views.ts";
+export { innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";
 export { type Fix, FIXES, type FixId, withFixes } from "./policies/between.ts";
 export * from "./diff/mod.ts";

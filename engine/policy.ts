@@ -65,6 +65,14 @@ export interface Policy {
  * @param steps The steps, in order.
  * @param onFail What handles a failure of any of them.
  * @returns The list.
+ * @example
+ * ```ts
+ * import { END, list, OK, type Step } from "@vmtape/vmtape/engine";
+ * const load: Step = { name: "load", doc: "Loads", run: () => OK };
+ * const undo: Step = { name: "undo", doc: "Undoes it", run: () => END };
+ * const entries = list([load], list([undo]));
+ * if (entries[0]?.onFail?.[0]?.step !== undo) throw new Error();
+ * ```
  */
 export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): readonly StepEntry[] {
   return steps.map((step) => onFail === undefined ? { step } : { step, onFail });
@@ -78,6 +86,20 @@ export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): rea
  * @param v The vCPU.
  * @param entries The list.
  * @returns {@linkcode OK} when every step did its work, else how the failing one ended.
+ * @throws What a step throws, when nobody listens to the vCPU.
+ * @example
+ * ```ts
+ * import { FAIL, list, OK, runList, type Step, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const ran: string[] = [];
+ * const step = (name: string, outcome: typeof OK | typeof FAIL): Step => ({
+ *   name,
+ *   doc: "",
+ *   run: () => (ran.push(name), outcome),
+ * });
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * const entries = list([step("a", OK), step("b", FAIL), step("c", OK)], list([step("undo", OK)]));
+ * if (runList(v, entries) !== FAIL || ran.join() !== "a,b,undo") throw new Error(ran.join());
+ * ```
  */
 export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
   const observer = v.observer;

@@ -76,6 +76,18 @@ export const CACHE_AT: number = VMCB12_AT;
  * @param area Which.
  * @param v The vCPU.
  * @param vmcb12 Guest physical address of vmcb12.
+ * @returns The image; parts that need no computing are the vCPU's own bytes, not to be changed.
+ * @example
+ * ```ts
+ * import { areaImage, AREAS, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * v.memory.write8(0x10000, 0x12);
+ * for (const area of AREAS) {
+ *   const { bytes } = areaImage(area, v, 0x10000);
+ *   if (bytes.length !== area.layout.size) throw new Error(area.name);
+ *   if (area.name === "vmcb12" && bytes[0] !== 0x12) throw new Error();
+ * }
+ * ```
  */
 export function areaImage(area: Area, v: Vcpu, vmcb12: number): Image {
   switch (area.name) {

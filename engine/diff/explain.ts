@@ -166,6 +166,21 @@ export class Explainer {
  *
  * @param side The policy's side of a run.
  * @param vmcb12 Address of the run's vmcb12.
+ * @returns The steps in the order they ran.
+ * @example
+ * ```ts
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { Differ, EARLY_EXIT, stepsOf, UPSTREAM } from "@vmtape/vmtape/engine";
+ * const names: string[] = [];
+ * const differ = new Differ([EARLY_EXIT, UPSTREAM], () => {}, ({ sides, vmcb12 }) => {
+ *   for (const side of sides) names.push(...stepsOf(side, vmcb12).map((step) => step.name));
+ * });
+ * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
+ *   differ.feed(event);
+ * }
+ * differ.finish();
+ * if (!names.includes("clear EVENTINJ")) throw new Error(names.join());
+ * ```
  */
 export function stepsOf(side: RunSide, vmcb12: number): ExplainedStep[] {
   const { log, vcpu } = side;

@@ -79,7 +79,23 @@ interface Part {
   readonly cause?: { readonly run: RunRef; readonly group: string };
 }
 
-/** Collects run differences into findings. */
+/**
+ * Collects run differences into findings.
+ *
+ * @example
+ * ```ts
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { Differ, EARLY_EXIT, Findings, UPSTREAM } from "@vmtape/vmtape/engine";
+ * const findings = new Findings();
+ * const differ = new Differ([EARLY_EXIT, UPSTREAM], (difference) => findings.add(difference));
+ * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
+ *   differ.feed(event);
+ * }
+ * differ.finish();
+ * const gif = findings.list().find(({ id }) => id === "gif|failed check|early-exit");
+ * if (gif?.title !== "GIF stays set after a failed consistency check under early-exit") throw new Error();
+ * ```
+ */
 export class Findings {
   readonly #groups = new Map<string, Group>();
   /** The group that a field's own difference last went to, to trace follow-ons. */
@@ -396,7 +412,24 @@ function outcomeTitle({ first, outcome: [x, y], checks }: Group): string {
   return `Both refuse${way}, for other reasons. ${a}: ${docOf(x)}. ${b}: ${docOf(y)}`;
 }
 
-/** Where two policies' steps part, in one line. */
+/**
+ * Where two policies' steps part, in one line.
+ *
+ * @param difference The run's differences.
+ * @returns The line.
+ * @example
+ * ```ts
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { Differ, EARLY_EXIT, partedText, UPSTREAM } from "@vmtape/vmtape/engine";
+ * const lines: string[] = [];
+ * const differ = new Differ([EARLY_EXIT, UPSTREAM], (difference) => lines.push(partedText(difference)));
+ * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
+ *   differ.feed(event);
+ * }
+ * differ.finish();
+ * if (!lines[0]?.endsWith('upstream goes on with "clear EVENTINJ"')) throw new Error(lines[0]);
+ * ```
+ */
 export function partedText(difference: RunDifference): string {
   const { after, a, b } = difference.parting;
   const [first, other] = difference.policies;

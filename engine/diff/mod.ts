@@ -9,7 +9,6 @@ export * from "./run_difference.ts";
 export * from "./explain.ts";
 export * from "./findings.ts";
 export * from "./minimize.ts";
-export * from "./subjects.ts";
 export {
   type Place,
   type Report,

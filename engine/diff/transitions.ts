@@ -57,7 +57,24 @@ export interface Writer {
   readonly transition: Transition;
 }
 
-/** Collects the transitions of one run. */
+/**
+ * Collects the transitions of one run.
+ *
+ * @example
+ * ```ts
+ * import { builtinScenarios, Driver, recordScenarios, TransitionLog, UPSTREAM } from "@vmtape/vmtape";
+ * const log = new TransitionLog();
+ * const driver = new Driver(UPSTREAM);
+ * driver.observer = log.observer;
+ * let index = 0;
+ * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), UPSTREAM)) {
+ *   driver.feed(event, index++);
+ * }
+ * const [vmrun] = log.transitions;
+ * if (vmrun?.way !== "vmrun" || vmrun.steps.length === 0) throw new Error();
+ * if (log.reports[0]?.kind !== "check") throw new Error();
+ * ```
+ */
 export class TransitionLog {
   /** Transitions in order. */
   readonly transitions: Transition[] = [];

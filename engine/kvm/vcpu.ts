@@ -36,7 +36,18 @@ export interface RunResult {
   port: number;
 }
 
-/** One vCPU with the policy that handles its nested transitions. */
+/**
+ * One vCPU with the policy that handles its nested transitions.
+ *
+ * @example
+ * ```ts
+ * import { UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * v.request(6);
+ * const copy = v.fork(UPSTREAM);
+ * if (!copy.take(6) || copy.requested(6) || !v.requested(6)) throw new Error();
+ * ```
+ */
 export class Vcpu extends Machine {
   /** The policy. */
   policy: Policy;

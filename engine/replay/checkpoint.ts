@@ -17,7 +17,21 @@ import type { Policy } from "../policy.ts";
 const VERSION = 1;
 const HEAD = 8;
 
-/** A state that cannot be loaded: damaged, or of another version of the model. */
+/**
+ * A state that cannot be loaded: damaged, or of another version of the model.
+ *
+ * @example
+ * ```ts
+ * import { CheckpointError, Replayer, UPSTREAM } from "@vmtape/vmtape/engine";
+ * let caught: unknown;
+ * try {
+ *   new Replayer(UPSTREAM).resume(new Uint8Array(3));
+ * } catch (error) {
+ *   caught = error;
+ * }
+ * if (!(caught instanceof CheckpointError)) throw new Error();
+ * ```
+ */
 export class CheckpointError extends Error {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "CheckpointError";

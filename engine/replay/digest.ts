@@ -15,6 +15,14 @@ import { crcShift, joinCrc, shiftCrc } from "./crc.ts";
  * @param v The vCPU.
  * @param seed The earlier digest, 0 for none.
  * @returns 32 bits.
+ * @example
+ * ```ts
+ * import { stateDigest, UPSTREAM, V, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * const before = stateDigest(v);
+ * v.set64(V.rip, 0x1000n);
+ * if (stateDigest(v) === before || stateDigest(v.fork(UPSTREAM)) !== stateDigest(v)) throw new Error();
+ * ```
  */
 export function stateDigest(v: Vcpu, seed = 0): number {
   return crc32(v.bytes.subarray(0, STATE_SIZE), seed);
@@ -26,6 +34,14 @@ export function stateDigest(v: Vcpu, seed = 0): number {
  * @param v The vCPU.
  * @param seed The earlier digest, 0 for none.
  * @returns 32 bits.
+ * @example
+ * ```ts
+ * import { memoryDigest, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * const copy = v.fork(UPSTREAM);
+ * copy.memory.write8(0x1000, 0xf4);
+ * if (memoryDigest(v) !== 0 || memoryDigest(copy) === 0) throw new Error();
+ * ```
  */
 export function memoryDigest(v: Vcpu, seed = 0): number {
   const number = new Uint32Array(1);
@@ -107,9 +123,4 @@ export class RunningDigest {
  */
 export function joinDigests(a: number, b: number, length: number): number {
   return joinCrc(a, b, length);
-}
-
-/** Eight hexadecimal digits each for registers and memory. */
-export function formatDigest(state: number, memory: number): string {
-  return state.toString(16).padStart(8, "0") + memory.toString(16).padStart(8, "0");
 }

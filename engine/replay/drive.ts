@@ -30,7 +30,22 @@ const R = offsets(REGS_FIELDS);
 /** What a session says of its machine, where the trace says nothing. */
 const DEFAULTS: Capabilities = { physicalBits: 40, npt: true, memory: 16 << 20 };
 
-/** An input that the engine cannot carry out, with the place and what to do. */
+/**
+ * An input that the engine cannot carry out, with the place and what to do.
+ *
+ * @example
+ * ```ts
+ * import { Driver, ReplayError, UPSTREAM } from "@vmtape/vmtape/engine";
+ * const meta = { capabilities: { physical_bits: 99 } };
+ * let caught: unknown;
+ * try {
+ *   new Driver(UPSTREAM).feed({ kind: "session", vcpu: 0, meta }, 7);
+ * } catch (error) {
+ *   caught = error;
+ * }
+ * if (!(caught instanceof ReplayError) || caught.event !== 7) throw new Error();
+ * ```
+ */
 export class ReplayError extends Error {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "ReplayError";
@@ -49,7 +64,18 @@ export class ReplayError extends Error {
   }
 }
 
-/** The machine a session describes. */
+/**
+ * The machine a session describes.
+ *
+ * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits` and `memory` (bytes).
+ * @returns What it says; 40 address bits, nested paging and 16 MiB where it says nothing.
+ * @example
+ * ```ts
+ * import { capabilitiesOf } from "@vmtape/vmtape/engine";
+ * const caps = capabilitiesOf({ npt: 0, capabilities: { physical_bits: 48 } });
+ * if (caps.npt || caps.physicalBits !== 48 || caps.memory !== 16 << 20) throw new Error();
+ * ```
+ */
 export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefined): Capabilities {
   const caps = meta?.["capabilities"];
   const given = (typeof caps === "object" && caps !== null ? caps : {}) as Record<string, unknown>;
@@ -84,7 +110,22 @@ function modelled(caps: Capabilities, event: number): Capabilities {
   return { ...caps, memory: Math.ceil(memory / PAGE_SIZE) * PAGE_SIZE };
 }
 
-/** Runs one vCPU's inputs under a policy. */
+/**
+ * Runs one vCPU's inputs under a policy.
+ *
+ * @example
+ * ```ts
+ * import { builtinScenarios, Driver, recordScenarios, UPSTREAM } from "@vmtape/vmtape";
+ * const driver = new Driver(UPSTREAM);
+ * const failed: string[] = [];
+ * driver.observer = { step() {}, check: (id) => failed.push(id), warn() {}, inner() {} };
+ * let index = 0;
+ * for await (const event of recordScenarios(builtinScenarios("eventinj-left"), UPSTREAM)) {
+ *   driver.feed(event, index++);
+ * }
+ * if (!driver.ran || !failed.includes("asid-zero")) throw new Error(failed.join());
+ * ```
+ */
 export class Driver {
   /** The policy. */
   readonly policy: Policy;

@@ -80,7 +80,22 @@ type Outcome =
 
 type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner">;
 
-/** Replays one vCPU's trace under one policy. */
+/**
+ * Replays one vCPU's trace under one policy.
+ *
+ * @example
+ * ```ts
+ * import { builtinScenarios, recordScenarios, Replayer, UPSTREAM } from "@vmtape/vmtape";
+ * const replayer = new Replayer(UPSTREAM, ({ field, recorded, replayed }) => {
+ *   throw new Error(`${field}: recorded ${recorded}, replayed ${replayed}`);
+ * });
+ * for await (const event of recordScenarios(builtinScenarios("eventinj-left"), UPSTREAM)) {
+ *   replayer.feed(event);
+ * }
+ * const { runs, agreed } = replayer.finish();
+ * if (runs === 0 || agreed !== runs) throw new Error(`${agreed} of ${runs}`);
+ * ```
+ */
 export class Replayer {
   /** The policy. */
   readonly policy: Policy;

@@ -63,7 +63,18 @@ const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(
 const RIP = { name: "rip", offset: 0x80, size: 8, doc: "" };
 const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 
-/** Whether a session shows single transitions only, and nothing of what ran between them. */
+/**
+ * Whether a session shows single transitions only, and nothing of what ran between them.
+ *
+ * @param meta The session's metadata.
+ * @returns Whether it says so.
+ * @example
+ * ```ts
+ * import { showsTransitions } from "@vmtape/vmtape/engine";
+ * if (!showsTransitions({ source: "kvm-tracepoints" })) throw new Error();
+ * if (showsTransitions({ source: "emulator" })) throw new Error();
+ * ```
+ */
 export function showsTransitions(meta: Readonly<Record<string, unknown>> | undefined): boolean {
   return meta?.["transitions"] === true || meta?.["source"] === "kvm-tracepoints";
 }

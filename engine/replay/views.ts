@@ -32,6 +32,13 @@ function mapKind(v: Vcpu, vmcb: number): number {
  * @param v The vCPU.
  * @param ret What the function returns.
  * @returns An image of layout `inner`.
+ * @example
+ * ```ts
+ * import { fieldNamed, INNER_LAYOUT, innerBytes, readBigint, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * const bytes = innerBytes(v, 1);
+ * if (readBigint(bytes, fieldNamed(INNER_LAYOUT, "ret")) !== 1n) throw new Error();
+ * ```
  */
 export function innerBytes(v: Vcpu, ret: number): Uint8Array {
   const bytes = new Uint8Array(INNER_SIZE);
@@ -110,6 +117,13 @@ const SEGMENT_AT = {
  *
  * @param v The vCPU.
  * @returns An image of layout `regs`.
+ * @example
+ * ```ts
+ * import { fieldNamed, readBigint, REGS_LAYOUT, regsBytes, UPSTREAM, V, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * v.set64(V.rip, 0x1000n);
+ * if (readBigint(regsBytes(v), fieldNamed(REGS_LAYOUT, "rip")) !== 0x1000n) throw new Error();
+ * ```
  */
 export function regsBytes(v: Vcpu): Uint8Array {
   look(v);
@@ -174,12 +188,6 @@ export function hostVmcbMask(npt: boolean): Uint8Array {
     masks.set(npt, mask);
   }
   return mask;
-}
-
-/** A copy of one of the vCPU's VMCBs. */
-export function vmcbBytes(v: Vcpu, vmcb: 1 | 2): Uint8Array {
-  const at = vmcb === 1 ? VMCB01_AT : VMCB02_AT;
-  return v.bytes.slice(at, at + VMCB_SIZE);
 }
 
 /** Whether vmcb02 was ever prepared; before that it is an empty page. */
