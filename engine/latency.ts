@@ -7,6 +7,7 @@ import {
   build,
   decodeFromCompressedBase64,
   encodeIntoCompressedBase64,
+  HistogramLogWriter,
   initWebAssembly,
   type WasmHistogram,
 } from "hdr-histogram-js";
@@ -241,6 +242,30 @@ export class Latency {
     const copy = decodeFromCompressedBase64(encoded, 32, true) as WasmHistogram;
     const text = copy.outputPercentileDistribution();
     copy.destroy();
+    return text;
+  }
+
+  /**
+   * Everything measured in HdrHistogram's log format 1.3, as its plotters and analyzers read it: one
+   * interval a kind and policy, with the two as its tag, its values in nanoseconds, its length the
+   * time that all samples took together, and its largest value in milliseconds.
+   *
+   * @returns The log's text.
+   */
+  log(): string {
+    let text = "";
+    const writer = new HistogramLogWriter((part) => text += part);
+    writer.outputLogFormatVersion();
+    writer.outputComment("[Values in nanoseconds, Interval_Max in milliseconds]");
+    writer.outputLegend();
+    for (const [policy, kinds] of this.#histograms) {
+      for (const [kind, { histogram }] of kinds) {
+        // A comma or a blank would end the tag.
+        histogram.tag = `${kind}:${policy}`.replace(/[\s,]+/g, "-");
+        const seconds = histogram.totalCount * histogram.mean / 1e9;
+        writer.outputIntervalHistogram(histogram, 0, seconds, 1e6);
+      }
+    }
     return text;
   }
 

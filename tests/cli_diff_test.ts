@@ -1,3 +1,4 @@
+import { HistogramLogReader } from "hdr-histogram-js";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
@@ -118,6 +119,20 @@ Deno.test("stats prints percentiles per kind and policy, and how they were measu
       assert(row.count > 0 && row.count % 2 === 0, `${row.kind} was measured ${row.count} times`);
       assert(row.p50 <= row.p99 && row.p99 <= row.p999);
     }
+    assertEquals(json.ratios.map((r: { policy: string }) => r.policy).includes("unified"), true);
+    for (const { ratio, low, high, noise } of json.ratios) {
+      assert(low <= ratio && ratio <= high);
+      assertEquals(noise, true, "two passes cannot tell a difference from noise");
+    }
+    const { stdout: hlog } = await vmtape(["stats", trace, ...SEED, "--hlog", "--passes", "1"]);
+    assertMatch(hlog, /^#\[Histogram log format version 1\.3\]\n/);
+    const reader = new HistogramLogReader(hlog);
+    const logged = [];
+    for (let next = reader.nextIntervalHistogram(); next; next = reader.nextIntervalHistogram()) {
+      logged.push(next.tag);
+      assert(next.totalCount > 0 && next.maxValue > 0);
+    }
+    assert(logged.includes("check-failure:unified"), logged.join(" "));
     const { stdout: hgrm } = await vmtape(["stats", trace, ...SEED, "--hgrm"]);
     assertMatch(hgrm, /^# entered, early-exit\n.*Percentile/m);
   }));

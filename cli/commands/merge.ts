@@ -53,7 +53,8 @@ async function mergeStats(
   }
   // Each process took off what its own clock costs; the dearest is named.
   const timerCost = Math.max(...parts.map((part) => part.timerCost));
-  printStats(context, latency, { timerCost, passes: parts[0]!.task.passes, hgrm });
+  const { passes, policies } = parts[0]!.task;
+  printStats(context, latency, { timerCost, passes, policies, form: hgrm ? "hgrm" : undefined });
   return EXIT.ok;
 }
 

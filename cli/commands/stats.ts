@@ -6,6 +6,9 @@ import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
+import { type PassRatio, passRatios } from "../pass_ratios.ts";
+import { StepCosts } from "../../engine/step_costs.ts";
+import { type Ratio, Ratios } from "../ratios.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICY_NAMES } from "../policy_input.ts";
 import { eachEvent } from "../shares/groups.ts";
@@ -13,38 +16,57 @@ import { groupsOfShard, SHARD, type Shard, shardOf } from "../shares/plan.ts";
 import { statsShardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
 
-const PASSES = 3;
+const PASSES = 5;
 
 function ns(value: number): string {
   return value < 1e6 ? String(Math.round(value)) : `${(value / 1e6).toFixed(1)}e6`;
 }
 
-/** Rows of one kind together, with the median's ratio to that of the kind's first policy. */
-function cellsOf(rows: readonly LatencyRow[]): string[][] {
+/** What is printed beside the histograms. */
+export interface StatsPrint {
+  /** Cost of the clock in nanoseconds, taken off each sample. */
+  readonly timerCost: number;
+  /** How often the trace was replayed. */
+  readonly passes: number;
+  /** Names of the policies, as they were asked for. */
+  readonly policies: readonly string[];
+  /** How the passes compare the policies, where that is known. */
+  readonly ratios?: readonly PassRatio[];
+  /** Distributions for HdrHistogram's plotters, instead of the table. */
+  readonly form?: "hgrm" | "hlog" | undefined;
+}
+
+function ratioText({ ratio, low, high, noise }: PassRatio): string {
+  const range = `${ratio.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+  return noise ? `${range}, noise` : range;
+}
+
+/** Rows of one kind together, policies in their order, with the median's ratio to the first one's. */
+function cellsOf(rows: readonly LatencyRow[], { policies, ratios }: StatsPrint): string[][] {
   return Object.keys(TRANSITION_KINDS).flatMap((kind) => {
-    const same = rows.filter((row) => row.kind === kind);
-    const base = same.find((row) => row.policy !== RECORDED)?.p50;
+    const ofKind = rows.filter((row) => row.kind === kind);
+    const same = [RECORDED, ...policies].flatMap((name) =>
+      ofKind.filter((row) => row.policy === name)
+    );
+    const base = same.find((row) => row.policy === policies[0])?.p50;
     return same.map(({ policy, count, min, p50, p90, p99, p999, max, mean }) => {
-      const ratio = policy === RECORDED || !base ? "" : (p50 / base).toFixed(2);
+      const known = ratios?.find((ratio) => ratio.kind === kind && ratio.policy === policy);
+      const plain = policy === RECORDED || !base ? "" : (p50 / base).toFixed(2);
       const times = [min, p50, p90, p99, p999, max, mean].map(ns);
-      return [`${kind}, ${policy}`, String(count), ...times, ratio];
+      return [`${kind}, ${policy}`, String(count), ...times, known ? ratioText(known) : plain];
     });
   });
 }
 
-function print(
-  context: Context,
-  rows: readonly LatencyRow[],
-  timerCost: number,
-  passes: number,
-): void {
+function print(context: Context, rows: readonly LatencyRow[], given: StatsPrint): void {
   const { out } = context;
   if (rows.length === 0) {
     out.line("No transition could be timed: the trace has neither the inputs to replay nor times");
     return;
   }
+  const { timerCost, passes, policies, ratios = [] } = given;
   const head = ["ns", "count", "min", "p50", "p90", "p99", "p99.9", "max", "mean", "p50 ratio"];
-  out.text(formatTable(head, cellsOf(rows)));
+  out.text(formatTable(head, cellsOf(rows, given)));
   if (rows.some((row) => row.policy !== RECORDED)) {
     out.line(
       `Replayed times are of the model on this machine, in ${passes} passes after one to warm up;`,
@@ -52,10 +74,43 @@ function print(
     out.line(
       `two clock reads (${Math.round(timerCost)} ns, calibrated) are taken off each sample.`,
     );
+    const sure = rows.map((row) => ratios.of(row)).find((found) => found !== undefined);
+    if (sure !== undefined) {
+      out.line(
+        `p50 ratio: to the kind's first policy, the passes' median (smallest to largest); the true one is`,
+      );
+      out.line(
+        `between the two with ${
+          (100 * sure.confidence).toFixed(0)
+        } % confidence. Where 1 is between them, the difference is noise.`,
+      );
+    }
+  }
+  if (ratios.length > 0) {
+    out.line(
+      `p50 ratio: to ${
+        policies[0]
+      }, median of the passes (lowest to highest); noise: the passes do`,
+    );
+    out.line("not agree which is faster, or are fewer than 3.");
   }
   if (rows.some((row) => row.policy === RECORDED)) {
     out.line('Rows "recorded" are by the recording\'s own clock, not to be compared with replays.');
   }
+}
+
+/** What there is to print beside the histograms. */
+interface Printed {
+  /** Cost of two clock reads, in nanoseconds. */
+  readonly timerCost: number;
+  /** Number of passes. */
+  readonly passes: number;
+  /** What the passes say of the policies' medians. */
+  readonly ratios: Ratios;
+  /** Costs of steps, when they were asked for. */
+  readonly steps?: StepCosts;
+  /** HdrHistogram's own text instead: distributions, or the log. */
+  readonly form?: "hgrm" | "hlog" | undefined;
 }
 
 /**
@@ -63,21 +118,44 @@ function print(
  *
  * @param context Where to.
  * @param latency The histograms.
- * @param given Cost of the clock, number of passes, and whether to print distributions.
+ * @param given What else there is.
  */
-export function printStats(
-  context: Context,
-  latency: Latency,
-  given: { readonly timerCost: number; readonly passes: number; readonly hgrm: boolean },
-): void {
-  const { timerCost, passes, hgrm } = given;
+export function printStats(context: Context, latency: Latency, given: Printed): void {
+  const { timerCost, passes, ratios, steps, form } = given;
+  const { out } = context;
   const rows = latency.rows();
-  if (context.json) context.out.json({ unit: "ns", timerCost, passes, rows });
-  else if (hgrm) {
+  if (context.json) {
+    out.json({
+      unit: "ns",
+      timerCost,
+      passes,
+      rows,
+      ratios: rows.map((row) => ratios.of(row)).filter((found) => found !== undefined),
+      ...(steps && { steps: steps.rows() }),
+    });
+  } else if (form === "hlog") out.text(latency.log());
+  else if (form === "hgrm") {
     for (const { policy, kind } of rows) {
-      context.out.line(`# ${kind}, ${policy}\n${latency.distribution(policy, kind) ?? ""}`);
+      out.line(`# ${kind}, ${policy}\n${latency.distribution(policy, kind) ?? ""}`);
     }
-  } else print(context, rows, timerCost, passes);
+  } else {
+    print(context, rows, given);
+    if (steps !== undefined) printSteps(context, steps);
+  }
+}
+
+function printSteps(context: Context, steps: StepCosts): void {
+  const { out } = context;
+  const cells = steps.rows().map(({ policy, step, count, p50, mean, share }) => [
+    `${policy}: ${step}`,
+    String(count),
+    ns(p50),
+    ns(mean),
+    `${(100 * share).toFixed(1)} %`,
+  ]);
+  out.line();
+  out.text(formatTable(["ns of each step", "count", "p50", "mean", "share"], cells));
+  out.line("A clock is read at every step here, which slows them all: compare steps with steps.");
 }
 
 async function measureShard(
@@ -118,6 +196,17 @@ export const stats = defineCommand({
       kind: "flag",
       doc: "Print the distributions as HdrHistogram's plotters take them",
     },
+    {
+      name: "hlog",
+      kind: "flag",
+      doc: "Print all histograms as a log, as HdrHistogram's tools do",
+    },
+    {
+      name: "hlog",
+      kind: "flag",
+      doc: "Print the histograms in HdrHistogram's log format, for its analyzers",
+    },
+    { name: "steps", kind: "flag", doc: "Measure each step too, in a pass of its own" },
     SHARD,
   ],
   examples: [
@@ -126,6 +215,7 @@ export const stats = defineCommand({
       line: "stats run.vmtape --policies early-exit,unified --passes 20",
       doc: "Two, more precisely",
     },
+    { line: "stats run.vmtape --hlog > run.hlog", doc: "For HdrHistogram's log analyzer" },
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { passes = PASSES } = options;
@@ -141,11 +231,12 @@ export const stats = defineCommand({
       return EXIT.ok;
     }
     using latency = await Latency.create();
-    using warmUp = await Latency.create();
     using progress = context.progress("events");
     let events = 0;
+    const medians: LatencyRow[][] = [];
     for (let pass = 0; pass <= passes; pass++) {
-      const measurement = new Measurement(policies, pass === 0 ? warmUp : latency);
+      using samples = await Latency.create();
+      const measurement = new Measurement(policies, samples);
       const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
       const trace = await openTrace(path);
       for await (const block of trace.blocks()) {
@@ -156,10 +247,16 @@ export const stats = defineCommand({
         }
         progress.update(events);
       }
+      if (pass === 0) continue;
+      medians.push(samples.rows());
+      for (const encoded of samples.encode()) latency.add(encoded);
     }
     progress.done();
     const { timerCost } = latency;
-    printStats(context, latency, { timerCost, passes, hgrm: options.hgrm });
+    const order = policies.map(({ name }) => name);
+    const ratios = passRatios(medians, order);
+    const form = options.hlog ? "hlog" : options.hgrm ? "hgrm" : undefined;
+    printStats(context, latency, { timerCost, passes, policies: order, ratios, form });
     return EXIT.ok;
   },
 });
