@@ -22,7 +22,18 @@ export const PREFIX = {
 /** Register number that stands for RIP as the base of an address. */
 export const BASE_RIP = 16;
 
-/** A decoded instruction; {@linkcode decode} fills one in place. */
+/**
+ * A decoded instruction; {@linkcode decode} fills one in place.
+ *
+ * @example
+ * ```ts
+ * import { decode, Instruction } from "@vmtape/vmtape/engine";
+ * const mov = new Instruction(); // mov rax, [rbx+16]
+ * decode(Uint8Array.of(0x48, 0x8b, 0x43, 0x10), 4, 64, mov);
+ * if (mov.length !== 4 || mov.opcode !== 0x8b || mov.dflag !== 3) throw new Error();
+ * if (mov.reg !== 0 || mov.base !== 3 || mov.disp !== 16) throw new Error();
+ * ```
+ */
 export class Instruction {
   /** Bytes, prefixes included; 0 before the first decode. */
   length = 0;

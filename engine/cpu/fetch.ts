@@ -57,8 +57,20 @@ const code = new Uint8Array(15);
 /**
  * Decodes the instruction at CS:RIP of a VMCB.
  *
+ * @param m The machine.
+ * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
+ * @param paging The way from linear addresses to memory.
  * @param out Filled in place.
  * @returns `"short"` when its bytes cannot all be read.
+ * @example
+ * ```ts
+ * import { decodeAt, DirectPaging, Instruction, Machine, S, VMCB02_AT } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * m.memory.write8(0x1000, 0xf4);
+ * m.set64(VMCB02_AT + S.rip, 0x1000n);
+ * const hlt = new Instruction();
+ * if (decodeAt(m, VMCB02_AT, new DirectPaging(), hlt) !== "ok" || hlt.opcode !== 0xf4) throw new Error();
+ * ```
  */
 export function decodeAt(
   m: Machine,

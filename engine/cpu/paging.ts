@@ -61,7 +61,20 @@ const EFER_NXE = 1 << 11;
 // One mode object per combination of the bits that matter.
 const MODES: (WalkMode | undefined)[] = [];
 
-/** Paging mode that control registers select (QEMU's get_pg_mode). */
+/**
+ * Paging mode that control registers select (QEMU's get_pg_mode).
+ *
+ * @param cr0 CR0.
+ * @param cr4 CR4.
+ * @param efer EFER, low half.
+ * @returns The mode; shared between calls, not to be changed.
+ * @example
+ * ```ts
+ * import { walkMode } from "@vmtape/vmtape/engine";
+ * const mode = walkMode(0x80000011, 0x20, 0x500);
+ * if (mode.levels !== 4 || mode.writeProtect || mode.noExecute) throw new Error();
+ * ```
+ */
 export function walkMode(cr0: number, cr4: number, efer: number): WalkMode {
   const paging = cr0 < 0 || cr0 >= 0x80000000;
   const pae = (cr4 & CR4_PAE) !== 0;
@@ -92,7 +105,21 @@ function missed(out: Walk, gpa: number, access: number, table: boolean): number 
   return -1;
 }
 
-/** L0 uses nested paging, L1 does not for this guest: every guest physical address must be memory. */
+/**
+ * L0 uses nested paging, L1 does not for this guest: every guest physical address must be memory.
+ *
+ * @example
+ * ```ts
+ * import { DirectPaging, Machine, READ, SUPERVISOR, Walk, WALK_STAGE2 } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * const off = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
+ * const paging = new DirectPaging();
+ * const out = new Walk();
+ * if (!paging.translate(m, off, 0x1234, 0, READ, SUPERVISOR, out) || out.gpa !== 0x1234) throw new Error();
+ * if (paging.translate(m, off, 0x2000000, 0, READ, SUPERVISOR, out)) throw new Error();
+ * if (out.outcome !== WALK_STAGE2 || out.stage2Address !== 0x2000000) throw new Error();
+ * ```
+ */
 export class DirectPaging implements Paging {
   #m: Machine | undefined;
   readonly #stage2: Stage2 = (gpa, access, table, out) =>
@@ -128,6 +155,19 @@ export class DirectPaging implements Paging {
 /**
  * L0 and L1 use nested paging: every L2 physical address goes through L1's
  * nested page table, which KVM walks in the mode of L1's CR4 and EFER.
+ *
+ * @example
+ * ```ts
+ * import { Machine, NestedPaging, nptMode, READ, SUPERVISOR, Walk, WALK_STAGE2 } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * m.memory.write64(0x60000, 0x87n); // 32-bit tables: a page of 4 MiB at 0
+ * const paging = new NestedPaging(nptMode(0x10, 0, 0x60000));
+ * const off = { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
+ * const out = new Walk();
+ * if (!paging.translate(m, off, 0x1234, 0, READ, SUPERVISOR, out) || out.gpa !== 0x1234) throw new Error();
+ * if (paging.translate(m, off, 0x400000, 0, READ, SUPERVISOR, out)) throw new Error();
+ * if (out.outcome !== WALK_STAGE2 || out.stage2Address !== 0x400000) throw new Error();
+ * ```
  */
 export class NestedPaging implements Paging {
   /** Mode and root of L1's nested page table. */
@@ -228,8 +268,24 @@ export function memoryOnly(m: Machine): Stage2 {
 /**
  * KVM's walk of L1's nested page table for one L2 physical address.
  *
+ * @param m The machine.
+ * @param npt Mode and root of the table, see {@linkcode nptMode}.
+ * @param gpa The address.
+ * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+ * @param out Where it leads, or why not.
  * @returns Whether the address is mapped; `out` holds the error code that KVM
  * reports in EXITINFO1 when it is not.
+ * @example
+ * ```ts
+ * import { Machine, nptMode, READ, Walk, walkNpt, WRITE } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * m.memory.write64(0x60000, 0x85n); // a page of 4 MiB, not to be written
+ * const npt = nptMode(0x10, 0, 0x60000);
+ * const out = new Walk();
+ * if (!walkNpt(m, npt, 0x9000, READ, out) || out.gpa !== 0x9000) throw new Error();
+ * // Present, write and user.
+ * if (walkNpt(m, npt, 0x9000, WRITE, out) || out.error !== 7) throw new Error();
+ * ```
  */
 export function walkNpt(
   m: Machine,
@@ -246,6 +302,20 @@ export function walkNpt(
 /**
  * L0 uses shadow paging: what counts are the guest's own tables, in the mode
  * that KVM believes the guest is in.
+ *
+ * @example
+ * ```ts
+ * import { Machine, READ, ShadowPaging, SUPERVISOR, Walk, WALK_FAULT, walkMode } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: false, memory: 1 << 24 });
+ * m.memory.write64(0x1000, 0x83n); // a page of 4 MiB at 0
+ * const registers = { cr0: 0x80000001, cr3: 0x1000, cr4: 0x10, efer: 0 };
+ * const paging = new ShadowPaging({ ...walkMode(0x80000001, 0x10, 0), root: 0x1000 });
+ * const out = new Walk();
+ * if (!paging.translate(m, registers, 0x1234, 0, READ, SUPERVISOR, out)) throw new Error();
+ * if (out.gpa !== 0x1234 || out.pageSize !== 1 << 22) throw new Error();
+ * if (paging.translate(m, registers, 0x400000, 0, READ, SUPERVISOR, out)) throw new Error();
+ * if (out.outcome !== WALK_FAULT || out.error !== 0) throw new Error();
+ * ```
  */
 export class ShadowPaging implements Paging {
   /** Mode and root as KVM knows them. */

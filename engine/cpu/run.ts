@@ -48,6 +48,20 @@ const processor = new Processor();
  * Bytes of the instruction that made the last {@linkcode runVmcb} give back
  * `"unmodelled"`; where that was the delivery of an event, of the instruction
  * before it.
+ *
+ * @returns A copy of the bytes, prefixes included.
+ * @example
+ * ```ts
+ * import { C, DirectPaging, Machine, runVmcb, S, unmodelledBytes, VMCB02_AT } from "@vmtape/vmtape/engine";
+ * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
+ * m.set32(VMCB02_AT + C.intercept_word4, 1); // VMRUN
+ * m.set32(VMCB02_AT + C.asid, 1);
+ * m.set64(VMCB02_AT + S.efer, 0x1000n);
+ * m.set64(VMCB02_AT + S.rip, 0x1000n);
+ * m.memory.write64(0x1000, 0xc0_58_0fn); // addps xmm0, xmm0
+ * const status = runVmcb(m, VMCB02_AT, new DirectPaging());
+ * if (status !== "unmodelled" || unmodelledBytes().toHex() !== "0f58c0") throw new Error(status);
+ * ```
  */
 export function unmodelledBytes(): Uint8Array {
   return processor.code.slice(0, processor.insn.length);

@@ -23,7 +23,20 @@ export const WALK_FAULT = 1;
 /** A table or the final address missed in the second stage. */
 export const WALK_STAGE2 = 2;
 
-/** Outcome of a walk, reused from one to the next. */
+/**
+ * Outcome of a walk, reused from one to the next.
+ *
+ * @example
+ * ```ts
+ * import { GuestMemory, USER, Walk, walkMode, WALK_FAULT, walkProcessor, WRITE } from "@vmtape/vmtape/engine";
+ * const out = new Walk();
+ * const mode = walkMode(0x80000001, 0x10, 0);
+ * const nothing = new GuestMemory(1 << 20);
+ * if (walkProcessor(nothing, 40, mode, 0, 0x5000, 0, WRITE, USER, (gpa) => gpa, out)) throw new Error();
+ * // A write of CPL 3 to a page that is not present.
+ * if (out.outcome !== WALK_FAULT || out.error !== 6) throw new Error();
+ * ```
+ */
 export class Walk {
   /** {@linkcode WALK_OK}, {@linkcode WALK_FAULT} or {@linkcode WALK_STAGE2}. */
   outcome: number = WALK_OK;
@@ -127,11 +140,28 @@ function allowed(
  * every time and get Accessed bits, a table is accessed as a write in the
  * second stage.
  *
+ * @param memory Memory with the tables.
  * @param physicalBits Width of physical addresses.
+ * @param mode Paging mode.
  * @param root CR3.
  * @param lo Linear address, low half.
  * @param hi Linear address, high half.
+ * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+ * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
+ * @param stage2 Translates the addresses of tables and of the result.
+ * @param out Where it leads, or why not.
  * @returns Whether the walk succeeded; `out` says where to or why not.
+ * @example
+ * ```ts
+ * import { GuestMemory, READ, SUPERVISOR, Walk, walkMode, walkProcessor } from "@vmtape/vmtape/engine";
+ * const memory = new GuestMemory(1 << 20);
+ * memory.write64(0x1000, 0x2003n);
+ * memory.write64(0x2000 + 5 * 4, 0x7003n);
+ * const out = new Walk();
+ * const mode = walkMode(0x80000001, 0, 0);
+ * if (!walkProcessor(memory, 40, mode, 0x1000, 0x5678, 0, READ, SUPERVISOR, (gpa) => gpa, out)) throw new Error();
+ * if (out.gpa !== 0x7678) throw new Error();
+ * ```
  */
 export function walkProcessor(
   memory: GuestMemory,
@@ -245,11 +275,28 @@ export interface KvmWalkMode extends WalkMode {
  * are a fault, reserved bits give present and reserved, Accessed and Dirty bits
  * are set once the whole walk succeeded.
  *
+ * @param memory Memory with the tables.
  * @param physicalBits Width of physical addresses in the guest's CPUID.
+ * @param mode Paging mode and root.
  * @param lo Address to translate, low half.
  * @param hi Address to translate, high half.
+ * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+ * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
  * @param stage2 Translates the addresses of tables and of the result.
+ * @param out Where it leads, or why not.
  * @returns Whether the walk succeeded; `out` says where to or why not.
+ * @example
+ * ```ts
+ * import { GuestMemory, READ, SUPERVISOR, Walk, walkKvm, walkMode } from "@vmtape/vmtape/engine";
+ * const memory = new GuestMemory(1 << 20);
+ * memory.write64(0x1000, 0x2003n);
+ * memory.write64(0x2000 + 5 * 4, 0x7003n);
+ * const out = new Walk();
+ * const mode = { ...walkMode(0x80000001, 0, 0), root: 0x1000 };
+ * if (!walkKvm(memory, 40, mode, 0x5678, 0, READ, SUPERVISOR, (gpa) => gpa, out)) throw new Error();
+ * // Not written yet: KVM maps it for reading and executing only.
+ * if (out.gpa !== 0x7678 || out.level !== 1 || out.access !== 1) throw new Error();
+ * ```
  */
 export function walkKvm(
   memory: GuestMemory,

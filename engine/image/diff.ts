@@ -26,7 +26,19 @@ export interface BitDiff {
   readonly b: string;
 }
 
-/** One field that is not the same in two images. */
+/**
+ * One field that is not the same in two images.
+ *
+ * @example
+ * ```ts
+ * import { diffImages, type FieldDiff, VMCB_LAYOUT, VMCB_SIZE } from "@vmtape/vmtape/engine";
+ * const a = { bytes: new Uint8Array(VMCB_SIZE) };
+ * const b = { bytes: a.bytes.with(0x58, 1) };
+ * const [row]: readonly FieldDiff[] = diffImages(VMCB_LAYOUT, a, b);
+ * if (row?.field !== "control.asid" || row.verdict !== "differs") throw new Error();
+ * if (row.differing !== 1n || row.text !== "control.asid 0x0 -> 0x1") throw new Error(row.text);
+ * ```
+ */
 export class FieldDiff {
   /** Name of the field; `AREA+0xOFFSET` for bytes that no field covers. */
   readonly field: string;
