@@ -5,6 +5,7 @@
  */
 import type { TraceEvent } from "../engine/event.ts";
 import type { Latency } from "../engine/latency.ts";
+import type { StepCosts } from "../engine/step_costs.ts";
 import type { Policy } from "../engine/policy.ts";
 import { Driver } from "../engine/replay/drive.ts";
 
@@ -24,7 +25,7 @@ export class Measurement {
    * @param policies The policies.
    * @param latency Where times are filed, under each policy's name.
    */
-  constructor(policies: readonly Policy[], latency: Latency) {
+  constructor(policies: readonly Policy[], latency: Pick<Latency | StepCosts, "observer">) {
     this.#drivers = policies.map((policy) => {
       const driver = new Driver(policy);
       driver.observer = latency.observer(policy.name);

@@ -56,6 +56,7 @@ export * from "./replay/identify.ts";
 export { type Fix, FIXES, type FixId, withFixes } from "./policies/between.ts";
 export * from "./diff/mod.ts";
 export * from "./latency.ts";
+export * from "./step_costs.ts";
 export * from "./policies/mod.ts";
 export * as steps from "./steps/mod.ts";
 export * as parts from "./policies/parts.ts";

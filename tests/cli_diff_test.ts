@@ -193,3 +193,23 @@ Deno.test("the demo runs from end to end and leaves nothing behind", async () =>
     assertEquals(await Array.fromAsync(Deno.readDir(folder)), []);
   });
 });
+
+Deno.test("stats tells what each step costs, and its share", () =>
+  withFolder(async (folder) => {
+    const trace = `${folder}/t`;
+    await vmtape(["record", "enter", "gif-left-set", "-o", trace, "-p", "unified"]);
+    const args = ["stats", trace, "-p", "unified,upstream", "--passes", "1", "--steps"];
+    const { steps } = JSON.parse((await vmtape([...args, "--json"])).stdout);
+    const of = (policy: string, step: string) =>
+      steps.find((row: { policy: string; step: string }) =>
+        row.policy === policy && row.step === step
+      );
+    assert(of("unified", "check save").count >= 2 && of("upstream", "merge MSRPM").count >= 1);
+    for (const policy of ["unified", "upstream"]) {
+      const shares = steps.filter((row: { policy: string }) => row.policy === policy)
+        .map((row: { share: number }) => row.share);
+      const sum = shares.reduce((a: number, b: number) => a + b, 0);
+      assert(Math.abs(sum - 1) < 1e-9, String(sum));
+    }
+    assertStringIncludes((await vmtape(args)).stdout, "ns of each step");
+  }));

@@ -8,7 +8,6 @@ import { STANDARD } from "../files.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
 import { type PassRatio, passRatios } from "../pass_ratios.ts";
 import { StepCosts } from "../../engine/step_costs.ts";
-import { type Ratio, Ratios } from "../ratios.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICY_NAMES } from "../policy_input.ts";
 import { eachEvent } from "../shares/groups.ts";
@@ -32,6 +31,8 @@ export interface StatsPrint {
   readonly policies: readonly string[];
   /** How the passes compare the policies, where that is known. */
   readonly ratios?: readonly PassRatio[];
+  /** Costs of steps, when they were asked for. */
+  readonly steps?: StepCosts;
   /** Distributions for HdrHistogram's plotters, instead of the table. */
   readonly form?: "hgrm" | "hlog" | undefined;
 }
@@ -74,17 +75,6 @@ function print(context: Context, rows: readonly LatencyRow[], given: StatsPrint)
     out.line(
       `two clock reads (${Math.round(timerCost)} ns, calibrated) are taken off each sample.`,
     );
-    const sure = rows.map((row) => ratios.of(row)).find((found) => found !== undefined);
-    if (sure !== undefined) {
-      out.line(
-        `p50 ratio: to the kind's first policy, the passes' median (smallest to largest); the true one is`,
-      );
-      out.line(
-        `between the two with ${
-          (100 * sure.confidence).toFixed(0)
-        } % confidence. Where 1 is between them, the difference is noise.`,
-      );
-    }
   }
   if (ratios.length > 0) {
     out.line(
@@ -99,20 +89,6 @@ function print(context: Context, rows: readonly LatencyRow[], given: StatsPrint)
   }
 }
 
-/** What there is to print beside the histograms. */
-interface Printed {
-  /** Cost of two clock reads, in nanoseconds. */
-  readonly timerCost: number;
-  /** Number of passes. */
-  readonly passes: number;
-  /** What the passes say of the policies' medians. */
-  readonly ratios: Ratios;
-  /** Costs of steps, when they were asked for. */
-  readonly steps?: StepCosts;
-  /** HdrHistogram's own text instead: distributions, or the log. */
-  readonly form?: "hgrm" | "hlog" | undefined;
-}
-
 /**
  * Prints what was measured.
  *
@@ -120,7 +96,7 @@ interface Printed {
  * @param latency The histograms.
  * @param given What else there is.
  */
-export function printStats(context: Context, latency: Latency, given: Printed): void {
+export function printStats(context: Context, latency: Latency, given: StatsPrint): void {
   const { timerCost, passes, ratios, steps, form } = given;
   const { out } = context;
   const rows = latency.rows();
@@ -130,7 +106,7 @@ export function printStats(context: Context, latency: Latency, given: Printed): 
       timerCost,
       passes,
       rows,
-      ratios: rows.map((row) => ratios.of(row)).filter((found) => found !== undefined),
+      ...(ratios && { ratios }),
       ...(steps && { steps: steps.rows() }),
     });
   } else if (form === "hlog") out.text(latency.log());
@@ -201,11 +177,6 @@ export const stats = defineCommand({
       kind: "flag",
       doc: "Print all histograms as a log, as HdrHistogram's tools do",
     },
-    {
-      name: "hlog",
-      kind: "flag",
-      doc: "Print the histograms in HdrHistogram's log format, for its analyzers",
-    },
     { name: "steps", kind: "flag", doc: "Measure each step too, in a pass of its own" },
     SHARD,
   ],
@@ -234,9 +205,12 @@ export const stats = defineCommand({
     using progress = context.progress("events");
     let events = 0;
     const medians: LatencyRow[][] = [];
-    for (let pass = 0; pass <= passes; pass++) {
+    const steps = options.steps ? new StepCosts(latency.timerCost) : undefined;
+    const last = steps === undefined ? passes : passes + 1;
+    for (let pass = 0; pass <= last; pass++) {
       using samples = await Latency.create();
-      const measurement = new Measurement(policies, samples);
+      const stepping = pass > passes ? steps : undefined;
+      const measurement = new Measurement(policies, stepping ?? samples);
       const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
       const trace = await openTrace(path);
       for await (const block of trace.blocks()) {
@@ -247,7 +221,7 @@ export const stats = defineCommand({
         }
         progress.update(events);
       }
-      if (pass === 0) continue;
+      if (pass === 0 || stepping !== undefined) continue;
       medians.push(samples.rows());
       for (const encoded of samples.encode()) latency.add(encoded);
     }
@@ -256,7 +230,14 @@ export const stats = defineCommand({
     const order = policies.map(({ name }) => name);
     const ratios = passRatios(medians, order);
     const form = options.hlog ? "hlog" : options.hgrm ? "hgrm" : undefined;
-    printStats(context, latency, { timerCost, passes, policies: order, ratios, form });
+    printStats(context, latency, {
+      timerCost,
+      passes,
+      policies: order,
+      ratios,
+      ...(steps && { steps }),
+      form,
+    });
     return EXIT.ok;
   },
 });
