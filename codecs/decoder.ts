@@ -37,7 +37,23 @@ class Shapes {
   }
 }
 
-/** Steps through the events of one block. */
+/**
+ * Steps through the events of one block, those of kinds that are not known here among them.
+ *
+ * @example
+ * ```ts
+ * import { readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => chunks.push(chunk) });
+ * writer.write({ kind: "case", vcpu: 0, name: "first" });
+ * writer.close();
+ * for await (const block of (await readTrace(chunks)).blocks()) {
+ *   const decoder = block.decoder();
+ *   if (decoder.next()?.kind !== "case" || decoder.done !== 1) throw new Error();
+ *   if (decoder.next() !== undefined) throw new Error();
+ * }
+ * ```
+ */
 export class EventDecoder {
   readonly #content: Uint8Array;
   readonly #offset: number;

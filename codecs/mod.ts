@@ -6,7 +6,7 @@
  *
  * @module
  */
-export * from "./errors.ts";
+export { TraceError, type TraceErrorCode, type TraceErrorPlace } from "./errors.ts";
 export type { Meta } from "./msgpack.ts";
 export type { FieldPlan, KindPlan } from "./schema.ts";
 export type { BlockHead, RawBlock } from "./block.ts";
@@ -29,7 +29,6 @@ export * from "./lab.ts";
 export * from "./tracepoint_error.ts";
 export * from "./tracepoint_import.ts";
 export {
-  hasAnyPlace,
   type InputKind,
   memorySpool,
   SNIFF,

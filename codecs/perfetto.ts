@@ -82,7 +82,19 @@ interface Vcpu {
   last: number;
 }
 
-/** Turns events into rows, one vCPU's runs after another. */
+/**
+ * Turns events into rows, one vCPU's runs after another.
+ *
+ * @example
+ * ```ts
+ * import { PerfettoExport } from "@vmtape/vmtape/codecs";
+ * const rows = new PerfettoExport();
+ * const names = [...rows.feed({ kind: "case", vcpu: 0, name: "first", time: 5000 })].map((row) => row.name);
+ * const [slice] = rows.finish();
+ * if (names.join() !== "process_name,thread_name,thread_name") throw new Error(names.join());
+ * if (slice?.name !== "first" || slice.ts !== 5) throw new Error();
+ * ```
+ */
 export class PerfettoExport {
   readonly #vcpus = new Map<number, Vcpu>();
   #index = 0;

@@ -64,7 +64,21 @@ export async function readTrace(chunks: Chunks, options: ReadOptions = {}): Prom
   }
 }
 
-/** A trace that is read from its first byte to its last. */
+/**
+ * A trace that is read from its first byte to its last.
+ *
+ * @example
+ * ```ts
+ * import { readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => chunks.push(chunk) });
+ * writer.write({ kind: "case", vcpu: 0, name: "first" });
+ * writer.close();
+ * const trace = await readTrace(chunks);
+ * const events = await Array.fromAsync(trace.events());
+ * if (events.length !== 1 || events[0]?.kind !== "case" || !trace.finished) throw new Error();
+ * ```
+ */
 export class TraceStream {
   /** What the trace says about itself. */
   readonly header: TraceHeader;

@@ -14,6 +14,20 @@ import type { Spool, TracepointSource } from "./tracepoint_source.ts";
  * @param path Name of the file; `-` is standard input.
  * @returns The source; a `Disposable` where it is a file.
  * @throws {TraceError} `missing` or `input`.
+ * @example
+ * ```ts
+ * import { importTracepoints, tracepointFile } from "@vmtape/vmtape/codecs";
+ * const path = await Deno.makeTempFile();
+ * await Deno.writeTextFile(
+ *   path,
+ *   " qemu-7  [000] .....  3.648900: kvm_nested_vmenter_failed: control->asid == 0\n",
+ * );
+ * const source = tracepointFile(path);
+ * const events = (await Array.fromAsync(importTracepoints(source))).flat();
+ * source[Symbol.dispose]?.();
+ * await Deno.remove(path);
+ * if (events.at(-1)?.kind !== "check") throw new Error();
+ * ```
  */
 export function tracepointFile(path: string): TracepointSource & Partial<Disposable> {
   if (path === "-") return fileChunks(path);
@@ -27,7 +41,18 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  * A spool in a temporary file, which is gone afterwards.
  *
  * @param dir Where; the system's own place when left out.
+ * @returns The spool; its `write` and `finish` wait for the disk.
  * @throws {TraceError} `output` when it cannot be written.
+ * @example
+ * ```ts
+ * import { fileSpool } from "@vmtape/vmtape/codecs";
+ * const spool = fileSpool();
+ * await spool.write(Uint8Array.of(1, 2, 3));
+ * const source = await spool.finish();
+ * const bytes = await source.readAt(1, 2);
+ * await spool.discard();
+ * if (source.size !== 3 || bytes[0] !== 2) throw new Error();
+ * ```
  */
 export function fileSpool(dir?: string): Spool {
   const path = Deno.makeTempFileSync({ ...(dir === undefined ? {} : { dir }), prefix: "vmtape-" });

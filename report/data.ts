@@ -149,7 +149,22 @@ class Table<T> {
   }
 }
 
-/** Gathers a report. */
+/**
+ * Gathers a report.
+ *
+ * @example
+ * ```ts
+ * import { builtinScenarios, EARLY_EXIT, recordScenarios, UPSTREAM } from "@vmtape/vmtape";
+ * import { ReportCollector } from "@vmtape/vmtape/report";
+ * const collector = new ReportCollector([EARLY_EXIT, UPSTREAM]);
+ * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
+ *   collector.feed(event);
+ * }
+ * const { outcomes, outcomeOf, findings } = collector.finish("One VMRUN");
+ * if (outcomes[outcomeOf[0]?.[0] ?? -1] !== "failed check") throw new Error();
+ * if (!findings.some(({ title }) => title.startsWith("GIF stays set"))) throw new Error();
+ * ```
+ */
 export class ReportCollector {
   readonly #policies: readonly Policy[];
   readonly #differ: Differ;

@@ -115,6 +115,14 @@ function summary({ policies, result }: ReportData): string {
  * @param data What it shows.
  * @param trace Name of the trace file, for the commands that it shows.
  * @returns The text of an HTML file.
+ * @example
+ * ```ts
+ * import { EARLY_EXIT, UPSTREAM } from "@vmtape/vmtape/engine";
+ * import { ReportCollector, reportPage } from "@vmtape/vmtape/report";
+ * const data = new ReportCollector([EARLY_EXIT, UPSTREAM]).finish("Nothing <yet>");
+ * const html = reportPage(data, "empty.vmtape");
+ * if (!html.includes("<title>Nothing &lt;yet&gt;: early-exit, upstream</title>")) throw new Error();
+ * ```
  */
 export function reportPage(data: ReportData, trace: string): string {
   const packed = gzipSync(new TextEncoder().encode(JSON.stringify(data))).toString("base64");

@@ -15,8 +15,8 @@ import {
   QemuProcess,
   recordQemu,
   recordQemuGuest,
-  scanForVmrun,
 } from "../traces/qemu/mod.ts";
+import { scanForVmrun } from "../traces/qemu/discover.ts";
 import { hasQemu, MemorySink } from "./qemu_process.ts";
 
 const qemuTest = (name: string, fn: () => Promise<void>) =>

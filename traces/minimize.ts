@@ -39,7 +39,20 @@ export interface Minimized {
   readonly tried: number;
 }
 
-/** A difference that its scenario does not show when it is run on the emulator. */
+/**
+ * A difference that its scenario does not show when it is run on the emulator.
+ *
+ * @example
+ * ```ts
+ * import { minimizeCases, NotReproducedError } from "@vmtape/vmtape/traces";
+ * import { EARLY_EXIT, UPSTREAM } from "@vmtape/vmtape/engine";
+ * // Every check passes, so GIF is not left set by a failed one.
+ * const options = { npt: true, ids: ["gif|failed check|early-exit"] };
+ * const cases = [{ name: "fine", spec: "" }];
+ * const caught = await minimizeCases(cases, [EARLY_EXIT, UPSTREAM], options).catch((error) => error);
+ * if (!(caught instanceof NotReproducedError)) throw new Error();
+ * ```
+ */
 export class NotReproducedError extends Error {
   /** Name of the class. */
   override readonly name = "NotReproducedError";

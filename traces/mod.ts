@@ -13,6 +13,12 @@ export * from "./generate.ts";
 export * from "./lab_import.ts";
 export * from "./compare.ts";
 export * from "./record.ts";
-export * from "./minimize.ts";
+export {
+  type CaseText,
+  minimizeCases,
+  type Minimized,
+  type MinimizeOptions,
+  NotReproducedError,
+} from "./minimize.ts";
 export * from "./qemu/mod.ts";
 export * from "./kvm/mod.ts";

@@ -8,7 +8,21 @@ import type { LabRecord } from "../codecs/lab_types.ts";
 /** Which cases to leave out of the count. */
 export type Skip = (record: LabRecord) => boolean;
 
-/** A skip list that is not one. */
+/**
+ * A skip list that is not one.
+ *
+ * @example
+ * ```ts
+ * import { skipList, SkipListError } from "@vmtape/vmtape/traces";
+ * let caught: unknown;
+ * try {
+ *   skipList({ "A-unified-npt0": "loops" });
+ * } catch (error) {
+ *   caught = error;
+ * }
+ * if (!(caught instanceof SkipListError)) throw new Error();
+ * ```
+ */
 export class SkipListError extends Error {
   /** `SkipListError`. */
   override readonly name = "SkipListError";

@@ -14,7 +14,7 @@ export * from "./sink.ts";
 export * from "./vcpu_view.ts";
 export * from "./vmrun.ts";
 export * from "./page_walk.ts";
-export * from "./discover.ts";
+export { inMemory, type MemoryRegion, parseMemoryMap } from "./discover.ts";
 export * from "./recorder.ts";
 export * from "./launch.ts";
 export * from "./machine_code.ts";
