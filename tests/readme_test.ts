@@ -1,0 +1,39 @@
+import { assert, assertEquals } from "@std/assert";
+import { COMMANDS } from "../cli/commands.ts";
+import { shell, withFolder } from "./cli_process.ts";
+
+const ROOT = new URL("../", import.meta.url);
+const README = await Deno.readTextFile(new URL("README.md", ROOT));
+const PAGES = [...Deno.readDirSync(new URL("docs/", ROOT))].map(({ name }) => name)
+  .filter((name) => name.endsWith(".md"));
+
+Deno.test("README shows what the commands print", () =>
+  withFolder(async (folder) => {
+    const [, session = ""] = /```console\n([^]*?)```/.exec(README) ?? [];
+    const shown = session.split(/^\$ deno task /m).slice(1);
+    assertEquals(shown.length, 3);
+    for (const part of shown) {
+      const [line = "", ...expected] = part.trimEnd().split("\n");
+      const { stdout, stderr } = await shell(line, folder);
+      const printed = (stderr + stdout).trimEnd().split("\n");
+      if (expected.at(-1) !== "...") assertEquals(printed, expected, line);
+      // What follows is left out, with the empty line before it.
+      else assertEquals(printed.slice(0, expected.length - 1), expected.slice(0, -1), line);
+    }
+  }));
+
+Deno.test("README names every command and every page", () => {
+  for (const { name } of COMMANDS) assert(README.includes(`\`${name}\``), name);
+  for (const page of PAGES) assert(README.includes(`](docs/${page})`), page);
+});
+
+for (const page of ["README.md", ...PAGES.map((name) => `docs/${name}`)]) {
+  Deno.test(`the links of ${page} lead somewhere`, async () => {
+    const url = new URL(page, ROOT);
+    for (const [, target = ""] of (await Deno.readTextFile(url)).matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^(?:https?:|#)/.test(target)) continue;
+      const { isFile } = await Deno.stat(new URL(target.replace(/#.*/, ""), url));
+      assert(isFile, target);
+    }
+  });
+}
