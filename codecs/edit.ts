@@ -203,6 +203,7 @@ function goesOn(event: TraceEvent): boolean {
  * VMEXIT_INVALID.
  *
  * @param events The events.
+ * @returns Whether one did as far as is known.
  * @example
  * ```ts
  * import { failedOnly } from "@vmtape/vmtape/codecs";

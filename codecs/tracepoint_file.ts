@@ -42,7 +42,7 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  *
  * @param dir Where; the system's own place when left out.
  * @returns The spool; its `write` and `finish` wait for the disk.
- * @throws {TraceError} `output` when it cannot be written.
+ * @throws {Error} The system's own, when the file cannot be made; its `write` throws it as well.
  * @example
  * ```ts
  * import { fileSpool } from "@vmtape/vmtape/codecs";

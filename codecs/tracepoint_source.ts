@@ -93,6 +93,7 @@ export function hasAnyPlace(source: TracepointSource): source is TraceSource {
  * A spool in memory.
  *
  * @param limit How many bytes it takes.
+ * @returns The spool.
  * @throws {TracepointError} From `write`: `limit` beyond that.
  * @example
  * ```ts

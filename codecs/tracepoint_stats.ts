@@ -59,6 +59,7 @@ export const MOST_ISSUES = 20;
 /**
  * Counts of nothing yet.
  *
+ * @returns The counts, to be added to.
  * @example
  * ```ts
  * import { emptyTracepointStats } from "@vmtape/vmtape/codecs";

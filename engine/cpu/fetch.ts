@@ -19,6 +19,9 @@ const HIGH = 0x1_0000_0000;
  * emulates an instruction. The VMCB is not changed; Accessed bits of the tables
  * are set as by any fetch.
  *
+ * @param m The machine.
+ * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
+ * @param paging The way from linear addresses to memory.
  * @param out At least 15 bytes.
  * @returns How many bytes could be read.
  * @example

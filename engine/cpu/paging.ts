@@ -237,6 +237,7 @@ export class NestedPaging implements Paging {
  * @param cr4 L1's CR4.
  * @param efer L1's EFER.
  * @param root nCR3.
+ * @returns The mode, for {@linkcode NestedPaging} and {@linkcode walkNpt}.
  * @example
  * ```ts
  * import { Machine, NestedPaging, nptMode, READ, Walk, walkNpt } from "@vmtape/vmtape/engine";

@@ -76,6 +76,7 @@ export function unmodelledBytes(): Uint8Array {
  * @param m The machine.
  * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
  * @param paging The way from linear addresses to memory.
+ * @param options What it needs to know beyond the machine.
  * @returns How it ended. The VMCB holds what #VMEXIT writes only after `"exit"`.
  * @example
  * ```ts
