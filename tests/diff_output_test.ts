@@ -27,6 +27,18 @@ Deno.test("each finding prints a command that shows it, quoted for a shell", asy
   assert(!text.includes("\x1b"));
 });
 
+Deno.test("of a log, which no run can be explained of, the command shows the event", async () => {
+  const whole = await output();
+  const findings = whole.findings.map((finding) => ({
+    ...finding,
+    first: { ...finding.first, scenario: undefined },
+  }));
+  const { event } = whole.findings[0]!.first;
+  const text = [...diffLines({ ...whole, findings }, false)].join("\n");
+  assertStringIncludes(text, `vmtape dump run.vmtape --from ${event} --to ${event + 1} --fields`);
+  assert(!text.includes("vmtape explain"));
+});
+
 Deno.test("a follow-on says where it comes from", async () => {
   const cases = "fine\nasid keepvm control.asid=0\n";
   const text = [...diffLines(await output(cases), false)].join("\n");

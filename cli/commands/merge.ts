@@ -78,10 +78,9 @@ export const merge = defineCommand({
   ],
   examples: [
     {
-      line: "diff run.vmtape -p upstream,unified --shard 0/2 --json",
-      doc: "One half, for part0.json",
+      line: "merge part0.json part1.json",
+      doc: "The whole of what `vmtape diff … --shard 0/2 --json > part0.json` and 1/2 did",
     },
-    { line: "merge part0.json part1.json", doc: "Both" },
   ],
   async run(context, { options, operands }) {
     const files: [string, ShardFile][] = [];
