@@ -23,12 +23,22 @@ const PIPELINE = 16;
  * `closed` once QEMU is gone, `timeout` without an answer, `remote` when the stub refuses.
  *
  * @example
- * ```ts ignore
- * import { GdbClient, parseGdbAddress } from "@vmtape/vmtape/traces";
- * const gdb = await GdbClient.connect(parseGdbAddress("localhost:1234"));
- * const registers = await gdb.registers((await gdb.threads())[0]!);
- * console.log(registers.need("rip").toString(16));
- * await gdb.detach();
+ * ```ts
+ * import { GdbClient, parseGdbAddress, QemuProcess } from "@vmtape/vmtape/traces";
+ * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+ * const { port } = listener.addr;
+ * listener.close();
+ * try {
+ *   await using qemu = await QemuProcess.start({ port });
+ *   await qemu.gdb.detach();
+ *   const gdb = await GdbClient.connect(parseGdbAddress(`localhost:${port}`));
+ *   const bytes = await gdb.readMemory(0xfffffff0n, 16);
+ *   await gdb.detach();
+ *   if (bytes?.[0] !== 0xea) throw new Error("The firmware begins with a far jump");
+ * } catch (error) {
+ *   const { cause } = error as Error;
+ *   if (!(cause instanceof Deno.errors.NotFound)) throw error; // QEMU is not installed
+ * }
  * ```
  */
 export class GdbClient {

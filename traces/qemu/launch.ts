@@ -56,9 +56,13 @@ function drive(path: string, format: string): string {
  * @returns The options.
  * @throws {QemuError} When it cannot be read, or is none of these.
  * @example
- * ```ts ignore
+ * ```ts
  * import { guestArguments } from "@vmtape/vmtape/traces";
- * console.log(await guestArguments("hypervisor.elf")); // ["-kernel", "hypervisor.elf"]
+ * const path = await Deno.makeTempFile({ suffix: ".elf" });
+ * await Deno.writeTextFile(path, "\x7fELF");
+ * const args = await guestArguments(path);
+ * await Deno.remove(path);
+ * if (args[0] !== "-kernel" || args[1] !== path) throw new Error(args.join(" "));
  * ```
  */
 export async function guestArguments(path: string): Promise<string[]> {
@@ -103,10 +107,20 @@ export async function guestArguments(path: string): Promise<string[]> {
  * @returns What was recorded.
  * @throws {QemuError} When the image is none, or QEMU cannot be started.
  * @example
- * ```ts ignore
- * import { recordQemuGuest } from "@vmtape/vmtape/traces";
- * const sink = { write: (event) => console.log(event.kind), close: () => {} };
- * await recordQemuGuest("hypervisor.elf", sink, { limit: 100 });
+ * ```ts
+ * import { buildGuest, DEMO_CODE, recordQemuGuest } from "@vmtape/vmtape/traces";
+ * const path = await Deno.makeTempFile({ suffix: ".rom" });
+ * await Deno.writeFile(path, buildGuest(DEMO_CODE).bytes);
+ * const sink = { write() {}, close() {} };
+ * try {
+ *   const { ended, vmruns } = await recordQemuGuest(path, sink, { limit: 10 });
+ *   if (ended !== "done" || vmruns !== 10) throw new Error(ended);
+ * } catch (error) {
+ *   const { cause } = error as Error;
+ *   if (!(cause instanceof Deno.errors.NotFound)) throw error; // QEMU is not installed
+ * } finally {
+ *   await Deno.remove(path);
+ * }
  * ```
  */
 export async function recordQemuGuest(

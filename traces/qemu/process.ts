@@ -56,10 +56,16 @@ export interface QemuOptions {
  * A QEMU of our own, stopped before its first instruction, with a client on its stub.
  *
  * @example
- * ```ts ignore
+ * ```ts
  * import { QemuProcess } from "@vmtape/vmtape/traces";
- * await using qemu = await QemuProcess.start({ args: ["-m", "16", "-kernel", "guest.elf"] });
- * console.log(await qemu.gdb.threads());
+ * try {
+ *   await using qemu = await QemuProcess.start({ args: ["-m", "16"] });
+ *   const [vcpu = ""] = await qemu.gdb.threads();
+ *   if ((await qemu.gdb.registers(vcpu)).need("rip") !== 0xfff0n) throw new Error("Not stopped at reset");
+ * } catch (error) {
+ *   const { cause } = error as Error;
+ *   if (!(cause instanceof Deno.errors.NotFound)) throw error; // QEMU is not installed
+ * }
  * ```
  */
 export class QemuProcess {

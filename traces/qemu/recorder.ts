@@ -88,11 +88,22 @@ const SVME = 1n << 12n;
  * @returns What was recorded.
  * @throws {GdbError} `remote` or `protocol`, when the stub is not that of a QEMU that can be followed.
  * @example
- * ```ts ignore
- * import { GdbClient, parseGdbAddress, recordQemu } from "@vmtape/vmtape/traces";
- * const gdb = await GdbClient.connect(parseGdbAddress("localhost:1234"));
- * const sink = { write: (event) => console.log(event.kind), close: () => {} };
- * console.log(await recordQemu(gdb, sink, { limit: 100 }));
+ * ```ts
+ * import { buildGuest, DEMO_CODE, QemuProcess, recordQemu } from "@vmtape/vmtape/traces";
+ * const path = await Deno.makeTempFile();
+ * await Deno.writeFile(path, buildGuest(DEMO_CODE).bytes);
+ * const kinds = new Set<string>();
+ * const sink = { write: (event: { kind: string }) => void kinds.add(event.kind), close() {} };
+ * try {
+ *   await using qemu = await QemuProcess.start({ args: ["-m", "16", "-nodefaults", "-bios", path] });
+ *   const { vmruns } = await recordQemu(qemu.gdb, sink, { limit: 10 });
+ *   if (vmruns !== 10 || !kinds.has("vmrun") || !kinds.has("exit")) throw new Error();
+ * } catch (error) {
+ *   const { cause } = error as Error;
+ *   if (!(cause instanceof Deno.errors.NotFound)) throw error; // QEMU is not installed
+ * } finally {
+ *   await Deno.remove(path);
+ * }
  * ```
  */
 export async function recordQemu(

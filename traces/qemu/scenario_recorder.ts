@@ -74,11 +74,17 @@ export interface QemuScenarioResult {
  * @returns What became of them.
  * @throws {QemuError} When QEMU cannot be started; the sink is closed first.
  * @example
- * ```ts ignore
- * import { parseScenarios } from "@vmtape/vmtape";
- * import { recordQemuScenarios } from "@vmtape/vmtape/traces";
- * const sink = { write: (event) => console.log(event.kind), close: () => {} };
- * await recordQemuScenarios(parseScenarios("asid0 control.asid=0"), sink);
+ * ```ts
+ * import { parseScenarios, recordQemuScenarios } from "@vmtape/vmtape/traces";
+ * const kinds: string[] = [];
+ * const sink = { write: (event: { kind: string }) => void kinds.push(event.kind), close() {} };
+ * try {
+ *   const { recorded } = await recordQemuScenarios(parseScenarios("asid0 control.asid=0"), sink);
+ *   if (recorded !== 1 || !kinds.includes("exit")) throw new Error(kinds.join());
+ * } catch (error) {
+ *   const { cause } = error as Error;
+ *   if (!(cause instanceof Deno.errors.NotFound)) throw error; // QEMU is not installed
+ * }
  * ```
  */
 export async function recordQemuScenarios(
