@@ -62,7 +62,12 @@ export class EventBlock implements Iterable<TraceEvent> {
     return this.raw.head;
   }
 
-  /** A decoder that stands before the block's first event, whatever range was asked for. */
+  /**
+   * A decoder that stands before the block's first event, whatever range was asked for.
+   *
+   * @returns The decoder.
+   * @throws {TraceError} `damaged` when the block holds no events.
+   */
   decoder(): EventDecoder {
     const { head, offset } = this.raw;
     if (head.type !== BLOCK.events) throw damaged(offset, "A block holds no events");
@@ -72,6 +77,7 @@ export class EventBlock implements Iterable<TraceEvent> {
   /**
    * The events, each valid until the next step only: objects and images are used again.
    *
+   * @returns The events.
    * @throws {TraceError} `damaged` when an event cannot be decoded.
    */
   shared(): IterableIterator<TraceEvent> {

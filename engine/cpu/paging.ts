@@ -39,7 +39,18 @@ export interface PagingRegisters {
  * exit code NPF, whose EXITINFO1 is `error` with bit 33 (`onTable`) or 32.
  */
 export interface Paging {
-  /** Translates one address; `out` holds where to, or why not. */
+  /**
+   * Translates one address; `out` holds where to, or why not.
+   *
+   * @param m The machine.
+   * @param registers Its control registers.
+   * @param lo Linear address, low half.
+   * @param hi Linear address, high half.
+   * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+   * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
+   * @param out Where it leads, or why not.
+   * @returns Whether the address is mapped.
+   */
   translate(
     m: Machine,
     registers: PagingRegisters,
@@ -125,7 +136,18 @@ export class DirectPaging implements Paging {
   readonly #stage2: Stage2 = (gpa, access, table, out) =>
     (this.#m as Machine).memory.backed(gpa) ? gpa : missed(out, gpa, access, table);
 
-  /** Translates through the tables at CR3. */
+  /**
+   * Translates through the tables at CR3.
+   *
+   * @param m The machine.
+   * @param r Its control registers.
+   * @param lo Linear address, low half.
+   * @param hi Linear address, high half.
+   * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+   * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
+   * @param out Where it leads, or why not.
+   * @returns Whether the address is mapped.
+   */
   translate(
     m: Machine,
     r: PagingRegisters,
@@ -203,7 +225,18 @@ export class NestedPaging implements Paging {
     this.npt = npt;
   }
 
-  /** Translates through the tables at CR3, each of them through L1's nested page table. */
+  /**
+   * Translates through the tables at CR3, each of them through L1's nested page table.
+   *
+   * @param m The machine.
+   * @param r Its control registers.
+   * @param lo Linear address, low half.
+   * @param hi Linear address, high half.
+   * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+   * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
+   * @param out Where it leads, or why not.
+   * @returns Whether the address is mapped.
+   */
   translate(
     m: Machine,
     r: PagingRegisters,
@@ -331,7 +364,18 @@ export class ShadowPaging implements Paging {
     this.role = role;
   }
 
-  /** Walks the guest's tables as KVM does; anything that is not memory is a page fault too. */
+  /**
+   * Walks the guest's tables as KVM does; anything that is not memory is a page fault too.
+   *
+   * @param m The machine.
+   * @param _r Not used: the mode is the role's.
+   * @param lo Linear address, low half.
+   * @param hi Linear address, high half.
+   * @param access {@linkcode READ}, {@linkcode WRITE} or {@linkcode FETCH}.
+   * @param who {@linkcode SUPERVISOR}, {@linkcode USER} or {@linkcode SUPERVISOR_AC}.
+   * @param out Where it leads, or why not.
+   * @returns Whether the address is mapped.
+   */
   translate(
     m: Machine,
     _r: PagingRegisters,

@@ -127,7 +127,11 @@ export class Findings {
     return this.#sorted().findIndex(([name]) => name === key);
   }
 
-  /** The findings, those with the most runs first, follow-ons last. */
+  /**
+   * The findings, those with the most runs first, follow-ons last.
+   *
+   * @returns The findings.
+   */
   list(): Finding[] {
     return this.#sorted().map(([, group]) => this.#finding(group));
   }

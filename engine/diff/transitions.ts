@@ -104,7 +104,11 @@ export class TransitionLog {
     return this.#depth.at(-1)?.way ?? "";
   }
 
-  /** Forgets everything; the next run begins. */
+  /**
+   * Forgets everything; the next run begins.
+   *
+   * @param vmcb12 Guest physical address of the run's vmcb12.
+   */
   reset(vmcb12: number): void {
     this.transitions.length = 0;
     this.reports.length = 0;

@@ -119,25 +119,43 @@ export class Vcpu extends Machine {
     return copy;
   }
 
-  /** Sets a request bit. */
+  /**
+   * Sets a request bit.
+   *
+   * @param bit Its number, 0 to 63.
+   */
   request(bit: number): void {
     if (bit < 32) this.or32(V.requests, 1 << bit);
     else this.or32(V.requests + 4, 1 << bit - 32);
   }
 
-  /** Clears a request bit. */
+  /**
+   * Clears a request bit.
+   *
+   * @param bit Its number, 0 to 63.
+   */
   unrequest(bit: number): void {
     if (bit < 32) this.clear32(V.requests, 1 << bit);
     else this.clear32(V.requests + 4, 1 << bit - 32);
   }
 
-  /** Whether a request bit is set. */
+  /**
+   * Whether a request bit is set.
+   *
+   * @param bit Its number, 0 to 63.
+   * @returns Whether it is.
+   */
   requested(bit: number): boolean {
     const word = bit < 32 ? this.u32(V.requests) : this.u32(V.requests + 4);
     return (word >>> (bit & 31) & 1) === 1;
   }
 
-  /** Takes a request bit: whether it was set; it is clear afterwards. */
+  /**
+   * Takes a request bit: whether it was set; it is clear afterwards.
+   *
+   * @param bit Its number, 0 to 63.
+   * @returns Whether it was set.
+   */
   take(bit: number): boolean {
     if (!this.requested(bit)) return false;
     this.unrequest(bit);
@@ -149,7 +167,12 @@ export class Vcpu extends Machine {
     this.or32(V.requests, 1 << REQ.EVENT);
   }
 
-  /** Reports a kernel assertion that does not hold. */
+  /**
+   * Reports a kernel assertion that does not hold.
+   *
+   * @param holds Whether it holds.
+   * @param text The kernel's text.
+   */
   assertThat(holds: boolean, text: string): void {
     if (!holds) this.observer?.warn(text);
   }

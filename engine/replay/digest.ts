@@ -85,7 +85,11 @@ export class RunningDigest {
   readonly #number = new Uint32Array(1);
   readonly #bytes = new Uint8Array(this.#number.buffer);
 
-  /** Adds the state of a vCPU and its guest memory. */
+  /**
+   * Adds the state of a vCPU and its guest memory.
+   *
+   * @param v The vCPU.
+   */
   add(v: Vcpu): void {
     const { memory } = v;
     if (memory !== this.#memory) this.#begin(memory);
