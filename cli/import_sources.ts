@@ -12,13 +12,12 @@ import {
   type TracepointSource,
   type TracepointStats,
 } from "../codecs/mod.ts";
-import { MAGIC } from "../codecs/format.ts";
 import { readLabRecords } from "../codecs/lab_record.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { importLab } from "../traces/lab_import.ts";
 import { UsageError } from "./errors.ts";
 import { openInput, shown, STANDARD } from "./files.ts";
-import { isGzip, peek } from "./inputs.ts";
+import { isGzip, isTrace, peek } from "./inputs.ts";
 
 /** Forms by their name on the command line; those of tracepoint logs with the importer's own name. */
 export const FORMS = {
@@ -72,7 +71,7 @@ async function* one(events: AsyncIterable<TraceEvent>): AsyncGenerator<readonly 
  */
 export async function openImport(path: string, form?: Form): Promise<ImportSource> {
   const { head, stream } = await peek(await openInput(path), HEAD);
-  if (MAGIC.every((byte, i) => head[i] === byte)) {
+  if (isTrace(head)) {
     await stream.cancel();
     throw new UsageError(`${shown(path)} is a vmtape trace already; use it as it is`);
   }

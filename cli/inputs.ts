@@ -9,6 +9,7 @@ import {
   type FileSource,
   fileSource,
   readTrace,
+  TraceError,
   TraceFile,
   type TraceSource,
   type TraceStream,
@@ -108,6 +109,27 @@ export async function openTrace(path: string): Promise<TraceStream> {
   return await readTrace(await openChunks(path));
 }
 
+/**
+ * What is wrong with one of several traces, with its name.
+ *
+ * @param path The trace that was being read.
+ * @param error What was thrown meanwhile.
+ * @returns The error to throw; the same when it is not about what was read.
+ */
+export function inTrace(path: string, error: unknown): unknown {
+  if (!(error instanceof TraceError) || error.offset < 0 || error.code === "output") return error;
+  const { code, offset, message } = error;
+  return new TraceError(code, `${shown(path)}: ${message}`, { offset, cause: error });
+}
+
+async function* named<T>(path: string, items: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* items;
+  } catch (error) {
+    throw inTrace(path, error);
+  }
+}
+
 /** A trace to be read from any place in it. */
 export interface OpenFile extends Disposable {
   /** The trace. */
@@ -161,7 +183,10 @@ export async function openTraceFile(path: string): Promise<OpenFile> {
  */
 export async function openRecords(path: string): Promise<AsyncIterable<LabRecord>> {
   const { head, stream } = await peek(await openInput(path), 16);
-  if (isTrace(head)) return labRecords((await readTrace(stream)).events());
+  if (isTrace(head)) {
+    const trace = await readTrace(stream).catch((error) => Promise.reject(inTrace(path, error)));
+    return named(path, labRecords(trace.events()));
+  }
   const text = new TextDecoder().decode(head).trimStart();
   if (isGzip(head) || text.startsWith("{") || head.length === 0) {
     return readLabRecords(stream, { file: shown(path) });

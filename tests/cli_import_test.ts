@@ -128,6 +128,18 @@ const FILES: readonly (readonly [string, string, number, RegExp])[] = [
     /is a vmtape trace already/,
   ],
   ["control characters", `printf 'a \\033[2Jx' > s; vmtape predict s`, 2, /no token "\\x1b\[2Jx"/],
+  [
+    "one damaged trace of two",
+    "head -c -50 in.vmtape > cut; vmtape cat in.vmtape cut -q -o out 2> e; s=$?; tail -1 e >&2; exit $s",
+    3,
+    /^vmtape cat: cut: .*before its end/,
+  ],
+  [
+    "a damaged trace beside another",
+    "head -c -50 in.vmtape > cut; vmtape compare in.vmtape cut",
+    3,
+    /^vmtape compare: cut: .*before its end/,
+  ],
   ["an empty trace", ": > empty; vmtape info empty", 3, /Nothing is there/],
   ["a foreign file", "vmtape info in.ndjson", 3, /not a vmtape trace/],
   ["a folder as a trace", "vmtape info .", 2, /It is a directory/],

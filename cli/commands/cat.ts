@@ -1,13 +1,8 @@
 import type { TraceStream } from "../../codecs/mod.ts";
 import { catTraces } from "../../codecs/edit.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { openTrace } from "../inputs.ts";
+import { inTrace, openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
-
-async function* opened(first: TraceStream, rest: readonly string[]): AsyncGenerator<TraceStream> {
-  yield first;
-  for (const path of rest) yield await openTrace(path);
-}
 
 /** Puts traces together. */
 export const cat = defineCommand({
@@ -17,13 +12,22 @@ export const cat = defineCommand({
   options: [OUTPUT, FORCE],
   examples: [{ line: "cat monday.vmtape tuesday.vmtape -o week.vmtape", doc: "One trace of two" }],
   async run(context, { options, operands: [first = "", ...rest] }) {
-    const trace = await openTrace(first);
-    const written = await writeTrace(
-      context,
-      options,
-      (open) => catTraces(opened(trace, rest), open(trace.header.meta)),
-    );
-    reportWritten(context, options.output, written);
-    return EXIT.ok;
+    let reading = first;
+    async function* opened(trace: TraceStream): AsyncGenerator<TraceStream> {
+      yield trace;
+      for (reading of rest) yield await openTrace(reading);
+    }
+    try {
+      const trace = await openTrace(first);
+      const written = await writeTrace(
+        context,
+        options,
+        (open) => catTraces(opened(trace), open(trace.header.meta)),
+      );
+      reportWritten(context, options.output, written);
+      return EXIT.ok;
+    } catch (error) {
+      throw inTrace(reading, error);
+    }
   },
 });
