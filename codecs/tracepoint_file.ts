@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { TraceError } from "./errors.ts";
 import { fileChunks, type FileSource, fileSource } from "./file.ts";
 import type { Spool, TracepointSource } from "./tracepoint_source.ts";
 
@@ -42,7 +43,7 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  *
  * @param dir Where; the system's own place when left out.
  * @returns The spool; its `write` and `finish` wait for the disk.
- * @throws {Error} The system's own, when the file cannot be made; its `write` throws it as well.
+ * @throws {TraceError} `output` when the file cannot be made; its `write` throws it as well.
  * @example
  * ```ts
  * import { fileSpool } from "@vmtape/vmtape/codecs";
@@ -55,13 +56,21 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  * ```
  */
 export function fileSpool(dir?: string): Spool {
-  const path = Deno.makeTempFileSync({ ...(dir === undefined ? {} : { dir }), prefix: "vmtape-" });
-  const file = Deno.openSync(path, { write: true });
+  const folder = dir ?? "the folder for temporary files (TMPDIR)";
+  const { path, file } = told(folder, () => {
+    const path = Deno.makeTempFileSync({
+      ...(dir === undefined ? {} : { dir }),
+      prefix: "vmtape-",
+    });
+    return { path, file: Deno.openSync(path, { write: true }) };
+  });
   let source: FileSource | undefined;
   let open = true;
   return {
     write(bytes) {
-      for (let rest = bytes; rest.length > 0;) rest = rest.subarray(file.writeSync(rest));
+      for (let rest = bytes; rest.length > 0;) {
+        rest = rest.subarray(told(folder, () => file.writeSync(rest)));
+      }
     },
     finish() {
       file.close();
@@ -76,4 +85,15 @@ export function fileSpool(dir?: string): Spool {
       Deno.removeSync(path);
     },
   };
+}
+
+function told<T>(folder: string, act: () => T): T {
+  try {
+    return act();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new TraceError("output", `Cannot keep the input in ${folder} while it is read: ${why}`, {
+      cause,
+    });
+  }
 }

@@ -1,12 +1,13 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   fileSource,
   fileSpool,
   importTracepoints,
   memorySpool,
   readTracepoints,
+  TraceError,
   TracepointError,
   type TracepointOptions,
   type TracepointRecord,
@@ -441,4 +442,9 @@ Deno.test("every tracepoint of a trace.dat can be had", async () => {
   assertEquals(found.map(({ name, fields, text }) => [name, fields, text]), [
     ["sched_wakeup", { comm: "cat", target_cpu: 1 }, "comm=cat target_cpu=0x1"],
   ]);
+});
+
+Deno.test("a place for a streamed log that cannot be had is an error that names it", () => {
+  const error = assertThrows(() => fileSpool("/nonexistent"), TraceError, "in /nonexistent");
+  assertEquals(error.code, "output");
 });
