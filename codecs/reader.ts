@@ -85,6 +85,8 @@ export class TraceStream {
   readonly #queue: ByteQueue;
   readonly #options: ReadOptions;
   #finished = false;
+  /** Where the trace is known to stop before its end; -1 while it is not. */
+  #cutAt = -1;
 
   /**
    * Stands behind the header; use {@linkcode readTrace}.
@@ -214,7 +216,9 @@ export class TraceStream {
   }
 
   #cut(offset: number, left: number): undefined {
-    if (this.#options.unfinished) return undefined;
+    // The search within a block that was cut off comes to the same end once more.
+    if (this.#options.unfinished || this.#cutAt === offset + left) return undefined;
+    this.#cutAt = offset + left;
     const tail = left === 0 ? "after a whole block" : `${left} bytes into a block or the trailer`;
     this.#report(
       new TraceError(
