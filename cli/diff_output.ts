@@ -149,6 +149,12 @@ export function* diffLines(output: DiffOutput, color: boolean): Generator<string
   }
 }
 
+/** How many runs show a finding; and of which policies, where there are more than two. */
+function scope({ runs, policies }: Finding, { result }: DiffOutput): string {
+  const of = result.policies.length > 2 ? `, ${policies.join(" and ")}` : "";
+  return `${plural(runs, "run")}${of}`;
+}
+
 const KIND_COLOURS = {
   outcome: "red",
   state: "yellow",
@@ -165,7 +171,7 @@ function* findingLines(
   const { title, kind, policies, runs, fields, parted, first } = finding;
   const { limit = FIELDS } = output;
   yield `${paint("bold", `${number}.`)} ${paint(KIND_COLOURS[kind], title)} (${
-    plural(runs, "run")
+    scope(finding, output)
   })`;
   const cause = causeText(finding);
   yield `   ${cause ?? parted}`;
@@ -202,9 +208,9 @@ export function* markdownLines(output: DiffOutput): Generator<string> {
   const { findings, limit = FIELDS } = output;
   for (const line of summaryLines(output)) yield `- ${markdown(line)}`;
   for (const [i, finding] of findings.entries()) {
-    const { title, policies, runs, fields, parted, first } = finding;
+    const { title, policies, fields, parted, first } = finding;
     yield "";
-    yield `### ${i + 1}. ${markdown(title)} (${plural(runs, "run")})`;
+    yield `### ${i + 1}. ${markdown(title)} (${markdown(scope(finding, output))})`;
     yield "";
     yield `${markdown(causeText(finding) ?? parted)}.`;
     const checks = checksText(finding, limit);
