@@ -2,6 +2,7 @@ import { POLICIES } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
+import { watch } from "./watchdog.ts";
 
 /** Names of the built-in policies. */
 export const POLICY_NAMES: readonly string[] = Object.keys(POLICIES);
@@ -30,7 +31,7 @@ async function importPolicy(path: string): Promise<Policy> {
     throw new FileError(path, `Cannot load the policy ${path}: ${oneLine(why)}`, { cause: error });
   }
   const policy = module["default"] ?? module["policy"];
-  if (isPolicy(policy)) return policy;
+  if (isPolicy(policy)) return watch(policy);
   throw new FileError(
     path,
     `${path} exports no policy: its default export needs name, doc, checks and ways`,

@@ -9,7 +9,7 @@ import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
 import { importLab } from "../traces/lab_import.ts";
 import { recordScenarios } from "../traces/record.ts";
 import { parseScenarios } from "../traces/scenario.ts";
-import { shell, withFolder } from "./cli_process.ts";
+import { shell, vmtape, withFolder } from "./cli_process.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 
 const PAGE = await Deno.readTextFile(new URL("../docs/writing-a-policy.md", import.meta.url));
@@ -144,4 +144,35 @@ Deno.test("every subcommand takes a policy of the user's own, and says where it 
     assertMatch(stdout, /"warn":"Step \\"mine\\" of mine threw Error: oops"/);
     assert(!stderr.includes("    at "), stderr);
     assertMatch(stderr, /findings in 2 VMRUNs, in r\.html/);
+  }));
+
+Deno.test("a step that never ends is named, with the event, by another thread", () =>
+  withFolder(async (folder) => {
+    const engine = import.meta.resolve("../engine/mod.ts");
+    await Deno.writeTextFile(
+      `${folder}/loop.ts`,
+      `import { UNIFIED } from ${JSON.stringify(engine)};
+const loop = { name: "think", doc: "", run() { for (;;); } };
+const { vmrun } = UNIFIED.ways;
+export default { ...UNIFIED, name: "loop", ways: { ...UNIFIED.ways, vmrun: [{ step: loop }, ...vmrun] } };
+`,
+    );
+    await vmtape(["record", "enter", "-o", `${folder}/t`]);
+    const main = new URL("../cli/main.ts", import.meta.url).pathname;
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-q", "--allow-all", main, "replay", `${folder}/t`, "-p", `${folder}/loop.ts`],
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    try {
+      let said = "";
+      for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+        said += text;
+        if (said.includes("Ctrl-C")) break;
+      }
+      assertMatch(said, /Step "think" has not ended for 5 s, at event \d+: it seems to loop/);
+    } finally {
+      child.kill("SIGKILL");
+      await child.status;
+    }
   }));

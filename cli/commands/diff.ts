@@ -13,6 +13,7 @@ import { openTrace } from "../inputs.ts";
 import { DiffTotal } from "../shares/diff_share.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
 import { shardFile } from "../shares/shard_file.ts";
+import { atEvent } from "../watchdog.ts";
 
 /** Prints one run that ends differently. */
 export function printRun(context: Context, difference: RunDifference): void {
@@ -125,6 +126,7 @@ export const diff = defineCommand({
     let events = 0;
     for await (const block of trace.blocks()) {
       for (const event of block.shared()) {
+        atEvent(events);
         differ.feed(event);
         events++;
       }

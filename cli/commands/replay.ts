@@ -11,6 +11,7 @@ import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
 import { Mismatches, ReplaySession, ReplayTotal } from "../shares/replay_share.ts";
 import { shardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
+import { atEvent } from "../watchdog.ts";
 
 const LISTED = 40;
 
@@ -180,6 +181,7 @@ export const replay = defineCommand({
       for (const event of block.shared()) {
         const name = session.needs(event);
         if (name !== undefined) session.begin(await loadPolicy(name));
+        atEvent(events);
         session.feed(event);
         events++;
       }
