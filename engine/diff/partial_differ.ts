@@ -13,7 +13,7 @@ import { FieldDiff } from "../image/diff.ts";
 import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
-import { assumptionOf, DirectDriver, type Progress } from "../replay/direct.ts";
+import { assumptionOf, DirectDriver, type Progress, vmcb12Of } from "../replay/direct.ts";
 import { type Unit, unitKey } from "../replay/units.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage } from "./areas.ts";
@@ -78,12 +78,7 @@ export class PartialDiffer {
       trials.push(this.#try(unit, state));
     }
     const answer = this.#answer(unit, trials);
-    if (this.#kept.size >= KEPT) {
-      for (const oldest of this.#kept.keys()) {
-        this.#kept.delete(oldest);
-        break;
-      }
-    }
+    if (this.#kept.size >= KEPT) this.#kept.clear();
     this.#kept.set(key, answer);
     return answer;
   }
@@ -91,7 +86,7 @@ export class PartialDiffer {
   #try(unit: Unit, state: Assumption): Trial {
     const [a, b] = this.#sides;
     const run = ({ driver, log }: Side) => {
-      log.reset(Number((unit.vmcb12Gpa ?? 0n) & ~0xfffn));
+      log.reset(Number(vmcb12Of(unit) & ~0xfffn));
       const progress = driver.runFrom(unit, state);
       return { progress, vcpu: driver.vcpu as Vcpu, reports: [...log.reports] };
     };
@@ -108,27 +103,54 @@ export class PartialDiffer {
   }
 
   #answer(unit: Unit, trials: readonly Trial[]): Answer {
-    const first = trials.at(-1);
-    if (first === undefined) return undefined;
-    const counts = new Map<string, { count: number; row: Row; trial: Trial }>();
-    for (const trial of trials) {
-      for (const row of trial.rows) {
-        const key = keyOf(row);
-        const found = counts.get(key);
-        if (found === undefined) counts.set(key, { count: 1, row, trial });
-        else found.count++;
-      }
+    const last = trials.at(-1);
+    if (last === undefined) return undefined;
+    // The logs hold the last trial's transitions until there is another.
+    const parting = partingOf(this.#sides[0].log, this.#sides[1].log);
+    const counts = new Map<string, number>();
+    for (const { rows } of trials) {
+      for (const row of rows) counts.set(keyOf(row), (counts.get(keyOf(row)) ?? 0) + 1);
     }
     const reportsSame = trials.every(({ reports: [x, y] }) => sameReports(x, y));
     if (counts.size === 0 && reportsSame) return undefined;
-    const fields = [...counts].map(([key, { count, row, trial }]): FieldDifference => {
-      const [a, b] = this.#sides;
-      // The logs hold the last trial's transitions.
-      this.#try(unit, trial.state);
-      const [va, vb] = [a.driver.vcpu as Vcpu, b.driver.vcpu as Vcpu];
-      const place = [placeOf(row.area.name, row.area.at, row.row)];
-      const [wa] = a.log.lastWriters(va, place), [wb] = b.log.lastWriters(vb, place);
-      const certain = count === trials.length;
+    const told = new Set<string>();
+    const fields = trials.flatMap((trial) => {
+      const rows = trial.rows.filter((row) => !told.has(keyOf(row)));
+      for (const row of rows) told.add(keyOf(row));
+      return this.#fields(unit, trial, rows, trials, counts);
+    });
+    return {
+      fields,
+      reports: reportsSame ? undefined : last.reports,
+      ends: last.progress.map(endOf) as [RunEnd, RunEnd],
+      parting,
+    };
+  }
+
+  /** Some of the fields that differ in a trial, with the steps that wrote them in it. */
+  #fields(
+    unit: Unit,
+    trial: Trial,
+    rows: readonly Row[],
+    trials: readonly Trial[],
+    counts: ReadonlyMap<string, number>,
+  ): FieldDifference[] {
+    if (rows.length === 0) return [];
+    const { vcpus: [va, vb] } = this.#try(unit, trial.state);
+    const [{ log: logA }, { log: logB }] = this.#sides;
+    const places = rows.map(({ area, row }) => placeOf(area.name, area.at, row));
+    const writersA = logA.lastWriters(va, places), writersB = logB.lastWriters(vb, places);
+    const written = rows.map((_, i) => {
+      const wa = writersA[i], wb = writersB[i];
+      const when = wa
+        ? momentOf(wa.transition, logA)
+        : wb
+        ? momentOf(wb.transition, logB)
+        : undefined;
+      return { stepA: wa?.step, stepB: wb?.step, when };
+    });
+    return rows.map((row, i): FieldDifference => {
+      const certain = counts.get(keyOf(row)) === trials.length;
       // What cannot be told is shown as it is where it differs.
       const shown = certain ? textOf(row, trials) : row.row;
       return {
@@ -137,21 +159,12 @@ export class PartialDiffer {
         a: shown.aText,
         b: shown.bText,
         bits: row.row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
-        stepA: wa?.step,
-        stepB: wb?.step,
-        when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
+        ...written[i]!,
         carried: false,
         origin: undefined,
-        needs: certain ? [] : this.#needs(unit, key, trial, trials),
+        needs: certain ? [] : this.#needs(unit, keyOf(row), trial, trials),
       };
     });
-    const [a, b] = this.#sides;
-    return {
-      fields,
-      reports: reportsSame ? undefined : first.reports,
-      ends: first.progress.map(endOf) as [RunEnd, RunEnd],
-      parting: partingOf(a.log, b.log),
-    };
   }
 
   /** The unseen inputs of which each alone decides whether a field differs. */

@@ -123,6 +123,11 @@ export function assumptionOf(unit: Unit, variant: number): Assumption | undefine
   return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
 }
 
+/** Where a unit's vmcb12 lies: where it was seen, or somewhere. */
+export function vmcb12Of(unit: Unit): bigint {
+  return unit.vmcb12Gpa ?? SOMEWHERE;
+}
+
 /** How far a transition came. */
 export type Progress =
   /** L1 has a #VMEXIT or an exception, and L2 never ran. */
@@ -173,7 +178,7 @@ export class DirectDriver {
    * @returns How far it came.
    */
   runFrom(unit: Unit, state: Assumption): Progress {
-    const gpa = unit.vmcb12Gpa ?? SOMEWHERE;
+    const gpa = vmcb12Of(unit);
     const { caps } = unit;
     const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
     v.memory = new FewPages(caps.physicalBits);
