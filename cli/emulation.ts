@@ -31,6 +31,16 @@ export async function policyOf(options: { readonly policy: string | undefined })
   return await loadPolicy(options.policy ?? DEFAULT_POLICY);
 }
 
+/** The option that picks a run. */
+export const EVENT = {
+  name: "event",
+  short: "e",
+  kind: "number",
+  value: "N",
+  required: true,
+  doc: "Number of an event of the VMRUN, as dump and diff print it",
+} as const satisfies Option;
+
 /** The option that names several policies. */
 export const POLICIES_OPTION = {
   name: "policies",

@@ -7,6 +7,7 @@ import type { Image, TraceEvent } from "../engine/event.ts";
 import { blockContent, type BlockHead, type RawBlock } from "./block.ts";
 import { EventDecoder } from "./decoder.ts";
 import { damaged } from "./errors.ts";
+import { copyImage } from "../engine/image/fields.ts";
 import { BLOCK } from "./format.ts";
 import type { KindPlan } from "./schema.ts";
 
@@ -157,10 +158,7 @@ export function copyEvent(event: TraceEvent): TraceEvent {
   for (const name in copy) {
     const value = copy[name];
     if (typeof value === "object" && (value as Image).bytes instanceof Uint8Array) {
-      const { bytes, known } = value as Image;
-      copy[name] = known
-        ? { bytes: bytes.slice(), known: known.slice() }
-        : { bytes: bytes.slice() };
+      copy[name] = copyImage(value as Image);
     }
   }
   return copy as unknown as TraceEvent;

@@ -4,6 +4,7 @@
  * @module
  */
 import { TraceError } from "./errors.ts";
+import { guard, guardAsync, writeAll } from "./file_guard.ts";
 import type { TraceSink } from "./writer.ts";
 import type { TraceSource } from "./trace_file.ts";
 
@@ -236,34 +237,4 @@ function exists(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-function writeAll(out: { writeSync(bytes: Uint8Array): number }, chunk: Uint8Array): void {
-  let rest = chunk;
-  while (rest.length > 0) rest = rest.subarray(out.writeSync(rest));
-}
-
-function guard<T>(code: "input" | "output", what: string, act: () => T): T {
-  try {
-    return act();
-  } catch (cause) {
-    throw wrap(code, what, cause);
-  }
-}
-
-async function guardAsync<T>(
-  code: "input" | "output",
-  what: string,
-  act: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await act();
-  } catch (cause) {
-    throw wrap(code, what, cause);
-  }
-}
-
-function wrap(code: "input" | "output", what: string, cause: unknown): TraceError {
-  if (cause instanceof TraceError) return cause;
-  return new TraceError(code, `${what}: ${(cause as Error).message}`, { cause });
 }

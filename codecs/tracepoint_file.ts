@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { TraceError } from "./errors.ts";
 import { fileChunks, type FileSource, fileSource } from "./file.ts";
+import { guard, writeAll } from "./file_guard.ts";
 import type { Spool, TracepointSource } from "./tracepoint_source.ts";
 
 /**
@@ -57,7 +57,8 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  */
 export function fileSpool(dir?: string): Spool {
   const folder = dir ?? "the folder for temporary files (TMPDIR)";
-  const { path, file } = told(folder, () => {
+  const what = `Cannot keep the input in ${folder} while it is read`;
+  const { path, file } = guard("output", what, () => {
     const path = Deno.makeTempFileSync({
       ...(dir === undefined ? {} : { dir }),
       prefix: "vmtape-",
@@ -68,9 +69,7 @@ export function fileSpool(dir?: string): Spool {
   let open = true;
   return {
     write(bytes) {
-      for (let rest = bytes; rest.length > 0;) {
-        rest = rest.subarray(told(folder, () => file.writeSync(rest)));
-      }
+      guard("output", what, () => writeAll(file, bytes));
     },
     finish() {
       file.close();
@@ -85,15 +84,4 @@ export function fileSpool(dir?: string): Spool {
       Deno.removeSync(path);
     },
   };
-}
-
-function told<T>(folder: string, act: () => T): T {
-  try {
-    return act();
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new TraceError("output", `Cannot keep the input in ${folder} while it is read: ${why}`, {
-      cause,
-    });
-  }
 }

@@ -10,7 +10,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { type Colour, type Paint, painter } from "../paint.ts";
@@ -144,14 +144,7 @@ export const explain = defineCommand({
     "with >, others with |. Ends with 1 when the policies end differently.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
-    {
-      name: "event",
-      short: "e",
-      kind: "number",
-      value: "N",
-      required: true,
-      doc: "Number of an event of the VMRUN, as dump and diff print it",
-    },
+    EVENT,
     { ...POLICIES_OPTION, required: true },
   ],
   examples: [

@@ -3,7 +3,7 @@ import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { type CaseText, minimizeCases, NotReproducedError } from "../../traces/minimize.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
@@ -79,14 +79,7 @@ export const minimizeCommand = defineCommand({
     "has been run once more. Findings of the event are all kept, unless --finding names some.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
-    {
-      name: "event",
-      short: "e",
-      kind: "number",
-      value: "N",
-      required: true,
-      doc: "Number of an event of the VMRUN, as dump and diff print it",
-    },
+    EVENT,
     { ...POLICIES_OPTION, required: true },
     {
       name: "finding",

@@ -116,6 +116,22 @@ function missed(out: Walk, gpa: number, access: number, table: boolean): number 
   return -1;
 }
 
+/** Walks the tables at CR3, in the mode of the control registers, with a second stage below them. */
+function throughTables(
+  m: Machine,
+  r: PagingRegisters,
+  lo: number,
+  hi: number,
+  access: number,
+  who: number,
+  stage2: Stage2,
+  out: Walk,
+): boolean {
+  const mode = walkMode(r.cr0, r.cr4, r.efer);
+  const { physicalBits } = m.caps;
+  return walkProcessor(m.memory, physicalBits, mode, r.cr3, lo, hi, access, who, stage2, out);
+}
+
 /**
  * L0 uses nested paging, L1 does not for this guest: every guest physical address must be memory.
  *
@@ -158,19 +174,7 @@ export class DirectPaging implements Paging {
     out: Walk,
   ): boolean {
     this.#m = m;
-    const mode = walkMode(r.cr0, r.cr4, r.efer);
-    return walkProcessor(
-      m.memory,
-      m.caps.physicalBits,
-      mode,
-      r.cr3,
-      lo,
-      hi,
-      access,
-      who,
-      this.#stage2,
-      out,
-    );
+    return throughTables(m, r, lo, hi, access, who, this.#stage2, out);
   }
 }
 
@@ -247,19 +251,7 @@ export class NestedPaging implements Paging {
     out: Walk,
   ): boolean {
     this.#m = m;
-    const mode = walkMode(r.cr0, r.cr4, r.efer);
-    return walkProcessor(
-      m.memory,
-      m.caps.physicalBits,
-      mode,
-      r.cr3,
-      lo,
-      hi,
-      access,
-      who,
-      this.#stage2,
-      out,
-    );
+    return throughTables(m, r, lo, hi, access, who, this.#stage2, out);
   }
 }
 

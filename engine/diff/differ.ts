@@ -19,7 +19,7 @@ import {
   sameReports,
   sameState,
 } from "./compare.ts";
-import { showsTransitions, type Unit, UnitCollector } from "../replay/units.ts";
+import { type Unit, UnitCollector } from "../replay/units.ts";
 import { PartialDiffer } from "./partial_differ.ts";
 import { placeOf } from "./places.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
@@ -105,8 +105,6 @@ export class Differ {
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
   readonly #units = new UnitCollector((unit) => this.#transition(unit));
-  /** vCPUs of which the trace shows single transitions only. */
-  readonly #without = new Set<number>();
   readonly #unsettled: number[];
   #index = 0;
   #runs = 0;
@@ -160,12 +158,7 @@ export class Differ {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
-    const vcpu = event.vcpu ?? 0;
-    if (event.kind === "session") {
-      if (showsTransitions(event.meta)) this.#without.add(vcpu);
-      else this.#without.delete(vcpu);
-    }
-    if (this.#without.has(vcpu)) {
+    if (this.#units.claims(event)) {
       this.#endUnit();
       this.#units.feed(event, index);
       return;

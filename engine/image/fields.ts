@@ -115,6 +115,26 @@ export function checkImage(layout: Layout, image: Image): void {
   }
 }
 
+/**
+ * A copy of an image, to be kept when the original is used again.
+ *
+ * @param image The image.
+ * @returns The copy.
+ * @example
+ * ```ts
+ * import { copyImage } from "@vmtape/vmtape/engine";
+ * const image = { bytes: new Uint8Array(4) };
+ * const copy = copyImage(image);
+ * image.bytes[0] = 1;
+ * if (copy.bytes[0] !== 0 || copy.known !== undefined) throw new Error();
+ * ```
+ */
+export function copyImage({ bytes, known }: Image): Image {
+  return known === undefined
+    ? { bytes: bytes.slice() }
+    : { bytes: bytes.slice(), known: known.slice() };
+}
+
 const indexes = new WeakMap<Layout, ReadonlyMap<string, Field>>();
 
 /**

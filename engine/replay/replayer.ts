@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import type { Layout } from "../layout.ts";
 import { compareImages, diffImages } from "../image/diff.ts";
+import { copyImage } from "../image/fields.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
@@ -18,7 +19,7 @@ import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
-import { showsTransitions, UnitCollector } from "./units.ts";
+import { UnitCollector } from "./units.ts";
 import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
 
 /** One place where the replay and the recording differ. */
@@ -105,8 +106,6 @@ export class Replayer {
   /** What a recording lacks is unknown. */
   #partial = false;
   readonly #units: UnitCollector;
-  /** vCPUs whose machine the trace does not show. */
-  readonly #without = new Set<number>();
   readonly #outcomes = new Map<string, OutcomeCount>();
   readonly #unmodelled = new Map<string, number>();
   #produced: Outcome[] = [];
@@ -154,12 +153,7 @@ export class Replayer {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
-    const vcpu = event.vcpu ?? 0;
-    if (event.kind === "session") {
-      if (showsTransitions(event.meta)) this.#without.add(vcpu);
-      else this.#without.delete(vcpu);
-    }
-    if (this.#without.has(vcpu)) {
+    if (this.#units.claims(event)) {
       this.#endUnit();
       this.#units.feed(event, index);
       return;
@@ -233,7 +227,7 @@ export class Replayer {
     this.#endUnit();
     const v = this.#driver.vcpu;
     if (v === undefined || !this.#driver.resting || this.#pre !== undefined) return undefined;
-    if (this.#without.size > 0) return undefined;
+    if (!this.#units.idle) return undefined;
     return saveState(v, {
       policy: this.policy.name,
       events: this.#index,
@@ -285,9 +279,9 @@ export class Replayer {
     if (same) return rest;
     return {
       ...rest,
-      ...(inner && { inner: copyOf(inner) }),
-      ...(vmcb01 && { vmcb01: copyOf(vmcb01) }),
-      ...(vmcb02 && { vmcb02: copyOf(vmcb02) }),
+      ...(inner && { inner: copyImage(inner) }),
+      ...(vmcb01 && { vmcb01: copyImage(vmcb01) }),
+      ...(vmcb02 && { vmcb02: copyImage(vmcb02) }),
     };
   }
 
@@ -364,9 +358,9 @@ export class Replayer {
         index,
         event: {
           ...rest,
-          ...(regs && { regs: copyOf(regs) }),
-          ...(vmcb12 && { vmcb12: copyOf(vmcb12) }),
-          ...(hsave && { hsave: copyOf(hsave) }),
+          ...(regs && { regs: copyImage(regs) }),
+          ...(vmcb12 && { vmcb12: copyImage(vmcb12) }),
+          ...(hsave && { hsave: copyImage(hsave) }),
         },
       };
       return;
@@ -524,12 +518,6 @@ function agree(recorded: Image | undefined, replayed: Image | undefined): boolea
   if (recorded === undefined || replayed === undefined) return true;
   return Buffer.compare(recorded.bytes, replayed.bytes) === 0 ||
     recorded.bytes.length < VMCB_SIZE && compareImages(recorded, replayed) !== "differs";
-}
-
-function copyOf({ bytes, known }: Image): Image {
-  return known === undefined
-    ? { bytes: bytes.slice() }
-    : { bytes: bytes.slice(), known: known.slice() };
 }
 
 function sameKind(recorded: Recorded, produced: Outcome): boolean {

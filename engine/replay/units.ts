@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { fieldNamed, readField } from "../image/fields.ts";
+import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { capabilitiesOf } from "./drive.ts";
 
 /** One VMRUN with what a log shows of it. */
@@ -86,8 +86,10 @@ interface Vcpu {
   open: Writable<Unit> | undefined;
 }
 
-/** Puts units together; several vCPUs may take turns. */
+/** Puts units together out of the events of vCPUs that show transitions only; several may take turns. */
 export class UnitCollector {
+  /** vCPUs of which the trace shows single transitions only. */
+  readonly #without = new Set<number>();
   readonly #vcpus = new Map<number, Vcpu>();
   readonly #done: (unit: Unit) => void;
 
@@ -100,8 +102,27 @@ export class UnitCollector {
     this.#done = done;
   }
 
+  /** Whether no vCPU shows transitions only. */
+  get idle(): boolean {
+    return this.#without.size === 0;
+  }
+
   /**
-   * Takes the next event.
+   * Whether an event is of a vCPU that shows transitions only, and so for {@linkcode UnitCollector.feed}.
+   *
+   * @param event The next event.
+   */
+  claims(event: TraceEvent): boolean {
+    const number = event.vcpu ?? 0;
+    if (event.kind === "session") {
+      if (showsTransitions(event.meta)) this.#without.add(number);
+      else this.#without.delete(number);
+    }
+    return this.#without.has(number);
+  }
+
+  /**
+   * Takes the next event that it claims.
    *
    * @param event The event; its images need to be valid only during the call.
    * @param index Its number in the trace.
@@ -119,7 +140,7 @@ export class UnitCollector {
       case "memory":
         if (event.gpa !== undefined && event.data !== undefined) {
           this.#close(vcpu);
-          vcpu.memory = new Map(vcpu.memory).set(Number(event.gpa), copy(event.data));
+          vcpu.memory = new Map(vcpu.memory).set(Number(event.gpa), copyImage(event.data));
         }
         break;
       case "vmrun":
@@ -181,10 +202,10 @@ export class UnitCollector {
       vcpu: number,
       caps: vcpu.caps,
       kvm: vcpu.kvm,
-      regs: vmrun?.regs && copy(vmrun.regs),
+      regs: vmrun?.regs && copyImage(vmrun.regs),
       rip: vmrun?.rip,
       vmcb12Gpa: vmrun?.vmcb12_gpa,
-      vmcb12: vmrun?.vmcb12 === undefined ? UNSEEN : copy(vmrun.vmcb12),
+      vmcb12: vmrun?.vmcb12 === undefined ? UNSEEN : copyImage(vmrun.vmcb12),
       memory: vcpu.memory,
       check: undefined,
       l2rip: undefined,
@@ -197,8 +218,8 @@ export class UnitCollector {
     if (open === undefined) return;
     open.exit = {
       event: index,
-      vmcb12: event.vmcb12 && copy(event.vmcb12),
-      regs: event.regs && copy(event.regs),
+      vmcb12: event.vmcb12 && copyImage(event.vmcb12),
+      regs: event.regs && copyImage(event.regs),
     };
     this.#close(vcpu);
   }
@@ -208,12 +229,6 @@ export class UnitCollector {
     vcpu.open = undefined;
     if (unit !== undefined) this.#done(unit);
   }
-}
-
-function copy(image: Image): Image {
-  return image.known === undefined
-    ? { bytes: image.bytes.slice() }
-    : { bytes: image.bytes.slice(), known: image.known.slice() };
 }
 
 /** The exit code that L1 received, as far as its low half is known. */
