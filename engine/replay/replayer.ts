@@ -6,43 +6,23 @@
  */
 import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
-import type { Layout } from "../layout.ts";
-import { compareImages, diffImages } from "../image/diff.ts";
+import { compareImages } from "../image/diff.ts";
 import { copyImage } from "../image/fields.ts";
-import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
-import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
+import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
+import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { UnitCollector } from "./units.ts";
 import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
 
-/** One place where the replay and the recording differ. */
-export interface Mismatch {
-  /** Number of the recorded event, from 0; of the unit's first event when nothing was recorded. */
-  readonly event: number;
-  /** Name of the scenario, when the trace names it. */
-  readonly scenario: string | undefined;
-  /** What differs: an event kind and field, such as `post.gif` or `vmexit.vmcb02 save.rip`. */
-  readonly field: string;
-  /** What was recorded. */
-  readonly recorded: string;
-  /** What the replay gives. */
-  readonly replayed: string;
-}
-
-/** Counts of one kind of outcome. */
-export interface OutcomeCount {
-  /** How many were held against each other. */
-  compared: number;
-  /** How many agreed in everything. */
-  agreed: number;
-}
+export type { Mismatch, OutcomeCount } from "./agreement.ts";
 
 /** What a replay found. */
 export interface ReplayResult {
@@ -68,19 +48,6 @@ export interface ReplayResult {
   readonly partial: PartialResult | undefined;
 }
 
-type Outcome =
-  | { readonly kind: "check"; readonly id: string; readonly text: string }
-  | { readonly kind: "warn"; readonly text: string }
-  | {
-    readonly kind: "inner";
-    readonly at: string;
-    readonly inner: Image;
-    readonly vmcb01: Image;
-    readonly vmcb02: Image | undefined;
-  };
-
-type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner">;
-
 /**
  * Replays one vCPU's trace under one policy.
  *
@@ -101,12 +68,11 @@ export class Replayer {
   /** The policy. */
   readonly policy: Policy;
   readonly #driver: Driver;
-  readonly #report: (mismatch: Mismatch) => void;
+  readonly #agreement: Agreement;
   readonly #transitions: PartialReplayer;
   /** What a recording lacks is unknown. */
   #partial = false;
   readonly #units: UnitCollector;
-  readonly #outcomes = new Map<string, OutcomeCount>();
   readonly #unmodelled = new Map<string, number>();
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
@@ -115,16 +81,13 @@ export class Replayer {
   #used = 0;
   #index = 0;
   #unitAt = 0;
-  #scenario: string | undefined;
   #inUnit = false;
-  #clean = true;
   #interrupted = false;
   #runs = 0;
   #agreed = 0;
   #skipped = 0;
   readonly #digest = new RunningDigest();
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
-  #shows: Readonly<Record<string, unknown>> = {};
   #sees: ReadonlySet<unknown> | undefined;
 
   /**
@@ -135,12 +98,12 @@ export class Replayer {
    */
   constructor(policy: Policy, report: (mismatch: Mismatch) => void = () => {}) {
     this.policy = policy;
-    this.#report = report;
+    this.#agreement = new Agreement(report);
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#observer();
     this.#transitions = new PartialReplayer(
       policy,
-      (found) => this.#report({ ...found, scenario: undefined }),
+      (found) => report({ ...found, scenario: undefined }),
     );
     this.#units = new UnitCollector((unit) => this.#transitions.take(unit));
   }
@@ -161,11 +124,11 @@ export class Replayer {
     switch (event.kind) {
       case "session": {
         this.#endUnit();
-        this.#scenario = undefined;
+        this.#agreement.scenario = undefined;
         this.#pre = undefined;
         this.#partial = event.meta?.["partial"] === true;
         const shows = event.meta?.["shows"];
-        this.#shows = typeof shows === "object" && shows !== null
+        this.#agreement.shows = typeof shows === "object" && shows !== null
           ? shows as Record<string, unknown>
           : {};
         const sees = event.meta?.["sees"];
@@ -175,7 +138,7 @@ export class Replayer {
       }
       case "case":
         this.#endUnit();
-        this.#scenario = event.name;
+        this.#agreement.scenario = event.name;
         this.#driver.feed(event, index);
         break;
       case "vmrun":
@@ -209,7 +172,7 @@ export class Replayer {
       runs: this.#runs,
       agreed: this.#agreed,
       skipped: this.#skipped,
-      outcomes: this.#outcomes,
+      outcomes: this.#agreement.outcomes,
       digest: this.#digest.value.toString(16).padStart(8, "0"),
       digested: this.#digest.length,
       unmodelled: this.#unmodelled,
@@ -232,8 +195,8 @@ export class Replayer {
       policy: this.policy.name,
       events: this.#index,
       partial: this.#partial,
-      scenario: this.#scenario,
-      shows: this.#shows,
+      scenario: this.#agreement.scenario,
+      shows: this.#agreement.shows,
       sees: this.#sees && [...this.#sees],
       digest: this.#digest.value,
       digested: this.#digest.length,
@@ -258,8 +221,8 @@ export class Replayer {
     this.#driver.vcpu = vcpu;
     this.#index = Number(events);
     this.#partial = partial === true;
-    this.#scenario = typeof scenario === "string" ? scenario : undefined;
-    this.#shows = shows as Record<string, unknown>;
+    this.#agreement.scenario = typeof scenario === "string" ? scenario : undefined;
+    this.#agreement.shows = shows as Record<string, unknown>;
     this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
     this.#digest.value = Number(digest);
     this.#digest.length = Number(digested);
@@ -333,10 +296,12 @@ export class Replayer {
     this.#unitAt = index;
     this.#runs++;
     this.#driver.ready = pre && ((v) => {
-      this.#image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, { bytes: regsBytes(v) });
-      this.#page(pre.index, "pre.vmcb12 ", pre.event.vmcb12, "vmcb12", v);
-      this.#page(pre.index, "pre.hsave ", pre.event.hsave, "hsave", v);
-      this.#count("pre", this.#clean);
+      this.#agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, {
+        bytes: regsBytes(v),
+      });
+      this.#agreement.page(pre.index, "pre.vmcb12 ", pre.event.vmcb12, "vmcb12", v);
+      this.#agreement.page(pre.index, "pre.hsave ", pre.event.hsave, "hsave", v);
+      this.#agreement.count("pre", this.#agreement.clean);
     });
     this.#driver.feed(event, index);
     this.#driver.ready = undefined;
@@ -346,8 +311,8 @@ export class Replayer {
   #setState(event: EventOf<"setstate">, index: number): void {
     const got = this.#driver.setStateErrno;
     const same = event.errno === undefined || event.errno === got;
-    if (!same) this.#mismatch(index, "setstate.errno", String(event.errno), String(got));
-    this.#count("setstate", same);
+    if (!same) this.#agreement.mismatch(index, "setstate.errno", String(event.errno), String(got));
+    this.#agreement.count("setstate", same);
   }
 
   #regs(event: EventOf<"regs">, index: number): void {
@@ -371,50 +336,20 @@ export class Replayer {
     driver.ran = false;
     const v = driver.vcpu as Vcpu;
     const { rc, errno, exit, port } = v.result;
-    const before = this.#clean;
-    this.#clean = true;
-    this.#number(index, `${phase}.rc`, event.rc, rc);
-    this.#number(index, `${phase}.exit`, event.exit, exit);
-    this.#number(index, `${phase}.errno`, event.errno, errno);
     // A run that a signal ended stopped somewhere in a loop: where is chance.
     this.#interrupted = event.rc === -1;
-    if (!this.#interrupted) {
-      if (exit === 2) this.#number(index, `${phase}.port`, event.port, port);
-      this.#image(index, `${phase}.`, REGS_LAYOUT, event.regs, { bytes: regsBytes(v) });
-      this.#page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
-      this.#page(index, `${phase}.hsave `, event.hsave, "hsave", v);
-      this.#smram(index, phase, event.smram, v);
-    }
-    this.#count(phase, this.#clean);
-    this.#clean = before && this.#clean;
-  }
-
-  #page(index: number, prefix: string, recorded: Image | undefined, name: string, v: Vcpu): void {
-    const gpa = this.#shows[name];
-    if (recorded === undefined || typeof gpa !== "number") return;
-    this.#image(index, prefix, VMCB_LAYOUT, recorded, { bytes: v.memory.page(gpa) });
-  }
-
-  #smram(index: number, phase: string, recorded: Image | undefined, v: Vcpu): void {
-    const gpa = this.#shows["smram"];
-    if (recorded === undefined || typeof gpa !== "number") return;
-    for (let i = 0; i < recorded.bytes.length; i += 8) {
-      for (let j = i; j < i + 8; j++) {
-        if (recorded.bytes[j] === v.memory.read8(gpa + j)) continue;
-        const hex = (byte: (k: number) => number) =>
-          Array.from({ length: 8 }, (_, k) => byte(i + 7 - k).toString(16).padStart(2, "0")).join(
-            "",
-          );
-        const field = `${phase}.smram+${i.toString(16).padStart(3, "0")}`;
-        this.#mismatch(
-          index,
-          field,
-          hex((k) => recorded.bytes[k] as number),
-          hex((k) => v.memory.read8(gpa + k)),
-        );
-        break;
-      }
-    }
+    const agreement = this.#agreement;
+    agreement.outcome(phase, () => {
+      agreement.number(index, `${phase}.rc`, event.rc, rc);
+      agreement.number(index, `${phase}.exit`, event.exit, exit);
+      agreement.number(index, `${phase}.errno`, event.errno, errno);
+      if (this.#interrupted) return;
+      if (exit === 2) agreement.number(index, `${phase}.port`, event.port, port);
+      agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, { bytes: regsBytes(v) });
+      agreement.page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
+      agreement.page(index, `${phase}.hsave `, event.hsave, "hsave", v);
+      agreement.smram(index, phase, event.smram, v);
+    });
   }
 
   #endUnit(): void {
@@ -426,10 +361,10 @@ export class Replayer {
         this.#unmodelled.set(v.unmodelled, (this.#unmodelled.get(v.unmodelled) ?? 0) + 1);
         v.unmodelled = "";
       }
-      if (this.#clean) this.#agreed++;
+      if (this.#agreement.clean) this.#agreed++;
     }
     this.#inUnit = false;
-    this.#clean = true;
+    this.#agreement.clean = true;
     this.#interrupted = false;
     this.#produced = [];
     this.#recorded = [];
@@ -450,66 +385,12 @@ export class Replayer {
       const produced = this.#produced[i];
       const index = recorded?.index ?? this.#unitAt;
       if (recorded === undefined || produced === undefined || !sameKind(recorded.event, produced)) {
-        this.#mismatch(index, "outcome", nameOf(recorded?.event), nameOf(produced));
-        this.#count(recorded?.event.kind ?? produced?.kind ?? "outcome", false);
+        this.#agreement.mismatch(index, "outcome", nameOf(recorded?.event), nameOf(produced));
+        this.#agreement.count(recorded?.event.kind ?? produced?.kind ?? "outcome", false);
         return;
       }
-      this.#compareOutcome(index, recorded.event, produced);
+      this.#agreement.inside(index, recorded.event, produced);
     }
-  }
-
-  #compareOutcome(index: number, recorded: Recorded, produced: Outcome): void {
-    const before = this.#clean;
-    this.#clean = true;
-    if (recorded.kind === "inner" && produced.kind === "inner") {
-      const at = produced.at;
-      this.#image(index, `${at}.`, INNER_LAYOUT, recorded.inner, produced.inner);
-      this.#image(index, `${at}.vmcb01 `, VMCB_LAYOUT, recorded.vmcb01, produced.vmcb01);
-      this.#image(index, `${at}.vmcb02 `, VMCB_LAYOUT, recorded.vmcb02, produced.vmcb02);
-    } else if (recorded.kind === "warn" && produced.kind === "warn") {
-      if (recorded.text !== produced.text) {
-        this.#mismatch(index, "warn", recorded.text ?? "unknown", produced.text);
-      }
-    } else if (recorded.kind === "check" && produced.kind === "check") {
-      const same = recorded.check === undefined
-        ? recorded.text === produced.text
-        : recorded.check === produced.id;
-      if (!same && recorded.text !== produced.text) {
-        this.#mismatch(index, "check", recorded.text ?? recorded.check ?? "unknown", produced.text);
-      }
-    }
-    this.#count(recorded.kind, this.#clean);
-    this.#clean = before && this.#clean;
-  }
-
-  #image(
-    index: number,
-    prefix: string,
-    layout: Layout,
-    recorded: Image | undefined,
-    replayed: Image | undefined,
-  ): void {
-    if (recorded === undefined || replayed === undefined) return;
-    for (const row of diffImages(layout, recorded, replayed, { onlyKnown: true })) {
-      this.#mismatch(index, prefix + row.field, row.aText, row.bText);
-    }
-  }
-
-  #number(index: number, field: string, recorded: number | undefined, replayed: number): void {
-    if (recorded === undefined || recorded === replayed) return;
-    this.#mismatch(index, field, String(recorded), String(replayed));
-  }
-
-  #mismatch(event: number, field: string, recorded: string, replayed: string): void {
-    this.#clean = false;
-    this.#report({ event, scenario: this.#scenario, field, recorded, replayed });
-  }
-
-  #count(kind: string, agreed: boolean): void {
-    const row = this.#outcomes.get(kind) ?? { compared: 0, agreed: 0 };
-    row.compared++;
-    if (agreed) row.agreed++;
-    this.#outcomes.set(kind, row);
   }
 }
 
@@ -518,21 +399,4 @@ function agree(recorded: Image | undefined, replayed: Image | undefined): boolea
   if (recorded === undefined || replayed === undefined) return true;
   return Buffer.compare(recorded.bytes, replayed.bytes) === 0 ||
     recorded.bytes.length < VMCB_SIZE && compareImages(recorded, replayed) !== "differs";
-}
-
-function sameKind(recorded: Recorded, produced: Outcome): boolean {
-  if (recorded.kind !== produced.kind) return false;
-  return recorded.kind !== "inner" || produced.kind !== "inner" || recorded.at === produced.at;
-}
-
-function nameOf(outcome: Recorded | Outcome | undefined): string {
-  if (outcome === undefined) return "nothing";
-  switch (outcome.kind) {
-    case "inner":
-      return `state at ${outcome.at}`;
-    case "check":
-      return `check failed: ${outcome.text}`;
-    default:
-      return `warning: ${outcome.text}`;
-  }
 }

@@ -1,0 +1,139 @@
+/**
+ * Holding what was recorded against what a replay gives, value by value.
+ *
+ * @module
+ */
+import type { Image } from "../event.ts";
+import type { Layout } from "../layout.ts";
+import { diffImages } from "../image/diff.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import { INNER_LAYOUT } from "../svm/inner_layout.ts";
+import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import type { Outcome, Recorded } from "./outcomes.ts";
+
+/** One place where the replay and the recording differ. */
+export interface Mismatch {
+  /** Number of the recorded event, from 0; of the unit's first event when nothing was recorded. */
+  readonly event: number;
+  /** Name of the scenario, when the trace names it. */
+  readonly scenario: string | undefined;
+  /** What differs: an event kind and field, such as `post.gif` or `vmexit.vmcb02 save.rip`. */
+  readonly field: string;
+  /** What was recorded. */
+  readonly recorded: string;
+  /** What the replay gives. */
+  readonly replayed: string;
+}
+
+/** Counts of one kind of outcome. */
+export interface OutcomeCount {
+  /** How many were held against each other. */
+  compared: number;
+  /** How many agreed in everything. */
+  agreed: number;
+}
+
+/** Compares values, counts outcomes, and knows whether the run under way agrees so far. */
+export class Agreement {
+  /** Counts by kind of outcome. */
+  readonly outcomes: Map<string, OutcomeCount> = new Map();
+  /** Whether nothing differed since this was set. */
+  clean = true;
+  /** Name of the scenario under way. */
+  scenario: string | undefined;
+  /** Addresses of the pages that the recording shows, by name. */
+  shows: Readonly<Record<string, unknown>> = {};
+  readonly #report: (mismatch: Mismatch) => void;
+
+  /**
+   * Begins with nothing compared.
+   *
+   * @param report Receives every mismatch as it is found.
+   */
+  constructor(report: (mismatch: Mismatch) => void) {
+    this.#report = report;
+  }
+
+  /** Compares a page of guest memory whose address the session tells. */
+  page(index: number, prefix: string, recorded: Image | undefined, name: string, v: Vcpu): void {
+    const gpa = this.shows[name];
+    if (recorded === undefined || typeof gpa !== "number") return;
+    this.image(index, prefix, VMCB_LAYOUT, recorded, { bytes: v.memory.page(gpa) });
+  }
+
+  /** Compares the state save area of SMM, eight bytes at a time. */
+  smram(index: number, phase: string, recorded: Image | undefined, v: Vcpu): void {
+    const gpa = this.shows["smram"];
+    if (recorded === undefined || typeof gpa !== "number") return;
+    const word = (byte: (at: number) => number) =>
+      Uint8Array.from({ length: 8 }, (_, k) => byte(7 - k)).toHex();
+    for (let i = 0; i < recorded.bytes.length; i += 8) {
+      const was = word((at) => recorded.bytes[i + at] as number);
+      const is = word((at) => v.memory.read8(gpa + i + at));
+      if (was === is) continue;
+      this.mismatch(index, `${phase}.smram+${i.toString(16).padStart(3, "0")}`, was, is);
+    }
+  }
+
+  /** Compares one outcome from inside the kernel with one of its kind. */
+  inside(index: number, recorded: Recorded, produced: Outcome): void {
+    this.outcome(recorded.kind, () => {
+      if (recorded.kind === "inner" && produced.kind === "inner") {
+        const at = produced.at;
+        this.image(index, `${at}.`, INNER_LAYOUT, recorded.inner, produced.inner);
+        this.image(index, `${at}.vmcb01 `, VMCB_LAYOUT, recorded.vmcb01, produced.vmcb01);
+        this.image(index, `${at}.vmcb02 `, VMCB_LAYOUT, recorded.vmcb02, produced.vmcb02);
+      } else if (recorded.kind === "warn" && produced.kind === "warn") {
+        if (recorded.text !== produced.text) {
+          this.mismatch(index, "warn", recorded.text ?? "unknown", produced.text);
+        }
+      } else if (recorded.kind === "check" && produced.kind === "check") {
+        if (recorded.text === produced.text || recorded.check === produced.id) return;
+        this.mismatch(index, "check", recorded.text ?? recorded.check ?? "unknown", produced.text);
+      }
+    });
+  }
+
+  /** Makes comparisons that belong to one outcome, and counts it. */
+  outcome(kind: string, compare: () => void): void {
+    const before = this.clean;
+    this.clean = true;
+    compare();
+    this.count(kind, this.clean);
+    this.clean = before && this.clean;
+  }
+
+  /** Compares two images; one that is missing on either side says nothing. */
+  image(
+    index: number,
+    prefix: string,
+    layout: Layout,
+    recorded: Image | undefined,
+    replayed: Image | undefined,
+  ): void {
+    if (recorded === undefined || replayed === undefined) return;
+    for (const row of diffImages(layout, recorded, replayed, { onlyKnown: true })) {
+      this.mismatch(index, prefix + row.field, row.aText, row.bText);
+    }
+  }
+
+  /** Compares a number; one that was not recorded says nothing. */
+  number(index: number, field: string, recorded: number | undefined, replayed: number): void {
+    if (recorded === undefined || recorded === replayed) return;
+    this.mismatch(index, field, String(recorded), String(replayed));
+  }
+
+  /** Reports a difference. */
+  mismatch(event: number, field: string, recorded: string, replayed: string): void {
+    this.clean = false;
+    this.#report({ event, scenario: this.scenario, field, recorded, replayed });
+  }
+
+  /** Counts an outcome. */
+  count(kind: string, agreed: boolean): void {
+    const row = this.outcomes.get(kind) ?? { compared: 0, agreed: 0 };
+    row.compared++;
+    if (agreed) row.agreed++;
+    this.outcomes.set(kind, row);
+  }
+}

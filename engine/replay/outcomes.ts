@@ -1,0 +1,41 @@
+/**
+ * What a run brings forth inside the kernel, as it was recorded and as a replay
+ * produces it.
+ *
+ * @module
+ */
+import type { EventOf, Image } from "../event.ts";
+
+/** An outcome that a replay produced. */
+export type Outcome =
+  | { readonly kind: "check"; readonly id: string; readonly text: string }
+  | { readonly kind: "warn"; readonly text: string }
+  | {
+    readonly kind: "inner";
+    readonly at: string;
+    readonly inner: Image;
+    readonly vmcb01: Image;
+    readonly vmcb02: Image | undefined;
+  };
+
+/** An outcome that was recorded. */
+export type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner">;
+
+/** Whether two outcomes are of one kind, and so can be compared. */
+export function sameKind(recorded: Recorded, produced: Outcome): boolean {
+  if (recorded.kind !== produced.kind) return false;
+  return recorded.kind !== "inner" || produced.kind !== "inner" || recorded.at === produced.at;
+}
+
+/** What an outcome is called. */
+export function nameOf(outcome: Recorded | Outcome | undefined): string {
+  if (outcome === undefined) return "nothing";
+  switch (outcome.kind) {
+    case "inner":
+      return `state at ${outcome.at}`;
+    case "check":
+      return `check failed: ${outcome.text}`;
+    default:
+      return `warning: ${outcome.text}`;
+  }
+}
