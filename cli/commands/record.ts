@@ -1,10 +1,9 @@
 import { recordScenarios } from "../../traces/record.ts";
-import { Breather } from "../breather.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { MMU, POLICY, policyOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
+import { writeRecording } from "../recording.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
-import { reportWritten, writeTrace } from "../trace_output.ts";
 
 /** Runs scenarios on the emulator, and records. */
 export const record = defineCommand({
@@ -40,10 +39,6 @@ export const record = defineCommand({
     if (repeat === 0) throw new UsageError("Option --repeat is at least 1");
     const scenarios = await loadScenarios(operands);
     const policy = await policyOf(options);
-    const { signal } = context;
-    using progress = context.progress("cases", scenarios.length * repeat);
-    const breather = new Breather();
-    let cases = 0;
     const npt = options.npt !== "off";
     const events = recordScenarios(scenarios, policy, {
       npt,
@@ -51,19 +46,7 @@ export const record = defineCommand({
       onUnmodelled: ({ name }, what) => context.warn(`${name}: Not modelled: ${what}`),
     });
     const meta = { source: "emulator", policy: policy.name, npt: npt ? "on" : "off" };
-    const written = await writeTrace(context, options, async (open) => {
-      const writer = open(meta);
-      for await (const event of events) {
-        if (event.kind === "case") {
-          await breather.rest();
-          signal.throwIfAborted();
-          progress.update(cases++);
-        }
-        writer.write(event);
-      }
-    });
-    progress.done();
-    reportWritten(context, options.output, written, { cases });
+    await writeRecording(context, options, events, { meta, scenarios: scenarios.length * repeat });
     return EXIT.ok;
   },
 });

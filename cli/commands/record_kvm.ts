@@ -1,8 +1,7 @@
 import { KvmRecorder, recordKvm } from "../../traces/kvm/mod.ts";
-import { Breather } from "../breather.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { writeRecording } from "../recording.ts";
 import { loadScenarios, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
-import { reportWritten, writeTrace } from "../trace_output.ts";
 
 /** Runs scenarios on this machine's KVM, and records. */
 export const recordKvmCommand = defineCommand({
@@ -34,7 +33,6 @@ export const recordKvmCommand = defineCommand({
   ],
   async run(context, { options, operands }) {
     const scenarios = await loadScenarios([...options.scenario, ...operands]);
-    const { signal } = context;
     using recorder = new KvmRecorder(scenarios, {
       ...(options.device === undefined ? {} : { device: options.device }),
       tracepoints: !options["no-tracepoints"],
@@ -42,22 +40,10 @@ export const recordKvmCommand = defineCommand({
     const { kernel, processor, checks } = recorder.host;
     context.note(`Linux ${kernel} on ${processor}`);
     if (!checks) context.note("Without tracefs: which checks fail stays unknown");
-    using progress = context.progress("cases", scenarios.length);
-    const breather = new Breather();
-    let cases = 0;
-    const written = await writeTrace(context, options, async (open) => {
-      const writer = open({ source: "kvm", kernel, processor });
-      for await (const event of recordKvm(recorder, scenarios)) {
-        if (event.kind === "case") {
-          await breather.rest();
-          signal.throwIfAborted();
-          progress.update(cases++);
-        }
-        writer.write(event);
-      }
+    await writeRecording(context, options, recordKvm(recorder, scenarios), {
+      meta: { source: "kvm", kernel, processor },
+      scenarios: scenarios.length,
     });
-    progress.done();
-    reportWritten(context, options.output, written, { cases });
     return EXIT.ok;
   },
 });
