@@ -44,7 +44,7 @@ export {
   type SetVerdict,
   setVerdict,
 } from "./svm/verdict.ts";
-export { type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
+export { type LooseState, type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { showsTransitions } from "./replay/units.ts";

@@ -36,6 +36,23 @@ export interface RunResult {
   port: number;
 }
 
+/** What of a vCPU is neither in its bytes nor in guest memory. A {@linkcode Vcpu} is one itself. */
+export type LooseState = Pick<
+  Vcpu,
+  | "result"
+  | "pendingIo"
+  | "vmcb12"
+  | "failedRet"
+  | "fromVmrun"
+  | "skipFailed"
+  | "pendingDevice"
+  | "pendingRegisters"
+  | "faultGpa"
+  | "unmodelled"
+  | "restoreFlags"
+  | "smram"
+>;
+
 /**
  * One vCPU with the policy that handles its nested transitions.
  *
@@ -104,19 +121,28 @@ export class Vcpu extends Machine {
     const copy = new Vcpu(this.caps, policy);
     copy.bytes.set(this.bytes);
     copy.memory = this.memory.fork();
-    Object.assign(copy.result, this.result);
-    copy.pendingIo = this.pendingIo;
-    copy.vmcb12 = this.vmcb12;
-    copy.failedRet = this.failedRet;
-    copy.fromVmrun = this.fromVmrun;
-    copy.unmodelled = this.unmodelled;
-    copy.skipFailed = this.skipFailed;
-    copy.pendingDevice = this.pendingDevice;
-    copy.pendingRegisters.set(this.pendingRegisters);
-    copy.faultGpa = this.faultGpa;
-    copy.restoreFlags = this.restoreFlags;
-    copy.smram = this.smram;
+    copy.adopt(this);
     return copy;
+  }
+
+  /**
+   * Takes over what is neither in the bytes nor in guest memory.
+   *
+   * @param from Where from; pages that it refers to are shared, and nobody writes them.
+   */
+  adopt(from: LooseState): void {
+    Object.assign(this.result, from.result);
+    this.pendingIo = from.pendingIo;
+    this.vmcb12 = from.vmcb12;
+    this.failedRet = from.failedRet;
+    this.fromVmrun = from.fromVmrun;
+    this.skipFailed = from.skipFailed;
+    this.pendingDevice = from.pendingDevice;
+    this.pendingRegisters.set(from.pendingRegisters);
+    this.faultGpa = from.faultGpa;
+    this.unmodelled = from.unmodelled;
+    this.restoreFlags = from.restoreFlags;
+    this.smram = from.smram;
   }
 
   /**

@@ -140,17 +140,15 @@ export function loadState(
     v.memory.writable(page * PAGE_SIZE).set(bytes.subarray(at, at + PAGE_SIZE));
   });
   v.memory.resident = scalars.resident;
-  v.pendingIo = BigInt(scalars.pendingIo);
-  v.vmcb12 = scalars.vmcb12;
-  v.failedRet = scalars.failedRet;
-  v.fromVmrun = scalars.fromVmrun;
-  v.skipFailed = scalars.skipFailed;
   const { pendingDevice: code } = scalars;
-  v.pendingDevice = code === undefined ? undefined : Uint8Array.fromHex(code);
-  v.pendingRegisters.set(Uint8Array.fromHex(scalars.pendingRegisters));
-  v.faultGpa = scalars.faultGpa;
-  v.restoreFlags = scalars.restoreFlags;
-  Object.assign(v.result, scalars.result);
+  v.adopt({
+    ...scalars,
+    pendingIo: BigInt(scalars.pendingIo),
+    pendingDevice: code === undefined ? undefined : Uint8Array.fromHex(code),
+    pendingRegisters: Uint8Array.fromHex(scalars.pendingRegisters),
+    unmodelled: "",
+    smram: undefined,
+  });
   return { vcpu: v, progress };
 }
 

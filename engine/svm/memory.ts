@@ -92,10 +92,21 @@ export class GuestMemory {
     for (let i = 0; i < this.#pages.length; i++) if (this.#pages[i] !== undefined) yield i;
   }
 
+  /** One more than the number of the last page that may ever have been written. */
+  get extent(): number {
+    return this.#pages.length;
+  }
+
+  /** Whether a page, by its number, was ever written. */
+  written(page: number): boolean {
+    return this.#pages[page] !== undefined;
+  }
+
   /** Zeroes `[from, to)`, whole pages. */
   clear(from: number, to: number): void {
     for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
-      this.#pages[i] = undefined;
+      if (i < this.#pages.length) this.#pages[i] = undefined;
+      this.versions[i]!++;
       this.#owned[i] = 0;
     }
   }
