@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../engine/event.ts";
 import { timeLane, wordLane } from "./columns.ts";
 import { damaged } from "./errors.ts";
@@ -211,13 +212,11 @@ export class EventDecoder {
   ): Channel {
     const address = field.at < 0 ? undefined : event[plan.fields[field.at]!.name] as bigint;
     const by = field.by < 0 ? undefined : event[plan.fields[field.by]!.name] as string;
-    const channel = last.channel;
-    if (channel !== undefined && last.address === address && last.by === by) return channel;
+    const channel = last.channel(address, by);
+    if (channel !== undefined) return channel;
     const found = this.#state.channel(vcpu, plan, field, address, by);
     if (!found) throw this.#bad("A block has too many image channels");
-    last.channel = found;
-    last.address = address;
-    last.by = by;
+    last.used(found, address, by);
     return found;
   }
 
@@ -244,6 +243,7 @@ export class EventDecoder {
     if (how === PLACES.raw) {
       channel.places = channel.places.subarray(0, 0);
       channel.bytes.set(this.#take(channel.length));
+      channel.image.changed();
       return;
     }
     if (how === PLACES.none) channel.places = channel.places.subarray(0, 0);
@@ -266,16 +266,23 @@ export class EventDecoder {
       if (base === undefined || base.length !== channel.length) {
         throw this.#bad("An image is against one that does not exist");
       }
-      if (base !== channel) words.set(base.words);
+      if (base !== channel && Buffer.compare(channel.bytes, base.bytes) !== 0) {
+        words.set(base.words);
+        channel.image.changed();
+      }
     }
     const places = channel.places;
     const count = places.length;
     if (count === 0) return;
     if (places[count - 1]! >= words.length) throw this.#bad("An image has a place beyond its end");
+    let changes = 0;
     for (let i = 0; i < count; i++) {
       const place = places[i]!;
-      words[place]! += this.#word(wordLane(channel.kind, place));
+      const change = this.#word(wordLane(channel.kind, place));
+      changes |= change;
+      words[place]! += change;
     }
+    if (changes !== 0) channel.image.changed();
     if ((channel.length & 3) !== 0 && words[words.length - 1]! >>> (8 * (channel.length & 3))) {
       throw this.#bad("An image has bytes beyond its end");
     }

@@ -241,13 +241,11 @@ export class EventEncoder {
       ? undefined
       : values[plan.fields[field.at]!.name] as bigint | undefined;
     const by = field.by < 0 ? undefined : values[plan.fields[field.by]!.name] as string | undefined;
-    let channel = last.channel;
-    if (channel === undefined || last.address !== address || last.by !== by) {
+    let channel = last.channel(address, by);
+    if (channel === undefined) {
       channel = this.#state.channel(vcpu, plan, field, address, by);
       if (!channel) throw new Full();
-      last.channel = channel;
-      last.address = address;
-      last.by = by;
+      last.used(channel, address, by);
     }
     const resized = bytes.length !== channel.length;
     const masked = resized
@@ -272,7 +270,7 @@ export class EventEncoder {
     if (base === undefined || base.length !== bytes.length) return 0;
     // A channel that always came back to its own last image is told in less, so look now and then.
     if (
-      base !== channel && (this.count & 15) < 2 && Buffer.compare(bytes, channel.bytes) === 0
+      base !== channel && (channel.turns++ & 7) === 0 && Buffer.compare(bytes, channel.bytes) === 0
     ) return OP.other;
     const places = channel.places;
     const count = places.length;

@@ -105,12 +105,16 @@ export class EventBlock implements Iterable<TraceEvent> {
   }
 }
 
+const NO_EVENT: TraceEvent = { kind: "lost", vcpu: 0 };
+
 /** Steps over the events of a range that this code knows. */
 class SharedEvents implements IterableIterator<TraceEvent> {
   readonly #decoder: EventDecoder;
   readonly #first: number;
   readonly #from: number;
   readonly #to: number;
+  // Handed out at every step: whoever iterates has read it by the next.
+  readonly #given: { done: false; value: TraceEvent } = { done: false, value: NO_EVENT };
 
   constructor(decoder: EventDecoder, first: number, from: number, to: number) {
     this.#decoder = decoder;
@@ -129,7 +133,11 @@ class SharedEvents implements IterableIterator<TraceEvent> {
     while (decoder.done < this.#to) {
       const event = decoder.next();
       if (event === undefined) break;
-      if (event !== null && decoder.done > this.#from) return { done: false, value: event };
+      if (event !== null && decoder.done > this.#from) {
+        const given = this.#given;
+        given.value = event;
+        return given;
+      }
     }
     return { done: true, value: undefined };
   }

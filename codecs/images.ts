@@ -17,12 +17,37 @@ const NO_PLACES = new Uint16Array(0);
 const NO_BYTES = new Uint8Array(0);
 const NO_WORDS = new Uint32Array(0);
 
+/** Channels that a field finds without searching. */
+const RECENT = 4;
+
 /** Where an image lives. */
 export class Slot {
   /** The channel that was coded last. */
   last: Channel | undefined;
   /** All channels of it. */
   readonly channels: Channel[] = [];
+}
+
+/** An image that is handed out again and again, with other content. */
+class SharedImage implements Image {
+  readonly bytes: Uint8Array;
+  readonly known?: Uint8Array;
+  // Not a property of its own: who prints or compares an image sees its content alone.
+  #revision = 0;
+
+  constructor(bytes: Uint8Array, known?: Uint8Array) {
+    this.bytes = bytes;
+    if (known) this.known = known;
+  }
+
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Its content is another now. */
+  changed(): void {
+    this.#revision++;
+  }
 }
 
 /** One kind of event's view of a slot: its last image, and how that was coded. */
@@ -45,10 +70,12 @@ export class Channel {
   fromLast = false;
   /** Whether the last image was equal to the one before; an encoder's guess for the next. */
   calm = false;
+  /** How often an encoder told it against another channel's image. */
+  turns = 0;
   /** Which words the last change named. */
   places: Uint16Array = NO_PLACES;
   /** What a decoder hands out. */
-  image: Image = { bytes: NO_BYTES };
+  image: SharedImage = new SharedImage(NO_BYTES);
 
   constructor(slot: Slot, kind: number, by: string | undefined) {
     this.slot = slot;
@@ -65,13 +92,13 @@ export class Channel {
     this.known = undefined;
     this.fromLast = false;
     this.places = NO_PLACES;
-    this.image = { bytes: this.bytes };
+    this.image = new SharedImage(this.bytes);
   }
 
   /** Sets the mask, and the image handed out with it. */
   setKnown(known: Uint8Array | undefined): void {
     this.known = known;
-    this.image = known ? { bytes: this.bytes, known } : { bytes: this.bytes };
+    this.image = new SharedImage(this.bytes, known);
   }
 }
 
@@ -87,15 +114,32 @@ export class FieldState {
   packed: Uint8Array = NO_BYTES;
   /** Image that a decoder handed out last. */
   image: Image | undefined;
-  /** Channel used last, for images. */
-  channel: Channel | undefined;
-  /** Address that channel was found by. */
-  address: bigint | undefined;
-  /** Moment that channel was found by. */
-  by: string | undefined;
+  /** Channels used last, for images, and what they were found by. */
+  readonly #channels: Channel[] = [];
+  readonly #addresses: (bigint | undefined)[] = [];
+  readonly #moments: (string | undefined)[] = [];
+  #oldest = 0;
 
   constructor(plan: FieldPlan) {
     this.value = plan.coding === 2 ? 0n : plan.coding === 3 ? "" : plan.coding === 4 ? {} : 0;
+  }
+
+  /** The channel at an address and a moment, if it is one of those used last. */
+  channel(address: bigint | undefined, by: string | undefined): Channel | undefined {
+    const channels = this.#channels;
+    for (let i = 0; i < channels.length; i++) {
+      if (this.#moments[i] === by && this.#addresses[i] === address) return channels[i];
+    }
+    return undefined;
+  }
+
+  /** Notes that a channel was used. */
+  used(channel: Channel, address: bigint | undefined, by: string | undefined): void {
+    const at = this.#oldest;
+    this.#oldest = (at + 1) % RECENT;
+    this.#channels[at] = channel;
+    this.#addresses[at] = address;
+    this.#moments[at] = by;
   }
 }
 

@@ -15,6 +15,8 @@ export interface Image {
   readonly bytes: Uint8Array;
   /** Same length as `bytes`; a 1 bit is a known bit. All known when left out. Unknown bits of `bytes` are 0. */
   readonly known?: Uint8Array;
+  /** Of an object that is handed out again and again: another number whenever its content is another. */
+  readonly revision?: number;
 }
 
 /** How the value of an event field is typed. */
