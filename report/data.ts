@@ -199,7 +199,7 @@ export class ReportCollector {
     this.#differ = new Differ(
       policies,
       (difference) => this.#difference(difference),
-      (run) => this.#run(run),
+      { look: (run) => this.#run(run) },
     );
   }
 

@@ -30,10 +30,12 @@ async function find(path: string, event: number, policies: readonly Policy[]): P
   const differ = new Differ(policies, (found) => {
     const added = findings.add(found);
     if (found.event === of) [difference, keys] = [found, added];
-  }, (run) => {
-    if (over !== undefined || event >= index) return;
-    over = [...cases];
-    of = run.event;
+  }, {
+    look: (run) => {
+      if (over !== undefined || event >= index) return;
+      over = [...cases];
+      of = run.event;
+    },
   });
   const trace = await openTrace(path);
   reading: for await (const block of trace.blocks()) {

@@ -7,6 +7,7 @@
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
+import { type Repeatable, repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Driver } from "../replay/drive.ts";
 import {
   differingRows,
@@ -22,6 +23,7 @@ import {
 import { type Unit, UnitCollector } from "../replay/units.ts";
 import { PartialDiffer } from "./partial_differ.ts";
 import { placeOf } from "./places.ts";
+import { RefBook, type RepeatedReports } from "./ref_book.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
 import { type Place, TransitionLog } from "./transitions.ts";
 
@@ -75,6 +77,36 @@ interface Pair {
   last: RunRef | undefined;
 }
 
+/** How a comparison goes about it. */
+export interface DiffRunOptions {
+  /** Receives every run, before its differences. */
+  readonly look?: (run: RunView) => void;
+  /**
+   * Whether a run that begins in the same state as an earlier one, with the same events byte for
+   * byte, may take over what that one came to. Never where somebody looks at every run, or where a
+   * policy has steps of one's own.
+   */
+  readonly repeats?: boolean;
+}
+
+/** What a stretch of the trace came to. */
+interface Repeated {
+  readonly runs: number;
+  readonly skipped: number;
+  readonly different: readonly number[];
+  readonly reports: RepeatedReports;
+}
+
+/** What a comparison at rest keeps beside the vCPUs. */
+interface Context {
+  readonly phases: readonly number[];
+  readonly scenario: string | undefined;
+  readonly spec: string | undefined;
+  /** For each pair, where the fields that differ come from, and the last run that made a difference: numbers of refs. */
+  readonly origins: readonly (readonly (readonly [string, number])[])[];
+  readonly last: readonly (number | undefined)[];
+}
+
 /**
  * Runs a trace under several policies and compares each with the first.
  *
@@ -102,6 +134,8 @@ export class Differ {
   readonly #pairs: readonly Pair[];
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
+  readonly #repeats: Repeats<Repeated> | undefined;
+  readonly #book = new RefBook();
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
   readonly #units = new UnitCollector((unit) => this.#transition(unit));
@@ -120,12 +154,12 @@ export class Differ {
    *
    * @param policies Two or more; each is compared with the first, on the first one's processor.
    * @param report Receives every run that ends up differently.
-   * @param look Receives every run, before its differences.
+   * @param options How to go about it.
    */
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    look?: (run: RunView) => void,
+    { look, repeats = true }: DiffRunOptions = {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
@@ -142,6 +176,9 @@ export class Differ {
     }));
     this.#report = report;
     this.#look = look;
+    if (repeats && look === undefined && policies.every(repeatable)) {
+      this.#repeats = new Repeats(this.#host(), policies);
+    }
     this.#different = policies.slice(1).map(() => 0);
     this.#unsettled = policies.slice(1).map(() => 0);
     const [first, ...others] = policies;
@@ -158,6 +195,16 @@ export class Differ {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
+    if (this.#repeats !== undefined) this.#repeats.feed(event, index);
+    else this.#carryOut(event, index);
+  }
+
+  /** Events so far that repeat others from the same state, and were not carried out once more. */
+  get repeated(): number {
+    return this.#repeats?.repeated ?? 0;
+  }
+
+  #carryOut(event: TraceEvent, index: number): void {
     if (this.#units.claims(event)) {
       this.#endUnit();
       this.#units.feed(event, index);
@@ -199,6 +246,7 @@ export class Differ {
    * @returns What was found.
    */
   finish(): DiffResult {
+    this.#repeats?.flush();
     this.#endUnit();
     this.#units.finish();
     return {
@@ -209,6 +257,87 @@ export class Differ {
       unsettled: this.#unsettled,
       skipped: this.#skipped,
     };
+  }
+
+  /** This comparison, for what takes over results of runs that come again. */
+  #host(): Repeatable<Repeated> {
+    // deno-lint-ignore no-this-alias
+    const differ = this;
+    let runs = 0, skipped = 0;
+    let different: readonly number[] = [];
+    return {
+      carryOut: (event, index) => this.#carryOut(event, index),
+      get resting() {
+        return differ.#units.idle && differ.#sides.every(({ driver }) => driver.resting);
+      },
+      rest: () => this.#rest(),
+      vcpu: (number) => this.#sides[number]?.driver.vcpu,
+      restore: (vcpus, rest) => this.#restore(vcpus, rest as Context),
+      begin: (index) => {
+        runs = this.#runs;
+        skipped = this.#skipped;
+        different = [...this.#different];
+        this.#book.begin(index, runs);
+      },
+      end: () => {
+        const reports = this.#book.end();
+        return reports && {
+          runs: this.#runs - runs,
+          skipped: this.#skipped - skipped,
+          different: this.#different.map((count, i) => count - (different[i] as number)),
+          reports,
+        };
+      },
+      repeat: ({ runs, skipped, different, reports }, index) => {
+        this.#book.repeat(reports, index, this.#runs, this.#report);
+        this.#runs += runs;
+        this.#skipped += skipped;
+        for (let i = 0; i < different.length; i++) this.#different[i]! += different[i]!;
+      },
+    };
+  }
+
+  #rest(): Rest | undefined {
+    this.#endUnit();
+    const vcpus: Vcpu[] = [];
+    for (const { driver } of this.#sides) {
+      if (driver.vcpu === undefined) return undefined;
+      vcpus.push(driver.vcpu);
+    }
+    const numbers = new Map<RunRef, number>();
+    const number = (ref: RunRef) => {
+      const found = numbers.get(ref) ?? numbers.size;
+      numbers.set(ref, found);
+      return found;
+    };
+    const rest: Context = {
+      phases: this.#sides.map(({ driver }) => driver.phase),
+      scenario: this.#scenario,
+      spec: this.#spec,
+      origins: this.#pairs.map(({ origins }) =>
+        [...origins].map(([key, ref]) => [key, number(ref)] as const)
+      ),
+      last: this.#pairs.map(({ last }) => last && number(last)),
+    };
+    this.#book.refs = [...numbers.keys()];
+    return { vcpus, key: JSON.stringify(rest), rest };
+  }
+
+  #restore(vcpus: readonly Vcpu[], { phases, scenario, spec, origins, last }: Context): void {
+    const refs = this.#book.refs;
+    this.#sides.forEach(({ driver }, i) => {
+      driver.vcpu = vcpus[i];
+      driver.phase = phases[i] as number;
+    });
+    this.#pairs.forEach((pair, i) => {
+      pair.origins = new Map(
+        (origins[i] ?? []).map(([key, number]) => [key, refs[number] as RunRef]),
+      );
+      const number = last[i];
+      pair.last = number === undefined ? undefined : refs[number];
+    });
+    this.#scenario = scenario;
+    this.#spec = spec;
   }
 
   /** Compares the policies over a transition that was recorded without memory. */
@@ -272,6 +401,7 @@ export class Differ {
       scenario: this.#scenario,
       spec: this.#spec,
     };
+    this.#book.ran(ref);
     this.#look?.({
       ...ref,
       vmcb12: this.#vmcb12,
@@ -285,6 +415,7 @@ export class Differ {
       pair.shadow = undefined;
       if (difference === undefined) return;
       this.#different[i] = (this.#different[i] ?? 0) + 1;
+      this.#book.reported(difference);
       this.#report(difference);
     });
   }

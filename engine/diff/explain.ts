@@ -111,7 +111,7 @@ export class Explainer {
       (difference) => {
         if (difference.event === this.#found?.ref.event) this.#difference = difference;
       },
-      (run) => this.#look(run),
+      { look: (run) => this.#look(run) },
     );
   }
 
@@ -172,8 +172,10 @@ export class Explainer {
  * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
  * import { Differ, EARLY_EXIT, stepsOf, UPSTREAM } from "@vmtape/vmtape/engine";
  * const names: string[] = [];
- * const differ = new Differ([EARLY_EXIT, UPSTREAM], () => {}, ({ sides, vmcb12 }) => {
- *   for (const side of sides) names.push(...stepsOf(side, vmcb12).map((step) => step.name));
+ * const differ = new Differ([EARLY_EXIT, UPSTREAM], () => {}, {
+ *   look({ sides, vmcb12 }) {
+ *     for (const side of sides) names.push(...stepsOf(side, vmcb12).map((step) => step.name));
+ *   },
  * });
  * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
  *   differ.feed(event);

@@ -35,8 +35,7 @@ export interface OutcomeCount {
 
 /** Compares values, counts outcomes, and knows whether the run under way agrees so far. */
 export class Agreement {
-  /** Counts by kind of outcome. */
-  readonly outcomes: Map<string, OutcomeCount> = new Map();
+  readonly #count: (kind: string, agreed: boolean) => void;
   /** Whether nothing differed since this was set. */
   clean = true;
   /** Name of the scenario under way. */
@@ -49,9 +48,14 @@ export class Agreement {
    * Begins with nothing compared.
    *
    * @param report Receives every mismatch as it is found.
+   * @param count Receives every outcome that was compared: its kind, and whether it agrees.
    */
-  constructor(report: (mismatch: Mismatch) => void) {
+  constructor(
+    report: (mismatch: Mismatch) => void,
+    count: (kind: string, agreed: boolean) => void,
+  ) {
     this.#report = report;
+    this.#count = count;
   }
 
   /** Compares a page of guest memory whose address the session tells. */
@@ -131,9 +135,6 @@ export class Agreement {
 
   /** Counts an outcome. */
   count(kind: string, agreed: boolean): void {
-    const row = this.outcomes.get(kind) ?? { compared: 0, agreed: 0 };
-    row.compared++;
-    if (agreed) row.agreed++;
-    this.outcomes.set(kind, row);
+    this.#count(kind, agreed);
   }
 }

@@ -212,6 +212,19 @@ export class Driver {
     return this.#queued.length === 0;
   }
 
+  /** What else than the vCPU there is while it rests, as a number. */
+  get phase(): number {
+    return this.setStateErrno * 4 + (this.ran ? 2 : 0) + (this.#running ? 1 : 0);
+  }
+
+  /** Puts that back. */
+  set phase(phase: number) {
+    this.setStateErrno = Math.floor(phase / 4);
+    this.ran = (phase & 2) !== 0;
+    this.#running = (phase & 1) !== 0;
+    this.#queued = [];
+  }
+
   /** Runs the vCPU until userspace is needed. */
   run(): void {
     const v = this.#machine();

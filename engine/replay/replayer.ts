@@ -13,12 +13,13 @@ import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
+import { type Repeatable, repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
-import { RunningDigest } from "./digest.ts";
 import { Driver } from "./drive.ts";
 import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
+import { type Added, type Mark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
 import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
 
@@ -48,6 +49,31 @@ export interface ReplayResult {
   readonly partial: PartialResult | undefined;
 }
 
+/** How a replay goes about it. */
+export interface ReplayOptions {
+  /**
+   * Whether a run that begins in the same state as an earlier one, with the same events byte for
+   * byte, may take over what that one came to. Runs of policies with steps of one's own never do.
+   */
+  readonly repeats?: boolean;
+}
+
+/** What a stretch of the trace came to. */
+interface Repeated {
+  readonly added: Added;
+  /** Events are counted from its first. */
+  readonly mismatches: readonly Mismatch[];
+}
+
+/** What a replay at rest keeps beside the vCPU. */
+interface Context {
+  readonly phase: number;
+  readonly partial: boolean;
+  readonly scenario: string | undefined;
+  readonly shows: Readonly<Record<string, unknown>>;
+  readonly sees: ReadonlySet<unknown> | undefined;
+}
+
 /**
  * Replays one vCPU's trace under one policy.
  *
@@ -67,13 +93,19 @@ export interface ReplayResult {
 export class Replayer {
   /** The policy. */
   readonly policy: Policy;
+  readonly #report: (mismatch: Mismatch) => void;
   readonly #driver: Driver;
   readonly #agreement: Agreement;
   readonly #transitions: PartialReplayer;
   /** What a recording lacks is unknown. */
   #partial = false;
   readonly #units: UnitCollector;
-  readonly #unmodelled = new Map<string, number>();
+  readonly #totals = new Totals();
+  readonly #repeats: Repeats<Repeated> | undefined;
+  /** While a stretch is being remembered: the counts at its beginning, and what it reports. */
+  #mark: Mark | undefined;
+  #markedAt = 0;
+  #reported: Mismatch[] = [];
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
   /** Copies of VMCBs, of which the run under way uses the first few. */
@@ -83,10 +115,6 @@ export class Replayer {
   #unitAt = 0;
   #inUnit = false;
   #interrupted = false;
-  #runs = 0;
-  #agreed = 0;
-  #skipped = 0;
-  readonly #digest = new RunningDigest();
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
   #sees: ReadonlySet<unknown> | undefined;
 
@@ -95,10 +123,20 @@ export class Replayer {
    *
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
+   * @param options How to go about it.
    */
-  constructor(policy: Policy, report: (mismatch: Mismatch) => void = () => {}) {
+  constructor(
+    policy: Policy,
+    report: (mismatch: Mismatch) => void = () => {},
+    { repeats = true }: ReplayOptions = {},
+  ) {
     this.policy = policy;
-    this.#agreement = new Agreement(report);
+    this.#report = report;
+    this.#agreement = new Agreement((mismatch) => {
+      if (this.#mark !== undefined) this.#reported.push(mismatch);
+      report(mismatch);
+    }, (kind, agreed) => this.#totals.outcome(kind, agreed));
+    if (repeats && repeatable(policy)) this.#repeats = new Repeats(this.#host(), [policy]);
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#observer();
     this.#transitions = new PartialReplayer(
@@ -116,6 +154,16 @@ export class Replayer {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
+    if (this.#repeats !== undefined) this.#repeats.feed(event, index);
+    else this.#carryOut(event, index);
+  }
+
+  /** Events so far that repeat others from the same state, and were not carried out once more. */
+  get repeated(): number {
+    return this.#repeats?.repeated ?? 0;
+  }
+
+  #carryOut(event: TraceEvent, index: number): void {
     if (this.#units.claims(event)) {
       this.#endUnit();
       this.#units.feed(event, index);
@@ -164,18 +212,20 @@ export class Replayer {
    * @returns What was found.
    */
   finish(): ReplayResult {
+    this.#repeats?.flush();
     this.#endUnit();
     this.#units.finish();
+    const { runs, agreed, skipped, outcomes, unmodelled, digest } = this.#totals;
     return {
       policy: this.policy.name,
       events: this.#index,
-      runs: this.#runs,
-      agreed: this.#agreed,
-      skipped: this.#skipped,
-      outcomes: this.#agreement.outcomes,
-      digest: this.#digest.value.toString(16).padStart(8, "0"),
-      digested: this.#digest.length,
-      unmodelled: this.#unmodelled,
+      runs,
+      agreed,
+      skipped,
+      outcomes,
+      digest: digest.value.toString(16).padStart(8, "0"),
+      digested: digest.length,
+      unmodelled,
       partial: this.#transitions.finish(),
     };
   }
@@ -187,6 +237,7 @@ export class Replayer {
    * @returns The state; undefined where there is none to keep.
    */
   save(): Uint8Array | undefined {
+    this.#repeats?.flush();
     this.#endUnit();
     const v = this.#driver.vcpu;
     if (v === undefined || !this.#driver.resting || this.#pre !== undefined) return undefined;
@@ -198,8 +249,8 @@ export class Replayer {
       scenario: this.#agreement.scenario,
       shows: this.#agreement.shows,
       sees: this.#sees && [...this.#sees],
-      digest: this.#digest.value,
-      digested: this.#digest.length,
+      digest: this.#totals.digest.value,
+      digested: this.#totals.digest.length,
     });
   }
 
@@ -224,8 +275,8 @@ export class Replayer {
     this.#agreement.scenario = typeof scenario === "string" ? scenario : undefined;
     this.#agreement.shows = shows as Record<string, unknown>;
     this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
-    this.#digest.value = Number(digest);
-    this.#digest.length = Number(digested);
+    this.#totals.digest.value = Number(digest);
+    this.#totals.digest.length = Number(digested);
   }
 
   /**
@@ -263,6 +314,73 @@ export class Replayer {
     };
   }
 
+  /** This replay, for what takes over results of runs that come again. */
+  #host(): Repeatable<Repeated> {
+    // deno-lint-ignore no-this-alias
+    const replayer = this;
+    return {
+      carryOut: (event, index) => this.#carryOut(event, index),
+      get resting() {
+        return replayer.#resting;
+      },
+      rest: () => this.#rest(),
+      vcpu: () => this.#driver.vcpu,
+      restore: ([v], rest) => {
+        this.#driver.vcpu = v;
+        const { phase, partial, scenario, shows, sees } = rest as Context;
+        this.#driver.phase = phase;
+        this.#partial = partial;
+        this.#agreement.scenario = scenario;
+        this.#agreement.shows = shows;
+        this.#sees = sees;
+      },
+      begin: (index) => {
+        this.#mark = this.#totals.mark();
+        this.#markedAt = index;
+        this.#reported = [];
+      },
+      end: () => this.#repeated(),
+      repeat: ({ added, mismatches }, index) => {
+        this.#totals.add(added);
+        for (const found of mismatches) this.#report({ ...found, event: found.event + index });
+      },
+    };
+  }
+
+  get #resting(): boolean {
+    return this.#driver.resting && this.#pre === undefined && this.#units.idle;
+  }
+
+  #rest(): Rest | undefined {
+    this.#endUnit();
+    const v = this.#driver.vcpu;
+    if (v === undefined) return undefined;
+    const { scenario, shows } = this.#agreement;
+    const rest: Context = {
+      phase: this.#driver.phase,
+      partial: this.#partial,
+      scenario,
+      shows,
+      sees: this.#sees,
+    };
+    return {
+      vcpus: [v],
+      key: JSON.stringify({ ...rest, sees: rest.sees && [...rest.sees] }),
+      rest,
+    };
+  }
+
+  #repeated(): Repeated | undefined {
+    if (this.#mark === undefined) return undefined;
+    const added = this.#totals.since(this.#mark);
+    this.#mark = undefined;
+    const at = this.#markedAt;
+    return {
+      added,
+      mismatches: this.#reported.map((found) => ({ ...found, event: found.event - at })),
+    };
+  }
+
   #inner(at: string, ret: number, v: Vcpu): Outcome {
     const known = hostVmcbMask(v.caps.npt);
     return {
@@ -286,7 +404,7 @@ export class Replayer {
     const whole = event.kind === "setstate" || event.regs !== undefined;
     if (!whole) {
       // A VMRUN inside a run under way: the model meets it by itself.
-      if (!this.#inUnit) this.#skipped++;
+      if (!this.#inUnit) this.#totals.skipped++;
       return;
     }
     const pre = this.#pre;
@@ -294,7 +412,7 @@ export class Replayer {
     this.#endUnit();
     this.#inUnit = true;
     this.#unitAt = index;
-    this.#runs++;
+    this.#totals.runs++;
     this.#driver.ready = pre && ((v) => {
       this.#agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, {
         bytes: regsBytes(v),
@@ -356,12 +474,12 @@ export class Replayer {
     if (this.#inUnit) {
       this.#compareOutcomes();
       const v = this.#driver.vcpu as Vcpu;
-      this.#digest.add(v);
+      this.#totals.digest.add(v);
       if (v.unmodelled !== "") {
-        this.#unmodelled.set(v.unmodelled, (this.#unmodelled.get(v.unmodelled) ?? 0) + 1);
+        this.#totals.missed(v.unmodelled);
         v.unmodelled = "";
       }
-      if (this.#agreement.clean) this.#agreed++;
+      if (this.#agreement.clean) this.#totals.agreed++;
     }
     this.#inUnit = false;
     this.#agreement.clean = true;

@@ -1,0 +1,348 @@
+/**
+ * Not carrying out again what was carried out before: a run that begins in the
+ * same state with the same events ends in the same state with the same result.
+ *
+ * The trace is parted where the replay is at rest. Of a stretch between two such
+ * points its events, the state before and the state after are kept, and what it
+ * came to. When the same events come again from the same state, all of them
+ * compared byte for byte, that is taken over. Where anything differs, the state
+ * is put back and the events are carried out.
+ *
+ * @module
+ */
+import type { TraceEvent } from "../event.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import type { Policy, StepEntry } from "../policy.ts";
+import { EventStore, inputSum, type KeptEvent } from "./event_store.ts";
+import { PageStore } from "./page_store.ts";
+import { sameVcpu, VcpuPager, type VcpuPages } from "./vcpu_pages.ts";
+import * as steps from "../steps/mod.ts";
+
+/** What is remembered of all states together, in bytes of their pages. */
+const MOST_BYTES = 48 << 20;
+/** Events that are remembered at most. */
+const MOST_EVENTS = 1 << 15;
+/** Ways that lead on from one place before no more are remembered. */
+const MOST_BRANCHES = 64;
+/** Stretches that are looked at in vain before a pause. */
+const PATIENCE = 4096;
+/** How many times as long the pause is. */
+const PAUSE = 8;
+/** Entries of the table of inputs, a power of two. */
+const INPUTS = 1 << 13;
+/** What one input that was met before is worth in stretches to look at. */
+const CREDIT = 16;
+const MOST_CREDIT = 1024;
+
+/** A replay at rest: vCPUs, and what else decides how it goes on. */
+export interface Rest {
+  /** The vCPUs. */
+  readonly vcpus: readonly Vcpu[];
+  /** Everything else, as text. */
+  readonly key: string;
+  /** The same, to be handed back. */
+  readonly rest: unknown;
+}
+
+/** What carries events out. */
+export interface Repeatable<E> {
+  /** Carries an event out. */
+  carryOut(event: TraceEvent, index: number): void;
+  /** Whether it is at rest, so that what follows depends on {@linkcode Repeatable.rest} alone. */
+  readonly resting: boolean;
+  /** Ends the run under way; undefined when there is no state yet, or one that cannot be kept. */
+  rest(): Rest | undefined;
+  /** One of its vCPUs, if it is there. */
+  vcpu(number: number): Vcpu | undefined;
+  /** Makes the vCPUs those of a state. */
+  restore(vcpus: readonly Vcpu[], rest: unknown): void;
+  /** A stretch begins with this event. */
+  begin(index: number): void;
+  /** The stretch is over, {@linkcode Repeatable.rest} was called: what it came to; undefined when that cannot be repeated. */
+  end(): E | undefined;
+  /** Takes over what a stretch came to. */
+  repeat(effect: E, index: number): void;
+}
+
+/** A state at rest. */
+interface State<E> {
+  readonly vcpus: readonly VcpuPages[];
+  readonly key: string;
+  readonly rest: unknown;
+  /** Where the events that begin here lead. */
+  readonly from: Place<E>;
+}
+
+/** A place in a stretch: what was met next, and what the stretch came to if it may end here. */
+interface Place<E> {
+  readonly event: KeptEvent | undefined;
+  readonly branches: Place<E>[];
+  effect: E | undefined;
+  to: State<E> | undefined;
+}
+
+/** Whether a policy is made of the built-in steps only: what they do depends on the vCPU alone. */
+export function repeatable(policy: Policy): boolean {
+  const known = (entries: readonly StepEntry[]): boolean =>
+    entries.every(({ step, onFail }) =>
+      BUILT_IN.has(step) && (onFail === undefined || known(onFail))
+    );
+  return Object.values(policy.ways).every(known);
+}
+
+const BUILT_IN: ReadonlySet<unknown> = new Set(Object.values(steps));
+
+/** Feeds events to what carries them out, unless it is known where they lead. */
+export class Repeats<E> {
+  /** Events that were taken over without being carried out. */
+  repeated = 0;
+  readonly #host: Repeatable<E>;
+  readonly #policies: readonly Policy[];
+  readonly #pages = new PageStore();
+  readonly #events = new EventStore(this.#pages);
+  readonly #pagers: readonly VcpuPager[];
+  readonly #states = new Map<string, State<E>[]>();
+  /** While following what is known: where the stretch began, and where it is. */
+  #start: State<E> | undefined;
+  #place: Place<E> | undefined;
+  /** Events of the stretch up to the place. */
+  readonly #followed: KeptEvent[] = [];
+  #startIndex = 0;
+  /** While a stretch is being remembered: where it began, and its events. */
+  #origin: State<E> | undefined;
+  #met: KeptEvent[] = [];
+  readonly #inputs = new Uint32Array(INPUTS);
+  #credit = 0;
+  #vain = 0;
+  #pause = 0;
+
+  /**
+   * Begins before the first event.
+   *
+   * @param host What carries events out.
+   * @param policies The policy of each of its vCPUs, in order.
+   */
+  constructor(host: Repeatable<E>, policies: readonly Policy[]) {
+    this.#host = host;
+    this.#policies = policies;
+    this.#pagers = policies.map(() => new VcpuPager(this.#pages));
+  }
+
+  /**
+   * Takes the next event.
+   *
+   * @param event The event; its images need to be valid only during the call.
+   * @param index Its number.
+   */
+  feed(event: TraceEvent, index: number): void {
+    const place = this.#place;
+    if (place === undefined) {
+      this.#carryOut(event, index);
+      return;
+    }
+    const next = branch(place, event);
+    if (next !== undefined) {
+      this.#followed.push(next.event as KeptEvent);
+      this.#place = next;
+      return;
+    }
+    if (place.to !== undefined && parts(event)) {
+      const state = this.#takeOver(place);
+      const first = branch(state.from, event);
+      if (first !== undefined) {
+        this.#follow(state, first, index);
+        return;
+      }
+      this.#leave(state);
+      this.#carryOut(event, index, state);
+      return;
+    }
+    this.#goBack();
+    this.#carryOut(event, index);
+  }
+
+  /** Has everything carried out that was fed, so that the host's state is the trace's. */
+  flush(): void {
+    const place = this.#place;
+    if (place === undefined) return;
+    if (place.to !== undefined) this.#leave(this.#takeOver(place));
+    else this.#goBack();
+  }
+
+  #carryOut(event: TraceEvent, index: number, known?: State<E>): void {
+    const host = this.#host;
+    if (parts(event)) {
+      const before = this.#look(event);
+      if (host.resting) {
+        const state = known ?? this.#arrive(before);
+        if (state !== undefined) {
+          const first = branch(state.from, event);
+          if (first !== undefined) {
+            this.#follow(state, first, index);
+            return;
+          }
+          this.#origin = state;
+          this.#met = [];
+          host.begin(index);
+        }
+      }
+    }
+    if (this.#origin !== undefined) this.#met.push(this.#events.intern(event));
+    host.carryOut(event, index);
+  }
+
+  /** Whether it is worth while to remember what comes. */
+  #look(event: TraceEvent): boolean {
+    if (event.kind === "vmrun" || event.kind === "setstate") {
+      const sum = inputSum(event);
+      const at = sum & INPUTS - 1;
+      if (this.#inputs[at] === sum) this.#credit = Math.min(this.#credit + CREDIT, MOST_CREDIT);
+      else {
+        this.#inputs[at] = sum;
+        if (this.#credit > 0) this.#credit--;
+      }
+      if (this.#pause > 0) this.#pause--;
+    }
+    return this.#credit > 0 && this.#pause === 0;
+  }
+
+  /** At rest: remembers the stretch that is over, and finds the state that it led to. */
+  #arrive(wanted: boolean): State<E> | undefined {
+    const origin = this.#origin;
+    this.#origin = undefined;
+    if (!wanted) {
+      if (origin !== undefined) this.#host.end();
+      return undefined;
+    }
+    if (++this.#vain > PATIENCE) {
+      this.#vain = 0;
+      this.#pause = PATIENCE * PAUSE;
+      this.#forget();
+      return undefined;
+    }
+    const host = this.#host;
+    const rest = host.rest();
+    if (rest === undefined) return undefined;
+    const full = this.#pages.size > MOST_BYTES || this.#events.size > MOST_EVENTS;
+    if (full) this.#forget();
+    const state = this.#stateOf(rest);
+    if (origin === undefined || full) return state;
+    const effect = host.end();
+    if (effect !== undefined) remember(origin.from, this.#met, effect, state);
+    return state;
+  }
+
+  #stateOf({ vcpus, key, rest }: Rest): State<E> {
+    const taken = vcpus.map((v, i) => (this.#pagers[i] as VcpuPager).take(v));
+    let list = this.#states.get(key);
+    if (list === undefined) this.#states.set(key, list = []);
+    const found = list.find((state) =>
+      state.vcpus.every((known, i) => sameVcpu(known, taken[i] as VcpuPages))
+    );
+    if (found !== undefined) return found;
+    const state: State<E> = { vcpus: taken, key, rest, from: placeOf(undefined) };
+    list.unshift(state);
+    return state;
+  }
+
+  #forget(): void {
+    this.#states.clear();
+    this.#events.clear();
+    this.#pages.clear();
+    for (const pager of this.#pagers) pager.clear();
+  }
+
+  #follow(state: State<E>, first: Place<E>, index: number): void {
+    this.#origin = undefined;
+    this.#vain = 0;
+    this.#start = state;
+    this.#startIndex = index;
+    this.#place = first;
+    this.#followed.length = 0;
+    this.#followed.push(first.event as KeptEvent);
+  }
+
+  /** The stretch came to what it came to before. */
+  #takeOver(place: Place<E>): State<E> {
+    this.repeated += this.#followed.length;
+    this.#host.repeat(place.effect as E, this.#startIndex);
+    return place.to as State<E>;
+  }
+
+  /** No longer follows: the host goes on from a state. */
+  #leave(state: State<E>): void {
+    this.#place = undefined;
+    const policies = this.#policies;
+    const vcpus = state.vcpus.map((pages, i) =>
+      (this.#pagers[i] as VcpuPager).put(pages, this.#host.vcpu(i), policies[i] as Policy)
+    );
+    this.#host.restore(vcpus, state.rest);
+  }
+
+  /** The stretch goes on as none did before: carries out what was followed of it. */
+  #goBack(): void {
+    const state = this.#start as State<E>;
+    this.#leave(state);
+    const followed = this.#followed.slice();
+    let index = this.#startIndex;
+    this.#origin = state;
+    this.#met = [];
+    this.#host.begin(index);
+    for (const kept of followed) {
+      this.#met.push(kept);
+      this.#host.carryOut(kept.event, index++);
+    }
+  }
+}
+
+function placeOf<E>(event: KeptEvent | undefined): Place<E> {
+  return { event, branches: [], effect: undefined, to: undefined };
+}
+
+/** Whether a stretch may begin with an event. */
+function parts(event: TraceEvent): boolean {
+  switch (event.kind) {
+    case "session":
+    case "case":
+    case "setstate":
+      return true;
+    case "vmrun":
+      return event.regs !== undefined;
+    default:
+      return false;
+  }
+}
+
+/** Where an event leads; the branch taken last is looked at first. */
+function branch<E>({ branches }: Place<E>, event: TraceEvent): Place<E> | undefined {
+  for (let i = 0; i < branches.length; i++) {
+    const place = branches[i] as Place<E>;
+    if (!(place.event as KeptEvent).is(event)) continue;
+    if (i > 0) {
+      branches.splice(i, 1);
+      branches.unshift(place);
+    }
+    return place;
+  }
+  return undefined;
+}
+
+function remember<E>(
+  from: Place<E>,
+  events: readonly KeptEvent[],
+  effect: E,
+  to: State<E>,
+): void {
+  let place = from;
+  for (const event of events) {
+    let next = place.branches.find((known) => known.event === event);
+    if (next === undefined) {
+      if (place.branches.length === MOST_BRANCHES) return;
+      next = placeOf(event);
+      place.branches.push(next);
+    }
+    place = next;
+  }
+  place.effect = effect;
+  place.to = to;
+}
