@@ -64,10 +64,24 @@ interface Group {
   readonly outcome: readonly [string, string];
   readonly lead: FieldDifference | undefined;
   readonly cause: { readonly run: RunRef; readonly group: string } | undefined;
-  readonly fields: Map<string, { a: string; b: string; bits: Set<string>; runs: number }>;
+  readonly fields: Map<string, FieldRow>;
   readonly checks: Map<string, number>;
   readonly needs: Set<string>;
   runs: number;
+}
+
+type FieldRow = { a: string; b: string; bits: Set<string>; runs: number };
+
+/** Where the differences of a run went, for when they come again. */
+interface Sorted {
+  readonly keys: string[];
+  readonly reports: RunDifference["reports"];
+  readonly parting: RunDifference["parting"];
+  readonly ends: RunDifference["ends"];
+  readonly follows: boolean;
+  /** What the owners were afterwards. */
+  readonly owners: number;
+  readonly groups: readonly { readonly group: Group; readonly rows: readonly FieldRow[] }[];
 }
 
 /** A part of a run's differences that has one cause. */
@@ -100,6 +114,10 @@ export class Findings {
   readonly #groups = new Map<string, Group>();
   /** The group that a field's own difference last went to, to trace follow-ons. */
   readonly #owners = new Map<string, string>();
+  /** How often an owner was another than before. */
+  #moves = 0;
+  // A replay that takes over a run that comes again hands out the same list of fields.
+  readonly #sortedBefore = new WeakMap<readonly FieldDifference[], Sorted>();
 
   /**
    * Takes the differences of one run.
@@ -108,13 +126,27 @@ export class Findings {
    * @returns Keys of the findings it is part of; see {@linkcode Findings.indexOf}.
    */
   add(difference: RunDifference): string[] {
+    const { fields, reports, parting, ends, reportsOrigin } = difference;
+    const known = this.#sortedBefore.get(fields);
+    const follows = reportsOrigin !== undefined;
+    if (
+      known !== undefined && known.owners === this.#moves && known.reports === reports &&
+      known.parting === parting && known.ends === ends && known.follows === follows
+    ) {
+      for (const { group, rows } of known.groups) countRun(group, rows, difference);
+      return known.keys;
+    }
     const outcome = outcomesOf(difference);
     const pair = difference.policies.join("|");
-    return this.#partsOf(difference, outcome).map((part) => {
+    const keys: string[] = [];
+    const groups = this.#partsOf(difference, outcome).map((part) => {
       const key = `${pair}|${part.id}`;
-      this.#put(key, difference, part, outcome);
-      return key;
+      keys.push(key);
+      return this.#put(key, difference, part, outcome);
     });
+    const owners = this.#moves;
+    this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
+    return keys;
   }
 
   /**
@@ -187,13 +219,13 @@ export class Findings {
       const owner = put({ id, kind: "outcome" });
       for (const field of difference.fields) {
         put({ id, kind: "outcome" }, field);
-        this.#owners.set(`${pair}|${nameOf(field)}`, owner);
+        this.#own(`${pair}|${nameOf(field)}`, owner);
       }
       return [...parts.values()];
     }
     const minor: FieldDifference[] = [];
     const own = (subject: Subject, field: FieldDifference, id: string) => {
-      this.#owners.set(`${pair}|${nameOf(field)}`, put({ id, kind: "state", subject }, field));
+      this.#own(`${pair}|${nameOf(field)}`, put({ id, kind: "state", subject }, field));
     };
     const certainty = (field: FieldDifference) => Math.min(1, field.needs.length);
     for (const field of difference.fields.toSorted((x, y) => certainty(x) - certainty(y))) {
@@ -231,6 +263,12 @@ export class Findings {
     return [...parts.values()];
   }
 
+  #own(field: string, owner: string): void {
+    if (this.#owners.get(field) === owner) return;
+    this.#owners.set(field, owner);
+    this.#moves++;
+  }
+
   /** The finding that a follow-on field comes from: the one its subject went to last, or the most recent. */
   #ownerOf(pair: string, field: FieldDifference | undefined): string {
     const own = field && this.#owners.get(`${pair}|${nameOf(field)}`);
@@ -244,7 +282,7 @@ export class Findings {
     difference: RunDifference,
     part: Part,
     outcome: readonly [string, string],
-  ): void {
+  ): Sorted["groups"][number] {
     const [lead] = part.fields;
     let group = this.#groups.get(key);
     if (group === undefined) {
@@ -265,18 +303,17 @@ export class Findings {
       };
       this.#groups.set(key, group);
     }
-    group.runs++;
-    const { check } = difference.parting;
-    if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + 1);
-    for (const field of part.fields) {
+    const { fields, needs } = group;
+    const rows = part.fields.map((field) => {
       const name = nameOf(field);
-      const row = group.fields.get(name) ??
-        { a: field.a, b: field.b, bits: new Set<string>(), runs: 0 };
-      row.runs++;
+      const row = fields.get(name) ?? { a: field.a, b: field.b, bits: new Set<string>(), runs: 0 };
       for (const bit of field.bits) row.bits.add(bit);
-      for (const need of field.needs) group.needs.add(need);
-      group.fields.set(name, row);
-    }
+      for (const need of field.needs) needs.add(need);
+      fields.set(name, row);
+      return row;
+    });
+    countRun(group, rows, difference);
+    return { group, rows };
   }
 
   #titleOf(group: Group): string {
@@ -301,6 +338,13 @@ export class Findings {
       ? `Cannot tell without ${[...group.needs].join(", ")}: ${title}`
       : title;
   }
+}
+
+function countRun(group: Group, rows: readonly FieldRow[], { parting }: RunDifference): void {
+  group.runs++;
+  for (let i = 0; i < rows.length; i++) rows[i]!.runs++;
+  const { check } = parting;
+  if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + 1);
 }
 
 function nameOf(field: FieldDifference): string {
