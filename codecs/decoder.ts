@@ -176,6 +176,28 @@ export class EventDecoder {
     return plan.known ? event as unknown as TraceEvent : null;
   }
 
+  /**
+   * Looks for events of a kind among those not stepped over yet, by the column of their heads alone.
+   *
+   * @param kind Name of the kind.
+   * @param after Events of the block to pass over.
+   * @returns How many events of the block come before the first one; undefined when there is none.
+   * @throws {TraceError} `damaged` when the content is not what an encoder writes.
+   */
+  find(kind: string, after = 0): number | undefined {
+    const content = this.#content;
+    const end = this.#ends[COLUMN.heads]!;
+    let at = this.#at[COLUMN.heads]!;
+    for (let number = this.#done; number < this.#count && at < end; number++) {
+      const id = content[at]! & 63;
+      const plan = this.#plans[id];
+      if (plan === undefined) throw this.#bad(`An event is of the undeclared kind ${id}`);
+      if (number >= after && plan.kind === kind) return number;
+      at += 1 + plan.opBytes;
+    }
+    return undefined;
+  }
+
   #value(field: FieldPlan, lane: number, last: FieldState, op: number): void {
     switch (field.coding) {
       case CODING.u32:

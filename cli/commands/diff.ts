@@ -109,9 +109,9 @@ export const diff = defineCommand({
           context.out.json(await shardFile(shard, work, { ...task, runs, print }));
           return EXIT.ok;
         }
-        const total = new DiffTotal((difference) => {
-          if (runs) printRun(context, difference);
-        });
+        const total = new DiffTotal(
+          runs ? (difference) => printRun(context, difference) : undefined,
+        );
         for await (const share of work.shares) total.add(share);
         return printDiff(context, total.result, total.findings, print);
       });

@@ -35,9 +35,9 @@ function mergeReplay(context: Context, parts: readonly ReplayShard[]): number {
 
 function mergeDiff(context: Context, parts: readonly DiffShard[]): number {
   const { runs, print } = parts[0]!.task;
-  const total = new DiffTotal((difference) => {
-    if (runs) printRun(context, difference);
-  });
+  const total = new DiffTotal(
+    runs ? (difference) => printRun(context, difference) : undefined,
+  );
   for (const share of inOrder(parts)) total.add(share);
   return printDiff(context, total.result, total.findings, print);
 }

@@ -36,11 +36,11 @@ export async function diffShare(
 /** Puts groups together again, in order. */
 export class DiffTotal {
   readonly #findings = new Findings();
-  readonly #look: (difference: RunDifference) => void;
+  readonly #look: ((difference: RunDifference) => void) | undefined;
   #result: DiffResult | undefined;
 
   /** @param look Receives every run that ends up differently. */
-  constructor(look: (difference: RunDifference) => void = () => {}) {
+  constructor(look?: (difference: RunDifference) => void) {
     this.#look = look;
   }
 
@@ -48,9 +48,13 @@ export class DiffTotal {
   add({ from, result, differences }: DiffShare): void {
     const before = this.#result;
     const runs = before?.runs ?? 0;
-    for (const difference of unpackDifferences(differences, from, runs)) {
-      this.#findings.add(difference);
-      this.#look(difference);
+    for (const alike of unpackDifferences(differences, from, runs)) {
+      const { difference, times } = alike;
+      this.#findings.add(difference, times);
+      for (let i = 0; this.#look !== undefined && i < times; i++) {
+        const event = difference.event + i * alike.events, run = difference.run + i * alike.runs;
+        this.#look({ ...difference, event, run });
+      }
     }
     const sum = (a: readonly number[], b: readonly number[]) => b.map((n, i) => n + (a[i] ?? 0));
     this.#result = before === undefined ? result : {

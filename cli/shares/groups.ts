@@ -49,6 +49,7 @@ export async function groupsOf(trace: TraceFile, count: number, named: boolean):
   let last = 0;
   for (let i = 1; i < count && last < total; i++) {
     const target = Math.floor(i * total / count);
+    // The group before it goes to a session beyond it already.
     if (target <= last) continue;
     last = await nextSession(trace, target, named);
     if (last < total) cuts.push(last);
@@ -58,7 +59,11 @@ export async function groupsOf(trace: TraceFile, count: number, named: boolean):
 
 async function nextSession(trace: TraceFile, from: number, named: boolean): Promise<number> {
   for await (const block of trace.blocks({ from })) {
-    let number = Math.max(from, block.head.firstEvent);
+    const { firstEvent } = block.head;
+    const found = block.decoder().find("session", Math.max(0, from - firstEvent));
+    if (found === undefined) continue;
+    // Whether it says enough is in the event itself, which only the ones before it tell.
+    let number = Math.max(from, firstEvent);
     for (const event of block.shared()) {
       if (begins(event, named)) return number;
       number++;

@@ -53,25 +53,22 @@ export async function shareOf<T extends Task>(
 /**
  * Carries out a task for groups.
  *
- * @param path The trace's file.
  * @param trace The trace.
  * @param task The task.
  * @param groups The groups, in order.
- * @param jobs How many threads; 1 for this one.
+ * @param workers Threads to do it on, from {@linkcode startWorkers}; none for this one.
  * @param all Whether the groups are all of the trace: when one cannot stand alone, it and all
  * after it are then one.
  * @returns What came of each, in order. What goes wrong in one is thrown in its turn.
  */
 export async function* sharesOf<T extends Task>(
-  path: string,
   trace: TraceFile,
   task: T,
   groups: readonly Group[],
-  jobs: number,
+  workers: Workers,
   all: boolean,
 ): AsyncGenerator<ShareOf<T>> {
-  const size = jobs === 1 || groups.length < 2 ? 0 : Math.min(jobs, groups.length);
-  using pool = new Pool({ path, task }, groups, size);
+  const pool = new Pool(groups, groups.length < 2 ? [] : workers.threads.slice(0, groups.length));
   const end = trace.eventCount;
   for (const [i, group] of groups.entries()) {
     const { share } = await pool.answer(i);
@@ -89,24 +86,46 @@ export async function* sharesOf<T extends Task>(
   }
 }
 
-/** Workers that take groups in order. */
+/** Threads that wait for groups. */
+export interface Workers extends Disposable {
+  /** The threads. */
+  readonly threads: readonly Worker[];
+}
+
+/**
+ * Starts threads; while they load their code, there is time to find out how to share out the trace.
+ *
+ * @param assignment What they will be given groups of, and what for.
+ * @param jobs How many threads; 1 for none beside this one.
+ */
+export function startWorkers(assignment: Assignment, jobs: number): Workers {
+  const threads = Array.from({ length: jobs === 1 ? 0 : jobs }, () => {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    worker.postMessage(assignment);
+    return worker;
+  });
+  return {
+    threads,
+    [Symbol.dispose]() {
+      for (const worker of threads) worker.terminate();
+    },
+  };
+}
+
+/** Gives groups to workers, in order. */
 class Pool {
   readonly #groups: readonly Group[];
-  readonly #workers: Worker[] = [];
+  readonly #workers: readonly Worker[];
   readonly #idle: Worker[] = [];
   readonly #answers: PromiseWithResolvers<Answer>[];
   #next = 0;
   #taken = 0;
 
-  constructor(assignment: Assignment, groups: readonly Group[], size: number) {
+  constructor(groups: readonly Group[], workers: readonly Worker[]) {
     this.#groups = groups;
+    this.#workers = workers;
     this.#answers = groups.map(() => Promise.withResolvers());
-    for (let i = 0; i < size; i++) {
-      const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-      worker.postMessage(assignment);
-      this.#workers.push(worker);
-      this.#give(worker);
-    }
+    for (const worker of workers) this.#give(worker);
   }
 
   /** What came of a group; they are asked for in order. */
@@ -138,9 +157,5 @@ class Pool {
       done({});
     };
     worker.postMessage(this.#groups[index]);
-  }
-
-  [Symbol.dispose](): void {
-    for (const worker of this.#workers) worker.terminate();
   }
 }

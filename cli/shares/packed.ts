@@ -12,8 +12,23 @@ export interface PackedDifferences {
   readonly shapes: string[];
   /** Names and specs of scenarios. */
   readonly texts: string[];
-  /** For each run: its shape, then for itself and each origin event, run, name, spec (0: none). */
+  /**
+   * For each stretch of runs that differ alike: how many, events and runs from one to the next,
+   * the shape, then for the first run and each origin event, run, name, spec (0: none).
+   */
   readonly rows: number[][];
+}
+
+/** Runs that differ alike, one after the other. */
+export interface AlikeRuns {
+  /** The difference of the first. */
+  readonly difference: RunDifference;
+  /** How many there are. */
+  readonly times: number;
+  /** Events from one to the next. */
+  readonly events: number;
+  /** Runs from one to the next. */
+  readonly runs: number;
 }
 
 /** Packs differences one after the other. */
@@ -22,9 +37,13 @@ export class DifferencePacker {
   readonly packed: PackedDifferences = { shapes: [], texts: [], rows: [] };
   readonly #shapes = new Map<string, number>();
   readonly #texts = new Map<string, number>();
+  #last: RunDifference | undefined;
 
   /** Appends a difference. */
   add(difference: RunDifference): void {
+    const last = this.#last;
+    this.#last = difference;
+    if (last !== undefined && alike(last, difference) && this.#again(last, difference)) return;
     const origins: RunRef[] = [];
     const place = (origin: RunRef | undefined) => {
       if (origin === undefined) return undefined;
@@ -40,16 +59,33 @@ export class DifferencePacker {
       fields: difference.fields.map((field) => ({ ...field, origin: place(field.origin) })),
       reportsOrigin: place(difference.reportsOrigin),
     });
-    const row = [intern(this.#shapes, this.packed.shapes, shape)];
+    const row = [1, 0, 0, intern(this.#shapes, this.packed.shapes, shape)];
     for (const { event, run, scenario, spec } of [difference, ...origins]) {
       row.push(event, run, this.#text(scenario), this.#text(spec));
     }
     this.packed.rows.push(row);
   }
 
+  /** Counts one more of the last row, if it is as far from the one before as that is from its own. */
+  #again(last: RunDifference, difference: RunDifference): boolean {
+    const row = this.packed.rows.at(-1)!;
+    const events = difference.event - last.event, runs = difference.run - last.run;
+    if (row[0] === 1) [row[1], row[2]] = [events, runs];
+    else if (row[1] !== events || row[2] !== runs) return false;
+    row[0]!++;
+    return true;
+  }
+
   #text(text: string | undefined): number {
     return text === undefined ? 0 : 1 + intern(this.#texts, this.packed.texts, text);
   }
+}
+
+/** Whether two differences are the same but for their place: what takes over a run hands out the same objects. */
+function alike(a: RunDifference, b: RunDifference): boolean {
+  return a.fields === b.fields && a.parting === b.parting && a.reports === b.reports &&
+    a.ends === b.ends && a.reportsOrigin === b.reportsOrigin && a.scenario === b.scenario &&
+    a.spec === b.spec;
 }
 
 function intern(known: Map<string, number>, list: string[], text: string): number {
@@ -79,12 +115,13 @@ export function* unpackDifferences(
   { shapes, texts, rows }: PackedDifferences,
   events: number,
   runs: number,
-): Generator<RunDifference> {
+): Generator<AlikeRuns> {
   const parsed = shapes.map((shape) => JSON.parse(shape) as Shape);
   for (const row of rows) {
-    const shape = parsed[row[0] as number] as Shape;
+    const [times = 1, eventStep = 0, runStep = 0, number = 0] = row;
+    const shape = parsed[number] as Shape;
     const ref = (i: number): RunRef => {
-      const [event = 0, run = 0, name = 0, spec = 0] = row.slice(1 + 4 * i, 5 + 4 * i);
+      const [event = 0, run = 0, name = 0, spec = 0] = row.slice(4 + 4 * i, 8 + 4 * i);
       return {
         event: event + events,
         run: run + runs,
@@ -95,11 +132,12 @@ export function* unpackDifferences(
     const known: RunRef[] = [];
     const origin = (at: number | undefined) =>
       at === undefined ? undefined : known[at] ??= ref(at + 1);
-    yield {
+    const difference = {
       ...shape,
       ...ref(0),
       fields: shape.fields.map((field) => ({ ...field, origin: origin(field.origin) })),
       reportsOrigin: origin(shape.reportsOrigin),
     };
+    yield { difference, times, events: eventStep, runs: runStep };
   }
 }

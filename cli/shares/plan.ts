@@ -10,7 +10,7 @@ import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { type Group, groupsOf } from "./groups.ts";
-import { type ShareOf, sharesOf, type Task } from "./jobs.ts";
+import { type ShareOf, sharesOf, startWorkers, type Task } from "./jobs.ts";
 
 /** The option that names one part of several. */
 export const SHARD = {
@@ -39,7 +39,7 @@ const GROUPS_A_SHARD = 4;
 /** Groups for each thread. */
 const GROUPS_A_JOB = 4;
 /** Events that a group for a thread has at most, where sessions allow: its result is held in memory. */
-const MOST_EVENTS = 200_000;
+const MOST_EVENTS = 1_000_000;
 
 /**
  * The part that an option names.
@@ -126,6 +126,7 @@ export async function withShares<T extends Task, R>(
   const { trace } = file;
   requireFinished(trace);
   const { jobs, shard } = options;
+  using workers = startWorkers({ path, task }, jobs);
   const named = task.command === "diff" || task.policy !== undefined;
   const most = Math.max(jobs * GROUPS_A_JOB, Math.ceil(trace.eventCount / MOST_EVENTS));
   const groups = shard === undefined
@@ -138,6 +139,6 @@ export async function withShares<T extends Task, R>(
   }
   return await use({
     trace,
-    shares: sharesOf(path, trace, task, groups, jobs, shard === undefined),
+    shares: sharesOf(trace, task, groups, workers, shard === undefined),
   });
 }

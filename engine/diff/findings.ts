@@ -123,9 +123,10 @@ export class Findings {
    * Takes the differences of one run.
    *
    * @param difference The run's differences.
+   * @param times How many runs end differently in this way, one after the other.
    * @returns Keys of the findings it is part of; see {@linkcode Findings.indexOf}.
    */
-  add(difference: RunDifference): string[] {
+  add(difference: RunDifference, times = 1): string[] {
     const { fields, reports, parting, ends, reportsOrigin } = difference;
     const known = this.#sortedBefore.get(fields);
     const follows = reportsOrigin !== undefined;
@@ -133,7 +134,7 @@ export class Findings {
       known !== undefined && known.owners === this.#moves && known.reports === reports &&
       known.parting === parting && known.ends === ends && known.follows === follows
     ) {
-      for (const { group, rows } of known.groups) countRun(group, rows, difference);
+      for (const { group, rows } of known.groups) countRuns(group, rows, difference, times);
       return known.keys;
     }
     const outcome = outcomesOf(difference);
@@ -142,7 +143,7 @@ export class Findings {
     const groups = this.#partsOf(difference, outcome).map((part) => {
       const key = `${pair}|${part.id}`;
       keys.push(key);
-      return this.#put(key, difference, part, outcome);
+      return this.#put(key, difference, part, outcome, times);
     });
     const owners = this.#moves;
     this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
@@ -282,6 +283,7 @@ export class Findings {
     difference: RunDifference,
     part: Part,
     outcome: readonly [string, string],
+    times: number,
   ): Sorted["groups"][number] {
     const [lead] = part.fields;
     let group = this.#groups.get(key);
@@ -312,7 +314,7 @@ export class Findings {
       fields.set(name, row);
       return row;
     });
-    countRun(group, rows, difference);
+    countRuns(group, rows, difference, times);
     return { group, rows };
   }
 
@@ -340,11 +342,15 @@ export class Findings {
   }
 }
 
-function countRun(group: Group, rows: readonly FieldRow[], { parting }: RunDifference): void {
-  group.runs++;
-  for (let i = 0; i < rows.length; i++) rows[i]!.runs++;
-  const { check } = parting;
-  if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + 1);
+function countRuns(
+  group: Group,
+  rows: readonly FieldRow[],
+  { parting: { check } }: RunDifference,
+  times: number,
+): void {
+  group.runs += times;
+  for (let i = 0; i < rows.length; i++) rows[i]!.runs += times;
+  if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + times);
 }
 
 function nameOf(field: FieldDifference): string {
