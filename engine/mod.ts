@@ -51,7 +51,7 @@ export { showsTransitions } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
 export * from "./replay/replayer.ts";
-export { innerBytes, regsBytes } from "./replay/views.ts";
+export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";
 export { type Fix, FIXES, type FixId, withFixes } from "./policies/between.ts";
 export * from "./diff/mod.ts";

@@ -7,6 +7,7 @@
 import { EXIT, EXIT_CODE, FAULT, FLAG, SEG, VECTOR } from "./constants.ts";
 import { Registers } from "./registers.ts";
 import { CONTROL } from "./vmcb_words.ts";
+import { Translations } from "./translations.ts";
 import { FETCH, READ, SUPERVISOR, SUPERVISOR_AC, USER, Walk, WALK_STAGE2, WRITE } from "./walk.ts";
 
 const HIGH = 0x1_0000_0000;
@@ -14,6 +15,8 @@ const HIGH = 0x1_0000_0000;
 /** The processor. One instance serves any number of runs, one after another. */
 export class Processor extends Registers {
   readonly #second: Walk = new Walk();
+  /** What it knows of where addresses lead, as long as that is what its tables say. */
+  readonly translations: Translations = new Translations();
   // Whether the access is the processor's own, to descriptor tables and the like.
   #system = false;
 
@@ -127,7 +130,12 @@ export class Processor extends Registers {
         return false;
       }
     }
-    if (this.paging.translate(this.m, this, lo, hi, access, who, out)) return true;
+    const known = this.translations;
+    if (known.find(this, lo, hi, access, who, out)) return true;
+    if (this.paging.translate(this.m, this, lo, hi, access, who, out)) {
+      known.add(this, lo, hi, access, who, out);
+      return true;
+    }
     if (out.outcome === WALK_STAGE2) {
       const low = out.stage2Address % HIGH;
       this.setInfo2(low, (out.stage2Address - low) / HIGH);

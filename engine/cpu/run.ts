@@ -43,6 +43,7 @@ const ALL_PORTS = () => true;
 const DEFAULTS: RunOptions = {};
 
 const processor = new Processor();
+processor.translations.enabled = true;
 
 /**
  * Bytes of the instruction that made the last {@linkcode runVmcb} give back

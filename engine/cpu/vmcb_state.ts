@@ -52,6 +52,7 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
   cpu.oldException = -1;
   cpu.inhibit = false;
   cpu.hostSegmentsDirty = false;
+  cpu.translations.flush(m.memory);
 }
 
 /** Loads the guest's registers from the attached VMCB, the vCPU area and vmcb01. */

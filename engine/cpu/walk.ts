@@ -90,9 +90,10 @@ export const SUPERVISOR_AC = 2;
 /** Second stage: turns a physical address of a table or page into one of memory, or -1 with `out` filled. */
 export type Stage2 = (gpa: number, access: number, table: boolean, out: Walk) => number;
 
-/** Little-endian 32-bit word at an address that is a multiple of 4 and backed. */
+/** Little-endian 32-bit word of a page table, at an address that is a multiple of 4 and backed. */
 export function word(memory: GuestMemory, gpa: number): number {
   const page = memory.page(gpa);
+  memory.tables[gpa / 4096 | 0] = memory.generation;
   const at = gpa % 4096;
   return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
     (page[at + 3] as number) << 24) >>> 0;

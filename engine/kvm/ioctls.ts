@@ -68,6 +68,9 @@ export interface Sregs {
   >;
 }
 
+// What KVM_GET_SREGS gave of each segment register. Filled in anew each time.
+const shown = SEGMENTS.map((name) => ({ name, selector: 0, attrib: 0, limit: 0, base: 0n }));
+
 function validSregs(v: Vcpu, s: Sregs): boolean {
   const lme = (s.efer & BigInt(EFER.LME)) !== 0n, lma = (s.efer & BigInt(EFER.LMA)) !== 0n;
   const paging = (s.cr0 & 0x80000000n) !== 0n;
@@ -93,16 +96,15 @@ export function setSregs(v: Vcpu, s: Sregs): number {
   const vector = v.u8(V.interrupt_injected) !== 0 && v.u8(V.interrupt_soft) === 0
     ? v.u8(V.interrupt_vector)
     : -1;
-  const shown = SEGMENTS.map((name) => ({
-    name,
-    attrib: reportedAttributes(v, name),
-    at: segmentAt(v, name),
-  })).map((row) => ({
-    ...row,
-    selector: v.u16(row.at),
-    limit: v.u32(row.at + 4),
-    base: v.u64(row.at + 8),
-  }));
+  for (const row of shown) {
+    const { name } = row;
+    if (s.segments[name] !== undefined) continue;
+    const at = segmentAt(v, name);
+    row.attrib = reportedAttributes(v, name);
+    row.selector = v.u16(at);
+    row.limit = v.u32(at + 4);
+    row.base = v.u64(at + 8);
+  }
   v.set32(vmcb + S.idtr_limit, v.u32(vmcb + S.idtr_limit) & 0xffff);
   v.set32(vmcb + S.gdtr_limit, v.u32(vmcb + S.gdtr_limit) & 0xffff);
   markDirty(v, vmcb, CLEAN.DT);

@@ -364,20 +364,20 @@ class Reader {
   }
 }
 
-const SEGMENT_AT = {
-  es: R.es_selector,
-  cs: R.cs_selector,
-  ss: R.ss_selector,
-  ds: R.ds_selector,
-  fs: R.fs_selector,
-  gs: R.gs_selector,
-} as const;
+const SEGMENT_AT = [
+  ["es", R.es_selector],
+  ["cs", R.cs_selector],
+  ["ss", R.ss_selector],
+  ["ds", R.ds_selector],
+  ["fs", R.fs_selector],
+  ["gs", R.gs_selector],
+] as const;
 
 /** Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF. */
 export function loadRegs(v: Vcpu, image: Image): void {
   const r = new Reader(image);
   const segments: Record<string, ReturnType<Reader["segment"]>> = {};
-  for (const [name, at] of Object.entries(SEGMENT_AT)) {
+  for (const [name, at] of SEGMENT_AT) {
     if (r.knows(at + 4)) segments[name] = r.segment(at);
   }
   setSregs(v, {

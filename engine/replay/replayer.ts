@@ -8,7 +8,8 @@ import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage } from "../image/fields.ts";
-import { REGS_LAYOUT } from "../svm/regs_layout.ts";
+import { INNER_SIZE } from "../svm/inner_layout.ts";
+import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
@@ -21,7 +22,7 @@ import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
-import { hostVmcbMask, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
+import { hostVmcbMask, ImageBuffer, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
 
 export type { Mismatch, OutcomeCount } from "./agreement.ts";
 
@@ -108,9 +109,12 @@ export class Replayer {
   #reported: Mismatch[] = [];
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
-  /** Copies of VMCBs, of which the run under way uses the first few. */
+  /** Memory for images, used again and again: of VMCBs and inner state, of which the run under way uses the first few. */
   readonly #pages: Uint8Array[] = [];
   #used = 0;
+  readonly #inners: ImageBuffer[] = [];
+  #usedInners = 0;
+  readonly #seen = new ImageBuffer(REGS_SIZE);
   #index = 0;
   #unitAt = 0;
   #inUnit = false;
@@ -386,7 +390,9 @@ export class Replayer {
     return {
       kind: "inner",
       at,
-      inner: { bytes: innerBytes(v, ret) },
+      inner: {
+        bytes: innerBytes(v, ret, this.#inners[this.#usedInners++] ??= new ImageBuffer(INNER_SIZE)),
+      },
       vmcb01: { bytes: this.#vmcb(v, VMCB01_AT), known },
       vmcb02: vmcb02Used(v) ? { bytes: this.#vmcb(v, VMCB02_AT), known } : undefined,
     };
@@ -415,7 +421,7 @@ export class Replayer {
     this.#totals.runs++;
     this.#driver.ready = pre && ((v) => {
       this.#agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, {
-        bytes: regsBytes(v),
+        bytes: regsBytes(v, this.#seen),
       });
       this.#agreement.page(pre.index, "pre.vmcb12 ", pre.event.vmcb12, "vmcb12", v);
       this.#agreement.page(pre.index, "pre.hsave ", pre.event.hsave, "hsave", v);
@@ -463,7 +469,9 @@ export class Replayer {
       agreement.number(index, `${phase}.errno`, event.errno, errno);
       if (this.#interrupted) return;
       if (exit === 2) agreement.number(index, `${phase}.port`, event.port, port);
-      agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, { bytes: regsBytes(v) });
+      agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, {
+        bytes: regsBytes(v, this.#seen),
+      });
       agreement.page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
       agreement.page(index, `${phase}.hsave `, event.hsave, "hsave", v);
       agreement.smram(index, phase, event.smram, v);
@@ -487,6 +495,7 @@ export class Replayer {
     this.#produced = [];
     this.#recorded = [];
     this.#used = 0;
+    this.#usedInners = 0;
   }
 
   #compareOutcomes(): void {

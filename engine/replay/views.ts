@@ -13,11 +13,53 @@ import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
 import { gif } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
-import { segmentAt, SEGMENTS } from "../kvm/segments.ts";
+import { segmentAt, type SegmentName, SEGMENTS } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 
 const I = offsets(INNER_FIELDS);
 const R = offsets(REGS_FIELDS);
+
+/** Memory for an image, to be filled again and again. */
+export class ImageBuffer {
+  /** The bytes. */
+  readonly bytes: Uint8Array;
+  /** The same as 32-bit words. */
+  readonly words: Uint32Array;
+
+  /**
+   * Makes memory that is all zero.
+   *
+   * @param size Bytes, a multiple of 4.
+   * @example
+   * ```ts
+   * import { ImageBuffer, INNER_SIZE, innerBytes, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+   * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+   * const buffer = new ImageBuffer(INNER_SIZE);
+   * if (innerBytes(v, 1, buffer) !== buffer.bytes || buffer.words[0] !== 1) throw new Error();
+   * ```
+   */
+  constructor(size: number) {
+    this.words = new Uint32Array(size / 4);
+    this.bytes = new Uint8Array(this.words.buffer);
+  }
+}
+
+/** Pairs of 64-bit fields as indexes of words: where to, where from. */
+function words(pairs: readonly (readonly [number, number])[]): Int32Array {
+  return Int32Array.from(pairs.flat(), (at) => at >> 2);
+}
+
+function copyAll(to: Uint32Array, from: Uint32Array, pairs: Int32Array): void {
+  for (let i = 0; i < pairs.length; i += 2) {
+    const a = pairs[i] as number, b = pairs[i + 1] as number;
+    to[a] = from[b] as number;
+    to[a + 1] = from[b + 1] as number;
+  }
+}
+
+function copyWords(to: Uint32Array, at: number, from: Uint32Array, source: number, bytes: number) {
+  for (let i = 0; i < bytes >> 2; i++) to[(at >> 2) + i] = from[(source >> 2) + i] as number;
+}
 
 function mapKind(v: Vcpu, vmcb: number): number {
   const map = v.u32(vmcb + C.msrpm_base_pa);
@@ -26,11 +68,29 @@ function mapKind(v: Vcpu, vmcb: number): number {
   return map === HOST.MERGED_MSRPM && v.u8(V.nested_initialized) !== 0 ? 2 : 3;
 }
 
+const INNER_WORDS = words([
+  [I.vmcb12_gpa, V.vmcb12_gpa],
+  [I.last_vmcb12_gpa, V.last_vmcb12_gpa],
+  [I.ctl_ncr3, VMCB12_AT + C.nested_cr3],
+  [I.cr0, V.cr0],
+  [I.cr3, V.cr3],
+  [I.cr4, V.cr4],
+  [I.efer, V.efer],
+  [I.rip, V.rip],
+  [I.rax, V.rax],
+  [I.rsp, V.rsp],
+  [I.cpu_role, V.root_cpu_role],
+  [I.gcpu_role, V.guest_cpu_role],
+  [I.ncpu_role, V.nested_cpu_role],
+  [I.req, V.requests],
+]);
+
 /**
  * The state inside the kernel as one of its functions returns.
  *
  * @param v The vCPU.
  * @param ret What the function returns.
+ * @param into Where to, {@linkcode INNER_SIZE} bytes; new memory when left out.
  * @returns An image of layout `inner`.
  * @example
  * ```ts
@@ -40,16 +100,16 @@ function mapKind(v: Vcpu, vmcb: number): number {
  * if (readBigint(bytes, fieldNamed(INNER_LAYOUT, "ret")) !== 1n) throw new Error();
  * ```
  */
-export function innerBytes(v: Vcpu, ret: number): Uint8Array {
-  const bytes = new Uint8Array(INNER_SIZE);
-  const view = new DataView(bytes.buffer);
-  const q = (at: number, from: number) => bytes.set(v.bytes.subarray(from, from + 8), at);
-  view.setInt32(I.ret, ret, true);
+export function innerBytes(
+  v: Vcpu,
+  ret: number,
+  into: ImageBuffer = new ImageBuffer(INNER_SIZE),
+): Uint8Array {
+  const { bytes, words } = into;
+  copyAll(words, v.words, INNER_WORDS);
+  words[I.ret >> 2] = ret;
   bytes[I.guest_mode] = v.guestMode ? 1 : 0;
   bytes[I.active] = v.u32(V.active);
-  q(I.vmcb12_gpa, V.vmcb12_gpa);
-  q(I.last_vmcb12_gpa, V.last_vmcb12_gpa);
-  q(I.ctl_ncr3, VMCB12_AT + C.nested_cr3);
   bytes[I.run_pending] = v.u8(V.run_pending);
   bytes[I.gif] = gif(v) ? 1 : 0;
   bytes[I.mmu] = v.u8(V.mmu) + 1;
@@ -57,21 +117,10 @@ export function innerBytes(v: Vcpu, ret: number): Uint8Array {
   bytes[I.msrpm01] = mapKind(v, VMCB01_AT);
   bytes[I.msrpm02] = mapKind(v, VMCB02_AT);
   bytes[I.msrpm_recalc] = v.u8(V.msrpm_recalc);
-  q(I.cr0, V.cr0);
-  q(I.cr3, V.cr3);
-  q(I.cr4, V.cr4);
-  q(I.efer, V.efer);
-  q(I.rip, V.rip);
-  q(I.rax, V.rax);
-  q(I.rsp, V.rsp);
-  view.setUint32(I.rflags, rflags(v), true);
-  view.setUint32(I.rflags + 4, v.u32(v.vmcb + S.rflags + 4), true);
-  q(I.cpu_role, V.root_cpu_role);
-  view.setUint32(I.root_role, v.u32(V.root_root_role), true);
-  q(I.gcpu_role, V.guest_cpu_role);
-  view.setUint32(I.groot_role, v.u32(V.guest_root_role), true);
-  q(I.ncpu_role, V.nested_cpu_role);
-  q(I.req, V.requests);
+  words[I.rflags >> 2] = rflags(v);
+  words[(I.rflags >> 2) + 1] = v.u32(v.vmcb + S.rflags + 4);
+  words[I.root_role >> 2] = v.u32(V.root_root_role);
+  words[I.groot_role >> 2] = v.u32(V.guest_root_role);
   bytes[I.exc_pend] = v.u8(V.exception_pending);
   bytes[I.exc_inj] = v.u8(V.exception_injected);
   bytes[I.exc_vec] = v.u32(V.exception_vector);
@@ -79,12 +128,12 @@ export function innerBytes(v: Vcpu, ret: number): Uint8Array {
   bytes[I.nmi_inj] = v.u8(V.nmi_injected);
   bytes[I.nmi_l1l2] = v.u8(V.nmi_l1_to_l2);
   bytes[I.soft] = v.u8(V.soft_int_injected);
-  view.setUint32(I.hflags, v.u32(V.hflags), true);
+  words[I.hflags >> 2] = v.u32(V.hflags);
   return bytes;
 }
 
 const GPRS = REGS_FIELDS.slice(0, 16);
-const PLAIN = [
+const PLAIN = words([
   [R.rip, V.rip],
   [R.cr0, V.cr0],
   [R.cr2, V.cr2],
@@ -99,7 +148,7 @@ const PLAIN = [
   [R.dr6, V.dr6],
   [R.dr7, V.dr7],
   [R.hsave_pa, V.hsave_msr],
-] as const;
+]);
 const SEGMENT_AT = {
   es: R.es_selector,
   cs: R.cs_selector,
@@ -116,6 +165,7 @@ const SEGMENT_AT = {
  * as the ioctls do.
  *
  * @param v The vCPU.
+ * @param into Where to, {@linkcode REGS_SIZE} bytes; new memory when left out.
  * @returns An image of layout `regs`.
  * @example
  * ```ts
@@ -125,29 +175,33 @@ const SEGMENT_AT = {
  * if (readBigint(regsBytes(v), fieldNamed(REGS_LAYOUT, "rip")) !== 0x1000n) throw new Error();
  * ```
  */
-export function regsBytes(v: Vcpu): Uint8Array {
+export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE)): Uint8Array {
   look(v);
-  const bytes = new Uint8Array(REGS_SIZE);
-  const view = new DataView(bytes.buffer);
-  const q = (at: number, from: number, length = 8) =>
-    bytes.set(v.bytes.subarray(from, from + length), at);
-  q(R.rax, V.rax, GPRS.length * 8);
-  for (const [at, from] of PLAIN) q(at, from);
-  view.setUint32(R.rflags, rflags(v), true);
-  view.setUint32(R.rflags + 4, v.u32(v.vmcb + S.rflags + 4), true);
-  if (v.guestMode) q(R.vmcb_pa, V.vmcb12_gpa);
-  for (const name of SEGMENTS) q(SEGMENT_AT[name], segmentAt(v, name), 16);
-  q(R.gdtr_selector, v.vmcb + S.gdtr_selector, 16);
-  q(R.idtr_selector, v.vmcb + S.idtr_selector, 16);
+  const { bytes, words } = into;
+  const from = v.words;
+  const guestMode = v.guestMode;
+  copyWords(words, R.rax, from, V.rax, GPRS.length * 8);
+  copyAll(words, from, PLAIN);
+  words[R.rflags >> 2] = rflags(v);
+  words[(R.rflags >> 2) + 1] = v.u32(v.vmcb + S.rflags + 4);
+  words.fill(0, R.vmcb_pa >> 2, (R.vmcb_pa >> 2) + 2);
+  if (guestMode) copyWords(words, R.vmcb_pa, from, V.vmcb12_gpa, 8);
+  for (let i = 0; i < SEGMENTS.length; i++) {
+    const name = SEGMENTS[i] as SegmentName;
+    copyWords(words, SEGMENT_AT[name], from, segmentAt(v, name), 16);
+  }
+  copyWords(words, R.gdtr_selector, from, v.vmcb + S.gdtr_selector, 16);
+  copyWords(words, R.idtr_selector, from, v.vmcb + S.idtr_selector, 16);
+  words.fill(0, R.gif >> 2);
   bytes[R.gif] = gif(v) ? 1 : 0;
-  bytes[R.guest_mode] = v.guestMode ? 1 : 0;
-  bytes[R.run_pending] = v.guestMode ? v.u8(V.run_pending) : 0;
+  bytes[R.guest_mode] = guestMode ? 1 : 0;
+  bytes[R.run_pending] = guestMode ? v.u8(V.run_pending) : 0;
   bytes[R.smm] = v.smm ? 1 : 0;
-  queuedEvents(v, bytes, view);
+  queuedEvents(v, into);
   return bytes;
 }
 
-function queuedEvents(v: Vcpu, bytes: Uint8Array, view: DataView): void {
+function queuedEvents(v: Vcpu, { bytes, words }: ImageBuffer): void {
   const forExit = v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
     v.u8(V.exception_injected) === 0;
   const vector = v.u32(forExit ? V.vmexit_vector : V.exception_vector);
@@ -158,7 +212,7 @@ function queuedEvents(v: Vcpu, bytes: Uint8Array, view: DataView): void {
     bytes[R.exception_injected] = forExit ? pending : v.u8(V.exception_injected) | pending;
   }
   bytes[R.exception_vector] = vector;
-  view.setUint32(R.exception_error, v.u32(forExit ? V.vmexit_error : V.exception_error), true);
+  words[R.exception_error >> 2] = v.u32(forExit ? V.vmexit_error : V.exception_error);
   const soft = v.u8(V.interrupt_soft) !== 0;
   bytes[R.interrupt_injected] = soft ? 0 : v.u8(V.interrupt_injected);
   bytes[R.interrupt_vector] = v.u8(V.interrupt_vector);

@@ -29,6 +29,12 @@ export class GuestMemory {
   resident = 0;
   /** Counts, for each page, how often it was given out to be written. */
   readonly versions: Uint32Array;
+  /** For each page, the generation in which it was last read as a page table. */
+  readonly tables: Uint32Array;
+  /** The generation of page tables that counts; to be raised when none counts any more. */
+  generation = 1;
+  /** Counts how often a table of the generation was given out to be written. */
+  tableWrites = 0;
   readonly #pages: (Uint8Array | undefined)[];
   readonly #owned: Uint8Array;
 
@@ -44,6 +50,7 @@ export class GuestMemory {
     this.#pages = base ? base.#pages.slice() : [];
     this.#owned = new Uint8Array(size / PAGE_SIZE);
     this.versions = new Uint32Array(size / PAGE_SIZE);
+    this.tables = new Uint32Array(size / PAGE_SIZE);
   }
 
   /** A copy that shares pages with this memory until either writes them. */
@@ -80,6 +87,7 @@ export class GuestMemory {
     const index = gpa / PAGE_SIZE | 0;
     const page = this.#pages[index];
     this.versions[index]!++;
+    if (this.tables[index] === this.generation) this.tableWrites++;
     if (page !== undefined && this.#owned[index] === 1) return page;
     const copy = page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
     this.#pages[index] = copy;
@@ -129,7 +137,13 @@ export class GuestMemory {
 
   /** Reads a little-endian value of up to 4 bytes. */
   read(gpa: number, size: number): number {
+    const at = gpa % PAGE_SIZE;
     let value = 0;
+    if (at + size <= PAGE_SIZE && this.backed(gpa, size)) {
+      const page = this.page(gpa);
+      for (let i = size - 1; i >= 0; i--) value = value * 256 + (page[at + i] as number);
+      return value;
+    }
     for (let i = size - 1; i >= 0; i--) value = value * 256 + this.read8(gpa + i);
     return value;
   }
