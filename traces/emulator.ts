@@ -27,6 +27,7 @@ import { runVcpu } from "../engine/kvm/run.ts";
 import type { LabEvent, LabInner, LabRecord, LabState, WordMap } from "../codecs/lab_record.ts";
 import {
   baseSegments,
+  FRESH_BELOW,
   HSAVE_GPA,
   L1_CODE,
   L1_RSP,
@@ -171,9 +172,6 @@ function page(memory: GuestMemory, gpa: number, size: number): WordMap {
   return words(bytes, 0, size);
 }
 
-/** Memory below this address is zeroed, and so allocated, before a scenario. */
-const TOUCHED = 0x80000;
-
 /** Where a scenario stands when a listener looks: the points at which userspace has a turn. */
 export type EmulatorPoint = "pre" | "mid" | "smm" | "post";
 
@@ -204,8 +202,12 @@ export class Emulator {
    */
   run(scenario: Scenario): LabRecord {
     const v = this.#machine(scenario);
-    this.#setUp(v, scenario);
-    const pre = { ...userspaceState(v), vmcb12: page(v.memory, VMCB12_GPA, 4096) };
+    const refused = this.#setUp(v, scenario);
+    const pre = {
+      ...userspaceState(v),
+      vmcb12: page(v.memory, VMCB12_GPA, 4096),
+      ...(Object.keys(refused).length > 0 ? { setup_errors: refused } : {}),
+    };
     this.#events = [];
     v.observer = this.#observer();
     let setstate: { sregs_errno: number; errno: number } | undefined;
@@ -253,31 +255,37 @@ export class Emulator {
   #machine(scenario: Scenario): Vcpu {
     if (this.vcpu === undefined || !scenario.keepvm) {
       this.vcpu = createVcpu(
-        { physicalBits: 40, npt: this.options.npt, memory: MEMORY_SIZE },
+        { physicalBits: 40, npt: this.options.npt, memory: MEMORY_SIZE, resident: FRESH_BELOW },
         this.policy,
       );
-      this.vcpu.memory.resident = TOUCHED;
     }
     return this.vcpu;
   }
 
-  #setUp(v: Vcpu, scenario: Scenario): void {
+  /** Sets the vCPU up as userspace does; gives the errno of each ioctl that was refused, as the lab names them. */
+  #setUp(v: Vcpu, scenario: Scenario): Record<string, string> {
+    const refused: Record<string, string> = {};
+    const note = (name: string, errno: number) => {
+      if (errno !== 0) refused[name] = String(errno);
+    };
     const memory = v.memory;
     const l1 = scenario.l1;
     setUpMemory(scenario, { write: (gpa, bytes) => memory.writeBytes(gpa, bytes) });
     const { cs, ds, es, fs, gs, ss } = baseSegments(l1.pae);
-    setSregs(v, {
+    const sregs = setSregs(v, {
       cr0: l1.cr0,
       cr3: l1.cr3,
       cr4: l1.cr4,
       efer: l1.efer,
       segments: { cs, ds, es, fs, gs, ss },
     });
+    note("SREGS_ERR", sregs);
     setRegs(v, { rip: l1.rip, rax: l1.rax, rsp: L1_RSP, rflags: l1.rflags });
     setHsave(v, l1.hsave);
-    clearNestedState(v, scenario.gif);
+    note("NSTATE_ERR", clearNestedState(v, scenario.gif));
     if (scenario.nmi) queueNmi(v);
     if (scenario.irq !== 0) interrupt(v, scenario.irq);
+    return refused;
   }
 
   #observer(): Observer {

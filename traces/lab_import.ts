@@ -35,6 +35,8 @@ import {
 export const LAB_CAPABILITIES = {
   physical_bits: 40,
   memory: MEMORY_SIZE,
+  // The lab zeroes it before each case, and so has it all allocated.
+  resident: FRESH_BELOW,
 } as const;
 
 /** Guest physical addresses of the pages that the lab's records show. */
@@ -99,8 +101,9 @@ class LabImporter {
     if (scenario.nmi) yield { kind: "inject", vcpu: 0, what: "nmi" };
     if (scenario.irq) yield { kind: "inject", vcpu: 0, what: "irq", vector: scenario.irq >>> 0 };
     if (states.pre) yield states.pre;
-    if (scenario.entry === "setstate") yield this.#setState(scenario, record, begins);
-    else yield this.#vmrun(scenario, record.pre, begins);
+    if (scenario.entry === "setstate") {
+      yield this.#setState(scenario, record, begins, states.pre?.vmcb12);
+    } else yield this.#vmrun(scenario, record.pre, begins);
 
     const { mid, smi, smm, runs } = timeline(record);
     const inHandler = record.smm?.smm === 1;
@@ -158,8 +161,15 @@ class LabImporter {
   }
 
   /** What the lab hands to KVM_SET_NESTED_STATE, and the registers it sets before. */
-  #setState(scenario: Scenario, record: LabRecord, begins: boolean): EventOf<"setstate"> {
-    const vmcb12 = this.#memory.page(VMCB12_GPA);
+  #setState(
+    scenario: Scenario,
+    record: LabRecord,
+    begins: boolean,
+    seen: Image | undefined,
+  ): EventOf<"setstate"> {
+    const vmcb12 = this.#memory.page(VMCB12_GPA).slice();
+    // What an earlier run left in memory is only known from what was seen of it.
+    if (seen && !begins && scenario.keepmem) overlay(vmcb12, seen);
     const state = new Uint8Array(VMCB_SIZE);
     state.set(vmcb12.subarray(0, SAVE_AREA + L1_SEGMENTS));
     const view = new DataView(state.buffer);
@@ -237,12 +247,17 @@ class Regs {
   }
 
   /** Takes what another image knows. */
-  overlay({ bytes, known }: Image): void {
-    for (let i = 0; i < bytes.length; i++) {
-      const mask = known ? known[i]! : 0xff;
-      this.image.bytes[i] = this.image.bytes[i]! & ~mask | bytes[i]! & mask;
-      this.image.known[i] = this.image.known[i]! | mask;
-    }
+  overlay(other: Image): void {
+    overlay(this.image.bytes, other, this.image.known);
+  }
+}
+
+/** Takes over what is known of an image, and notes it as known. */
+function overlay(to: Uint8Array, { bytes, known }: Image, noted?: Uint8Array): void {
+  for (let i = 0; i < bytes.length; i++) {
+    const mask = known ? known[i]! : 0xff;
+    to[i] = to[i]! & ~mask | bytes[i]! & mask;
+    if (noted) noted[i]! |= mask;
   }
 }
 
@@ -254,20 +269,24 @@ const LAB_SETS: readonly SegmentName[] = ["es", "cs", "ss", "ds", "fs", "gs"];
 function l1Regs(scenario: Scenario, pre: LabState | undefined, begins: boolean): Image {
   const regs = new Regs();
   const { l1 } = scenario;
-  for (const name of GPRS) regs.set(name, 0n);
-  regs.set("rsp", L1_RSP);
-  for (const name of ["rax", "rip", "rflags", "cr0", "cr3", "cr4", "efer"] as const) {
-    regs.set(name, l1[name]);
-  }
-  regs.set("hsave_pa", l1.hsave);
   const segments = baseSegments(l1.pae);
   const refused = pre?.setup_errors?.SREGS_ERR !== undefined;
-  if (!refused) { for (const name of LAB_SETS) regs.segment(name, segments[name]); }
+  const system = () => {
+    for (const name of ["cr0", "cr3", "cr4", "efer"] as const) regs.set(name, l1[name]);
+    if (!refused) { for (const name of LAB_SETS) regs.segment(name, segments[name]); }
+  };
+  for (const name of GPRS) regs.set(name, 0n);
+  regs.set("rsp", L1_RSP);
+  for (const name of ["rax", "rip", "rflags"] as const) regs.set(name, l1[name]);
+  system();
+  regs.set("hsave_pa", l1.hsave);
   if (begins) {
     for (const name of ["gdtr", "ldtr", "idtr", "tr"] as const) regs.segment(name, segments[name]);
     for (const name of ["dr0", "dr1", "dr2", "dr3", "cr8"] as const) regs.set(name, 0n);
   }
   if (pre) regs.overlay(regsImage(pre));
+  // A vCPU that is taken out of L2 shows vmcb01's segments beside the control registers that were set.
+  if (pre && !refused && !begins) system();
   return regs.image;
 }
 

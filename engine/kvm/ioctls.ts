@@ -10,7 +10,7 @@ import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./queue.ts";
 import { initMmu, resetContext } from "./mmu.ts";
-import { legalGpa, loadPdptrs, reservedGpaBits } from "./pdptrs.ts";
+import { legalGpa, loadPdptrs } from "./pdptrs.ts";
 import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
 import { setGif } from "./control.ts";
@@ -151,11 +151,10 @@ export function setRegs(
   v.requestEvent();
 }
 
-/** Sets VM_HSAVE_PA; a value with reserved bits is refused and nothing changes. */
+/** Sets VM_HSAVE_PA (svm_set_msr): of what userspace hands in, only the offset in the page is dropped. */
 export function setHsave(v: Vcpu, value: bigint): void {
   touch(v);
-  if ((value & 0xfffn) !== 0n || (value & reservedGpaBits(v)) !== 0n) return;
-  v.set64(V.hsave_msr, value);
+  v.set64(V.hsave_msr, value & ~0xfffn);
 }
 
 /**

@@ -115,12 +115,17 @@ export class Vcpu extends Machine {
    * A copy that shares guest memory until either writes it, under another policy.
    *
    * @param policy The policy of the copy.
+   * @param into A vCPU that nobody needs any more, to become the copy instead of a new one.
    * @returns The copy; nobody listens to it.
    */
-  fork(policy: Policy): Vcpu {
-    const copy = new Vcpu(this.caps, policy);
+  fork(policy: Policy, into?: Vcpu): Vcpu {
+    const reused = into !== undefined && into.bytes.length === this.bytes.length &&
+      into.caps === this.caps;
+    const copy = reused ? into : new Vcpu(this.caps, policy);
+    copy.policy = policy;
+    copy.observer = undefined;
     copy.bytes.set(this.bytes);
-    copy.memory = this.memory.fork();
+    copy.memory = this.memory.fork(copy.memory);
     copy.adopt(this);
     return copy;
   }

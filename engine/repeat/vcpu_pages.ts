@@ -116,7 +116,8 @@ export function sameVcpu(a: VcpuPages, b: VcpuPages): boolean {
 
 function sameCaps(a: Capabilities, b: Capabilities): boolean {
   return a === b ||
-    a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory;
+    a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
+      a.resident === b.resident;
 }
 
 function looseOf(v: Vcpu): LooseState {

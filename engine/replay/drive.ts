@@ -67,7 +67,8 @@ export class ReplayError extends Error {
 /**
  * The machine a session describes.
  *
- * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits` and `memory` (bytes).
+ * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits`, `memory` (bytes)
+ * and `resident` (the address below which all of it was touched beforehand).
  * @returns What it says; 40 address bits, nested paging and 16 MiB where it says nothing.
  * @example
  * ```ts
@@ -82,10 +83,12 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
   const number = (value: unknown, otherwise: number) =>
     typeof value === "number" ? value : otherwise;
   const npt = meta?.["npt"];
+  const resident = given["resident"];
   return {
     physicalBits: number(given["physical_bits"], DEFAULTS.physicalBits),
     memory: number(given["memory"], DEFAULTS.memory),
     npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",
+    ...(typeof resident === "number" ? { resident } : {}),
   };
 }
 
@@ -195,11 +198,12 @@ export class Driver {
    * another policy: what that policy would do from this state.
    *
    * @param policy The policy.
+   * @param spare A driver that nobody needs any more, whose vCPU is used again.
    * @returns The driver; nobody listens to it.
    */
-  fork(policy: Policy): Driver {
+  fork(policy: Policy, spare?: Driver): Driver {
     const copy = new Driver(policy);
-    copy.vcpu = this.vcpu?.fork(policy);
+    copy.vcpu = this.vcpu?.fork(policy, spare?.vcpu);
     copy.ran = this.ran;
     copy.setStateErrno = this.setStateErrno;
     copy.#queued = [...this.#queued];

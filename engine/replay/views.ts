@@ -115,7 +115,8 @@ export function innerBytes(
   bytes[I.mmu] = v.u8(V.mmu) + 1;
   bytes[I.walk] = v.u8(V.walk_mmu) + 1;
   bytes[I.msrpm01] = mapKind(v, VMCB01_AT);
-  bytes[I.msrpm02] = mapKind(v, VMCB02_AT);
+  // Without nested state there is no vmcb02.
+  bytes[I.msrpm02] = v.u8(V.nested_initialized) === 0 ? 4 : mapKind(v, VMCB02_AT);
   bytes[I.msrpm_recalc] = v.u8(V.msrpm_recalc);
   words[I.rflags >> 2] = rflags(v);
   words[(I.rflags >> 2) + 1] = v.u32(v.vmcb + S.rflags + 4);

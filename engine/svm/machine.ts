@@ -53,6 +53,8 @@ export interface Capabilities {
   readonly npt: boolean;
   /** Bytes of guest memory. */
   readonly memory: number;
+  /** Address below which userspace touched every page of it beforehand, so that it is allocated; 0 when left out. */
+  readonly resident?: number;
 }
 
 /**
@@ -92,6 +94,7 @@ export class Machine {
     this.words = new Uint32Array(buffer);
     this.view = new DataView(buffer);
     this.memory = new GuestMemory(caps.memory);
+    this.memory.resident = caps.resident ?? 0;
   }
 
   /** Byte at an offset. */

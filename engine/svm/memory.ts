@@ -35,8 +35,10 @@ export class GuestMemory {
   generation = 1;
   /** Counts how often a table of the generation was given out to be written. */
   tableWrites = 0;
-  readonly #pages: (Uint8Array | undefined)[];
+  #pages: (Uint8Array | undefined)[];
   readonly #owned: Uint8Array;
+  /** Pages that nothing refers to any more, to be used again. */
+  readonly #spare: Uint8Array[] = [];
 
   /**
    * Makes memory that is all zero, or a copy.
@@ -53,15 +55,37 @@ export class GuestMemory {
     this.tables = new Uint32Array(size / PAGE_SIZE);
   }
 
-  /** A copy that shares pages with this memory until either writes them. */
-  fork(): GuestMemory {
+  /**
+   * A copy that shares pages with this memory until either writes them.
+   *
+   * @param into A memory of the same size to become the copy, instead of a new one. Nothing may
+   * share pages with it.
+   * @returns The copy.
+   */
+  fork(into?: GuestMemory): GuestMemory {
     this.#owned.fill(0);
-    return new GuestMemory(this.size, this);
+    return this.overlay(into);
   }
 
-  /** A copy for the time in which this memory is not written, which costs this one nothing. */
-  overlay(): GuestMemory {
-    return new GuestMemory(this.size, this);
+  /**
+   * A copy for the time in which this memory is not written, which costs this one nothing.
+   *
+   * @param into A memory of the same size to become the copy, instead of a new one. Nothing may
+   * share pages with it.
+   * @returns The copy.
+   */
+  overlay(into?: GuestMemory): GuestMemory {
+    if (into === undefined || into.size !== this.size) return new GuestMemory(this.size, this);
+    const pages = into.#pages, owned = into.#owned, spare = into.#spare;
+    for (let i = 0; i < pages.length; i++) {
+      if (owned[i] === 1) spare.push(pages[i] as Uint8Array);
+    }
+    into.#pages = this.#pages.slice();
+    into.resident = this.resident;
+    owned.fill(0);
+    into.versions.fill(0);
+    into.generation++;
+    return into;
   }
 
   /**
@@ -89,10 +113,18 @@ export class GuestMemory {
     this.versions[index]!++;
     if (this.tables[index] === this.generation) this.tableWrites++;
     if (page !== undefined && this.#owned[index] === 1) return page;
-    const copy = page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
+    const copy = this.#copy(page);
     this.#pages[index] = copy;
     this.#owned[index] = 1;
     return copy;
+  }
+
+  #copy(page: Uint8Array | undefined): Uint8Array {
+    const spare = this.#spare.pop();
+    if (spare === undefined) return page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
+    if (page === undefined) spare.fill(0);
+    else spare.set(page);
+    return spare;
   }
 
   /** Numbers of the pages that were ever written, in order. */
