@@ -5,13 +5,13 @@
  */
 import type { Image } from "../event.ts";
 import type { Layout } from "../layout.ts";
-import { INNER_LAYOUT } from "../svm/inner_layout.ts";
+import { INNER_LAYOUT, INNER_SIZE } from "../svm/inner_layout.ts";
 import { VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
-import { REGS_LAYOUT } from "../svm/regs_layout.ts";
+import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { VCPU_FIELDS, VCPU_SIZE } from "../svm/vcpu_fields.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { hostVmcbMask, innerBytes, regsBytes } from "../replay/views.ts";
+import { hostVmcbMask, ImageBuffer, innerBytes, regsBytes } from "../replay/views.ts";
 
 /** The vCPU area as a layout. */
 export const VCPU_LAYOUT: Layout = { name: "vcpu", size: VCPU_SIZE, fields: VCPU_FIELDS };
@@ -71,11 +71,31 @@ export const AREAS: readonly Area[] = [
 export const CACHE_AT: number = VMCB12_AT;
 
 /**
+ * Memory for the parts of a vCPU's state that need computing, to be filled again and again.
+ *
+ * @example
+ * ```ts
+ * import { areaImage, AreaMemory, AREAS, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * const memory = new AreaMemory();
+ * const images = AREAS.map((area) => areaImage(area, v, 0x10000, memory));
+ * if (!images.some(({ bytes }) => bytes === memory.regs.bytes)) throw new Error();
+ * ```
+ */
+export class AreaMemory {
+  /** What userspace sees. */
+  readonly regs: ImageBuffer = new ImageBuffer(REGS_SIZE);
+  /** The state inside the kernel. */
+  readonly inner: ImageBuffer = new ImageBuffer(INNER_SIZE);
+}
+
+/**
  * One part of a vCPU's state as an image.
  *
  * @param area Which.
  * @param v The vCPU.
  * @param vmcb12 Guest physical address of vmcb12.
+ * @param memory Where parts are put that need computing; new memory when left out.
  * @returns The image; parts that need no computing are the vCPU's own bytes, not to be changed.
  * @example
  * ```ts
@@ -89,14 +109,14 @@ export const CACHE_AT: number = VMCB12_AT;
  * }
  * ```
  */
-export function areaImage(area: Area, v: Vcpu, vmcb12: number): Image {
+export function areaImage(area: Area, v: Vcpu, vmcb12: number, memory?: AreaMemory): Image {
   switch (area.name) {
     case "vmcb12":
       return { bytes: v.memory.backed(vmcb12, VMCB_SIZE) ? v.memory.page(vmcb12) : NOTHING };
     case "L1":
-      return { bytes: regsBytes(v) };
+      return { bytes: regsBytes(v, memory?.regs) };
     case "nested":
-      return { bytes: innerBytes(v, 0) };
+      return { bytes: innerBytes(v, 0, memory?.inner) };
     case "vcpu":
       return { bytes: v.bytes.subarray(0, VCPU_SIZE) };
     default: {

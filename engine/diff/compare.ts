@@ -11,7 +11,7 @@ import { END, OK, type Way } from "../policy.ts";
 import { CHECK_SETS } from "../svm/checks.ts";
 import { MACHINE_SIZE, STATE_SIZE } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { type Area, areaImage, AREAS } from "./areas.ts";
+import { type Area, areaImage, AreaMemory, AREAS } from "./areas.ts";
 import type { Moment, Parting, RunEnd } from "./run_difference.ts";
 import type { Report, Transition, TransitionLog } from "./transitions.ts";
 
@@ -20,6 +20,9 @@ export interface Row {
   readonly area: Area;
   readonly row: FieldDiff;
 }
+
+// Images that are compared at once and not kept.
+const ONE = new AreaMemory(), OTHER = new AreaMemory();
 
 /**
  * The fields in which two vCPUs differ.
@@ -32,8 +35,8 @@ export function differingRows(va: Vcpu, vb: Vcpu, vmcb12: number): Row[] {
   return AREAS.flatMap((area) =>
     diffImages(
       area.layout,
-      areaImage(area, va, vmcb12),
-      areaImage(area, vb, vmcb12),
+      areaImage(area, va, vmcb12, ONE),
+      areaImage(area, vb, vmcb12, OTHER),
       { onlyKnown: true },
     ).filter((row) => !(area.omit?.has(row.field) ?? false)).map((row) => ({ area, row }))
   );

@@ -70,6 +70,8 @@ interface Side {
 interface Pair {
   /** What the policy does from the first one's state; only while the states at the start differ. */
   shadow: Side | undefined;
+  /** One that was needed before. */
+  spare: Driver | undefined;
   readonly log: TransitionLog;
   /** Where the fields that differ come from. */
   origins: Map<string, RunRef>;
@@ -170,6 +172,7 @@ export class Differ {
     });
     this.#pairs = policies.slice(1).map(() => ({
       shadow: undefined,
+      spare: undefined,
       log: new TransitionLog(),
       origins: new Map(),
       last: undefined,
@@ -374,7 +377,7 @@ export class Differ {
       const other = this.#sides[i + 1]?.driver;
       if (first?.vcpu === undefined || other?.vcpu === undefined) return;
       if (sameState(first.vcpu, other.vcpu, vmcb12)) return;
-      const driver = first.fork(other.policy);
+      const driver = pair.spare = first.fork(other.policy, pair.spare);
       driver.observer = pair.log.observer;
       pair.log.reset(vmcb12);
       pair.shadow = { driver, log: pair.log };

@@ -148,20 +148,18 @@ export class TransitionLog {
    */
   lastWriters(live: Vcpu, places: readonly Place[]): (Writer | undefined)[] {
     const writers: (Writer | undefined)[] = places.map(() => undefined);
+    const values = new Uint8Array(places.reduce((sum, { size }) => sum + size, 0));
     this.transitions.forEach((transition, index) => {
       const v = this.start(live, index);
-      const values = places.map((place) => text(v, place));
+      changedPlaces(v.bytes, places, values, () => {});
       let running: Step | undefined;
-      const settle = () => {
-        places.forEach((place, i) => {
-          const now = text(v, place);
-          if (now === values[i]) return;
-          values[i] = now;
+      const settle = () =>
+        changedPlaces(v.bytes, places, values, (i) => {
+          if (running === undefined) return;
           // Mapping vmcb12 fills the work area; that writes nothing.
-          const mapping = place.at >= MAPPED_AT && (running?.name.startsWith("map ") ?? false);
-          if (!mapping && running !== undefined) writers[i] = { step: running.name, transition };
+          const mapping = places[i]!.at >= MAPPED_AT && running.name.startsWith("map ");
+          if (!mapping) writers[i] = { step: running.name, transition };
         });
-      };
       v.observer = {
         step: (step) => {
           settle();
@@ -190,7 +188,7 @@ export class TransitionLog {
       ? this.#scratch
       : this.#scratch = new Vcpu(live.caps, live.policy);
     // The live memory rests meanwhile, so its pages need not be parted from it.
-    v.memory = live.memory.overlay();
+    v.memory = live.memory.overlay(v.memory);
     v.observer = undefined;
     v.pendingIo = -1n;
     v.unmodelled = "";
@@ -203,6 +201,23 @@ export class TransitionLog {
   }
 }
 
-function text(v: Vcpu, place: Place): string {
-  return v.bytes.subarray(place.at, place.at + place.size).toHex();
+/** Takes over the bytes of places; calls back for each that is not as it was. */
+function changedPlaces(
+  bytes: Uint8Array,
+  places: readonly Place[],
+  values: Uint8Array,
+  changed: (i: number) => void,
+): void {
+  let to = 0;
+  for (let i = 0; i < places.length; i++) {
+    const { at, size } = places[i] as Place;
+    let differs = false;
+    for (let k = 0; k < size; k++, to++) {
+      const byte = bytes[at + k] as number;
+      if (byte === values[to]) continue;
+      values[to] = byte;
+      differs = true;
+    }
+    if (differs) changed(i);
+  }
 }
