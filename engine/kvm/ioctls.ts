@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Capabilities, MAPPED_AT, S, V } from "../svm/machine.ts";
+import { type Capabilities, MAPPED_AT, S, sameCapabilities, V } from "../svm/machine.ts";
 import { OK, type Policy, runWay } from "../policy.ts";
 import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
@@ -34,10 +34,14 @@ function touch(v: Vcpu): void {
  *
  * @param caps What the processor and the hypervisor can do.
  * @param policy The policy.
+ * @param spare A vCPU that nobody needs any more: it becomes this one, if it has the same capabilities.
  * @returns The vCPU, in its reset state.
  */
-export function createVcpu(caps: Capabilities, policy: Policy): Vcpu {
-  const v = new Vcpu(caps, policy);
+export function createVcpu(caps: Capabilities, policy: Policy, spare?: Vcpu): Vcpu {
+  const v = spare !== undefined && spare.policy === policy && sameCapabilities(spare.caps, caps)
+    ? spare
+    : new Vcpu(caps, policy);
+  if (v === spare) v.reset();
   v.set32(V.active, 1);
   initMerged(v);
   initVcpu(v, false);

@@ -53,6 +53,22 @@ export type LooseState = Pick<
   | "smram"
 >;
 
+/** What a new vCPU has of it. */
+const NOTHING: LooseState = {
+  result: { rc: 0, errno: 0, exit: 0, port: 0 },
+  pendingIo: -1n,
+  vmcb12: 0,
+  failedRet: 0,
+  fromVmrun: false,
+  skipFailed: false,
+  pendingDevice: undefined,
+  pendingRegisters: new Uint8Array(136),
+  faultGpa: -1,
+  unmodelled: "",
+  restoreFlags: 0,
+  smram: undefined,
+};
+
 /**
  * One vCPU with the policy that handles its nested transitions.
  *
@@ -128,6 +144,16 @@ export class Vcpu extends Machine {
     copy.memory = this.memory.fork(copy.memory);
     copy.adopt(this);
     return copy;
+  }
+
+  /** Makes all of its state zero again, guest memory included. */
+  reset(): void {
+    this.bytes.fill(0);
+    this.memory.reset();
+    this.memory.resident = this.caps.resident ?? 0;
+    this.observer = undefined;
+    this.standIn = undefined;
+    this.adopt(NOTHING);
   }
 
   /**

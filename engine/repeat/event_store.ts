@@ -153,16 +153,25 @@ export class EventStore {
   }
 }
 
-/** A checksum of what decides most about a run: its registers and vmcb12. */
-export function inputSum(event: TraceEvent): number {
-  let sum = 0;
-  if (event.kind === "vmrun") {
-    if (event.regs !== undefined) sum = crc32(event.regs.bytes);
-    if (event.vmcb12 !== undefined) sum = crc32(event.vmcb12.bytes, sum);
-  } else if (event.kind === "setstate") {
-    if (event.regs !== undefined) sum = crc32(event.regs.bytes);
-    if (event.state !== undefined) sum = crc32(event.state.bytes, sum);
+/**
+ * A checksum of the events that a stretch was given, to guess whether it was met before.
+ *
+ * @param event The next event; those that a run brings forth do not count.
+ * @param sum Of the events before it; 0 for none.
+ */
+export function inputSum(event: TraceEvent, sum: number): number {
+  switch (event.kind) {
+    case "vmrun":
+      if (event.regs !== undefined) sum = crc32(event.regs.bytes, sum);
+      return event.vmcb12 === undefined ? sum + 1 : crc32(event.vmcb12.bytes, sum);
+    case "setstate":
+      if (event.regs !== undefined) sum = crc32(event.regs.bytes, sum);
+      return event.state === undefined ? sum + 2 : crc32(event.state.bytes, sum);
+    case "memory":
+      return event.data === undefined ? sum : crc32(event.data.bytes, sum);
+    case "case":
+      return event.name === undefined ? sum + 3 : crc32(event.name, sum);
+    default:
+      return sum;
   }
-  // 0 stands for none.
-  return sum === 0 ? 1 : sum;
 }

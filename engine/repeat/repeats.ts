@@ -28,9 +28,9 @@ const MOST_BRANCHES = 64;
 const PATIENCE = 4096;
 /** How many times as long the pause is. */
 const PAUSE = 8;
-/** Entries of the table of inputs, a power of two. */
+/** Entries of the table of stretches, a power of two. */
 const INPUTS = 1 << 13;
-/** What one input that was met before is worth in stretches to look at. */
+/** What one stretch that seems to have been met before is worth in others to look at. */
 const CREDIT = 16;
 const MOST_CREDIT = 1024;
 
@@ -111,7 +111,9 @@ export class Repeats<E> {
   /** While a stretch is being remembered: where it began, and its events. */
   #origin: State<E> | undefined;
   #met: KeptEvent[] = [];
+  /** Checksums of stretches that were carried out, and of the one under way. */
   readonly #inputs = new Uint32Array(INPUTS);
+  #sum = 0;
   #credit = 0;
   #vain = 0;
   #pause = 0;
@@ -171,38 +173,37 @@ export class Repeats<E> {
 
   #carryOut(event: TraceEvent, index: number, known?: State<E>): void {
     const host = this.#host;
-    if (parts(event)) {
-      const before = this.#look(event);
-      if (host.resting) {
-        const state = known ?? this.#arrive(before);
-        if (state !== undefined) {
-          const first = branch(state.from, event);
-          if (first !== undefined) {
-            this.#follow(state, first, index);
-            return;
-          }
-          this.#origin = state;
-          this.#met = [];
-          host.begin(index);
+    if (parts(event) && host.resting) {
+      const state = known ?? this.#arrive(this.#worthwhile());
+      if (state !== undefined) {
+        const first = branch(state.from, event);
+        if (first !== undefined) {
+          this.#follow(state, first, index);
+          return;
         }
+        this.#origin = state;
+        this.#met = [];
+        host.begin(index);
       }
     }
+    this.#sum = inputSum(event, this.#sum);
     if (this.#origin !== undefined) this.#met.push(this.#events.intern(event));
     host.carryOut(event, index);
   }
 
-  /** Whether it is worth while to remember what comes. */
-  #look(event: TraceEvent): boolean {
-    if (event.kind === "vmrun" || event.kind === "setstate") {
-      const sum = inputSum(event);
-      const at = sum & INPUTS - 1;
+  /** A stretch is over: whether it is worth while to remember what comes. */
+  #worthwhile(): boolean {
+    const sum = this.#sum >>> 0;
+    this.#sum = 0;
+    const at = sum & INPUTS - 1;
+    if (sum !== 0) {
       if (this.#inputs[at] === sum) this.#credit = Math.min(this.#credit + CREDIT, MOST_CREDIT);
       else {
         this.#inputs[at] = sum;
         if (this.#credit > 0) this.#credit--;
       }
-      if (this.#pause > 0) this.#pause--;
     }
+    if (this.#pause > 0) this.#pause--;
     return this.#credit > 0 && this.#pause === 0;
   }
 

@@ -6,7 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
-import type { Capabilities } from "../svm/machine.ts";
+import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
 import { type LooseState, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import type { PageStore } from "./page_store.ts";
@@ -69,7 +69,7 @@ export class VcpuPager {
    */
   put(state: VcpuPages, v: Vcpu | undefined, policy: Policy): Vcpu {
     const { caps, ids, loose } = state;
-    if (v === undefined || !sameCaps(v.caps, caps)) v = new Vcpu(caps, policy);
+    if (v === undefined || !sameCapabilities(v.caps, caps)) v = new Vcpu(caps, policy);
     const { bytes, memory } = v;
     const pieces = Math.ceil(bytes.length / PAGE_SIZE);
     for (let i = 0; i < pieces; i++) bytes.set(this.#store.get(ids[i] as number), i * PAGE_SIZE);
@@ -109,15 +109,11 @@ export class VcpuPager {
 
 /** Whether two states of a vCPU are the same. */
 export function sameVcpu(a: VcpuPages, b: VcpuPages): boolean {
-  if (a.key !== b.key || a.ids.length !== b.ids.length || !sameCaps(a.caps, b.caps)) return false;
+  if (a.key !== b.key || a.ids.length !== b.ids.length || !sameCapabilities(a.caps, b.caps)) {
+    return false;
+  }
   for (let i = 0; i < a.ids.length; i++) if (a.ids[i] !== b.ids[i]) return false;
   return true;
-}
-
-function sameCaps(a: Capabilities, b: Capabilities): boolean {
-  return a === b ||
-    a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
-      a.resident === b.resident;
 }
 
 function looseOf(v: Vcpu): LooseState {

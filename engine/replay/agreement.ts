@@ -71,10 +71,13 @@ export class Agreement {
     if (recorded === undefined || typeof gpa !== "number") return;
     const word = (byte: (at: number) => number) =>
       Uint8Array.from({ length: 8 }, (_, k) => byte(7 - k)).toHex();
-    for (let i = 0; i < recorded.bytes.length; i += 8) {
-      const was = word((at) => recorded.bytes[i + at] as number);
+    const { bytes } = recorded;
+    for (let i = 0; i < bytes.length; i += 8) {
+      let same = true;
+      for (let k = 0; k < 8; k++) if (bytes[i + k] !== v.memory.read8(gpa + i + k)) same = false;
+      if (same) continue;
+      const was = word((at) => bytes[i + at] as number);
       const is = word((at) => v.memory.read8(gpa + i + at));
-      if (was === is) continue;
       this.mismatch(index, `${phase}.smram+${i.toString(16).padStart(3, "0")}`, was, is);
     }
   }

@@ -164,7 +164,7 @@ export class Driver {
   feed(event: TraceEvent, index: number): void {
     switch (event.kind) {
       case "session":
-        this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy);
+        this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy, this.vcpu);
         this.#running = false;
         this.#queued = [];
         break;
@@ -322,8 +322,12 @@ export class Driver {
 /** Writes what is known of a page into guest memory. */
 export function writePage(v: Vcpu, gpa: number, image: Image): void {
   if (!v.memory.backed(gpa, PAGE_SIZE)) return;
-  const page = v.memory.writable(gpa);
   const { bytes, known } = image;
+  if (known === undefined && bytes.length === PAGE_SIZE && gpa % PAGE_SIZE === 0) {
+    v.memory.replace(gpa, bytes);
+    return;
+  }
+  const page = v.memory.writable(gpa);
   if (known === undefined) {
     page.set(bytes);
     return;

@@ -57,6 +57,13 @@ export interface Capabilities {
   readonly resident?: number;
 }
 
+/** Whether two machines have the same capabilities. */
+export function sameCapabilities(a: Capabilities, b: Capabilities): boolean {
+  return a === b ||
+    a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
+      a.resident === b.resident;
+}
+
 /**
  * One vCPU: {@linkcode Machine.bytes} holds its registers and bookkeeping (the
  * vCPU area), vmcb01, vmcb02 and the cached vmcb12, laid out by the field

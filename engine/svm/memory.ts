@@ -119,6 +119,34 @@ export class GuestMemory {
     return copy;
   }
 
+  /** Replaces the page that holds `gpa` by a copy of `bytes`, a whole page. The address must be backed. */
+  replace(gpa: number, bytes: Uint8Array): void {
+    const index = gpa / PAGE_SIZE | 0;
+    const page = this.#pages[index];
+    if (page !== undefined && this.#owned[index] === 1) {
+      this.writable(gpa).set(bytes);
+      return;
+    }
+    this.versions[index]!++;
+    if (this.tables[index] === this.generation) this.tableWrites++;
+    this.#pages[index] = this.#copy(bytes);
+    this.#owned[index] = 1;
+  }
+
+  /** Makes all of it zero and untouched again. */
+  reset(): void {
+    const pages = this.#pages;
+    for (let i = 0; i < pages.length; i++) {
+      const page = pages[i];
+      if (page === undefined) continue;
+      if (this.#owned[i] === 1) this.#spare.push(page);
+      this.versions[i]!++;
+    }
+    pages.length = 0;
+    this.#owned.fill(0);
+    this.generation++;
+  }
+
   #copy(page: Uint8Array | undefined): Uint8Array {
     const spare = this.#spare.pop();
     if (spare === undefined) return page === undefined ? new Uint8Array(PAGE_SIZE) : page.slice();
