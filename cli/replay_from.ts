@@ -1,8 +1,10 @@
-import { checkpointDigest, CheckpointError } from "../engine/replay/checkpoint.ts";
+import type { Checkpoint } from "../codecs/mod.ts";
+import { CheckpointError } from "../engine/replay/checkpoint.ts";
 import { type Mismatch, Replayer, type ReplayResult } from "../engine/replay/replayer.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Context } from "./context.ts";
 import { openTraceFile } from "./inputs.ts";
+import { checkedState } from "./shares/groups.ts";
 
 /**
  * Replays the end of a trace: from the last checkpoint of the policy at or before an event, or from
@@ -38,22 +40,13 @@ export async function replayFrom(
   return replayer.finish();
 }
 
-type Checkpoint = {
-  readonly event: number;
-  readonly state: Uint8Array;
-  readonly digest: Uint8Array;
-};
-
 function resume(context: Context, replayer: Replayer, found: Checkpoint | undefined): number {
   if (found === undefined) {
     context.note("There is no checkpoint before it: replaying from the start");
     return 0;
   }
   try {
-    if (checkpointDigest(found.state).toHex() !== found.digest.toHex()) {
-      throw new CheckpointError("The checkpoint is damaged");
-    }
-    replayer.resume(found.state);
+    replayer.resume(checkedState(found));
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error;
     context.note(`${error.message}: replaying from the start`);

@@ -119,3 +119,36 @@ Deno.test("A trace of one session is carried out by one thread, and says so", as
     assertEquals(usage.code, 2);
   });
 });
+
+Deno.test("A trace of one session is shared out at its checkpoints", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    const names = ["enter", "gif-left-set", "rsm", "setstate", "nmi-tracking-left"];
+    await vmtape(["record", ...names, "-p", "early-exit", "--repeat", "80", "-o", trace]);
+    for (const policy of ["early-exit", "unified"]) {
+      const seekable = `${folder}/${policy}.vmtape`;
+      const made = await vmtape(
+        ["checkpoint", trace, "-p", policy, "--every", "500", "-o", seekable],
+      );
+      assertEquals(made.code, 0, made.stderr);
+      for (const options of [[], ["--all"], ["--json"]]) {
+        const line = ["replay", seekable, "--policy", policy, ...options];
+        const one = await vmtape(line);
+        const { code, stdout, stderr } = await vmtape([...line, "--jobs", "3"]);
+        assertEquals({ code, stdout, stderr }, { ...one, stderr: "" });
+        const parts = await Promise.all([0, 1, 2].map(async (i) => {
+          const part = await vmtape([...line, "--shard", `${i}/3`, "--json"]);
+          const path = `${folder}/${i}.json`;
+          await Deno.writeTextFile(path, part.stdout);
+          return path;
+        }));
+        const json = options.includes("--json") ? ["--json"] : [];
+        const merged = await vmtape(["merge", ...parts, ...json]);
+        assertEquals([merged.code, merged.stdout], [one.code, one.stdout]);
+      }
+    }
+    // A checkpoint is of one policy: under another there is no place to begin at.
+    const other = await vmtape(["replay", `${folder}/unified.vmtape`, "--jobs", "2"]);
+    assertStringIncludes(other.stderr, "Nothing to share out");
+  });
+});

@@ -1,3 +1,4 @@
+import type { TraceEvent } from "../../engine/event.ts";
 import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { Replayer } from "../../engine/replay/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
@@ -7,6 +8,12 @@ import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
 
 const EVERY = 100_000;
+
+/** Whether a run may begin here, so that the one before is over. */
+function beginsRun(event: TraceEvent): boolean {
+  return event.kind === "case" || event.kind === "setstate" ||
+    event.kind === "vmrun" && event.regs !== undefined;
+}
 
 /** Writes a trace anew with states to begin at. */
 export const checkpoint = defineCommand({
@@ -18,7 +25,11 @@ export const checkpoint = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     POLICY,
-    { name: "every", kind: "number", doc: `At the first scenario after so many events (${EVERY})` },
+    {
+      name: "every",
+      kind: "number",
+      doc: `At the first run or scenario after so many events (${EVERY})`,
+    },
     OUTPUT,
     FORCE,
   ],
@@ -44,8 +55,8 @@ export const checkpoint = defineCommand({
       const writer = open(trace.header.meta);
       let events = 0, last = 0;
       for await (const block of trace.blocks()) {
-        for (const event of block) {
-          if (event.kind === "case" && events - last >= every) {
+        for (const event of block.shared()) {
+          if (beginsRun(event) && events - last >= every) {
             const state = replayer.save();
             if (state !== undefined) {
               writer.checkpoint(state, checkpointDigest(state));
@@ -65,7 +76,7 @@ export const checkpoint = defineCommand({
     reportWritten(context, options.output, written);
     if (checkpoints === 0) {
       context.note(
-        "No checkpoint: they are set where a scenario begins, and not in logs of transitions",
+        "No checkpoint: they are set where a run begins, and not in logs of transitions",
       );
     } else context.note(`${checkpoints} checkpoints of ${policy.name}`);
     return EXIT.ok;

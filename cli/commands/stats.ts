@@ -144,7 +144,7 @@ async function measureShard(
   using latency = await Latency.create();
   using warmUp = await Latency.create();
   using file = await openTraceFile(path);
-  const groups = await groupsOfShard(file.trace, shard, true);
+  const groups = await groupsOfShard(file.trace, shard, true, null);
   for (let pass = 0; pass <= passes; pass++) {
     const measurement = new Measurement(policies, pass === 0 ? warmUp : latency);
     const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;

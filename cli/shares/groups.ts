@@ -1,11 +1,13 @@
 /**
  * Sharing out a trace: groups of blocks that can be carried out apart. A run
- * depends on everything since its session began, so a group begins with a session.
+ * depends on everything since its session began, so a group begins with a session,
+ * or at a checkpoint, which holds what came of it.
  *
  * @module
  */
-import type { TraceFile } from "../../codecs/mod.ts";
+import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
+import { checkpointDigest, CheckpointError, progressOf } from "../../engine/replay/checkpoint.ts";
 import { showsTransitions } from "../../engine/replay/units.ts";
 import { UsageError } from "../errors.ts";
 
@@ -15,6 +17,8 @@ export interface Group {
   readonly from: number;
   /** Number of the first behind them. */
   readonly to: number;
+  /** Whether it begins at a checkpoint, instead of with a session. */
+  readonly resumed?: boolean;
 }
 
 /** Thrown when a group turns out to depend on what is outside of it. */
@@ -39,22 +43,59 @@ function begins(event: TraceEvent, named: boolean): boolean {
  * read up to the next session.
  *
  * @param trace The trace.
- * @param count How many groups are wanted; fewer come when there are fewer sessions.
+ * @param count How many groups are wanted; fewer come when there are fewer places to cut.
  * @param named Whether sessions need not say their policy.
+ * @param policy Name of the policy to replay under; undefined for the one a session says, and null
+ * where checkpoints are of no use.
  * @returns The groups, in order, without gaps.
  */
-export async function groupsOf(trace: TraceFile, count: number, named: boolean): Promise<Group[]> {
+export async function groupsOf(
+  trace: TraceFile,
+  count: number,
+  named: boolean,
+  policy: string | undefined | null,
+): Promise<Group[]> {
   const total = trace.eventCount;
-  const cuts = [0];
+  const cuts: Omit<Group, "to">[] = [{ from: 0 }];
   let last = 0;
   for (let i = 1; i < count && last < total; i++) {
     const target = Math.floor(i * total / count);
-    // The group before it goes to a session beyond it already.
+    // The group before it goes beyond it already.
     if (target <= last) continue;
+    const checkpoint = policy === null ? undefined : await usableBefore(trace, target, policy);
+    if (checkpoint !== undefined && checkpoint > last) {
+      cuts.push({ from: last = checkpoint, resumed: true });
+      continue;
+    }
     last = await nextSession(trace, target, named);
-    if (last < total) cuts.push(last);
+    if (last < total) cuts.push({ from: last });
   }
-  return cuts.map((from, i) => ({ from, to: cuts[i + 1] ?? total }));
+  return cuts.map((cut, i) => ({ ...cut, to: cuts[i + 1]?.from ?? total }));
+}
+
+/** The event of the last checkpoint at or before one, if a replay under the policy can begin there. */
+async function usableBefore(
+  trace: TraceFile,
+  event: number,
+  policy: string | undefined,
+): Promise<number | undefined> {
+  const found = await trace.checkpoint(event);
+  if (found === undefined) return undefined;
+  try {
+    const { policy: own, recorded } = progressOf(checkedState(found));
+    return own === (policy ?? recorded) ? found.event : undefined;
+  } catch (error) {
+    if (error instanceof CheckpointError) return undefined;
+    throw error;
+  }
+}
+
+/** The state of a checkpoint, which is as it was written. */
+export function checkedState({ state, digest }: Checkpoint): Uint8Array {
+  if (checkpointDigest(state).toHex() !== digest.toHex()) {
+    throw new CheckpointError("The checkpoint is damaged");
+  }
+  return state;
 }
 
 async function nextSession(trace: TraceFile, from: number, named: boolean): Promise<number> {

@@ -79,9 +79,10 @@ export async function groupsOfShard(
   trace: TraceFile,
   { index, of }: Shard,
   named: boolean,
+  policy: string | undefined | null,
 ): Promise<Group[]> {
   requireFinished(trace);
-  const groups = await groupsOf(trace, of * GROUPS_A_SHARD, named);
+  const groups = await groupsOf(trace, of * GROUPS_A_SHARD, named, policy);
   return groups.filter((_, i) => i % of === index);
 }
 
@@ -128,13 +129,15 @@ export async function withShares<T extends Task, R>(
   const { jobs, shard } = options;
   using workers = startWorkers({ path, task }, jobs);
   const named = task.command === "diff" || task.policy !== undefined;
+  const policy = task.command === "replay" ? task.policy : null;
   const most = Math.max(jobs * GROUPS_A_JOB, Math.ceil(trace.eventCount / MOST_EVENTS));
   const groups = shard === undefined
-    ? await groupsOf(trace, jobs === 1 ? 1 : most, named)
-    : await groupsOfShard(trace, shard, named);
+    ? await groupsOf(trace, jobs === 1 ? 1 : most, named, policy)
+    : await groupsOfShard(trace, shard, named, policy);
   if (jobs > 1 && groups.length < 2) {
     context.note(
-      "Nothing to share out: a run depends on all of its session, and this is one session",
+      "Nothing to share out: a run depends on all of its session, and this is one session" +
+        (task.command === "replay" ? "; vmtape checkpoint makes places to begin at" : ""),
     );
   }
   return await use({

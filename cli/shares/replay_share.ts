@@ -1,17 +1,19 @@
-import type { TraceFile } from "../../codecs/mod.ts";
+import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { copyEvent } from "../../codecs/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
+import { progressOf } from "../../engine/replay/checkpoint.ts";
 import { joinDigests } from "../../engine/replay/digest.ts";
 import {
   type Mismatch,
   type OutcomeCount,
+  recordedPolicy,
   Replayer,
   type ReplayResult,
 } from "../../engine/replay/replayer.ts";
 import { UsageError } from "../errors.ts";
 import { loadPolicy } from "../policy_input.ts";
-import { eachEvent, type Group } from "./groups.ts";
+import { checkedState, eachEvent, type Group } from "./groups.ts";
 
 const EXAMPLES = 3;
 
@@ -70,13 +72,6 @@ export interface MismatchTotal {
   readonly fields: readonly MismatchGroup[];
 }
 
-/** The policy that a session says it was recorded under. */
-function recordedPolicy(event: TraceEvent): string | undefined {
-  const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
-  const name = policy ?? kernel;
-  return typeof name === "string" ? name : undefined;
-}
-
 /** Replays a trace, under one policy or under those it was recorded with. */
 export class ReplaySession {
   readonly #results: ReplayResult[] = [];
@@ -85,6 +80,8 @@ export class ReplaySession {
   #replayer: Replayer | undefined;
   #base: number;
   #events: number;
+  /** Events before the state that the replay goes on from. */
+  #resumed = 0;
 
   /**
    * Begins before an event.
@@ -116,6 +113,13 @@ export class ReplaySession {
     );
   }
 
+  /** Goes on from a replay's state. */
+  resume(policy: Policy, state: Uint8Array): void {
+    this.#replayer = new Replayer(policy, this.#report);
+    this.#replayer.resume(state, true);
+    this.#resumed = this.#events;
+  }
+
   /** Takes the next event; its images need to be valid only during the call. */
   feed(event: TraceEvent): void {
     if (!this.#replayer) {
@@ -137,8 +141,12 @@ export class ReplaySession {
   }
 
   #end(): void {
-    if (this.#replayer) this.#results.push(this.#replayer.finish());
+    if (this.#replayer) {
+      const result = this.#replayer.finish();
+      this.#results.push({ ...result, events: result.events - this.#resumed });
+    }
     this.#replayer = undefined;
+    this.#resumed = 0;
   }
 }
 
@@ -174,6 +182,10 @@ export async function replayShare(
     found.add(mismatch);
     if (listed) all.push(mismatch);
   }, group.from);
+  if (group.resumed) {
+    const state = checkedState(await trace.checkpoint(group.from) as Checkpoint);
+    session.resume(policy ?? await loadPolicy(String(progressOf(state)["policy"])), state);
+  }
   const goOn = async (name: string, event: TraceEvent) => {
     const own = copyEvent(event);
     session.begin(await loadPolicy(name));

@@ -14,7 +14,7 @@ import { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 
 /** Version of the layout; a state of another one is not loaded. */
-const VERSION = 1;
+const VERSION = 2;
 const HEAD = 8;
 
 /**
@@ -95,18 +95,16 @@ export function saveState(v: Vcpu, progress: Progress): Uint8Array {
   return bytes;
 }
 
-/**
- * Decodes what {@linkcode saveState} encoded.
- *
- * @param bytes The bytes.
- * @param policy The policy of the vCPU.
- * @returns The vCPU, and what else was kept.
- * @throws {CheckpointError} When they are damaged, or of another version.
- */
-export function loadState(
-  bytes: Uint8Array,
-  policy: Policy,
-): { readonly vcpu: Vcpu; readonly progress: Progress } {
+/** A state's parts. */
+interface Parsed {
+  readonly scalars: Scalars;
+  readonly progress: Progress;
+  /** Where the machine's bytes begin, and the pages. */
+  readonly machineAt: number;
+  readonly pagesAt: number;
+}
+
+function parse(bytes: Uint8Array): Parsed {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < HEAD) throw new CheckpointError("A checkpoint is cut off");
   const version = view.getUint32(0, true);
@@ -123,11 +121,37 @@ export function loadState(
   } catch {
     throw new CheckpointError("A checkpoint is damaged");
   }
-  const { scalars, progress } = kept;
-  const pagesAt = machineAt + scalars.machine;
-  if (bytes.length !== pagesAt + scalars.pages.length * PAGE_SIZE) {
+  const pagesAt = machineAt + kept.scalars.machine;
+  if (bytes.length !== pagesAt + kept.scalars.pages.length * PAGE_SIZE) {
     throw new CheckpointError("A checkpoint has not the length it tells");
   }
+  return { ...kept, machineAt, pagesAt };
+}
+
+/**
+ * What of a replay is not in the vCPU, of a state that {@linkcode saveState} encoded.
+ *
+ * @param bytes The bytes.
+ * @returns What was kept.
+ * @throws {CheckpointError} When they are damaged, or of another version.
+ */
+export function progressOf(bytes: Uint8Array): Progress {
+  return parse(bytes).progress;
+}
+
+/**
+ * Decodes what {@linkcode saveState} encoded.
+ *
+ * @param bytes The bytes.
+ * @param policy The policy of the vCPU.
+ * @returns The vCPU, and what else was kept.
+ * @throws {CheckpointError} When they are damaged, or of another version.
+ */
+export function loadState(
+  bytes: Uint8Array,
+  policy: Policy,
+): { readonly vcpu: Vcpu; readonly progress: Progress } {
+  const { scalars, progress, machineAt, pagesAt } = parse(bytes);
   const v = new Vcpu(scalars.caps, policy);
   if (v.bytes.length !== scalars.machine) {
     throw new CheckpointError(

@@ -70,6 +70,7 @@ interface Repeated {
 interface Context {
   readonly phase: number;
   readonly partial: boolean;
+  readonly recorded: string | undefined;
   readonly scenario: string | undefined;
   readonly shows: Readonly<Record<string, unknown>>;
   readonly sees: ReadonlySet<unknown> | undefined;
@@ -121,6 +122,8 @@ export class Replayer {
   #interrupted = false;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
   #sees: ReadonlySet<unknown> | undefined;
+  /** Name of the policy that the session was recorded under, if it tells. */
+  #recordedPolicy: string | undefined;
 
   /**
    * Begins before the trace's first event.
@@ -179,6 +182,7 @@ export class Replayer {
         this.#agreement.scenario = undefined;
         this.#pre = undefined;
         this.#partial = event.meta?.["partial"] === true;
+        this.#recordedPolicy = recordedPolicy(event);
         const shows = event.meta?.["shows"];
         this.#agreement.shows = typeof shows === "object" && shows !== null
           ? shows as Record<string, unknown>
@@ -249,6 +253,8 @@ export class Replayer {
     return saveState(v, {
       policy: this.policy.name,
       events: this.#index,
+      phase: this.#driver.phase,
+      recorded: this.#recordedPolicy,
       partial: this.#partial,
       scenario: this.#agreement.scenario,
       shows: this.#agreement.shows,
@@ -263,22 +269,27 @@ export class Replayer {
    * of what follows; the digest is of everything.
    *
    * @param state The state.
+   * @param apart Whether the digest, too, is to be of what follows alone, to be joined later.
    * @throws {CheckpointError} When it is damaged, or of another policy.
    */
-  resume(state: Uint8Array): void {
+  resume(state: Uint8Array, apart = false): void {
     const { vcpu, progress } = loadState(state, this.policy);
-    const { policy, events, partial, scenario, shows, sees, digest, digested } = progress;
+    const { policy, events, phase, recorded, partial, scenario, shows, sees, digest, digested } =
+      progress;
     if (policy !== this.policy.name) {
       throw new CheckpointError(
         `The checkpoint is of a replay under ${policy}, not ${this.policy.name}`,
       );
     }
     this.#driver.vcpu = vcpu;
+    this.#driver.phase = Number(phase);
+    this.#recordedPolicy = typeof recorded === "string" ? recorded : undefined;
     this.#index = Number(events);
     this.#partial = partial === true;
     this.#agreement.scenario = typeof scenario === "string" ? scenario : undefined;
     this.#agreement.shows = shows as Record<string, unknown>;
     this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
+    if (apart) return;
     this.#totals.digest.value = Number(digest);
     this.#totals.digest.length = Number(digested);
   }
@@ -331,7 +342,8 @@ export class Replayer {
       vcpu: () => this.#driver.vcpu,
       restore: ([v], rest) => {
         this.#driver.vcpu = v;
-        const { phase, partial, scenario, shows, sees } = rest as Context;
+        const { phase, partial, recorded, scenario, shows, sees } = rest as Context;
+        this.#recordedPolicy = recorded;
         this.#driver.phase = phase;
         this.#partial = partial;
         this.#agreement.scenario = scenario;
@@ -363,6 +375,7 @@ export class Replayer {
     const rest: Context = {
       phase: this.#driver.phase,
       partial: this.#partial,
+      recorded: this.#recordedPolicy,
       scenario,
       shows,
       sees: this.#sees,
@@ -519,6 +532,24 @@ export class Replayer {
       this.#agreement.inside(index, recorded.event, produced);
     }
   }
+}
+
+/**
+ * The policy that a session says it was recorded under.
+ *
+ * @param event Any event.
+ * @returns Its name; undefined of other events, and where the session does not tell.
+ * @example
+ * ```ts
+ * import { recordedPolicy } from "@vmtape/vmtape/engine";
+ * const meta = { source: "lab", kernel: "upstream" };
+ * if (recordedPolicy({ kind: "session", vcpu: 0, meta }) !== "upstream") throw new Error();
+ * ```
+ */
+export function recordedPolicy(event: TraceEvent): string | undefined {
+  const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
+  const name = policy ?? kernel;
+  return typeof name === "string" ? name : undefined;
 }
 
 /** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
