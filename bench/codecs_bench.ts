@@ -17,6 +17,7 @@ import { fileSink, fileSource, readTrace, TraceFile, TraceWriter } from "../code
 import { readLabRecords } from "../codecs/lab_record.ts";
 import { importLab } from "../traces/lab_import.ts";
 import { identical, Random, walk } from "./codecs_events.ts";
+import { machine, print, writeBaseline } from "./table.ts";
 
 /** One way to store events. */
 interface Format {
@@ -234,21 +235,6 @@ async function seek(path: string): Promise<string> {
   } MB read`;
 }
 
-function machine(): Record<string, string> {
-  const cpu = (() => {
-    try {
-      return /model name\s*: (.*)/.exec(Deno.readTextFileSync("/proc/cpuinfo"))?.[1] ?? "";
-    } catch {
-      return "";
-    }
-  })();
-  return { cpu, deno: Deno.version.deno, v8: Deno.version.v8 };
-}
-
-async function print(line: string): Promise<void> {
-  await Deno.stdout.write(text.encode(`${line}\n`));
-}
-
 async function table(baseline: boolean): Promise<void> {
   const rows: Row[] = [];
   for (const name of Object.keys(WORKLOADS) as (keyof typeof WORKLOADS)[]) {
@@ -287,12 +273,7 @@ async function table(baseline: boolean): Promise<void> {
     memory: { written, read },
     seek: sought,
   };
-  const folderUrl = new URL("baselines/", import.meta.url);
-  await Deno.mkdir(folderUrl, { recursive: true });
-  await Deno.writeTextFile(
-    new URL("codecs.json", folderUrl),
-    JSON.stringify(result, null, 2) + "\n",
-  );
+  await writeBaseline("codecs.json", result);
 }
 
 if (import.meta.main && Deno.args[0] === "table") await table(Deno.args.includes("--baseline"));

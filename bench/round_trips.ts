@@ -38,6 +38,25 @@ export async function* steadyLoop(policy: Policy, rounds: number): AsyncGenerato
 }
 
 /**
+ * A loop as a machine at work goes through it: the same way in and out each time, with other values
+ * in vmcb12's RSP, RAX, CR2 and the TSC offset, so that no two rounds are the same.
+ *
+ * @param policy The policy it is recorded under.
+ * @param rounds How many round trips.
+ */
+export function varyingLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
+  const scenarios = Array.from({ length: rounds }, (_, i) => {
+    const hex = (value: number) => value.toString(16);
+    const walk = (i * 2654435761) % 2 ** 32;
+    const spec = `s.1d8=${hex(0x7000 - i % 64 * 8)} s.1f8=${hex(walk)} s.240=${hex(i)} c.50=${
+      hex(i)
+    }`;
+    return parseScenario(`round${i} ${spec}${i === 0 ? "" : " keepvm keepmem"}`);
+  });
+  return recordScenarios(scenarios, policy);
+}
+
+/**
  * Scenarios of VMRUN, each different, every second one failing a check.
  *
  * @param policy The policy under which they fail.
