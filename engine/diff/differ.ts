@@ -173,7 +173,7 @@ export class Differ {
     this.#pairs = policies.slice(1).map(() => ({
       shadow: undefined,
       spare: undefined,
-      log: new TransitionLog(),
+      log: new TransitionLog(false),
       origins: new Map(),
       last: undefined,
     }));

@@ -81,6 +81,7 @@ export class TransitionLog {
   /** Failed checks and broken assertions in order. */
   readonly reports: Report[] = [];
   readonly #snapshots: Snapshot[] = [];
+  readonly #repeatable: boolean;
   #depth: Transition[] = [];
   #scratch: Vcpu | undefined;
   #vmcb12 = 0;
@@ -99,6 +100,16 @@ export class TransitionLog {
     warn: (text) => this.reports.push({ kind: "warn", id: "", text, way: this.#way }),
     inner() {},
   };
+
+  /**
+   * Begins before the first run.
+   *
+   * @param repeatable Whether transitions can be repeated, for which the vCPU is kept as it was at
+   * the beginning of each.
+   */
+  constructor(repeatable = true) {
+    this.#repeatable = repeatable;
+  }
 
   get #way(): Way | "" {
     return this.#depth.at(-1)?.way ?? "";
@@ -119,24 +130,29 @@ export class TransitionLog {
   #begin(way: Way, v: Vcpu): void {
     const transition: Transition = { way, steps: [], outcome: 0 };
     if (this.#depth.length === 0) {
-      const index = this.transitions.length;
-      const s = this.#snapshots[index] ??= {
-        bytes: new Uint8Array(v.bytes.length),
-        page: new Uint8Array(VMCB_SIZE),
-        vmcb12: -1,
-        fromVmrun: false,
-        restoreFlags: 0,
-        smram: undefined,
-      };
-      s.bytes.set(v.bytes);
-      s.vmcb12 = v.memory.backed(this.#vmcb12, VMCB_SIZE) ? this.#vmcb12 : -1;
-      if (s.vmcb12 >= 0) s.page.set(v.memory.page(s.vmcb12));
-      s.fromVmrun = v.fromVmrun;
-      s.restoreFlags = v.restoreFlags;
-      s.smram = v.smram;
+      if (this.#repeatable) this.#keep(v);
       this.transitions.push(transition);
     }
     this.#depth.push(transition);
+  }
+
+  /** Keeps the vCPU as it is. */
+  #keep(v: Vcpu): void {
+    const index = this.transitions.length;
+    const s = this.#snapshots[index] ??= {
+      bytes: new Uint8Array(v.bytes.length),
+      page: new Uint8Array(VMCB_SIZE),
+      vmcb12: -1,
+      fromVmrun: false,
+      restoreFlags: 0,
+      smram: undefined,
+    };
+    s.bytes.set(v.bytes);
+    s.vmcb12 = v.memory.backed(this.#vmcb12, VMCB_SIZE) ? this.#vmcb12 : -1;
+    if (s.vmcb12 >= 0) s.page.set(v.memory.page(s.vmcb12));
+    s.fromVmrun = v.fromVmrun;
+    s.restoreFlags = v.restoreFlags;
+    s.smram = v.smram;
   }
 
   /**

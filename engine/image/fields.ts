@@ -135,6 +135,43 @@ export function copyImage({ bytes, known }: Image): Image {
     : { bytes: bytes.slice(), known: known.slice() };
 }
 
+/**
+ * Keeps one image at a time, in the same memory as long as its size stays the same.
+ *
+ * @example
+ * ```ts
+ * import { ImageKeeper } from "@vmtape/vmtape/engine";
+ * const keeper = new ImageKeeper();
+ * const image = { bytes: Uint8Array.of(1) };
+ * const kept = keeper.keep(image);
+ * image.bytes[0] = 2;
+ * if (kept.bytes[0] !== 1 || keeper.keep(image).bytes !== kept.bytes) throw new Error();
+ * ```
+ */
+export class ImageKeeper {
+  #bytes: Uint8Array = new Uint8Array(0);
+  #known: Uint8Array = new Uint8Array(0);
+
+  /**
+   * Copies an image over the one kept before.
+   *
+   * @param image The image.
+   * @returns The copy, valid until the next is kept.
+   */
+  keep({ bytes, known }: Image): Image {
+    this.#bytes = copied(bytes, this.#bytes);
+    if (known === undefined) return { bytes: this.#bytes };
+    this.#known = copied(known, this.#known);
+    return { bytes: this.#bytes, known: this.#known };
+  }
+}
+
+function copied(from: Uint8Array, to: Uint8Array): Uint8Array {
+  if (to.length !== from.length) return from.slice();
+  to.set(from);
+  return to;
+}
+
 const indexes = new WeakMap<Layout, ReadonlyMap<string, Field>>();
 
 /**

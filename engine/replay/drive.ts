@@ -334,8 +334,20 @@ export function writePage(v: Vcpu, gpa: number, image: Image): void {
   }
   for (let i = 0; i < PAGE_SIZE; i++) {
     const mask = known[i] as number;
-    if (mask !== 0) page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
+    if (mask === 0) {
+      // Most of such a page is unknown.
+      while ((i & 7) === 7 && i + 8 < PAGE_SIZE && nothingKnown(known, i + 1)) i += 8;
+      continue;
+    }
+    page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
   }
+}
+
+/** Whether nothing is known of eight bytes. */
+function nothingKnown(known: Uint8Array, at: number): boolean {
+  return ((known[at] as number) | (known[at + 1] as number) | (known[at + 2] as number) |
+    (known[at + 3] as number) | (known[at + 4] as number) | (known[at + 5] as number) |
+    (known[at + 6] as number) | (known[at + 7] as number)) === 0;
 }
 
 /** Reads fields of a `regs` image. */

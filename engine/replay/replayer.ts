@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
-import { copyImage } from "../image/fields.ts";
+import { copyImage, ImageKeeper } from "../image/fields.ts";
 import { INNER_SIZE } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
@@ -121,6 +121,9 @@ export class Replayer {
   #inUnit = false;
   #interrupted = false;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
+  readonly #preRegs = new ImageKeeper();
+  readonly #preVmcb12 = new ImageKeeper();
+  readonly #preHsave = new ImageKeeper();
   #sees: ReadonlySet<unknown> | undefined;
   /** Name of the policy that the session was recorded under, if it tells. */
   #recordedPolicy: string | undefined;
@@ -460,9 +463,9 @@ export class Replayer {
         index,
         event: {
           ...rest,
-          ...(regs && { regs: copyImage(regs) }),
-          ...(vmcb12 && { vmcb12: copyImage(vmcb12) }),
-          ...(hsave && { hsave: copyImage(hsave) }),
+          ...(regs && { regs: this.#preRegs.keep(regs) }),
+          ...(vmcb12 && { vmcb12: this.#preVmcb12.keep(vmcb12) }),
+          ...(hsave && { hsave: this.#preHsave.keep(hsave) }),
         },
       };
       return;
