@@ -59,6 +59,10 @@ for (const npt of [true, false]) {
       "refused efer=5500",
       "refused-kept cr4=10000000 keepvm",
       "refused-gif gif=0 efer=0",
+      "left-in-l2 entry=setstate keepvm",
+      "flags rflags=10002 entry=setstate keepvm",
+      "left-in-l2-again entry=setstate keepvm",
+      "refused-in-l2 efer=5500 entry=setstate keepvm",
       "hsave hsave=20001",
       "prefetch entry=setstate s.d0=1100 s.158=30 s.148=0 s.12.2=a9b c.90=1 c.b0=60000 m.9000=cc c.8.4=8",
     ].map((line) => parseScenario(line));

@@ -237,6 +237,11 @@ class Regs {
     this.image.known.fill(0xff, R[name], R[name] + 8);
   }
 
+  forget(name: RegsName): void {
+    this.image.bytes.fill(0, R[name], R[name] + 8);
+    this.image.known.fill(0, R[name], R[name] + 8);
+  }
+
   segment(name: SegmentName, { selector, attrib, limit, base }: Segments[SegmentName]): void {
     const at = R[`${name}_selector`];
     this.#view.setUint16(at, selector, true);
@@ -271,22 +276,26 @@ function l1Regs(scenario: Scenario, pre: LabState | undefined, begins: boolean):
   const { l1 } = scenario;
   const segments = baseSegments(l1.pae);
   const refused = pre?.setup_errors?.SREGS_ERR !== undefined;
-  const system = () => {
+  const given = () => {
+    for (const name of GPRS) regs.set(name, 0n);
+    regs.set("rsp", L1_RSP);
+    for (const name of ["rax", "rip", "rflags"] as const) regs.set(name, l1[name]);
+    if (refused) {
+      for (const name of ["cr0", "cr3", "cr4", "efer"] as const) regs.forget(name);
+      return;
+    }
+    for (const name of LAB_SETS) regs.segment(name, segments[name]);
     for (const name of ["cr0", "cr3", "cr4", "efer"] as const) regs.set(name, l1[name]);
-    if (!refused) { for (const name of LAB_SETS) regs.segment(name, segments[name]); }
   };
-  for (const name of GPRS) regs.set(name, 0n);
-  regs.set("rsp", L1_RSP);
-  for (const name of ["rax", "rip", "rflags"] as const) regs.set(name, l1[name]);
-  system();
+  given();
   regs.set("hsave_pa", l1.hsave);
   if (begins) {
     for (const name of ["gdtr", "ldtr", "idtr", "tr"] as const) regs.segment(name, segments[name]);
     for (const name of ["dr0", "dr1", "dr2", "dr3", "cr8"] as const) regs.set(name, 0n);
   }
   if (pre) regs.overlay(regsImage(pre));
-  // A vCPU that is taken out of L2 shows vmcb01's segments beside the control registers that were set.
-  if (pre && !refused && !begins) system();
+  // A vCPU that is taken out of L2 shows vmcb01's segments and flags, not those that were set.
+  if (pre && (refused || !begins)) given();
   return regs.image;
 }
 

@@ -90,12 +90,14 @@ function validSregs(v: Vcpu, s: Sregs): boolean {
 /**
  * Loads control registers and segments (KVM_GET_SREGS, changed, KVM_SET_SREGS).
  *
+ * @param v The vCPU.
+ * @param s What to load; undefined for what is only known to have been refused.
  * @returns 0, or EINVAL when they do not go together.
  */
-export function setSregs(v: Vcpu, s: Sregs): number {
+export function setSregs(v: Vcpu, s: Sregs | undefined): number {
   touch(v);
   payloadQuirk(v);
-  if (!validSregs(v, s)) return EINVAL;
+  if (s === undefined || !validSregs(v, s)) return EINVAL;
   const vmcb = v.vmcb;
   const vector = v.u8(V.interrupt_injected) !== 0 && v.u8(V.interrupt_soft) === 0
     ? v.u8(V.interrupt_vector)

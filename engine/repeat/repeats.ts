@@ -19,9 +19,9 @@ import { sameVcpu, VcpuPager, type VcpuPages } from "./vcpu_pages.ts";
 import * as steps from "../steps/mod.ts";
 
 /** What is remembered of all states together, in bytes of their pages. */
-const MOST_BYTES = 48 << 20;
+const MOST_BYTES = 32 << 20;
 /** Events that are remembered at most. */
-const MOST_EVENTS = 1 << 15;
+const MOST_EVENTS = 1 << 14;
 /** Ways that lead on from one place before no more are remembered. */
 const MOST_BRANCHES = 64;
 /** Stretches that are looked at in vain before a pause. */
@@ -32,7 +32,7 @@ const PAUSE = 8;
 const INPUTS = 1 << 13;
 /** What one stretch that seems to have been met before is worth in others to look at. */
 const CREDIT = 16;
-const MOST_CREDIT = 1024;
+const MOST_CREDIT = 128;
 
 /** A replay at rest: vCPUs, and what else decides how it goes on. */
 export interface Rest {
@@ -111,9 +111,10 @@ export class Repeats<E> {
   /** While a stretch is being remembered: where it began, and its events. */
   #origin: State<E> | undefined;
   #met: KeptEvent[] = [];
-  /** Checksums of stretches that were carried out, and of the one under way. */
+  /** Checksums of stretches that were carried out; of the one under way, and the one before. */
   readonly #inputs = new Uint32Array(INPUTS);
   #sum = 0;
+  #before = 0;
   #credit = 0;
   #vain = 0;
   #pause = 0;
@@ -193,10 +194,13 @@ export class Repeats<E> {
 
   /** A stretch is over: whether it is worth while to remember what comes. */
   #worthwhile(): boolean {
-    const sum = this.#sum >>> 0;
-    this.#sum = 0;
-    const at = sum & INPUTS - 1;
-    if (sum !== 0) {
+    const own = this.#sum;
+    if (own !== 0) {
+      // Together with the stretch before: the same VMRUN in another machine is no sign.
+      const sum = (Math.imul(own, 31) ^ this.#before) >>> 0;
+      this.#before = own;
+      this.#sum = 0;
+      const at = sum & INPUTS - 1;
       if (this.#inputs[at] === sum) this.#credit = Math.min(this.#credit + CREDIT, MOST_CREDIT);
       else {
         this.#inputs[at] = sum;

@@ -73,6 +73,10 @@ class FewPages extends GuestMemory {
     if (page === undefined) this.#pages.set(at, page = new Uint8Array(PAGE_SIZE));
     return page;
   }
+
+  override replace(gpa: number, bytes: Uint8Array): void {
+    this.writable(gpa).set(bytes);
+  }
 }
 
 const NOTHING = new Uint8Array(PAGE_SIZE);

@@ -400,13 +400,9 @@ export function loadRegs(v: Vcpu, image: Image): void {
   for (const [name, at] of SEGMENT_AT) {
     if (r.knows(at + 4)) segments[name] = r.segment(at);
   }
-  setSregs(v, {
-    cr0: r.u64(R.cr0),
-    cr3: r.u64(R.cr3),
-    cr4: r.u64(R.cr4),
-    efer: r.u64(R.efer),
-    segments,
-  });
+  const sregs = { cr0: r.u64(R.cr0), cr3: r.u64(R.cr3), cr4: r.u64(R.cr4), efer: r.u64(R.efer) };
+  // What KVM refused to load left no trace in the vCPU, and so none in the recording.
+  setSregs(v, r.knows(R.cr0) ? { ...sregs, segments } : undefined);
   setRegs(v, { rip: r.u64(R.rip), rax: r.u64(R.rax), rsp: r.u64(R.rsp), rflags: r.u64(R.rflags) });
   for (let i = 0; i < 16; i++) {
     if (r.knows(i * 8)) v.set64(V.rax + i * 8, r.u64(i * 8));
