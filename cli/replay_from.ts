@@ -15,6 +15,7 @@ import { checkedState } from "./shares/groups.ts";
  * @param policy The policy.
  * @param from Number of the event from which on mismatches are told.
  * @param report Receives them.
+ * @param each Whether runs that repeat others are carried out, too.
  * @returns What was found from there on.
  */
 export async function replayFrom(
@@ -23,12 +24,13 @@ export async function replayFrom(
   policy: Policy,
   from: number,
   report: (mismatch: Mismatch) => void,
+  each: boolean,
 ): Promise<ReplayResult> {
   using opened = await openTraceFile(path);
   const { trace: file } = opened;
   const replayer = new Replayer(policy, (mismatch) => {
     if (mismatch.event >= from) report(mismatch);
-  });
+  }, { repeats: !each });
   const begin = resume(context, replayer, await file.checkpoint(from));
   using progress = context.progress("events");
   let events = begin;

@@ -24,6 +24,7 @@ const LINES = [
   ["replay", "--policy", "unified", "--all"],
   ["diff", "--policies", "early-exit,unified,upstream"],
   ["diff", "--policies", "early-exit,unified", "--runs"],
+  ["diff", "--policies", "early-exit,unified", "--each"],
 ];
 
 Deno.test("replay and diff print the same whatever the number of threads", async () => {
@@ -150,5 +151,25 @@ Deno.test("A trace of one session is shared out at its checkpoints", async () =>
     // A checkpoint is of one policy: under another there is no place to begin at.
     const other = await vmtape(["replay", `${folder}/unified.vmtape`, "--jobs", "2"]);
     assertStringIncludes(other.stderr, "Nothing to share out");
+  });
+});
+
+Deno.test("replay and diff print the same whether or not they carry out what repeats", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    const names = ["enter", "gif-left-set", "eventinj-left", "msrpm-in-vmcb01"];
+    await vmtape(["record", ...names, "--repeat", "40", "-p", "early-exit", "-o", trace]);
+    for (
+      const line of [
+        ["replay", trace],
+        ["replay", trace, "--policy", "unified", "--all"],
+        ["diff", trace, "--policies", "early-exit,unified,upstream", "--json"],
+        ["diff", trace, "--policies", "early-exit,unified", "--runs"],
+      ]
+    ) {
+      const taken = await vmtape(line);
+      assert(taken.stdout.length > 100, taken.stderr);
+      assertEquals(await vmtape([...line, "--each"]), taken);
+    }
   });
 });

@@ -103,7 +103,7 @@ export const diff = defineCommand({
       policies: options.policies,
     };
     if (jobs > 1 || shard !== undefined) {
-      const task = { command: "diff", policies: options.policies } as const;
+      const task = { command: "diff", policies: options.policies, each: options.each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
           context.out.json(await shardFile(shard, work, { ...task, runs, print }));
@@ -121,7 +121,7 @@ export const diff = defineCommand({
     const differ = new Differ(policies, (difference) => {
       findings.add(difference);
       if (runs) printRun(context, difference);
-    });
+    }, { repeats: !options.each });
     using progress = context.progress("events");
     let events = 0;
     for await (const block of trace.blocks()) {

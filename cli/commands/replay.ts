@@ -148,14 +148,14 @@ export const replay = defineCommand({
       const result = await replayFrom(context, path, policy, from, (mismatch) => {
         found.add(mismatch);
         if (options.all) printMismatch(context, mismatch);
-      });
+      }, options.each);
       return printReplay(context, [result], found);
     }
     const jobs = jobsOf(options.jobs);
     const shard = shardOf(options.shard, context.json);
     if (jobs > 1 || shard !== undefined) {
-      const { all } = options;
-      const task = { command: "replay", policy: options.policy, all } as const;
+      const { all, each } = options;
+      const task = { command: "replay", policy: options.policy, all, each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
           context.out.json(await shardFile(shard, work, { ...task }));
@@ -174,7 +174,7 @@ export const replay = defineCommand({
     const session = new ReplaySession(policy, (mismatch) => {
       found.add(mismatch);
       if (options.all) printMismatch(context, mismatch);
-    });
+    }, options.each);
     using progress = context.progress("events");
     let events = 0;
     for await (const block of trace.blocks()) {

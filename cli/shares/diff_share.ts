@@ -26,9 +26,10 @@ export async function diffShare(
   group: Group,
   whole: boolean,
   policies: readonly Policy[],
+  each: boolean,
 ): Promise<DiffShare> {
   const packer = new DifferencePacker();
-  const differ = new Differ(policies, (difference) => packer.add(difference));
+  const differ = new Differ(policies, (difference) => packer.add(difference), { repeats: !each });
   await eachEvent(trace, group, whole, (event) => differ.feed(event));
   return { from: group.from, result: differ.finish(), differences: packer.packed };
 }

@@ -12,8 +12,13 @@ import { type ReplayShare, replayShare } from "./replay_share.ts";
 
 /** What is to be done with each group. */
 export type Task =
-  | { readonly command: "replay"; readonly policy: string | undefined; readonly all: boolean }
-  | { readonly command: "diff"; readonly policies: readonly string[] };
+  | {
+    readonly command: "replay";
+    readonly policy: string | undefined;
+    readonly all: boolean;
+    readonly each: boolean;
+  }
+  | { readonly command: "diff"; readonly policies: readonly string[]; readonly each: boolean };
 
 /** What comes of a task for one group. */
 export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplayShare : DiffShare;
@@ -44,10 +49,10 @@ export async function shareOf<T extends Task>(
 ): Promise<ShareOf<T>> {
   if (task.command === "replay") {
     const policy = task.policy === undefined ? undefined : await loadPolicy(task.policy);
-    return await replayShare(trace, group, whole, policy, task.all) as ShareOf<T>;
+    return await replayShare(trace, group, whole, policy, task) as ShareOf<T>;
   }
   const policies = await Promise.all(task.policies.map(loadPolicy));
-  return await diffShare(trace, group, whole, policies) as ShareOf<T>;
+  return await diffShare(trace, group, whole, policies, task.each) as ShareOf<T>;
 }
 
 /**
@@ -80,7 +85,7 @@ export async function* sharesOf<T extends Task>(
       yield await shareOf(trace, task, group, all && group.to === end);
     } catch (error) {
       if (!all || !(error instanceof IndivisibleError)) throw error;
-      yield await shareOf(trace, task, { from: group.from, to: end }, true);
+      yield await shareOf(trace, task, { ...group, to: end }, true);
       return;
     }
   }

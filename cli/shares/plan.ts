@@ -24,6 +24,11 @@ export const SHARD = {
 export const SHARES = [
   { name: "jobs", short: "j", kind: "number", doc: "Work on so many threads (1)" },
   SHARD,
+  {
+    name: "each",
+    kind: "flag",
+    doc: "Carry out every run, also one that repeats another byte for byte from the same state",
+  },
 ] as const satisfies readonly Option[];
 
 /** One part of several. */

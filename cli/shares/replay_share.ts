@@ -9,6 +9,7 @@ import {
   type OutcomeCount,
   recordedPolicy,
   Replayer,
+  type ReplayOptions,
   type ReplayResult,
 } from "../../engine/replay/replayer.ts";
 import { UsageError } from "../errors.ts";
@@ -77,6 +78,7 @@ export class ReplaySession {
   readonly #results: ReplayResult[] = [];
   readonly #report: (mismatch: Mismatch) => void;
   readonly #fixed: Policy | undefined;
+  readonly #options: ReplayOptions;
   #replayer: Replayer | undefined;
   #base: number;
   #events: number;
@@ -88,10 +90,17 @@ export class ReplaySession {
    *
    * @param policy The policy; those of the recording when left out.
    * @param report Receives every mismatch as it is found.
+   * @param each Whether runs that repeat others are carried out, too.
    * @param from Number of the first event.
    */
-  constructor(policy: Policy | undefined, report: (mismatch: Mismatch) => void, from = 0) {
+  constructor(
+    policy: Policy | undefined,
+    report: (mismatch: Mismatch) => void,
+    each: boolean,
+    from = 0,
+  ) {
     this.#report = report;
+    this.#options = { repeats: !each };
     this.#fixed = policy;
     this.#base = this.#events = from;
   }
@@ -110,12 +119,13 @@ export class ReplaySession {
     this.#replayer = new Replayer(
       policy,
       (mismatch) => this.#report({ ...mismatch, event: mismatch.event + base }),
+      this.#options,
     );
   }
 
   /** Goes on from a replay's state. */
   resume(policy: Policy, state: Uint8Array): void {
-    this.#replayer = new Replayer(policy, this.#report);
+    this.#replayer = new Replayer(policy, this.#report, this.#options);
     this.#replayer.resume(state, true);
     this.#resumed = this.#events;
   }
@@ -174,14 +184,19 @@ export async function replayShare(
   group: Group,
   whole: boolean,
   policy: Policy | undefined,
-  listed: boolean,
+  { all: listed, each }: { readonly all: boolean; readonly each: boolean },
 ): Promise<ReplayShare> {
   const found = new Mismatches();
   const all: Mismatch[] = [];
-  const session = new ReplaySession(policy, (mismatch) => {
-    found.add(mismatch);
-    if (listed) all.push(mismatch);
-  }, group.from);
+  const session = new ReplaySession(
+    policy,
+    (mismatch) => {
+      found.add(mismatch);
+      if (listed) all.push(mismatch);
+    },
+    each,
+    group.from,
+  );
   if (group.resumed) {
     const state = checkedState(await trace.checkpoint(group.from) as Checkpoint);
     session.resume(policy ?? await loadPolicy(String(progressOf(state)["policy"])), state);

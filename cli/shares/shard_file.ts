@@ -15,7 +15,7 @@ import { type Shard, type SharedWork, traceMark } from "./plan.ts";
 import type { ReplayShare } from "./replay_share.ts";
 
 /** Version of what is printed. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** What every part says about itself. */
 interface Head {
