@@ -1,11 +1,13 @@
 /**
  * How time and memory grow with the length of a trace: writes traces of a steady
  * loop, replays and diffs them with the real commands, each in a process of its
- * own, and prints a line per length.
+ * own, and prints a line per length. Each command runs twice there: the first
+ * time the program is compiled meanwhile, the second time it is warm.
  *
- *     deno task scale                       10^3 to 10^6 round trips
- *     deno task scale 1000000 10000000      those
+ *     deno task scale                       10^4 to 10^7 round trips
+ *     deno task scale 1000000 3000000       those
  *     deno task scale --no-diff 10000000    without the diff
+ *     deno task scale --baseline            and keep the result
  *
  * @module
  */
@@ -14,8 +16,9 @@ import { UPSTREAM } from "../engine/mod.ts";
 import { run } from "../cli/app.ts";
 import { EXIT } from "../cli/command.ts";
 import { steadyLoop } from "./round_trips.ts";
+import { machine, print, writeBaseline } from "./table.ts";
 
-const SIZES = [1e3, 1e4, 1e5, 1e6];
+const SIZES = [1e4, 1e5, 1e6, 1e7];
 const SELF = new URL(import.meta.url).pathname;
 const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 const text = new TextEncoder();
@@ -24,6 +27,8 @@ const text = new TextEncoder();
 interface Cost {
   /** Seconds of work, without starting the process. */
   readonly seconds: number;
+  /** The same when it is done again in the same process; of writing, not measured. */
+  readonly warm: number | undefined;
   /** Seconds that its threads computed. */
   readonly cpu: number;
   /** Most memory it held, in bytes (VmHWM). */
@@ -50,20 +55,26 @@ async function write(path: string, rounds: number): Promise<void> {
   writer.close();
 }
 
-async function work(what: string, args: readonly string[]): Promise<void> {
+async function command(what: string, args: readonly string[]): Promise<void> {
+  const nowhere = { writeSync: (bytes: Uint8Array) => bytes.length };
+  const world = { out: nowhere, err: Deno.stderr, color: false, debug: false };
+  const status = await run([what, ...args], world);
+  if (status !== EXIT.ok && status !== EXIT.differs) Deno.exit(status);
+}
+
+async function timed(work: () => Promise<void>): Promise<number> {
   const start = performance.now();
-  if (what === "write") await write(args[0]!, Number(args[1]));
-  else {
-    const nowhere = { writeSync: (bytes: Uint8Array) => bytes.length };
-    const world = { out: nowhere, err: Deno.stderr, color: false, debug: false };
-    const status = await run([what, ...args], world);
-    if (status !== EXIT.ok && status !== EXIT.differs) Deno.exit(status);
-  }
-  const cost: Cost = {
-    seconds: (performance.now() - start) / 1000,
-    cpu: computed(),
-    peak: peak(),
-  };
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+async function work(what: string, args: readonly string[]): Promise<void> {
+  const writes = what === "write";
+  const once = () => writes ? write(args[0]!, Number(args[1])) : command(what, args);
+  const seconds = await timed(once);
+  const cpu = computed();
+  const warm = writes ? undefined : await timed(once);
+  const cost: Cost = { seconds, warm, cpu, peak: peak() };
   await Deno.stdout.write(text.encode(JSON.stringify(cost)));
 }
 
@@ -76,28 +87,35 @@ async function child(...args: readonly string[]): Promise<Cost> {
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-function cells({ seconds, cpu, peak }: Cost, rounds: number): string {
+function cells({ seconds, warm, cpu, peak }: Cost, rounds: number): string {
   return [
     seconds.toFixed(2),
     Math.round(rounds / seconds).toLocaleString("en"),
     (1e6 * seconds / rounds).toFixed(2),
+    warm === undefined ? "" : (1e6 * warm / rounds).toFixed(2),
     (1e6 * cpu / rounds).toFixed(2),
     (peak / 1e6).toFixed(0),
   ].join(" | ");
 }
 
-async function table(sizes: readonly number[], kinds: readonly string[]): Promise<void> {
-  const print = (line: string) => Deno.stdout.write(text.encode(line + "\n"));
+async function table(
+  sizes: readonly number[],
+  kinds: readonly string[],
+  baseline: boolean,
+): Promise<void> {
   await print(
-    "| round trips | what | s | a second | us each | us of CPU each | peak MB |\n" +
-      "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    "| round trips | what | s | a second | us each | us each, warm | us of CPU each | peak MB |\n" +
+      "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
   );
+  const rows: unknown[] = [];
   const folder = await Deno.makeTempDir();
   try {
     for (const size of sizes) {
       const trace = `${folder}/${size}.vmtape`;
-      const row = async (what: string, cost: Cost) =>
+      const row = async (what: string, cost: Cost) => {
+        rows.push({ roundTrips: size, what, ...cost });
         await print(`| ${size.toLocaleString("en")} | ${what} | ${cells(cost, size)} |`);
+      };
       await row("write", await child("write", trace, String(size)));
       if (kinds.includes("replay")) await row("replay", await child("replay", trace));
       if (kinds.includes("diff")) {
@@ -108,6 +126,9 @@ async function table(sizes: readonly number[], kinds: readonly string[]): Promis
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+  if (baseline) {
+    await writeBaseline("scale.json", { machine: machine(), what: "seconds and bytes", rows });
+  }
 }
 
 if (import.meta.main) {
@@ -116,6 +137,10 @@ if (import.meta.main) {
   else {
     const sizes = Deno.args.filter((arg) => !arg.startsWith("-")).map(Number);
     const kinds = Deno.args.includes("--no-diff") ? ["replay"] : ["replay", "diff"];
-    await table(sizes.length > 0 ? sizes : SIZES, kinds);
+    await table(
+      sizes.length > 0 ? sizes : SIZES,
+      kinds,
+      Deno.args.includes("--baseline"),
+    );
   }
 }
