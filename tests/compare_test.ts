@@ -129,6 +129,16 @@ Deno.test("a record that was stopped is compared as far as it goes", () => {
   assertEquals(fields(a, { ...b, events: [{ ...INNER, at: "rsm" }] }), ["2 states"]);
 });
 
+Deno.test("registers of a virtual machine that KVM gave up are nobody's", () => {
+  const dead = { ...BASE, post: { ...BASE.post, rc: -1, errno: 5 } };
+  const other = (rest: object) => ({ ...dead, post: { ...dead.post, ...rest } });
+  assertEquals(fields(dead, other({ rip: "40c7d5" })), []);
+  assertEquals(fields(dead, other({ exit: 8 })), ["4 post.exit"]);
+  assertEquals(fields(dead, other({ vmcb12: {} })), ["4 post.vmcb12 control.exit_code"]);
+  // It counts only where both were given up.
+  assertEquals(fields(dead, other({ rip: "40c7d5", errno: 0 })), ["4 post.rip", "4 post.errno"]);
+});
+
 Deno.test("streams are paired by name in any order", async () => {
   const named = (name: string, gif: number) => ({ ...BASE, case: name, post: { gif } });
   const a = [named("x", 1), named("y", 1), named("x", 0), named("z", 1)];
