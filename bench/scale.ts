@@ -72,9 +72,8 @@ async function work(what: string, args: readonly string[]): Promise<void> {
   const writes = what === "write";
   const once = () => writes ? write(args[0]!, Number(args[1])) : command(what, args);
   const seconds = await timed(once);
-  const cpu = computed();
-  const warm = writes ? undefined : await timed(once);
-  const cost: Cost = { seconds, warm, cpu, peak: peak() };
+  const first = { seconds, cpu: computed(), peak: peak() };
+  const cost: Cost = { ...first, warm: writes ? undefined : await timed(once) };
   await Deno.stdout.write(text.encode(JSON.stringify(cost)));
 }
 
