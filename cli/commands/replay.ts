@@ -177,13 +177,12 @@ export const replay = defineCommand({
     }, options.each);
     using progress = context.progress("events");
     let events = 0;
+    const watch = { check: () => atEvent(events++) };
     for await (const block of trace.blocks()) {
-      for (const event of block.shared()) {
-        const name = session.needs(event);
-        if (name !== undefined) session.begin(await loadPolicy(name));
-        atEvent(events);
-        session.feed(event);
-        events++;
+      const shared = block.shared();
+      let other: string | undefined;
+      while ((other = session.feedAll(shared, watch)) !== undefined) {
+        session.begin(await loadPolicy(other));
       }
       progress.update(events);
     }

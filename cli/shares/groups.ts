@@ -113,6 +113,30 @@ async function nextSession(trace: TraceFile, from: number, named: boolean): Prom
   return trace.eventCount;
 }
 
+/** Watches that a group depends on nothing outside of it. */
+export class Apart {
+  readonly #whole: boolean;
+  #vcpu: number | undefined;
+
+  /** @param whole Whether the group goes to the end of the trace, so that it depends on nothing after it. */
+  constructor(whole: boolean) {
+    this.#whole = whole;
+  }
+
+  /**
+   * Looks at the group's next event.
+   *
+   * @throws {IndivisibleError} When the group depends on what is outside of it.
+   */
+  check(event: TraceEvent): void {
+    this.#vcpu ??= event.vcpu;
+    if (this.#whole) return;
+    if (
+      event.vcpu !== this.#vcpu || event.kind === "session" && showsTransitions(event.meta)
+    ) throw new IndivisibleError();
+  }
+}
+
 /**
  * The events of a group.
  *
@@ -126,17 +150,13 @@ export async function eachEvent(
   trace: TraceFile,
   group: Group,
   whole: boolean,
-  take: (event: TraceEvent) => void | Promise<void>,
+  take: (event: TraceEvent) => void,
 ): Promise<void> {
-  let vcpu: number | undefined;
+  const apart = new Apart(whole);
   for await (const block of trace.blocks(group)) {
     for (const event of block.shared()) {
-      vcpu ??= event.vcpu;
-      const apart = event.vcpu === vcpu &&
-        !(event.kind === "session" && showsTransitions(event.meta));
-      if (!apart && !whole) throw new IndivisibleError();
-      const waiting = take(event);
-      if (waiting !== undefined) await waiting;
+      apart.check(event);
+      take(event);
     }
   }
 }

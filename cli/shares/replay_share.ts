@@ -14,7 +14,7 @@ import {
 } from "../../engine/replay/replayer.ts";
 import { UsageError } from "../errors.ts";
 import { loadPolicy } from "../policy_input.ts";
-import { checkedState, eachEvent, type Group } from "./groups.ts";
+import { Apart, checkedState, type Group } from "./groups.ts";
 
 const EXAMPLES = 3;
 
@@ -82,6 +82,8 @@ export class ReplaySession {
   #replayer: Replayer | undefined;
   #base: number;
   #events: number;
+  /** An event that waits for its policy. */
+  #held: TraceEvent | undefined;
   /** Events before the state that the replay goes on from. */
   #resumed = 0;
 
@@ -144,6 +146,34 @@ export class ReplaySession {
     this.#replayer!.feed(event);
   }
 
+  /**
+   * Takes events, up to one that needs another policy.
+   *
+   * @param events Where they come from, each valid until the next only.
+   * @param watch Looks at each before it is taken.
+   * @returns The policy to go on under, with the event that was not taken; undefined at the end.
+   */
+  feedAll(
+    events: IterableIterator<TraceEvent>,
+    watch: { check(event: TraceEvent): void },
+  ): string | undefined {
+    const held = this.#held;
+    this.#held = undefined;
+    if (held !== undefined) this.feed(held);
+    for (let step = events.next(); step.done !== true; step = events.next()) {
+      const event = step.value;
+      watch.check(event);
+      const name = this.needs(event);
+      if (name !== undefined) {
+        // Loading the policy takes time, in which the event's memory may be used again.
+        this.#held = copyEvent(event);
+        return name;
+      }
+      this.feed(event);
+    }
+    return undefined;
+  }
+
   /** Ends the trace. */
   finish(): readonly ReplayResult[] {
     this.#end();
@@ -201,16 +231,14 @@ export async function replayShare(
     const state = checkedState(await trace.checkpoint(group.from) as Checkpoint);
     session.resume(policy ?? await loadPolicy(String(progressOf(state)["policy"])), state);
   }
-  const goOn = async (name: string, event: TraceEvent) => {
-    const own = copyEvent(event);
-    session.begin(await loadPolicy(name));
-    session.feed(own);
-  };
-  await eachEvent(trace, group, whole, (event) => {
-    const name = session.needs(event);
-    if (name !== undefined) return goOn(name, event);
-    session.feed(event);
-  });
+  const apart = new Apart(whole);
+  for await (const block of trace.blocks(group)) {
+    const events = block.shared();
+    let other: string | undefined;
+    while ((other = session.feedAll(events, apart)) !== undefined) {
+      session.begin(await loadPolicy(other));
+    }
+  }
   const results = session.finish().map((result) => ({
     ...result,
     outcomes: [...result.outcomes],
