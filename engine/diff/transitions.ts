@@ -7,6 +7,7 @@
 import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
+import { copyWords } from "../kvm/shadow_pages.ts";
 import type { Observer } from "../kvm/vcpu.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
 
@@ -33,7 +34,7 @@ export interface Transition {
 }
 
 interface Snapshot {
-  readonly bytes: Uint8Array;
+  readonly words: Uint32Array;
   readonly page: Uint8Array;
   vmcb12: number;
   fromVmrun: boolean;
@@ -140,14 +141,14 @@ export class TransitionLog {
   #keep(v: Vcpu): void {
     const index = this.transitions.length;
     const s = this.#snapshots[index] ??= {
-      bytes: new Uint8Array(v.bytes.length),
+      words: new Uint32Array(v.words.length),
       page: new Uint8Array(VMCB_SIZE),
       vmcb12: -1,
       fromVmrun: false,
       restoreFlags: 0,
       smram: undefined,
     };
-    s.bytes.set(v.bytes);
+    copyWords(s.words, v.words);
     s.vmcb12 = v.memory.backed(this.#vmcb12, VMCB_SIZE) ? this.#vmcb12 : -1;
     if (s.vmcb12 >= 0) s.page.set(v.memory.page(s.vmcb12));
     s.fromVmrun = v.fromVmrun;
@@ -209,7 +210,7 @@ export class TransitionLog {
     v.pendingIo = -1n;
     v.unmodelled = "";
     if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
-    v.bytes.set(s.bytes);
+    copyWords(v.words, s.words);
     v.fromVmrun = s.fromVmrun;
     v.restoreFlags = s.restoreFlags;
     v.smram = s.smram;

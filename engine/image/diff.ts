@@ -9,7 +9,7 @@ import type { Field, Layout } from "../layout.ts";
 import type { Image } from "../event.ts";
 import { checkImage, fieldMask, type FieldValue, readField } from "./fields.ts";
 import { formatBits, formatValue, namedBits } from "./format.ts";
-import { cutReserved, slotsOf } from "./slots.ts";
+import { cutReserved, type Slot, slotsOf } from "./slots.ts";
 
 /** Whether two things agree; `unknown` when what is known of them does not settle it. */
 export type Verdict = "same" | "differs" | "unknown";
@@ -184,7 +184,7 @@ export function diffImages(
   checkImage(layout, a);
   checkImage(layout, b);
   const masked = !options.onlyKnown && !(isKnown(layout, a) && isKnown(layout, b));
-  if (!masked && Buffer.compare(a.bytes, b.bytes) === 0) return NONE;
+  if (!masked && (Buffer.compare(a.bytes, b.bytes) === 0 || agree(a, b))) return NONE;
   const rows: FieldDiff[] = [];
   const at = new Pair(a, b);
   const add = (field: Field) => {
@@ -195,13 +195,61 @@ export function diffImages(
     if (at.differ(offset, size)) return "loud";
     return masked && at.masked(offset, size) ? "unknown" : "quiet";
   };
-  for (const slot of slotsOf(layout)) {
+  for (const slot of masked ? slotsOf(layout) : slotsThatDiffer(layout, a, b)) {
     const { offset, size } = slot.field;
     if (!at.differ(offset, size) && !(masked && at.masked(offset, size))) continue;
     if (slot.area === undefined) add(slot.field);
     else for (const word of cutReserved(slot, classify)) add(word);
   }
   return rows;
+}
+
+/** For each 32-bit word of a layout, the number of the first slot that is in it. */
+const firstSlots = new WeakMap<Layout, Uint16Array>();
+
+function firstsOf(layout: Layout): Uint16Array {
+  let firsts = firstSlots.get(layout);
+  if (firsts === undefined) {
+    const slots = slotsOf(layout);
+    firsts = new Uint16Array(Math.ceil(layout.size / 4));
+    for (let word = 0, slot = 0; word < firsts.length; word++) {
+      while (slots[slot]!.field.offset + slots[slot]!.field.size <= 4 * word) slot++;
+      firsts[word] = slot;
+    }
+    firstSlots.set(layout, firsts);
+  }
+  return firsts;
+}
+
+function wordsOf(bytes: Uint8Array): Uint32Array | undefined {
+  return bytes.byteOffset % 4 === 0 && bytes.length % 4 === 0
+    ? new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
+    : undefined;
+}
+
+/** The slots with a word in which known bits differ; all slots where that cannot be told at once. */
+function slotsThatDiffer(layout: Layout, a: Image, b: Image): readonly Slot[] {
+  const slots = slotsOf(layout);
+  const x = wordsOf(a.bytes), y = wordsOf(b.bytes);
+  const p = a.known && wordsOf(a.known), q = b.known && wordsOf(b.known);
+  const aligned = x !== undefined && y !== undefined &&
+    (p === undefined) === (a.known === undefined) && (q === undefined) === (b.known === undefined);
+  if (!aligned) return slots;
+  const firsts = firstsOf(layout);
+  const found: Slot[] = [];
+  let next = 0;
+  for (let word = 0; word < x.length; word++) {
+    let bits = (x[word] as number) ^ (y[word] as number);
+    if (bits === 0) continue;
+    if (p !== undefined) bits &= p[word] as number;
+    if (q !== undefined) bits &= q[word] as number;
+    if (bits === 0) continue;
+    next = Math.max(next, firsts[word] as number);
+    while (next < slots.length && slots[next]!.field.offset < 4 * word + 4) {
+      found.push(slots[next++] as Slot);
+    }
+  }
+  return found;
 }
 
 /**
@@ -232,6 +280,24 @@ export function compareImages(a: Image, b: Image): Verdict {
   }
   return verdict;
 }
+
+/** Whether all bits known in both of two small images agree; of large ones a loop is slower than the fields. */
+function agree(a: Image, b: Image): boolean {
+  const x = a.bytes, y = b.bytes;
+  if (x.length > SMALL) return false;
+  const p = a.known, q = b.known;
+  for (let i = 0; i < x.length; i++) {
+    let bits = (x[i] as number) ^ (y[i] as number);
+    if (bits === 0) continue;
+    if (p !== undefined) bits &= p[i] as number;
+    if (q !== undefined) bits &= q[i] as number;
+    if (bits !== 0) return false;
+  }
+  return true;
+}
+
+/** Bytes of an image that a loop over them is faster for than the fields. */
+const SMALL = 1024;
 
 const ones = new WeakMap<Layout, Uint8Array>();
 

@@ -18,11 +18,12 @@ const CR0_PDPTR = CR0.CD | CR0.NW | CR0.PG;
 const CR4_PDPTR = CR4.PGE | CR4.PSE | CR4.PAE | CR4.SMEP;
 const CR4_ROLE = CR4.PSE | CR4.PAE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE;
 const CR4_VALID = 0x0035_1fff;
+const CR4_INVALID = ~BigInt(CR4_VALID);
+const CR4_INVALID_NPT = ~BigInt(CR4_VALID | CR4.PKE);
 
 /** Whether CR4 has only bits that the modelled CPU offers (kvm_is_valid_cr4). */
 export function validCr4(v: Vcpu, cr4: bigint): boolean {
-  const valid = BigInt(v.caps.npt ? CR4_VALID | CR4.PKE : CR4_VALID);
-  return (cr4 & ~valid) === 0n;
+  return (cr4 & (v.caps.npt ? CR4_INVALID_NPT : CR4_INVALID)) === 0n;
 }
 
 /** Whether EFER has only bits that the modelled CPU offers (kvm_valid_efer). */

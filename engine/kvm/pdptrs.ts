@@ -11,8 +11,13 @@ import { walkL1Npt } from "./walk.ts";
 
 /** Bits that must be 0 in a guest physical address (reserved_gpa_bits). */
 export function reservedGpaBits(v: Vcpu): bigint {
-  return 0xffffffffffffffffn << BigInt(v.caps.physicalBits) & 0xffffffffffffffffn;
+  const { physicalBits } = v.caps;
+  return reserved[physicalBits] ??= 0xffffffffffffffffn << BigInt(physicalBits) &
+    0xffffffffffffffffn;
 }
+
+// By the number of address bits.
+const reserved: bigint[] = [];
 
 /** Whether a guest physical address, or CR3, has no reserved bit set. */
 export function legalGpa(v: Vcpu, gpa: bigint): boolean {

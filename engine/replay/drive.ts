@@ -332,22 +332,28 @@ export function writePage(v: Vcpu, gpa: number, image: Image): void {
     page.set(bytes);
     return;
   }
-  for (let i = 0; i < PAGE_SIZE; i++) {
-    const mask = known[i] as number;
-    if (mask === 0) {
-      // Most of such a page is unknown.
-      while ((i & 7) === 7 && i + 8 < PAGE_SIZE && nothingKnown(known, i + 1)) i += 8;
-      continue;
-    }
-    page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
+  if (known.byteOffset % 4 !== 0 || known.length !== PAGE_SIZE) {
+    writeKnown(page, bytes, known, 0, PAGE_SIZE);
+    return;
+  }
+  // Most of such a page is unknown.
+  const masks = new Uint32Array(known.buffer, known.byteOffset, PAGE_SIZE / 4);
+  for (let i = 0; i < masks.length; i++) {
+    if (masks[i] !== 0) writeKnown(page, bytes, known, 4 * i, 4 * i + 4);
   }
 }
 
-/** Whether nothing is known of eight bytes. */
-function nothingKnown(known: Uint8Array, at: number): boolean {
-  return ((known[at] as number) | (known[at + 1] as number) | (known[at + 2] as number) |
-    (known[at + 3] as number) | (known[at + 4] as number) | (known[at + 5] as number) |
-    (known[at + 6] as number) | (known[at + 7] as number)) === 0;
+function writeKnown(
+  page: Uint8Array,
+  bytes: Uint8Array,
+  known: Uint8Array,
+  from: number,
+  to: number,
+): void {
+  for (let i = from; i < to; i++) {
+    const mask = known[i] as number;
+    page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
+  }
 }
 
 /** Reads fields of a `regs` image. */
@@ -364,6 +370,11 @@ class Reader {
 
   u64(at: number): bigint {
     return this.#view.getBigUint64(at, true);
+  }
+
+  copy64(v: Vcpu, to: number, at: number): void {
+    v.set32(to, this.#view.getUint32(at, true));
+    v.set32(to + 4, this.#view.getUint32(at + 4, true));
   }
 
   u8(at: number): number {
@@ -405,7 +416,7 @@ export function loadRegs(v: Vcpu, image: Image): void {
   setSregs(v, r.knows(R.cr0) ? { ...sregs, segments } : undefined);
   setRegs(v, { rip: r.u64(R.rip), rax: r.u64(R.rax), rsp: r.u64(R.rsp), rflags: r.u64(R.rflags) });
   for (let i = 0; i < 16; i++) {
-    if (r.knows(i * 8)) v.set64(V.rax + i * 8, r.u64(i * 8));
+    if (r.knows(i * 8)) r.copy64(v, V.rax + i * 8, i * 8);
   }
   setHsave(v, r.knows(R.hsave_pa) ? r.u64(R.hsave_pa) : 0x20000n);
   clearNestedState(v, !r.knows(R.gif) || r.u8(R.gif) !== 0);

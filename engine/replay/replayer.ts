@@ -307,8 +307,8 @@ export class Replayer {
     const same = produced?.kind === "inner" && produced.at === event.at &&
       agree(event.inner, produced.inner) && agree(event.vmcb01, produced.vmcb01) &&
       agree(event.vmcb02, produced.vmcb02);
+    if (same) return { kind: "inner", vcpu: event.vcpu, at: produced.at };
     const { inner, vmcb01, vmcb02, ...rest } = event;
-    if (same) return rest;
     return {
       ...rest,
       ...(inner && { inner: copyImage(inner) }),
