@@ -6,13 +6,14 @@
  * @module
  */
 import { S, V } from "../svm/machine.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode } from "../cpu/decode.ts";
 import type { Paging } from "../cpu/paging.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState } from "../cpu/vmcb_state.ts";
-import { FETCH, USER, WALK_FAULT, WRITE } from "../cpu/walk.ts";
+import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../cpu/walk.ts";
 import { KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
 import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
@@ -35,8 +36,12 @@ const NONE = 0, READ_DEVICE = 1, WROTE_DEVICE = 2;
 class Emulator extends Processor {
   v!: Vcpu;
   device = NONE;
+  /** Address of the device that was read. */
+  deviceGpa = -1;
   /** Whether userspace has given the device's value: zero. */
   answered = false;
+  /** Whether that value waits for the first read, which then looks nothing up. */
+  waits = false;
 
   /** L1's intercepts were looked at before. */
   override intercepted(): boolean {
@@ -68,15 +73,26 @@ class Emulator extends Processor {
   /** Reads; a device has no value to give yet. */
   override read(lo: number, hi: number, size: number, who: number): boolean {
     const done = super.read(lo, hi, size, who);
-    if (done && !this.answered && !this.m.memory.backed(this.walk.gpa)) this.device = READ_DEVICE;
+    if (done && !this.answered && !this.m.memory.backed(this.walk.gpa)) {
+      this.device = READ_DEVICE;
+      this.deviceGpa = this.walk.gpa;
+    }
     return done;
   }
 }
 
 const cpu = new Emulator();
 
+/** A physical address that no memory is behind. */
+const NOWHERE = 2 ** 52;
+
 const view: Paging = {
   translate(_m, _r, lo, hi, access, who, out) {
+    if (cpu.waits && access === READ) {
+      cpu.waits = false;
+      out.gpa = NOWHERE + (lo & 0xfff);
+      return true;
+    }
     const known = cpu.v.faultGpa;
     if (known >= 0 && access !== FETCH && known % 4096 === (lo & 0xfff)) {
       out.gpa = known;
@@ -127,18 +143,26 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
   v.copy64(vmcb + S.rax, V.rax);
   v.copy64(vmcb + S.rsp, V.rsp);
   v.copy64(vmcb + S.rip, V.rip);
+  begin(v, vmcb);
+  return carryOut(v, code, count);
+}
+
+/** Takes the mode, the registers and the flags from the VMCB. */
+function begin(v: Vcpu, vmcb: number): void {
   cpu.v = v;
   attach(cpu, v, vmcb, view);
   loadState(cpu);
   cpu.rflags = rflags(v) | RFLAGS.FIXED;
+}
+
+function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
   cpu.device = NONE;
   cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
   if (lacking(cpu.insn.opcode, cpu.protectedMode && !cpu.vm86)) return UNKNOWN;
   const status = execute(cpu);
   if (cpu.device === READ_DEVICE) {
-    v.pendingDevice = code.slice(0, count);
-    v.pendingRegisters.set(v.bytes.subarray(V.rax, V.rax + 136));
+    wait(v, code.slice(0, count));
     return device(v);
   }
   if (status === FAULT) {
@@ -161,17 +185,42 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
  * @returns What {@linkcode emulateAny} returns.
  */
 export function completeDevice(v: Vcpu, code: Uint8Array): number {
+  const vmcb = v.vmcb;
   const now = v.bytes.slice(V.rax, V.rax + 128);
+  const entered = v.bytes.slice(vmcb, vmcb + VMCB_SIZE);
+  const then = v.pendingRegisters;
+  const registers = then.slice(0, REGISTERS);
   v.pendingDevice = undefined;
-  v.bytes.set(v.pendingRegisters, V.rax);
-  cpu.answered = true;
-  const outcome = emulateAny(v, code, code.length);
-  cpu.answered = false;
+  v.bytes.set(registers, V.rax);
+  // Its mode and flags are the old ones, too.
+  v.bytes.set(then.subarray(REGISTERS, REGISTERS + VMCB_SIZE), vmcb);
+  begin(v, vmcb);
+  v.bytes.set(entered, vmcb);
+  v.faultGpa = new DataView(then.buffer).getFloat64(REGISTERS + VMCB_SIZE);
+  then.fill(0);
+  cpu.answered = cpu.waits = true;
+  const outcome = carryOut(v, code, code.length);
+  cpu.answered = cpu.waits = false;
+  v.faultGpa = -1;
   for (let at = 0; at < 128; at++) {
-    if (v.u8(V.rax + at) === v.pendingRegisters[at]) v.set8(V.rax + at, now[at] as number);
+    if (v.u8(V.rax + at) === registers[at]) v.set8(V.rax + at, now[at] as number);
   }
   return outcome;
 }
+
+/** Keeps what the instruction goes on with when the device has answered. */
+function wait(v: Vcpu, code: Uint8Array): void {
+  const { vmcb, pendingRegisters: then } = v;
+  v.pendingDevice = code;
+  then.set(v.bytes.subarray(V.rax, V.rax + REGISTERS));
+  then.set(v.bytes.subarray(vmcb, vmcb + VMCB_SIZE), REGISTERS);
+  // KVM remembers where a device was found, but for what it reached through L1's nested page table.
+  const found = v.faultGpa < 0 && v.u8(V.walk_mmu) === 0 ? cpu.deviceGpa : v.faultGpa;
+  new DataView(then.buffer).setFloat64(REGISTERS + VMCB_SIZE, found);
+}
+
+/** Bytes of the general registers and RIP in the vCPU area. */
+const REGISTERS = 136;
 
 function hasError(vector: number): boolean {
   return vector === VECTOR.DF || vector >= VECTOR.TS && vector <= VECTOR.PF;
@@ -189,10 +238,13 @@ function writeBack(v: Vcpu): void {
   v.words.set(cpu.gpr, V.rax >> 2);
   v.words[V.rip >> 2] = cpu.ripLo;
   v.words[(V.rip >> 2) + 1] = cpu.ripHi;
-  for (const [i, at] of TABLES) {
-    v.set32(v.vmcb + at, cpu.limit[i] as number);
-    v.set32(v.vmcb + at + 4, cpu.segBase[i * 2] as number);
-    v.set32(v.vmcb + at + 8, cpu.segBase[i * 2 + 1] as number);
+  // The others leave the tables alone, which may be another machine state's by now.
+  if (cpu.insn.opcode === 0x101) {
+    for (const [i, at] of TABLES) {
+      v.set32(v.vmcb + at, cpu.limit[i] as number);
+      v.set32(v.vmcb + at + 4, cpu.segBase[i * 2] as number);
+      v.set32(v.vmcb + at + 8, cpu.segBase[i * 2 + 1] as number);
+    }
   }
   const flags = cpu.rflags & ~RFLAGS.RF;
   const trap = (rflags(v) & RFLAGS.TF) !== 0;

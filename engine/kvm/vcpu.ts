@@ -53,6 +53,9 @@ export type LooseState = Pick<
   | "smram"
 >;
 
+/** Bytes that an instruction goes on with which waits for a device. */
+const PENDING = 136 + 4096 + 8;
+
 /** What a new vCPU has of it. */
 const NOTHING: LooseState = {
   result: { rc: 0, errno: 0, exit: 0, port: 0 },
@@ -62,7 +65,7 @@ const NOTHING: LooseState = {
   fromVmrun: false,
   skipFailed: false,
   pendingDevice: undefined,
-  pendingRegisters: new Uint8Array(136),
+  pendingRegisters: new Uint8Array(PENDING),
   faultGpa: -1,
   unmodelled: "",
   restoreFlags: 0,
@@ -100,8 +103,11 @@ export class Vcpu extends Machine {
   skipFailed = false;
   /** Code of an instruction that waits for the value of a device, if one does. */
   pendingDevice: Uint8Array | undefined;
-  /** General registers and RIP as they were then, as in the vCPU area. */
-  readonly pendingRegisters: Uint8Array = new Uint8Array(136);
+  /**
+   * What it goes on with: general registers and RIP as they were then, as in the vCPU area (136
+   * bytes), the active VMCB (4,096) and the address of the fault, a big-endian double, -1 for none.
+   */
+  readonly pendingRegisters: Uint8Array = new Uint8Array(PENDING);
   /** Physical address of the #NPF under repair, which KVM's emulator need not look up again; or -1. */
   faultGpa: number = -1;
   /** What the model met and does not model; empty while all is well. */

@@ -1,0 +1,21 @@
+import { assertEquals } from "@std/assert";
+import { UPSTREAM } from "../engine/mod.ts";
+import { Emulator } from "../traces/emulator.ts";
+import { parseScenario } from "../traces/scenario.ts";
+
+// What the kernels do: L2 without paging runs into vmcb12's own bytes, an ADD to a device's
+// address; userspace does not answer, and restores a 64-bit L2 meanwhile.
+for (const npt of [true, false]) {
+  Deno.test(`an instruction that waited for a device goes on in its old mode, npt ${npt}`, () => {
+    const emulator = new Emulator(UPSTREAM, { npt });
+    const read = emulator.run(
+      parseScenario("read m.9000=320f s.d0=1000 s.158=31 s.148=0 s.12.2=c9b"),
+    );
+    const seen = ({ post }: typeof read) => [post?.rip, post?.rflags, post?.rax, post?.exit];
+    assertEquals(seen(read), ["10401", "46", "0", 6]);
+    const written = emulator.run(parseScenario("write entry=setstate keepvm"));
+    assertEquals(seen(written), ["10407", "46", "1234", 6]);
+    // The write is another access to the device: KVM_RUN ends with it, before L2 goes on.
+    assertEquals(written.events.filter((event) => "at" in event).map(({ at }) => at), ["setstate"]);
+  });
+}
