@@ -34,10 +34,19 @@ export async function labPresent(): Promise<boolean> {
   }
 }
 
+/** Some case keeps a real kernel busy for ever. */
+export class LabHangs extends Error {}
+
+/** Seconds after which the lab counts as hanging; it takes about ten. */
+const PATIENCE = 60;
+/** What timeout(1) ends with when it ended the command, and all that this started. */
+const TIMED_OUT = [124, 137];
+
 async function askOnce(file: string, kernel: string, npt: string): Promise<LabRecord[]> {
-  const { success, stdout, stderr } = await new Deno.Command(LAB, {
-    args: [file, "--kernel", kernel, "--npt", npt],
+  const { code, success, stdout, stderr } = await new Deno.Command("timeout", {
+    args: ["-k", "5", `${PATIENCE}`, LAB.pathname, file, "--kernel", kernel, "--npt", npt],
   }).output();
+  if (TIMED_OUT.includes(code)) throw new LabHangs(`The lab hangs under ${kernel}-npt${npt}`);
   if (!success) throw new Error(`The lab failed: ${new TextDecoder().decode(stderr)}`);
   return new TextDecoder().decode(stdout).trimEnd().split("\n").map((text, i) =>
     parseLabRecord(text, { line: i + 1 })
@@ -92,6 +101,7 @@ export interface Agreement {
  * @param seed Seed of the generator.
  * @param count How many cases.
  * @param setting Kernel and paging, such as `upstream-npt1`.
+ * @throws {LabHangs} When a case keeps the kernel busy for ever.
  */
 export async function freshAgreement(
   seed: number,
