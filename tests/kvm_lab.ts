@@ -23,18 +23,18 @@ export DENO_DIR=/proc/none
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
+mount -t tmpfs tmp /tmp && cd /tmp
 mount -t tracefs tracefs /sys/kernel/tracing
 echo "init at $(cut -d' ' -f1 /proc/uptime) s"
 stty -F /dev/ttyS1 raw
 /deno run --no-prompt --no-config --allow-read --allow-write=/tmp --allow-ffi=${LIBC} \\
-  /vmtape.js record kvm --scenario /cases.txt -o /tmp/t.vmtape 2> /tmp/said
+  /vmtape.js record kvm --scenario /cases.txt -o t.vmtape 2> said
 status=$?
 echo "recorded at $(cut -d' ' -f1 /proc/uptime) s"
-cat /tmp/said
+cat said
 echo "status $status"
-wc -c < /tmp/t.vmtape
-cat /tmp/t.vmtape > /dev/ttyS1
+wc -c < t.vmtape
+cat t.vmtape > /dev/ttyS1
 sleep 1
 poweroff -f
 `;

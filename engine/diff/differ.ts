@@ -7,7 +7,7 @@
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { type Repeatable, repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
+import { type Repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Driver } from "../replay/drive.ts";
 import {
   differingRows,
@@ -31,7 +31,7 @@ import { type Place, TransitionLog } from "./transitions.ts";
 export interface RunSide {
   /** The policy. */
   readonly policy: Policy;
-  /** The vCPU after the run; not to be changed. */
+  /** The vCPU after the run; not to be changed, and to be read before the next event is fed. */
   readonly vcpu: Vcpu;
   /** Its transitions and reports; to be read before the next event is fed. */
   readonly log: TransitionLog;
@@ -136,7 +136,7 @@ export class Differ {
   readonly #pairs: readonly Pair[];
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
-  readonly #repeats: Repeats<Repeated> | undefined;
+  readonly #repeats: Repeats<Repeated>;
   readonly #book = new RefBook();
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
@@ -179,9 +179,7 @@ export class Differ {
     }));
     this.#report = report;
     this.#look = look;
-    if (repeats && look === undefined && policies.every(repeatable)) {
-      this.#repeats = new Repeats(this.#host(), policies);
-    }
+    this.#repeats = new Repeats(this.#host(), policies, repeats && look === undefined);
     this.#different = policies.slice(1).map(() => 0);
     this.#unsettled = policies.slice(1).map(() => 0);
     const [first, ...others] = policies;
@@ -197,14 +195,12 @@ export class Differ {
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent): void {
-    const index = this.#index++;
-    if (this.#repeats !== undefined) this.#repeats.feed(event, index);
-    else this.#carryOut(event, index);
+    this.#repeats.feed(event, this.#index++);
   }
 
   /** Events so far that repeat others from the same state, and were not carried out once more. */
   get repeated(): number {
-    return this.#repeats?.repeated ?? 0;
+    return this.#repeats.repeated;
   }
 
   #carryOut(event: TraceEvent, index: number): void {
@@ -249,7 +245,7 @@ export class Differ {
    * @returns What was found.
    */
   finish(): DiffResult {
-    this.#repeats?.flush();
+    this.#repeats.flush();
     this.#endUnit();
     this.#units.finish();
     return {

@@ -36,22 +36,45 @@ export interface RunResult {
   port: number;
 }
 
+/**
+ * Names of the fields of a vCPU that are neither in its bytes nor in guest memory, and copied as
+ * they are.
+ *
+ * @example
+ * ```ts
+ * import { LOOSE_FIELDS, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const caps = { physicalBits: 40, npt: true, memory: 1 << 24 };
+ * const a = new Vcpu(caps, UPSTREAM), b = new Vcpu(caps, UPSTREAM);
+ * a.failedRet = -22;
+ * b.adopt(a.loose());
+ * if (LOOSE_FIELDS.some((name) => a[name] !== b[name])) throw new Error();
+ * ```
+ */
+export const LOOSE_FIELDS = [
+  "pendingIo",
+  "vmcb12",
+  "failedRet",
+  "fromVmrun",
+  "skipFailed",
+  "pendingDevice",
+  "faultGpa",
+  "unmodelled",
+  "restoreFlags",
+  "smram",
+] as const satisfies readonly (keyof Vcpu)[];
+
 /** What of a vCPU is neither in its bytes nor in guest memory. A {@linkcode Vcpu} is one itself. */
-export type LooseState = Pick<
-  Vcpu,
-  | "result"
-  | "pendingIo"
-  | "vmcb12"
-  | "failedRet"
-  | "fromVmrun"
-  | "skipFailed"
-  | "pendingDevice"
-  | "pendingRegisters"
-  | "faultGpa"
-  | "unmodelled"
-  | "restoreFlags"
-  | "smram"
->;
+export type LooseState = Pick<Vcpu, typeof LOOSE_FIELDS[number] | "result" | "pendingRegisters">;
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+function take<K extends keyof LooseState>(
+  to: Writable<Pick<LooseState, K>>,
+  from: Pick<LooseState, K>,
+  name: K,
+): void {
+  to[name] = from[name];
+}
 
 /** Bytes that an instruction goes on with which waits for a device. */
 const PENDING = 136 + 4096 + 8;
@@ -162,6 +185,28 @@ export class Vcpu extends Machine {
     this.adopt(NOTHING);
   }
 
+  /** A copy of what is neither in the bytes nor in guest memory, for {@linkcode Vcpu.adopt}. */
+  loose(): LooseState {
+    const copy: Writable<LooseState> = {
+      ...NOTHING,
+      result: { ...this.result },
+      pendingRegisters: this.pendingRegisters.slice(),
+    };
+    for (const name of LOOSE_FIELDS) take(copy, this, name);
+    return copy;
+  }
+
+  /** That as text, the same for the same. */
+  get looseKey(): string {
+    const { result: { rc, errno, exit, port }, pendingRegisters } = this;
+    const waits = pendingRegisters.some((byte) => byte !== 0) ? pendingRegisters.toHex() : "";
+    const text = (value: LooseState[typeof LOOSE_FIELDS[number]]) =>
+      value instanceof Uint8Array ? value.toHex() : value;
+    return [rc, errno, exit, port, waits, ...LOOSE_FIELDS.map((name) => text(this[name]))].join(
+      "|",
+    );
+  }
+
   /**
    * Takes over what is neither in the bytes nor in guest memory.
    *
@@ -169,17 +214,8 @@ export class Vcpu extends Machine {
    */
   adopt(from: LooseState): void {
     Object.assign(this.result, from.result);
-    this.pendingIo = from.pendingIo;
-    this.vmcb12 = from.vmcb12;
-    this.failedRet = from.failedRet;
-    this.fromVmrun = from.fromVmrun;
-    this.skipFailed = from.skipFailed;
-    this.pendingDevice = from.pendingDevice;
     this.pendingRegisters.set(from.pendingRegisters);
-    this.faultGpa = from.faultGpa;
-    this.unmodelled = from.unmodelled;
-    this.restoreFlags = from.restoreFlags;
-    this.smram = from.smram;
+    for (const name of LOOSE_FIELDS) take(this, from, name);
   }
 
   /**

@@ -82,7 +82,7 @@ interface Place<E> {
 }
 
 /** Whether a policy is made of the built-in steps only: what they do depends on the vCPU alone. */
-export function repeatable(policy: Policy): boolean {
+function repeatable(policy: Policy): boolean {
   const known = (entries: readonly StepEntry[]): boolean =>
     entries.every(({ step, onFail }) =>
       BUILT_IN.has(step) && (onFail === undefined || known(onFail))
@@ -97,6 +97,8 @@ export class Repeats<E> {
   /** Events that were taken over without being carried out. */
   repeated = 0;
   readonly #host: Repeatable<E>;
+  /** Whether anything may be taken over at all. */
+  readonly #allowed: boolean;
   readonly #policies: readonly Policy[];
   readonly #pages = new PageStore();
   readonly #events = new EventStore(this.#pages);
@@ -124,9 +126,12 @@ export class Repeats<E> {
    *
    * @param host What carries events out.
    * @param policies The policy of each of its vCPUs, in order.
+   * @param wanted Whether anything may be taken over; under policies with other steps than the
+   * built-in ones nothing ever is.
    */
-  constructor(host: Repeatable<E>, policies: readonly Policy[]) {
+  constructor(host: Repeatable<E>, policies: readonly Policy[], wanted: boolean) {
     this.#host = host;
+    this.#allowed = wanted && policies.every(repeatable);
     this.#policies = policies;
     this.#pagers = policies.map(() => new VcpuPager(this.#pages));
   }
@@ -138,6 +143,10 @@ export class Repeats<E> {
    * @param index Its number.
    */
   feed(event: TraceEvent, index: number): void {
+    if (!this.#allowed) {
+      this.#host.carryOut(event, index);
+      return;
+    }
     const place = this.#place;
     if (place === undefined) {
       this.#carryOut(event, index);

@@ -55,8 +55,8 @@ export class VcpuPager {
       ids[i] = this.#store.intern(bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE));
     }
     for (let page = 0; page < extent; page++) ids[pieces + page] = this.#page(memory, page);
-    const loose = looseOf(v);
-    return { caps: v.caps, ids, resident: memory.resident, loose, key: keyOf(v, loose) };
+    const { resident } = memory;
+    return { caps: v.caps, ids, resident, loose: v.loose(), key: `${resident}|${v.looseKey}` };
   }
 
   /**
@@ -114,45 +114,4 @@ export function sameVcpu(a: VcpuPages, b: VcpuPages): boolean {
   }
   for (let i = 0; i < a.ids.length; i++) if (a.ids[i] !== b.ids[i]) return false;
   return true;
-}
-
-function looseOf(v: Vcpu): LooseState {
-  const { result, pendingIo, vmcb12, failedRet, fromVmrun, skipFailed, pendingDevice } = v;
-  const { pendingRegisters, faultGpa, unmodelled, restoreFlags, smram } = v;
-  return {
-    result: { ...result },
-    pendingIo,
-    vmcb12,
-    failedRet,
-    fromVmrun,
-    skipFailed,
-    pendingDevice,
-    pendingRegisters: pendingRegisters.slice(),
-    faultGpa,
-    unmodelled,
-    restoreFlags,
-    smram: smram?.slice(),
-  };
-}
-
-function keyOf(v: Vcpu, loose: LooseState): string {
-  const { result: { rc, errno, exit, port }, pendingRegisters, pendingDevice, smram } = loose;
-  return [
-    v.memory.resident,
-    rc,
-    errno,
-    exit,
-    port,
-    loose.pendingIo,
-    loose.vmcb12,
-    loose.failedRet,
-    loose.fromVmrun,
-    loose.skipFailed,
-    pendingDevice?.toHex(),
-    pendingRegisters.some((byte) => byte !== 0) ? pendingRegisters.toHex() : "",
-    loose.faultGpa,
-    loose.restoreFlags,
-    smram?.toHex(),
-    loose.unmodelled,
-  ].join("|");
 }
