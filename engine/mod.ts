@@ -44,12 +44,13 @@ export {
   type SetVerdict,
   setVerdict,
 } from "./svm/verdict.ts";
-export { type LooseState, type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
+export { LOOSE_FIELDS, type LooseState, type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { showsTransitions } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
+export { recordedPolicy } from "./replay/context.ts";
 export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";

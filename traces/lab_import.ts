@@ -5,6 +5,7 @@
  * @module
  */
 import type { EventOf, Image, TraceEvent } from "../engine/event.ts";
+import { overlayImage } from "../engine/image/fields.ts";
 import { offsets } from "../engine/layout.ts";
 import { GuestMemory } from "../engine/svm/memory.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
@@ -169,7 +170,7 @@ class LabImporter {
   ): EventOf<"setstate"> {
     const vmcb12 = this.#memory.page(VMCB12_GPA).slice();
     // What an earlier run left in memory is only known from what was seen of it.
-    if (seen && !begins && scenario.keepmem) overlay(vmcb12, seen);
+    if (seen && !begins && scenario.keepmem) overlayImage(vmcb12, seen);
     const state = new Uint8Array(VMCB_SIZE);
     state.set(vmcb12.subarray(0, SAVE_AREA + L1_SEGMENTS));
     const view = new DataView(state.buffer);
@@ -253,16 +254,9 @@ class Regs {
 
   /** Takes what another image knows. */
   overlay(other: Image): void {
-    overlay(this.image.bytes, other, this.image.known);
-  }
-}
-
-/** Takes over what is known of an image, and notes it as known. */
-function overlay(to: Uint8Array, { bytes, known }: Image, noted?: Uint8Array): void {
-  for (let i = 0; i < bytes.length; i++) {
-    const mask = known ? known[i]! : 0xff;
-    to[i] = to[i]! & ~mask | bytes[i]! & mask;
-    if (noted) noted[i]! |= mask;
+    overlayImage(this.image.bytes, other);
+    const { known } = this.image;
+    for (let i = 0; i < known.length; i++) known[i]! |= other.known ? other.known[i]! : 0xff;
   }
 }
 

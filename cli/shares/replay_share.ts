@@ -3,11 +3,11 @@ import type { TraceEvent } from "../../engine/event.ts";
 import { copyEvent } from "../../codecs/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { progressOf } from "../../engine/replay/checkpoint.ts";
+import { recordedPolicy } from "../../engine/replay/context.ts";
 import { joinDigests } from "../../engine/replay/digest.ts";
 import {
   type Mismatch,
   type OutcomeCount,
-  recordedPolicy,
   Replayer,
   type ReplayOptions,
   type ReplayResult,

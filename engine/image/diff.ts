@@ -184,7 +184,8 @@ export function diffImages(
   checkImage(layout, a);
   checkImage(layout, b);
   const masked = !options.onlyKnown && !(isKnown(layout, a) && isKnown(layout, b));
-  if (!masked && (Buffer.compare(a.bytes, b.bytes) === 0 || agree(a, b))) return NONE;
+  if (!masked && Buffer.compare(a.bytes, b.bytes) === 0) return NONE;
+  if (!masked && layout.size <= SMALL && agree(a, b)) return NONE;
   const rows: FieldDiff[] = [];
   const at = new Pair(a, b);
   const add = (field: Field) => {
@@ -271,20 +272,16 @@ export function compareImages(a: Image, b: Image): Verdict {
   if (a.known === undefined && b.known === undefined) {
     return Buffer.compare(a.bytes, b.bytes) === 0 ? "same" : "differs";
   }
-  if (a.bytes.length !== b.bytes.length) return "differs";
-  let verdict: Verdict = "same";
+  if (a.bytes.length !== b.bytes.length || !agree(a, b)) return "differs";
   for (let i = 0; i < a.bytes.length; i++) {
-    const both = (a.known?.[i] ?? 0xff) & (b.known?.[i] ?? 0xff);
-    if (((a.bytes[i]! ^ b.bytes[i]!) & both) !== 0) return "differs";
-    if (both !== 0xff) verdict = "unknown";
+    if (((a.known?.[i] ?? 0xff) & (b.known?.[i] ?? 0xff)) !== 0xff) return "unknown";
   }
-  return verdict;
+  return "same";
 }
 
-/** Whether all bits known in both of two small images agree; of large ones a loop is slower than the fields. */
+/** Whether all bits known in both of two images of one length agree. */
 function agree(a: Image, b: Image): boolean {
   const x = a.bytes, y = b.bytes;
-  if (x.length > SMALL) return false;
   const p = a.known, q = b.known;
   for (let i = 0; i < x.length; i++) {
     let bits = (x[i] as number) ^ (y[i] as number);
@@ -296,7 +293,7 @@ function agree(a: Image, b: Image): boolean {
   return true;
 }
 
-/** Bytes of an image that a loop over them is faster for than the fields. */
+/** Bytes of an image up to which one loop over them is faster than looking at its fields. */
 const SMALL = 1024;
 
 const ones = new WeakMap<Layout, Uint8Array>();

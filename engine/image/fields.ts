@@ -136,6 +136,38 @@ export function copyImage({ bytes, known }: Image): Image {
 }
 
 /**
+ * Takes over what is known of an image; the other bits stay.
+ *
+ * @param to Bytes, as many as the image has.
+ * @param image The image.
+ * @example
+ * ```ts
+ * import { overlayImage } from "@vmtape/vmtape/engine";
+ * const to = Uint8Array.of(0x12, 0x34);
+ * overlayImage(to, { bytes: Uint8Array.of(0xff, 0xff), known: Uint8Array.of(0xf0, 0) });
+ * if (to[0] !== 0xf2 || to[1] !== 0x34) throw new Error();
+ * ```
+ */
+export function overlayImage(to: Uint8Array, { bytes, known }: Image): void {
+  if (known === undefined) {
+    to.set(bytes);
+    return;
+  }
+  // Of most images that are not known whole most is unknown.
+  const words = known.byteOffset % 4 === 0
+    ? new Uint32Array(known.buffer, known.byteOffset, known.length >> 2)
+    : undefined;
+  for (let i = 0; i < bytes.length; i++) {
+    if (words !== undefined && (i & 3) === 0 && words[i >> 2] === 0) {
+      i += 3;
+      continue;
+    }
+    const mask = known[i] as number;
+    to[i] = (to[i] as number) & ~mask | (bytes[i] as number) & mask;
+  }
+}
+
+/**
  * Keeps one image at a time, in the same memory as long as its size stays the same.
  *
  * @example

@@ -6,6 +6,7 @@
  */
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { offsets } from "../layout.ts";
+import { overlayImage } from "../image/fields.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Capabilities, V } from "../svm/machine.ts";
@@ -327,33 +328,7 @@ export function writePage(v: Vcpu, gpa: number, image: Image): void {
     v.memory.replace(gpa, bytes);
     return;
   }
-  const page = v.memory.writable(gpa);
-  if (known === undefined) {
-    page.set(bytes);
-    return;
-  }
-  if (known.byteOffset % 4 !== 0 || known.length !== PAGE_SIZE) {
-    writeKnown(page, bytes, known, 0, PAGE_SIZE);
-    return;
-  }
-  // Most of such a page is unknown.
-  const masks = new Uint32Array(known.buffer, known.byteOffset, PAGE_SIZE / 4);
-  for (let i = 0; i < masks.length; i++) {
-    if (masks[i] !== 0) writeKnown(page, bytes, known, 4 * i, 4 * i + 4);
-  }
-}
-
-function writeKnown(
-  page: Uint8Array,
-  bytes: Uint8Array,
-  known: Uint8Array,
-  from: number,
-  to: number,
-): void {
-  for (let i = from; i < to; i++) {
-    const mask = known[i] as number;
-    page[i] = (page[i] as number) & ~mask | (bytes[i] as number) & mask;
-  }
+  overlayImage(v.memory.writable(gpa), image);
 }
 
 /** Reads fields of a `regs` image. */

@@ -8,21 +8,21 @@ import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage, ImageKeeper } from "../image/fields.ts";
-import { INNER_SIZE } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
-import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { type Repeatable, repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
+import { type Repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
+import { type Context, contextOf, recordedPolicy } from "./context.ts";
 import { Driver } from "./drive.ts";
 import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
+import { ProducedImages } from "./produced_images.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
-import { hostVmcbMask, ImageBuffer, innerBytes, regsBytes, vmcb02Used } from "./views.ts";
+import { ImageBuffer, regsBytes } from "./views.ts";
 
 export type { Mismatch, OutcomeCount } from "./agreement.ts";
 
@@ -66,16 +66,6 @@ interface Repeated {
   readonly mismatches: readonly Mismatch[];
 }
 
-/** What a replay at rest keeps beside the vCPU. */
-interface Context {
-  readonly phase: number;
-  readonly partial: boolean;
-  readonly recorded: string | undefined;
-  readonly scenario: string | undefined;
-  readonly shows: Readonly<Record<string, unknown>>;
-  readonly sees: ReadonlySet<unknown> | undefined;
-}
-
 /**
  * Replays one vCPU's trace under one policy.
  *
@@ -103,18 +93,14 @@ export class Replayer {
   #partial = false;
   readonly #units: UnitCollector;
   readonly #totals = new Totals();
-  readonly #repeats: Repeats<Repeated> | undefined;
+  readonly #repeats: Repeats<Repeated>;
   /** While a stretch is being remembered: the counts at its beginning, and what it reports. */
   #mark: Mark | undefined;
   #markedAt = 0;
   #reported: Mismatch[] = [];
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
-  /** Memory for images, used again and again: of VMCBs and inner state, of which the run under way uses the first few. */
-  readonly #pages: Uint8Array[] = [];
-  #used = 0;
-  readonly #inners: ImageBuffer[] = [];
-  #usedInners = 0;
+  readonly #images = new ProducedImages();
   readonly #seen = new ImageBuffer(REGS_SIZE);
   #index = 0;
   #unitAt = 0;
@@ -146,7 +132,7 @@ export class Replayer {
       if (this.#mark !== undefined) this.#reported.push(mismatch);
       report(mismatch);
     }, (kind, agreed) => this.#totals.outcome(kind, agreed));
-    if (repeats && repeatable(policy)) this.#repeats = new Repeats(this.#host(), [policy]);
+    this.#repeats = new Repeats(this.#host(), [policy], repeats);
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#observer();
     this.#transitions = new PartialReplayer(
@@ -163,14 +149,12 @@ export class Replayer {
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent): void {
-    const index = this.#index++;
-    if (this.#repeats !== undefined) this.#repeats.feed(event, index);
-    else this.#carryOut(event, index);
+    this.#repeats.feed(event, this.#index++);
   }
 
   /** Events so far that repeat others from the same state, and were not carried out once more. */
   get repeated(): number {
-    return this.#repeats?.repeated ?? 0;
+    return this.#repeats.repeated;
   }
 
   #carryOut(event: TraceEvent, index: number): void {
@@ -223,7 +207,7 @@ export class Replayer {
    * @returns What was found.
    */
   finish(): ReplayResult {
-    this.#repeats?.flush();
+    this.#repeats.flush();
     this.#endUnit();
     this.#units.finish();
     const { runs, agreed, skipped, outcomes, unmodelled, digest } = this.#totals;
@@ -248,7 +232,7 @@ export class Replayer {
    * @returns The state; undefined where there is none to keep.
    */
   save(): Uint8Array | undefined {
-    this.#repeats?.flush();
+    this.#repeats.flush();
     this.#endUnit();
     const v = this.#driver.vcpu;
     if (v === undefined || !this.#driver.resting || this.#pre !== undefined) return undefined;
@@ -256,12 +240,7 @@ export class Replayer {
     return saveState(v, {
       policy: this.policy.name,
       events: this.#index,
-      phase: this.#driver.phase,
-      recorded: this.#recordedPolicy,
-      partial: this.#partial,
-      scenario: this.#agreement.scenario,
-      shows: this.#agreement.shows,
-      sees: this.#sees && [...this.#sees],
+      ...this.#context,
       digest: this.#totals.digest.value,
       digested: this.#totals.digest.length,
     });
@@ -277,21 +256,15 @@ export class Replayer {
    */
   resume(state: Uint8Array, apart = false): void {
     const { vcpu, progress } = loadState(state, this.policy);
-    const { policy, events, phase, recorded, partial, scenario, shows, sees, digest, digested } =
-      progress;
+    const { policy, events, digest, digested } = progress;
     if (policy !== this.policy.name) {
       throw new CheckpointError(
         `The checkpoint is of a replay under ${policy}, not ${this.policy.name}`,
       );
     }
     this.#driver.vcpu = vcpu;
-    this.#driver.phase = Number(phase);
-    this.#recordedPolicy = typeof recorded === "string" ? recorded : undefined;
     this.#index = Number(events);
-    this.#partial = partial === true;
-    this.#agreement.scenario = typeof scenario === "string" ? scenario : undefined;
-    this.#agreement.shows = shows as Record<string, unknown>;
-    this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
+    this.#context = contextOf(progress);
     if (apart) return;
     this.#totals.digest.value = Number(digest);
     this.#totals.digest.length = Number(digested);
@@ -327,7 +300,7 @@ export class Replayer {
       check: (id, text) => produce({ kind: "check", id, text }),
       warn: (text) => produce({ kind: "warn", text }),
       inner: (at, ret, v) => {
-        if (this.#sees?.has("inner") !== false) produce(this.#inner(at, ret, v));
+        if (this.#sees?.has("inner") !== false) produce(this.#images.inner(at, ret, v));
       },
     };
   }
@@ -345,13 +318,7 @@ export class Replayer {
       vcpu: () => this.#driver.vcpu,
       restore: ([v], rest) => {
         this.#driver.vcpu = v;
-        const { phase, partial, recorded, scenario, shows, sees } = rest as Context;
-        this.#recordedPolicy = recorded;
-        this.#driver.phase = phase;
-        this.#partial = partial;
-        this.#agreement.scenario = scenario;
-        this.#agreement.shows = shows;
-        this.#sees = sees;
+        this.#context = rest as Context;
       },
       begin: (index) => {
         this.#mark = this.#totals.mark();
@@ -374,20 +341,29 @@ export class Replayer {
     this.#endUnit();
     const v = this.#driver.vcpu;
     if (v === undefined) return undefined;
+    const rest = this.#context;
+    return { vcpus: [v], key: JSON.stringify(rest), rest };
+  }
+
+  get #context(): Context {
     const { scenario, shows } = this.#agreement;
-    const rest: Context = {
+    return {
       phase: this.#driver.phase,
-      partial: this.#partial,
       recorded: this.#recordedPolicy,
+      partial: this.#partial,
       scenario,
       shows,
-      sees: this.#sees,
+      sees: this.#sees && [...this.#sees],
     };
-    return {
-      vcpus: [v],
-      key: JSON.stringify({ ...rest, sees: rest.sees && [...rest.sees] }),
-      rest,
-    };
+  }
+
+  set #context({ phase, recorded, partial, scenario, shows, sees }: Context) {
+    this.#driver.phase = phase;
+    this.#recordedPolicy = recorded;
+    this.#partial = partial;
+    this.#agreement.scenario = scenario;
+    this.#agreement.shows = shows;
+    this.#sees = sees && new Set(sees);
   }
 
   #repeated(): Repeated | undefined {
@@ -399,27 +375,6 @@ export class Replayer {
       added,
       mismatches: this.#reported.map((found) => ({ ...found, event: found.event - at })),
     };
-  }
-
-  #inner(at: string, ret: number, v: Vcpu): Outcome {
-    const known = hostVmcbMask(v.caps.npt);
-    return {
-      kind: "inner",
-      at,
-      inner: {
-        bytes: innerBytes(v, ret, this.#inners[this.#usedInners++] ??= new ImageBuffer(INNER_SIZE)),
-      },
-      vmcb01: { bytes: this.#vmcb(v, VMCB01_AT), known },
-      vmcb02: vmcb02Used(v) ? { bytes: this.#vmcb(v, VMCB02_AT), known } : undefined,
-    };
-  }
-
-  /** A copy of a VMCB, in memory that is used again when the run is over. */
-  #vmcb(v: Vcpu, at: number): Uint8Array {
-    const bytes = this.#pages[this.#used] ??= new Uint8Array(VMCB_SIZE);
-    this.#used++;
-    bytes.set(v.bytes.subarray(at, at + VMCB_SIZE));
-    return bytes;
   }
 
   #beginUnit(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {
@@ -510,8 +465,7 @@ export class Replayer {
     this.#interrupted = false;
     this.#produced = [];
     this.#recorded = [];
-    this.#used = 0;
-    this.#usedInners = 0;
+    this.#images.reset();
   }
 
   #compareOutcomes(): void {
@@ -535,24 +489,6 @@ export class Replayer {
       this.#agreement.inside(index, recorded.event, produced);
     }
   }
-}
-
-/**
- * The policy that a session says it was recorded under.
- *
- * @param event Any event.
- * @returns Its name; undefined of other events, and where the session does not tell.
- * @example
- * ```ts
- * import { recordedPolicy } from "@vmtape/vmtape/engine";
- * const meta = { source: "lab", kernel: "upstream" };
- * if (recordedPolicy({ kind: "session", vcpu: 0, meta }) !== "upstream") throw new Error();
- * ```
- */
-export function recordedPolicy(event: TraceEvent): string | undefined {
-  const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
-  const name = policy ?? kernel;
-  return typeof name === "string" ? name : undefined;
 }
 
 /** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
