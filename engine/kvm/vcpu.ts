@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import { REQ } from "./constants.ts";
@@ -199,7 +200,8 @@ export class Vcpu extends Machine {
   /** That as text, the same for the same. */
   get looseKey(): string {
     const { result: { rc, errno, exit, port }, pendingRegisters } = this;
-    const waits = pendingRegisters.some((byte) => byte !== 0) ? pendingRegisters.toHex() : "";
+    const none = Buffer.compare(pendingRegisters, NOTHING.pendingRegisters) === 0;
+    const waits = none ? "" : pendingRegisters.toHex();
     const text = (value: LooseState[typeof LOOSE_FIELDS[number]]) =>
       value instanceof Uint8Array ? value.toHex() : value;
     return [rc, errno, exit, port, waits, ...LOOSE_FIELDS.map((name) => text(this[name]))].join(

@@ -24,10 +24,12 @@ const MOST_BYTES = 32 << 20;
 const MOST_EVENTS = 1 << 14;
 /** Ways that lead on from one place before no more are remembered. */
 const MOST_BRANCHES = 64;
-/** Stretches that are looked at in vain before a pause. */
+/** Stretches that are looked at in vain before a pause; one that is taken over makes up for some. */
 const PATIENCE = 4096;
-/** How many times as long the pause is. */
-const PAUSE = 8;
+const MAKES_UP = 4;
+/** How many stretches the first pause is long, and the longest; each is twice the one before. */
+const FIRST_PAUSE = 1 << 17;
+const LONGEST_PAUSE = 1 << 22;
 /** Entries of the table of stretches, a power of two. */
 const INPUTS = 1 << 13;
 /** What one stretch that seems to have been met before is worth in others to look at. */
@@ -67,7 +69,6 @@ export interface Repeatable<E> {
 /** A state at rest. */
 interface State<E> {
   readonly vcpus: readonly VcpuPages[];
-  readonly key: string;
   readonly rest: unknown;
   /** Where the events that begin here lead. */
   readonly from: Place<E>;
@@ -103,6 +104,7 @@ export class Repeats<E> {
   readonly #pages = new PageStore();
   readonly #events = new EventStore(this.#pages);
   readonly #pagers: readonly VcpuPager[];
+  // By what is not in pages, and checksums of what is.
   readonly #states = new Map<string, State<E>[]>();
   /** While following what is known: where the stretch began, and where it is. */
   #start: State<E> | undefined;
@@ -120,6 +122,7 @@ export class Repeats<E> {
   #credit = 0;
   #vain = 0;
   #pause = 0;
+  #nextPause = FIRST_PAUSE;
 
   /**
    * Begins before the first event.
@@ -230,7 +233,8 @@ export class Repeats<E> {
     }
     if (++this.#vain > PATIENCE) {
       this.#vain = 0;
-      this.#pause = PATIENCE * PAUSE;
+      this.#pause = this.#nextPause;
+      this.#nextPause = Math.min(2 * this.#nextPause, LONGEST_PAUSE);
       this.#forget();
       return undefined;
     }
@@ -248,14 +252,15 @@ export class Repeats<E> {
 
   #stateOf({ vcpus, key, rest }: Rest): State<E> {
     const taken = vcpus.map((v, i) => (this.#pagers[i] as VcpuPager).take(v));
-    let list = this.#states.get(key);
-    if (list === undefined) this.#states.set(key, list = []);
+    const sums = [key, ...taken.map(({ sum }) => sum)].join();
+    let list = this.#states.get(sums);
+    if (list === undefined) this.#states.set(sums, list = []);
     const found = list.find((state) =>
       state.vcpus.every((known, i) => sameVcpu(known, taken[i] as VcpuPages))
     );
     if (found !== undefined) return found;
-    const state: State<E> = { vcpus: taken, key, rest, from: placeOf(undefined) };
-    list.unshift(state);
+    const state: State<E> = { vcpus: taken, rest, from: placeOf(undefined) };
+    list.push(state);
     return state;
   }
 
@@ -268,7 +273,6 @@ export class Repeats<E> {
 
   #follow(state: State<E>, first: Place<E>, index: number): void {
     this.#origin = undefined;
-    this.#vain = 0;
     this.#start = state;
     this.#startIndex = index;
     this.#place = first;
@@ -279,6 +283,8 @@ export class Repeats<E> {
   /** The stretch came to what it came to before. */
   #takeOver(place: Place<E>): State<E> {
     this.repeated += this.#followed.length;
+    this.#vain = Math.max(0, this.#vain - MAKES_UP);
+    this.#nextPause = FIRST_PAUSE;
     this.#host.repeat(place.effect as E, this.#startIndex);
     return place.to as State<E>;
   }

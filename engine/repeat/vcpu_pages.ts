@@ -17,6 +17,8 @@ export interface VcpuPages {
   readonly caps: Capabilities;
   /** Numbers of the pieces of the machine's bytes, then of the pages of guest memory; 0 for one never written. */
   readonly ids: Int32Array;
+  /** A checksum of the numbers, to find the state by. */
+  readonly sum: number;
   /** Address below which userspace touched every page. */
   readonly resident: number;
   /** What is in none of these. */
@@ -56,7 +58,8 @@ export class VcpuPager {
     }
     for (let page = 0; page < extent; page++) ids[pieces + page] = this.#page(memory, page);
     const { resident } = memory;
-    return { caps: v.caps, ids, resident, loose: v.loose(), key: `${resident}|${v.looseKey}` };
+    const key = `${resident}|${v.looseKey}`;
+    return { caps: v.caps, ids, sum: sumOf(ids), resident, loose: v.loose(), key };
   }
 
   /**
@@ -105,6 +108,12 @@ export class VcpuPager {
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#ids = new Int32Array(memory.versions.length);
   }
+}
+
+function sumOf(ids: Int32Array): number {
+  let sum = 0;
+  for (let i = 0; i < ids.length; i++) sum = Math.imul(sum, 31) + (ids[i] as number) | 0;
+  return sum;
 }
 
 /** Whether two states of a vCPU are the same. */
