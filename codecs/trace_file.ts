@@ -153,6 +153,16 @@ export class TraceFile {
     }
   }
 
+  /** Numbers of the events that checkpoints stand before, in order. */
+  get checkpoints(): readonly number[] {
+    return this.#checkpoints ??= [
+      ...new Set(
+        this.index.flatMap(({ type, firstEvent }) => type === BLOCK.checkpoint ? [firstEvent] : []),
+      ),
+    ];
+  }
+  #checkpoints: readonly number[] | undefined;
+
   /**
    * The last checkpoint at or before an event.
    *

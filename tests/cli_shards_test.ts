@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { copyEvent, fileSink, TraceWriter } from "../codecs/mod.ts";
+import { copyEvent, fileSink, fileSource, TraceFile, TraceWriter } from "../codecs/mod.ts";
 import { Latency, UPSTREAM } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
 import { generate } from "../traces/generate.ts";
@@ -148,6 +148,15 @@ Deno.test("A trace of one session is shared out at its checkpoints", async () =>
         assertEquals([merged.code, merged.stdout], [one.code, one.stdout]);
       }
     }
+    // One that comes late is a place to cut as well, behind where the first part should have ended.
+    const late = `${folder}/late.vmtape`;
+    await vmtape(["checkpoint", trace, "-p", "early-exit", "--every", "3000", "-o", late]);
+    using source = fileSource(late);
+    const { checkpoints, eventCount } = await TraceFile.open(source);
+    assert(checkpoints[0]! > eventCount / 4, `${checkpoints} of ${eventCount}`);
+    const shared = await vmtape(["replay", late, "--jobs", "4"]);
+    assertEquals(shared.stderr, "");
+    assertEquals(shared.stdout, (await vmtape(["replay", late])).stdout);
     // A checkpoint is of one policy: under another there is no place to begin at.
     const other = await vmtape(["replay", `${folder}/unified.vmtape`, "--jobs", "2"]);
     assertStringIncludes(other.stderr, "Nothing to share out");

@@ -11,14 +11,18 @@ import { checkpointDigest, CheckpointError, progressOf } from "../../engine/repl
 import { showsTransitions } from "../../engine/replay/units.ts";
 import { UsageError } from "../errors.ts";
 
-/** Events that are carried out together. */
-export interface Group {
-  /** Number of the first. */
+/** A place where events may part. */
+interface Cut {
+  /** Number of the first event behind it. */
   readonly from: number;
+  /** Whether it is at a checkpoint, instead of before a session. */
+  readonly resumed?: boolean;
+}
+
+/** Events that are carried out together, from a cut on. */
+export interface Group extends Cut {
   /** Number of the first behind them. */
   readonly to: number;
-  /** Whether it begins at a checkpoint, instead of with a session. */
-  readonly resumed?: boolean;
 }
 
 /** Thrown when a group turns out to depend on what is outside of it. */
@@ -36,56 +40,79 @@ function begins(event: TraceEvent, named: boolean): boolean {
   return named || typeof (policy ?? kernel) === "string";
 }
 
+/** How many events the next group is to have, at least 1, of so many that are left, behind so many groups. */
+export type GroupSize = (left: number, groups: number) => number;
+
 /**
- * Cuts a trace into groups of about the same number of events.
+ * Cuts a trace into groups.
  *
  * The index leads to each place where one should end; from there on blocks are
  * read up to the next session.
  *
  * @param trace The trace.
- * @param count How many groups are wanted; fewer come when there are fewer places to cut.
+ * @param size How large groups are to be; they are larger where there is no place to cut.
  * @param named Whether sessions need not say their policy.
  * @param policy Name of the policy to replay under; undefined for the one a session says, and null
  * where checkpoints are of no use.
- * @returns The groups, in order, without gaps.
+ * @returns The groups as they are found, in order, without gaps.
  */
-export async function groupsOf(
+export async function* groupsOf(
   trace: TraceFile,
-  count: number,
+  size: GroupSize,
   named: boolean,
   policy: string | undefined | null,
-): Promise<Group[]> {
+): AsyncGenerator<Group, void, undefined> {
   const total = trace.eventCount;
-  const cuts: Omit<Group, "to">[] = [{ from: 0 }];
-  let last = 0;
-  for (let i = 1; i < count && last < total; i++) {
-    const target = Math.floor(i * total / count);
-    // The group before it goes beyond it already.
-    if (target <= last) continue;
-    const checkpoint = policy === null ? undefined : await usableBefore(trace, target, policy);
-    if (checkpoint !== undefined && checkpoint > last) {
-      cuts.push({ from: last = checkpoint, resumed: true });
-      continue;
-    }
-    last = await nextSession(trace, target, named);
-    if (last < total) cuts.push({ from: last });
+  let begin: Cut | undefined = { from: 0 };
+  for (let groups = 0; begin !== undefined; groups++) {
+    const target: number = begin.from + size(total - begin.from, groups);
+    const end: Cut | undefined = target < total
+      ? await cutAt(trace, target, begin.from, named, policy)
+      : undefined;
+    yield { ...begin, to: end?.from ?? total };
+    begin = end;
   }
-  return cuts.map((cut, i) => ({ ...cut, to: cuts[i + 1]?.from ?? total }));
 }
 
-/** The event of the last checkpoint at or before one, if a replay under the policy can begin there. */
-async function usableBefore(
+/** The place to cut nearest to an event and behind another; undefined when there is none. */
+async function cutAt(
+  trace: TraceFile,
+  target: number,
+  last: number,
+  named: boolean,
+  policy: string | undefined | null,
+): Promise<Cut | undefined> {
+  const checkpoints = policy === null ? [] : trace.checkpoints;
+  const usable = async (event: number | undefined) =>
+    event !== undefined && policy !== null && await resumable(trace, event, policy);
+  const before = checkpoints.findLast((event) => event <= target);
+  if (before !== undefined && before > last && await usable(before)) {
+    return { from: before, resumed: true };
+  }
+  for (let at: number | undefined = target; at !== undefined;) {
+    const from: number = at;
+    const after = checkpoints.find((event) => event > from);
+    const session = await nextSession(trace, from, after ?? trace.eventCount, named);
+    if (session !== undefined) return { from: session };
+    if (after !== undefined && await usable(after)) return { from: after, resumed: true };
+    at = after;
+  }
+  return undefined;
+}
+
+/** Whether a replay under a policy can begin at a checkpoint. */
+async function resumable(
   trace: TraceFile,
   event: number,
   policy: string | undefined,
-): Promise<number | undefined> {
+): Promise<boolean> {
   const found = await trace.checkpoint(event);
-  if (found === undefined) return undefined;
+  if (found === undefined) return false;
   try {
     const { policy: own, recorded } = progressOf(checkedState(found));
-    return own === (policy ?? recorded) ? found.event : undefined;
+    return own === (policy ?? recorded);
   } catch (error) {
-    if (error instanceof CheckpointError) return undefined;
+    if (error instanceof CheckpointError) return false;
     throw error;
   }
 }
@@ -98,8 +125,14 @@ export function checkedState({ state, digest }: Checkpoint): Uint8Array {
   return state;
 }
 
-async function nextSession(trace: TraceFile, from: number, named: boolean): Promise<number> {
-  for await (const block of trace.blocks({ from })) {
+/** The first session in a range of events; undefined when there is none. */
+async function nextSession(
+  trace: TraceFile,
+  from: number,
+  to: number,
+  named: boolean,
+): Promise<number | undefined> {
+  for await (const block of trace.blocks({ from, to })) {
     const { firstEvent } = block.head;
     const found = block.decoder().find("session", Math.max(0, from - firstEvent));
     if (found === undefined) continue;
@@ -110,7 +143,7 @@ async function nextSession(trace: TraceFile, from: number, named: boolean): Prom
       number++;
     }
   }
-  return trace.eventCount;
+  return undefined;
 }
 
 /** Watches that a group depends on nothing outside of it. */

@@ -8,6 +8,7 @@ import type { TraceFile } from "../../codecs/mod.ts";
 import { loadPolicy } from "../policy_input.ts";
 import { type DiffShare, diffShare } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
+import { Queue } from "./queue.ts";
 import { type ReplayShare, replayShare } from "./replay_share.ts";
 
 /** What is to be done with each group. */
@@ -23,7 +24,7 @@ export type Task =
 /** What comes of a task for one group. */
 export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplayShare : DiffShare;
 
-/** What a worker is told first: the file and the task; then groups. */
+/** What a worker is told first: the file and the task; then what groups there are. */
 export interface Assignment {
   /** The trace. */
   readonly path: string;
@@ -33,6 +34,8 @@ export interface Assignment {
 
 /** A worker's answer to a group. */
 export interface Answer {
+  /** Number of the group. */
+  readonly index: number;
   /** What came of it; nothing when it failed, and why is found out in its turn. */
   readonly share?: ReplayShare | DiffShare;
 }
@@ -61,7 +64,7 @@ export async function shareOf<T extends Task>(
  * @param trace The trace.
  * @param task The task.
  * @param groups The groups, in order.
- * @param workers Threads to do it on, from {@linkcode startWorkers}; none for this one.
+ * @param workers Threads to do it on beside this one, from {@linkcode startWorkers}.
  * @param all Whether the groups are all of the trace: when one cannot stand alone, it and all
  * after it are then one.
  * @returns What came of each, in order. What goes wrong in one is thrown in its turn.
@@ -73,10 +76,11 @@ export async function* sharesOf<T extends Task>(
   workers: Workers,
   all: boolean,
 ): AsyncGenerator<ShareOf<T>> {
-  const pool = new Pool(groups, groups.length < 2 ? [] : workers.threads.slice(0, groups.length));
+  const pool = new Pool(groups, workers.threads);
   const end = trace.eventCount;
+  const here = (group: Group) => shareOf(trace, task, group, false);
   for (const [i, group] of groups.entries()) {
-    const { share } = await pool.answer(i);
+    const share = await pool.answer(i, here);
     if (share !== undefined) {
       yield share as ShareOf<T>;
       continue;
@@ -101,10 +105,10 @@ export interface Workers extends Disposable {
  * Starts threads; while they load their code, there is time to find out how to share out the trace.
  *
  * @param assignment What they will be given groups of, and what for.
- * @param jobs How many threads; 1 for none beside this one.
+ * @param jobs How many threads, this one among them.
  */
 export function startWorkers(assignment: Assignment, jobs: number): Workers {
-  const threads = Array.from({ length: jobs === 1 ? 0 : jobs }, () => {
+  const threads = Array.from({ length: jobs - 1 }, () => {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
     worker.postMessage(assignment);
     return worker;
@@ -117,50 +121,56 @@ export function startWorkers(assignment: Assignment, jobs: number): Workers {
   };
 }
 
-/** Gives groups to workers, in order. */
+/** Has groups carried out by workers and, while it would wait for them, by this thread. */
 class Pool {
-  readonly #groups: readonly Group[];
-  readonly #workers: readonly Worker[];
-  readonly #idle: Worker[] = [];
-  readonly #answers: PromiseWithResolvers<Answer>[];
-  #next = 0;
-  #taken = 0;
+  readonly #queue: Queue | undefined;
+  readonly #answers: PromiseWithResolvers<Answer["share"]>[];
+  readonly #settled = new Set<number>();
 
   constructor(groups: readonly Group[], workers: readonly Worker[]) {
-    this.#groups = groups;
-    this.#workers = workers;
     this.#answers = groups.map(() => Promise.withResolvers());
-    for (const worker of workers) this.#give(worker);
-  }
-
-  /** What came of a group; they are asked for in order. */
-  async answer(index: number): Promise<Answer> {
-    if (this.#workers.length === 0) return {};
-    this.#taken = index;
-    while (this.#idle.length > 0 && this.#wanted()) this.#give(this.#idle.pop()!);
-    return await this.#answers[index]!.promise;
-  }
-
-  #wanted(): boolean {
-    return this.#next < this.#groups.length &&
-      this.#next < this.#taken + AHEAD * this.#workers.length;
-  }
-
-  #give(worker: Worker): void {
-    if (!this.#wanted()) {
-      this.#idle.push(worker);
-      return;
+    if (groups.length < 2 || workers.length === 0) return;
+    this.#queue = Queue.of(groups, AHEAD * (workers.length + 1));
+    for (const worker of workers) {
+      worker.onmessage = ({ data: { index, share } }: MessageEvent<Answer>) =>
+        this.#settle(index, share);
+      worker.onerror = (event) => {
+        event.preventDefault();
+        // Which groups it had is not known: those that no other answers to are done in their turn.
+        for (const index of groups.keys()) this.#settle(index, undefined);
+      };
+      worker.postMessage({ parts: this.#queue.parts });
     }
-    const index = this.#next++;
-    const done = (answer: Answer) => {
-      this.#answers[index]!.resolve(answer);
-      this.#give(worker);
-    };
-    worker.onmessage = ({ data }: MessageEvent<Answer>) => done(data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      done({});
-    };
-    worker.postMessage(this.#groups[index]);
+  }
+
+  #settle(index: number, share: Answer["share"]): void {
+    this.#settled.add(index);
+    this.#answers[index]!.resolve(share);
+  }
+
+  /**
+   * What came of a group; they are asked for in order.
+   *
+   * @param index Number of the group.
+   * @param here Carries out a group on this thread.
+   * @returns What came of it; undefined when it failed, or is for this thread alone.
+   */
+  async answer(
+    index: number,
+    here: (group: Group) => Promise<Answer["share"]>,
+  ): Promise<Answer["share"]> {
+    const queue = this.#queue;
+    if (queue === undefined) return undefined;
+    queue.use(index);
+    while (!this.#settled.has(index) && queue.open) {
+      const taken = queue.take();
+      if (taken === undefined) break;
+      this.#settle(taken, await here(queue.parts.groups[taken]!).catch(() => undefined));
+      // Lets in what the others said meanwhile.
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    const share = await this.#answers[index]!.promise;
+    this.#answers[index] = Promise.withResolvers();
+    return share;
   }
 }

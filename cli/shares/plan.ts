@@ -9,7 +9,7 @@ import type { Option } from "../command.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
-import { type Group, groupsOf } from "./groups.ts";
+import { type Group, type GroupSize, groupsOf } from "./groups.ts";
 import { type ShareOf, sharesOf, startWorkers, type Task } from "./jobs.ts";
 
 /** The option that names one part of several. */
@@ -41,10 +41,12 @@ export interface Shard {
 
 /** Groups in a shard; several, so that no shard has all of the hard ones. */
 const GROUPS_A_SHARD = 4;
-/** Groups for each thread. */
-const GROUPS_A_JOB = 4;
 /** Events that a group for a thread has at most, where sessions allow: its result is held in memory. */
-const MOST_EVENTS = 1_000_000;
+const MOST_EVENTS = { replay: 2_000_000, diff: 1_000_000 } as const;
+/** Of what is left, what a thread is given: less and less, so that all are done at about the same time. */
+const SHARE_OF_REST = 1 / 2;
+/** Of all, what a thread is given at least: each group begins with nothing remembered. */
+const LEAST_SHARE = 1 / 16;
 
 /**
  * The part that an option names.
@@ -87,8 +89,19 @@ export async function groupsOfShard(
   policy: string | undefined | null,
 ): Promise<Group[]> {
   requireFinished(trace);
-  const groups = await groupsOf(trace, of * GROUPS_A_SHARD, named, policy);
-  return groups.filter((_, i) => i % of === index);
+  const count = of * GROUPS_A_SHARD;
+  // What is left, evenly: a session that goes beyond its share leaves less for all the others.
+  const size = (left: number, groups: number) => Math.ceil(left / Math.max(1, count - groups));
+  const found = await Array.fromAsync(groupsOf(trace, size, named, policy));
+  return found.filter((_, i) => i % of === index);
+}
+
+/** How large groups for threads are. */
+function sizeForJobs(total: number, jobs: number, most: number): GroupSize {
+  if (jobs === 1) return () => Math.max(1, total);
+  const least = Math.ceil(LEAST_SHARE * total / jobs);
+  return (left) =>
+    Math.max(1, Math.min(most, Math.max(least, Math.ceil(SHARE_OF_REST * left / jobs))));
 }
 
 /** Which trace a part is of, so that parts of others are told. */
@@ -135,9 +148,15 @@ export async function withShares<T extends Task, R>(
   using workers = startWorkers({ path, task }, jobs);
   const named = task.command === "diff" || task.policy !== undefined;
   const policy = task.command === "replay" ? task.policy : null;
-  const most = Math.max(jobs * GROUPS_A_JOB, Math.ceil(trace.eventCount / MOST_EVENTS));
   const groups = shard === undefined
-    ? await groupsOf(trace, jobs === 1 ? 1 : most, named, policy)
+    ? await Array.fromAsync(
+      groupsOf(
+        trace,
+        sizeForJobs(trace.eventCount, jobs, MOST_EVENTS[task.command]),
+        named,
+        policy,
+      ),
+    )
     : await groupsOfShard(trace, shard, named, policy);
   if (jobs > 1 && groups.length < 2) {
     context.note(
