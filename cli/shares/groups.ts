@@ -40,14 +40,14 @@ function begins(event: TraceEvent, named: boolean): boolean {
   return named || typeof (policy ?? kernel) === "string";
 }
 
-/** How many events the next group is to have, at least 1, of so many that are left, behind so many groups. */
+/** How many events the next group is to have, at least 1 while there are any, of so many that are left, behind so many groups. */
 export type GroupSize = (left: number, groups: number) => number;
 
 /**
  * Cuts a trace into groups.
  *
- * The index leads to each place where one should end; from there on blocks are
- * read up to the next session.
+ * The index leads to each place where one should end, and to the checkpoints; from
+ * there on blocks are read up to the next session.
  *
  * @param trace The trace.
  * @param size How large groups are to be; they are larger where there is no place to cut.
@@ -83,12 +83,9 @@ async function cutAt(
   policy: string | undefined | null,
 ): Promise<Cut | undefined> {
   const checkpoints = policy === null ? [] : trace.checkpoints;
-  const usable = async (event: number | undefined) =>
-    event !== undefined && policy !== null && await resumable(trace, event, policy);
-  const before = checkpoints.findLast((event) => event <= target);
-  if (before !== undefined && before > last && await usable(before)) {
-    return { from: before, resumed: true };
-  }
+  const usable = async (event: number) => policy !== null && await resumable(trace, event, policy);
+  const before = checkpoints.findLast((event) => event <= target) ?? last;
+  if (before > last && await usable(before)) return { from: before, resumed: true };
   for (let at: number | undefined = target; at !== undefined;) {
     const from: number = at;
     const after = checkpoints.find((event) => event > from);

@@ -91,17 +91,16 @@ export async function groupsOfShard(
   requireFinished(trace);
   const count = of * GROUPS_A_SHARD;
   // What is left, evenly: a session that goes beyond its share leaves less for all the others.
-  const size = (left: number, groups: number) => Math.ceil(left / Math.max(1, count - groups));
+  const size = (left: number, groups: number) => Math.ceil(left / (count - groups));
   const found = await Array.fromAsync(groupsOf(trace, size, named, policy));
   return found.filter((_, i) => i % of === index);
 }
 
 /** How large groups for threads are. */
 function sizeForJobs(total: number, jobs: number, most: number): GroupSize {
-  if (jobs === 1) return () => Math.max(1, total);
+  if (jobs === 1) return () => total;
   const least = Math.ceil(LEAST_SHARE * total / jobs);
-  return (left) =>
-    Math.max(1, Math.min(most, Math.max(least, Math.ceil(SHARE_OF_REST * left / jobs))));
+  return (left) => Math.min(most, Math.max(least, Math.ceil(SHARE_OF_REST * left / jobs)));
 }
 
 /** Which trace a part is of, so that parts of others are told. */
