@@ -15,25 +15,17 @@
  *
  * @module
  */
-import { copyEvent, readTrace, TraceWriter } from "../codecs/mod.ts";
+import { readTrace } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, EARLY_EXIT, Findings, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
 import { machine, median, print, writeBaseline } from "./table.ts";
-import { mix, steadyLoop, varyingLoop } from "./round_trips.ts";
+import { encode, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 
 /** VMRUNs in one iteration. */
 const RUNS = 20_000;
 /** Iterations that are not counted, and those that are. */
 const WARM = 3, COUNTED = 7;
 const PAGE = 4096;
-
-async function encode(events: AsyncIterable<TraceEvent>): Promise<Uint8Array[]> {
-  const chunks: Uint8Array[] = [];
-  const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
-  for await (const event of events) writer.write(copyEvent(event));
-  writer.close();
-  return chunks;
-}
 
 /** Feeds a trace to a replay or a diff. */
 async function feed(chunks: readonly Uint8Array[], take: (event: TraceEvent) => void) {

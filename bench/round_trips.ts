@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import type { Policy } from "../engine/policy.ts";
 import { builtinScenarios } from "../traces/builtin.ts";
@@ -87,4 +88,17 @@ export function mixedScenarios(policy: Policy, count = MIXED): Scenario[] {
 export function mix(policy: Policy, runs: number): AsyncGenerator<TraceEvent> {
   const scenarios = mixedScenarios(policy);
   return recordScenarios(scenarios, policy, { repeat: Math.ceil(runs / scenarios.length) });
+}
+
+/**
+ * Events as the blocks of a trace, in memory.
+ *
+ * @param events The events.
+ */
+export async function encode(events: AsyncIterable<TraceEvent>): Promise<Uint8Array[]> {
+  const chunks: Uint8Array[] = [];
+  const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+  for await (const event of events) writer.write(event);
+  writer.close();
+  return chunks;
 }

@@ -15,12 +15,12 @@ import { fileSink, TraceWriter } from "../codecs/mod.ts";
 import { UPSTREAM } from "../engine/mod.ts";
 import { run } from "../cli/app.ts";
 import { EXIT } from "../cli/command.ts";
+import { runApart, timed } from "./process.ts";
 import { steadyLoop } from "./round_trips.ts";
 import { machine, print, writeBaseline } from "./table.ts";
 
 const SIZES = [1e4, 1e5, 1e6, 1e7];
 const SELF = new URL(import.meta.url).pathname;
-const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 const text = new TextEncoder();
 
 /** What a process of its own says at its end. */
@@ -62,12 +62,6 @@ async function command(what: string, args: readonly string[]): Promise<void> {
   if (status !== EXIT.ok && status !== EXIT.differs) Deno.exit(status);
 }
 
-async function timed(work: () => Promise<void>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return (performance.now() - start) / 1000;
-}
-
 async function work(what: string, args: readonly string[]): Promise<void> {
   const writes = what === "write";
   const once = () => writes ? write(args[0]!, Number(args[1])) : command(what, args);
@@ -78,12 +72,7 @@ async function work(what: string, args: readonly string[]): Promise<void> {
 }
 
 async function child(...args: readonly string[]): Promise<Cost> {
-  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-q", "--config", CONFIG, "--allow-all", SELF, "child", ...args],
-    stderr: "inherit",
-  }).output();
-  if (code !== 0) throw new Error(`${args.join(" ")} ended with ${code}`);
-  return JSON.parse(new TextDecoder().decode(stdout));
+  return JSON.parse(await runApart(SELF, "child", ...args));
 }
 
 function cells({ seconds, warm, cpu, peak }: Cost, rounds: number): string {

@@ -11,13 +11,13 @@
  *
  * @module
  */
-import { readTrace, TraceWriter } from "../codecs/mod.ts";
+import { readTrace } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, EARLY_EXIT, Findings, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
 import { generate } from "../traces/generate.ts";
 import { recordScenarios } from "../traces/record.ts";
 import { parseScenario } from "../traces/scenario.ts";
-import { mix, steadyLoop, varyingLoop } from "./round_trips.ts";
+import { encode, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 import { print } from "./table.ts";
 
 const MINUTE = 60_000;
@@ -30,14 +30,6 @@ const SLACK = 16e6;
 function fresh(seed: number): AsyncGenerator<TraceEvent> {
   const scenarios = [...generate({ seed, count: 100 })].map((line) => parseScenario(line));
   return recordScenarios(scenarios, UPSTREAM);
-}
-
-async function encode(events: AsyncIterable<TraceEvent>): Promise<Uint8Array[]> {
-  const chunks: Uint8Array[] = [];
-  const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
-  for await (const event of events) writer.write(event);
-  writer.close();
-  return chunks;
 }
 
 /** Replays and diffs a trace; gives its runs. */

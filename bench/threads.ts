@@ -10,12 +10,12 @@
  */
 import { copyEvent, fileSink, TraceWriter } from "../codecs/mod.ts";
 import { type TraceEvent, UPSTREAM } from "../engine/mod.ts";
+import { runApart, timed } from "./process.ts";
 import { machine, median, print, writeBaseline } from "./table.ts";
 import { steadyLoop, varyingLoop } from "./round_trips.ts";
 
 const ROUNDS = 3;
 const MAIN = new URL("../cli/main.ts", import.meta.url).pathname;
-const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 
 interface Workload {
   readonly what: string;
@@ -52,20 +52,7 @@ async function write(path: string, { sessions, events }: Workload): Promise<void
   writer.close();
 }
 
-async function replay(...args: readonly string[]): Promise<void> {
-  const { code } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-q", "--config", CONFIG, "--allow-all", MAIN, "replay", "-q", "--json", ...args],
-    stdout: "null",
-    stderr: "inherit",
-  }).output();
-  if (code !== 0) throw new Error(`replay ${args.join(" ")} ended with ${code}`);
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return (performance.now() - start) / 1000;
-}
+const replay = (...args: readonly string[]) => runApart(MAIN, "replay", "-q", "--json", ...args);
 
 /** Seconds of each way to do it: medians. */
 async function measure(path: string, options: readonly string[]): Promise<number[]> {
