@@ -14,8 +14,8 @@ import { gzipSync, zstdCompressSync } from "node:zlib";
 import { Packr, Unpackr } from "msgpackr/pack";
 import type { TraceEvent } from "../engine/event.ts";
 import { fileSink, fileSource, readTrace, TraceFile, TraceWriter } from "../codecs/mod.ts";
-import { readLabRecords } from "../codecs/lab_record.ts";
-import { importLab } from "../traces/lab_import.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
+import { importLab } from "../traces/scenarios/lab_import.ts";
 import { identical, Random, walk } from "./codecs_events.ts";
 import { machine, print, writeBaseline } from "./table.ts";
 

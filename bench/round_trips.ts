@@ -7,11 +7,11 @@
 import { TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import type { Policy } from "../engine/policy.ts";
-import { builtinScenarios } from "../traces/builtin.ts";
-import { Emulator } from "../traces/emulator.ts";
-import { generate } from "../traces/generate.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario, type Scenario } from "../traces/scenario.ts";
+import { builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
 
 /** Rounds after which the loop's machine begins each round alike. */
 const SETTLED = 4;

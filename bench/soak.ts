@@ -14,9 +14,9 @@
 import { readTrace } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, EARLY_EXIT, Findings, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
-import { generate } from "../traces/generate.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 import { encode, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 import { print } from "./table.ts";
 

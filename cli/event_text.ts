@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { wordsOf } from "../codecs/lab_views.ts";
+import { wordsOf } from "../codecs/lab/views.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../engine/event.ts";
 import { dumpImage } from "../engine/image/dump.ts";
 import type { Layout } from "../engine/layout.ts";

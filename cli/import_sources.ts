@@ -12,9 +12,9 @@ import {
   type TracepointSource,
   type TracepointStats,
 } from "../codecs/mod.ts";
-import { readLabRecords } from "../codecs/lab_record.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { importLab } from "../traces/lab_import.ts";
+import { importLab } from "../traces/scenarios/lab_import.ts";
 import { UsageError } from "./errors.ts";
 import { openInput, shown, STANDARD } from "./files.ts";
 import { isGzip, isTrace, peek } from "./inputs.ts";

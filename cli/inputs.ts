@@ -14,9 +14,9 @@ import {
   type TraceSource,
   type TraceStream,
 } from "../codecs/mod.ts";
-import { labRecords } from "../codecs/lab.ts";
-import { type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
-import { MAGIC } from "../codecs/format.ts";
+import { labRecords } from "../codecs/lab/events.ts";
+import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
+import { MAGIC } from "../codecs/container/format.ts";
 import { FileError, UsageError } from "./errors.ts";
 import { openInput, shown, STANDARD } from "./files.ts";
 

@@ -1,5 +1,5 @@
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { parseScenarios, type Scenario } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
 import { UsageError } from "./errors.ts";
 import { readText, shown, STANDARD } from "./files.ts";
 import { didYouMean } from "./suggest.ts";

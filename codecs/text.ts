@@ -5,7 +5,7 @@
  */
 import { crc32 } from "node:zlib";
 import type { Image, TraceEvent } from "../engine/event.ts";
-import { CODING, type FieldPlan, PLAN_BY_KIND } from "./schema.ts";
+import { CODING, type FieldPlan, PLAN_BY_KIND } from "./container/schema.ts";
 
 /**
  * An event in one line: number, time in nanoseconds or `-`, vCPU, kind, then `name=value` for every

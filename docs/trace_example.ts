@@ -4,12 +4,12 @@
  *
  * @module
  */
-import { sealBlock } from "../codecs/block.ts";
-import { writeIndex, writeTrailer } from "../codecs/block_index.ts";
-import { EventEncoder } from "../codecs/encoder.ts";
-import { BLOCK, NO_TIME } from "../codecs/format.ts";
-import { readHeader, writeHeader } from "../codecs/header.ts";
-import { SCHEMA } from "../codecs/schema.ts";
+import { sealBlock } from "../codecs/container/block.ts";
+import { writeIndex, writeTrailer } from "../codecs/container/block_index.ts";
+import { EventEncoder } from "../codecs/container/encoder.ts";
+import { BLOCK, NO_TIME } from "../codecs/container/format.ts";
+import { readHeader, writeHeader } from "../codecs/container/header.ts";
+import { SCHEMA } from "../codecs/container/schema.ts";
 import type { TraceEvent } from "../engine/mod.ts";
 
 /** The parts of the example, one after the other. */

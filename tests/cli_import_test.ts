@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { crc32 } from "node:zlib";
-import { PREFIX } from "../codecs/format.ts";
+import { PREFIX } from "../codecs/container/format.ts";
 import { headerSize } from "../codecs/mod.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { BUILTINS } from "../traces/builtin.ts";
+import { BUILTINS } from "../traces/scenarios/builtin.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
 import { command, shell, vmtape, withFolder } from "./cli_process.ts";
 

@@ -5,8 +5,8 @@ import {
   assertNotEquals,
   assertStringIncludes,
 } from "@std/assert";
-import { BUILTINS } from "../traces/builtin.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { BUILTINS } from "../traces/scenarios/builtin.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { vmtape } from "./cli_process.ts";
 
 Deno.test("scenarios lists all built-in ones, and prints their cases as a file", async () => {

@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { copyEvent, fileSink, fileSource, TraceFile, TraceWriter } from "../codecs/mod.ts";
 import { Latency, UPSTREAM } from "../engine/mod.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { generate } from "../traces/generate.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 import { vmtape, withFolder } from "./cli_process.ts";
 
 const SHARDS = 8;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { BLOCK_HEADER_SIZE } from "../codecs/format.ts";
-import { readBlockHead } from "../codecs/block.ts";
+import { BLOCK_HEADER_SIZE } from "../codecs/container/format.ts";
+import { readBlockHead } from "../codecs/container/block.ts";
 import {
   memorySource,
   readHeader,
@@ -172,9 +172,9 @@ Deno.test("other versions, features and files are told apart", async () => {
 
 Deno.test("a newer minor version is read, its unknown kinds and block types are left out", async () => {
   const { crc32 } = await import("node:zlib");
-  const { packMap, unpackMap } = await import("../codecs/msgpack.ts");
-  const { sealBlock } = await import("../codecs/block.ts");
-  const { HEADER_SIZE } = await import("../codecs/format.ts");
+  const { packMap, unpackMap } = await import("../codecs/container/msgpack.ts");
+  const { sealBlock } = await import("../codecs/container/block.ts");
+  const { HEADER_SIZE } = await import("../codecs/container/format.ts");
   // The `check` kind gets a name this code does not know, and `exit` gets one field more.
   const meta = unpackMap(TRACE.subarray(HEADER_SIZE, HEADER - 4)) as {
     events: [number, string, string[][]][];

@@ -6,14 +6,14 @@ import {
   assertThrows,
 } from "@std/assert";
 import fc from "fast-check";
-import { type LabInner, type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
+import { type LabInner, type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import {
   compare,
   compareRecords,
   formatComparison,
   skipList,
   SkipListError,
-} from "../traces/compare.ts";
+} from "../traces/compare/compare.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 import { anyRecord } from "./lab_records.ts";
 

@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { diffLines, type DiffOutput, failsOn, markdownLines } from "../cli/diff_output.ts";
 import { Differ, Findings } from "../engine/diff/mod.ts";
 import { EARLY_EXIT, UNIFIED } from "../engine/policies/mod.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { shell, withFolder } from "./cli_process.ts";
 
 const CASES =

@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { BETWEEN, Explainer, type Explanation } from "../engine/diff/mod.ts";
 import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
 async function explained(

@@ -4,10 +4,10 @@ import { Differ, type Finding, Findings, type RunDifference } from "../engine/di
 import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import { list, OK, type Policy, type Step } from "../engine/policy.ts";
 import { V } from "../engine/svm/machine.ts";
-import { readLabRecords } from "../codecs/lab_record.ts";
-import { importLab } from "../traces/lab_import.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
+import { importLab } from "../traces/scenarios/lab_import.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 
 interface Found {

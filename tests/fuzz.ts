@@ -7,8 +7,14 @@
  */
 import { cpuUsage } from "node:process";
 import { crc32 } from "node:zlib";
-import { blockContent, readBlockHead, sealBlock } from "../codecs/block.ts";
-import { AT, BLOCK_HEADER_SIZE, BLOCK_MARK, HEADER_SIZE, PREFIX } from "../codecs/format.ts";
+import { blockContent, readBlockHead, sealBlock } from "../codecs/container/block.ts";
+import {
+  AT,
+  BLOCK_HEADER_SIZE,
+  BLOCK_MARK,
+  HEADER_SIZE,
+  PREFIX,
+} from "../codecs/container/format.ts";
 import { formatEvent, memorySource, readTrace, recoverTrace } from "../codecs/mod.ts";
 import { TraceError, TraceFile, TraceWriter, verifyTrace } from "../codecs/mod.ts";
 import { join, someEvents } from "./codecs_events.ts";

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { generate } from "../traces/generate.ts";
-import { MUTATIONS } from "../traces/mutations.ts";
-import { Random } from "../traces/random.ts";
-import { parseScenario, toLabCase } from "../traces/scenario.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { MUTATIONS } from "../traces/generate/mutations.ts";
+import { Random } from "../traces/generate/random.ts";
+import { parseScenario, toLabCase } from "../traces/scenarios/scenario.ts";
 
 const MANY = [...generate({ seed: 20240607, count: 4000 })];
 const SCENARIOS = MANY.map((line) => parseScenario(line));

@@ -8,7 +8,7 @@ import {
 } from "../codecs/mod.ts";
 import { EARLY_EXIT, type Mismatch, Replayer, type TraceEvent, UPSTREAM } from "../engine/mod.ts";
 import { compare, importLab, parseScenario } from "../traces/mod.ts";
-import { Emulator } from "../traces/emulator.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
 import { vmtape } from "./cli_process.ts";
 
 /** What a recorder outside the kernel would have seen of a scenario: no inner states, no broken assertions. */

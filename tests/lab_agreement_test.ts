@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import { readLabRecords } from "../codecs/lab_record.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
-import { compare, formatComparison, skipList } from "../traces/compare.ts";
-import { Emulator } from "../traces/emulator.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { compare, formatComparison, skipList } from "../traces/compare/compare.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 
 function unzip(recording: string): ReadableStream<Uint8Array> {

@@ -8,17 +8,17 @@ import {
 import { gunzipSync, gzipSync } from "node:zlib";
 import fc from "fast-check";
 import type { TraceEvent } from "../engine/event.ts";
-import { labOutcome, labRecords, outcomeEvents } from "../codecs/lab.ts";
+import { labOutcome, labRecords, outcomeEvents } from "../codecs/lab/events.ts";
 import {
   formatLabRecord,
   type LabRecord,
   LabRecordError,
   parseLabRecord,
   readLabRecords,
-} from "../codecs/lab_record.ts";
-import { readTrace } from "../codecs/reader.ts";
-import { TraceWriter } from "../codecs/writer.ts";
-import { importLab } from "../traces/lab_import.ts";
+} from "../codecs/lab/record.ts";
+import { readTrace } from "../codecs/container/reader.ts";
+import { TraceWriter } from "../codecs/container/writer.ts";
+import { importLab } from "../traces/scenarios/lab_import.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 import { anyRecord } from "./lab_records.ts";
 

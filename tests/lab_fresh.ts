@@ -6,12 +6,12 @@
  *
  * @module
  */
-import { type LabRecord, parseLabRecord } from "../codecs/lab_record.ts";
+import { type LabRecord, parseLabRecord } from "../codecs/lab/record.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
-import { compare, compareRecords, formatComparison, skipList } from "../traces/compare.ts";
-import { Emulator } from "../traces/emulator.ts";
-import { generate } from "../traces/generate.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { compare, compareRecords, formatComparison, skipList } from "../traces/compare/compare.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 
 const LAB = new URL("../../shared/lab/lab", import.meta.url);
 

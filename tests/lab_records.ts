@@ -8,7 +8,7 @@ import {
   NESTED_KEYS,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
-} from "../codecs/lab_record.ts";
+} from "../codecs/lab/record.ts";
 
 const hexOf = (bits: number) =>
   fc.bigInt({ min: 0n, max: (1n << BigInt(bits)) - 1n }).map((value) => value.toString(16));

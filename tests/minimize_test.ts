@@ -9,9 +9,9 @@ import fc from "fast-check";
 import { Differ, Findings, minimize } from "../engine/diff/mod.ts";
 import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
-import { findingIds, minimizeCases, NotReproducedError } from "../traces/minimize.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { findingIds, minimizeCases, NotReproducedError } from "../traces/scenarios/minimize.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
 Deno.test("what is left shows it, and no item can go", async () => {

@@ -1,14 +1,14 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { readLabRecords } from "../codecs/lab_record.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
 import { Differ, Findings } from "../engine/diff/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { UPSTREAM } from "../engine/policies/mod.ts";
 import { list, type Policy, type Step } from "../engine/policy.ts";
 import fixed from "../examples/fixed_unified.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { importLab } from "../traces/lab_import.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { importLab } from "../traces/scenarios/lab_import.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 

@@ -3,9 +3,9 @@ import fc from "fast-check";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT } from "../engine/policies/mod.ts";
 import { type PerfettoEvent, perfettoText } from "../codecs/perfetto.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { shell, withFolder } from "./cli_process.ts";
 
 interface File {

@@ -14,8 +14,8 @@ import { createVcpu } from "../engine/kvm/ioctls.ts";
 import { CHECK_SETS } from "../engine/svm/checks.ts";
 import { dropGif } from "../engine/steps/vmexit.ts";
 import { checkControls, checkSave } from "../engine/steps/vmcb12.ts";
-import { Emulator } from "../traces/emulator.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 
 function all(entries: readonly StepEntry[]): Step[] {
   return entries.flatMap(({ step, onFail }) => [step, ...all(onFail ?? [])]);

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { EventOf } from "../engine/event.ts";
-import { TraceWriter } from "../codecs/writer.ts";
-import { readTrace } from "../codecs/reader.ts";
+import { TraceWriter } from "../codecs/container/writer.ts";
+import { readTrace } from "../codecs/container/reader.ts";
 import {
   buildGuest,
   DEMO_CODE,

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { EventOf } from "../engine/event.ts";
-import { labRecords } from "../codecs/lab.ts";
-import { formatLabRecord, type LabRecord, readLabRecords } from "../codecs/lab_record.ts";
-import { compareRecords } from "../traces/compare.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { labRecords } from "../codecs/lab/events.ts";
+import { formatLabRecord, type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
+import { compareRecords } from "../traces/compare/compare.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import {
   QEMU_BINARY,
   QEMU_FINDINGS,

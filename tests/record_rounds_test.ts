@@ -2,10 +2,10 @@ import { assert, assertEquals } from "@std/assert";
 import { copyEvent } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT, type Policy, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { generate } from "../traces/generate.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 
 const REPEAT = 7;
 

@@ -18,9 +18,9 @@ import {
   UNIFIED,
   UPSTREAM,
 } from "../engine/mod.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenario, type Scenario } from "../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
 
 const ALL = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
 const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, HARDWARE];

@@ -10,8 +10,8 @@ import {
   UPSTREAM,
   type Vcpu,
 } from "../engine/mod.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
-import { recordScenarios } from "../traces/record.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
 
 const bytes = fc.uint8Array({ maxLength: 300 });
 

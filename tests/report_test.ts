@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import { escapeHtml, ReportCollector, type ReportData, reportPage } from "../report/mod.ts";
-import { recordScenarios } from "../traces/record.ts";
-import { parseScenarios } from "../traces/scenario.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { CHROMIUM, withPage } from "./browser.ts";
 import { vmtape, withFolder } from "./cli_process.ts";
 

@@ -1,15 +1,21 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { readLabRecords } from "../codecs/lab_record.ts";
-import { wordsOf } from "../codecs/lab_views.ts";
-import { basePages, FRESH_BELOW, MEMORY_SIZE, VMCB12_GPA, writeBase } from "../traces/base.ts";
-import { BUILTINS, builtinScenarios } from "../traces/builtin.ts";
+import { readLabRecords } from "../codecs/lab/record.ts";
+import { wordsOf } from "../codecs/lab/views.ts";
+import {
+  basePages,
+  FRESH_BELOW,
+  MEMORY_SIZE,
+  VMCB12_GPA,
+  writeBase,
+} from "../traces/scenarios/base.ts";
+import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import {
   parseScenario,
   parseScenarios,
   ScenarioError,
   setUpMemory,
   toLabCase,
-} from "../traces/scenario.ts";
+} from "../traces/scenarios/scenario.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 
 Deno.test("the base has the lab's bytes where they matter", () => {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { bytesOf, parseScenario, parseScenarios, toLabCase } from "../traces/scenario.ts";
-import { type Scenario, ScenarioError } from "../traces/scenario.ts";
+import { bytesOf, parseScenario, parseScenarios, toLabCase } from "../traces/scenarios/scenario.ts";
+import { type Scenario, ScenarioError } from "../traces/scenarios/scenario.ts";
 
 /** The changes of a scenario as `target gpa size value`, hexadecimal. */
 function changes(spec: string): string[] {

@@ -17,8 +17,8 @@ import {
 import type { Vcpu } from "../engine/kvm/vcpu.ts";
 import { UPSTREAM } from "../engine/policies/mod.ts";
 import { NESTED_AT, SHADOW_PAGES, V } from "../engine/svm/machine.ts";
-import { Emulator } from "../traces/emulator.ts";
-import { parseScenario } from "../traces/scenario.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { parseScenario } from "../traces/scenarios/scenario.ts";
 
 const TABLE = ROLE.ACCESS | 2, LAST = ROLE.ACCESS | 1, DIRECT = LAST | ROLE.DIRECT;
 

@@ -4,21 +4,21 @@
  *
  * @module
  */
-export * from "./base.ts";
-export * from "./scenario.ts";
-export * from "./builtin.ts";
-export * from "./random.ts";
-export * from "./mutations.ts";
-export * from "./generate.ts";
-export * from "./lab_import.ts";
-export * from "./compare.ts";
-export * from "./record.ts";
+export * from "./scenarios/base.ts";
+export * from "./scenarios/scenario.ts";
+export * from "./scenarios/builtin.ts";
+export * from "./generate/random.ts";
+export * from "./generate/mutations.ts";
+export * from "./generate/generate.ts";
+export * from "./scenarios/lab_import.ts";
+export * from "./compare/compare.ts";
+export * from "./scenarios/record.ts";
 export {
   type CaseText,
   minimizeCases,
   type Minimized,
   type MinimizeOptions,
   NotReproducedError,
-} from "./minimize.ts";
+} from "./scenarios/minimize.ts";
 export * from "./qemu/mod.ts";
 export * from "./kvm/mod.ts";

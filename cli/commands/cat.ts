@@ -1,5 +1,5 @@
 import type { TraceStream } from "../../codecs/mod.ts";
-import { catTraces } from "../../codecs/edit.ts";
+import { catTraces } from "../../codecs/container/edit.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { inTrace, openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";

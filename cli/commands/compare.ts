@@ -1,4 +1,4 @@
-import { compare, formatComparison, skipList } from "../../traces/compare.ts";
+import { compare, formatComparison, skipList } from "../../traces/compare/compare.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { readText } from "../files.ts";

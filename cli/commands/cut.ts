@@ -1,4 +1,4 @@
-import { cutTrace } from "../../codecs/edit.ts";
+import { cutTrace } from "../../codecs/container/edit.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { openTraceFile } from "../inputs.ts";
 import { RANGE, rangeOf } from "../range.ts";

@@ -1,4 +1,4 @@
-import { failedOnly, filterTrace } from "../../codecs/edit.ts";
+import { failedOnly, filterTrace } from "../../codecs/container/edit.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { UsageError } from "../errors.ts";

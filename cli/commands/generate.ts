@@ -1,4 +1,4 @@
-import { generate } from "../../traces/generate.ts";
+import { generate } from "../../traces/generate/generate.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";
 

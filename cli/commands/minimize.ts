@@ -1,7 +1,11 @@
 import { Differ, Findings, type RunDifference } from "../../engine/diff/mod.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import type { Policy } from "../../engine/policy.ts";
-import { type CaseText, minimizeCases, NotReproducedError } from "../../traces/minimize.ts";
+import {
+  type CaseText,
+  minimizeCases,
+  NotReproducedError,
+} from "../../traces/scenarios/minimize.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
 import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";

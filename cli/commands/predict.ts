@@ -1,5 +1,5 @@
-import { formatLabRecord } from "../../codecs/lab_record.ts";
-import { Emulator } from "../../traces/emulator.ts";
+import { formatLabRecord } from "../../codecs/lab/record.ts";
+import { Emulator } from "../../traces/scenarios/emulator.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { MMU, POLICY, policyOf } from "../emulation.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";

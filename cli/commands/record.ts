@@ -1,4 +1,4 @@
-import { recordScenarios } from "../../traces/record.ts";
+import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { MMU, POLICY, policyOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";

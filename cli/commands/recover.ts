@@ -1,4 +1,4 @@
-import { recoverTrace, type Recovery } from "../../codecs/verify.ts";
+import { recoverTrace, type Recovery } from "../../codecs/container/verify.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { openSource } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";

@@ -1,5 +1,5 @@
-import { BUILTINS, builtinScenarios } from "../../traces/builtin.ts";
-import { toLabCase } from "../../traces/scenario.ts";
+import { BUILTINS, builtinScenarios } from "../../traces/scenarios/builtin.ts";
+import { toLabCase } from "../../traces/scenarios/scenario.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { columns } from "../help.ts";

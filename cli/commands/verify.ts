@@ -1,4 +1,4 @@
-import { verifyTrace } from "../../codecs/verify.ts";
+import { verifyTrace } from "../../codecs/container/verify.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { failureOf } from "../errors.ts";
 import { openChunks } from "../inputs.ts";

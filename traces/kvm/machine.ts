@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { LabState, WordMap } from "../../codecs/lab_record.ts";
+import type { LabState, WordMap } from "../../codecs/lab/record.ts";
 import {
   type BaseSegment,
   baseSegments,
@@ -14,8 +14,8 @@ import {
   MEMORY_SIZE,
   SMRAM_GPA,
   VMCB12_GPA,
-} from "../base.ts";
-import { bytesOf, type Scenario, setUpMemory } from "../scenario.ts";
+} from "../scenarios/base.ts";
+import { bytesOf, type Scenario, setUpMemory } from "../scenarios/scenario.ts";
 import { cutCpuid } from "./cpuid.ts";
 import { errnoText, KvmError } from "./error.ts";
 import { type Alarm, ERRNO, type Libc, type Mapping } from "./libc.ts";

@@ -5,10 +5,10 @@
  */
 import type { TraceEvent } from "../../engine/event.ts";
 import { checkByText } from "../../engine/svm/checks.ts";
-import type { LabEvent, LabRecord, LabState } from "../../codecs/lab_record.ts";
-import { MEMORY_SIZE } from "../base.ts";
-import { importLab } from "../lab_import.ts";
-import { bytesOf, type Scenario } from "../scenario.ts";
+import type { LabEvent, LabRecord, LabState } from "../../codecs/lab/record.ts";
+import { MEMORY_SIZE } from "../scenarios/base.ts";
+import { importLab } from "../scenarios/lab_import.ts";
+import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
 import { askHost, type KvmHost, openKvm } from "./host.ts";
 import { type Alarm, Libc, LIBC_PATHS } from "./libc.ts";
 import { KvmMachine } from "./machine.ts";

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import type { LabEvent } from "../../codecs/lab_record.ts";
-import { FtraceText } from "../../codecs/ftrace_text.ts";
-import { emptyTracepointStats } from "../../codecs/tracepoint_stats.ts";
+import type { LabEvent } from "../../codecs/lab/record.ts";
+import { FtraceText } from "../../codecs/tracepoints/ftrace_text.ts";
+import { emptyTracepointStats } from "../../codecs/tracepoints/stats.ts";
 import { type Libc, OPEN } from "./libc.ts";
 
 /** Where tracefs is mounted: since Linux 4.1, and before. */

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { LabState, WordMap } from "../../codecs/lab_record.ts";
-import { STATE_HEX_KEYS } from "../../codecs/lab_record.ts";
+import type { LabState, WordMap } from "../../codecs/lab/record.ts";
+import { STATE_HEX_KEYS } from "../../codecs/lab/record.ts";
 import type { RegisterName, VcpuView } from "./vcpu_view.ts";
 
 const FLAGS: readonly RegisterName[] = ["gif", "guest_mode", "smm"];

@@ -4,8 +4,8 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { basePages, L1_RSP } from "../base.ts";
-import { bytesOf, type Scenario } from "../scenario.ts";
+import { basePages, L1_RSP } from "../scenarios/base.ts";
+import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import type { GdbStop } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";

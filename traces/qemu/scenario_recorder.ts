@@ -5,9 +5,9 @@
  * @module
  */
 import type { TraceEvent } from "../../engine/event.ts";
-import type { LabRecord } from "../../codecs/lab_record.ts";
-import { importLab } from "../lab_import.ts";
-import type { Scenario } from "../scenario.ts";
+import type { LabRecord } from "../../codecs/lab/record.ts";
+import { importLab } from "../scenarios/lab_import.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
 import { GdbError } from "./gdb_packets.ts";
 import { type QemuOptions, QemuProcess } from "./process.ts";
 import { labState } from "./lab_view.ts";

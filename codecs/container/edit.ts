@@ -1,0 +1,226 @@
+/**
+ * Traces out of traces: put together, cut, filtered.
+ *
+ * @module
+ */
+import type { Image, TraceEvent } from "../../engine/event.ts";
+import { offsets } from "../../engine/layout.ts";
+import { CONTROL_FIELDS } from "../../engine/svm/vmcb_fields.ts";
+import { copyEvent } from "./event_block.ts";
+import { BLOCK } from "./format.ts";
+import type { TraceStream } from "./reader.ts";
+import type { EventRange, TraceFile } from "./trace_file.ts";
+import type { TraceWriter } from "./writer.ts";
+
+const EXIT_CODE = offsets(CONTROL_FIELDS).exit_code;
+
+/** Kinds that what follows cannot be replayed without. */
+const GROUND: ReadonlySet<string> = new Set(["session", "memory", "lost"]);
+
+/** Largest number of events that are looked at together when filtering. */
+const MOST_TOGETHER = 65_536;
+
+/**
+ * Writes the events of several traces, one after the other. Blocks are copied as they are.
+ *
+ * @param traces The traces.
+ * @param writer Where to; left open.
+ * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { catTraces, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * await catTraces([await readTrace(make("a", "b")), await readTrace(make("c"))], writer);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 3) throw new Error("Not as asked");
+ * ```
+ */
+export async function catTraces(
+  traces: Iterable<TraceStream> | AsyncIterable<TraceStream>,
+  writer: TraceWriter,
+): Promise<void> {
+  for await (const trace of traces) {
+    for await (const raw of trace.raw()) {
+      if (raw.head.type === BLOCK.events || raw.head.type === BLOCK.checkpoint) {
+        writer.copy(raw, trace.header);
+      }
+    }
+  }
+}
+
+/**
+ * Writes the events of a range, behind the session and the memory that they stand on. Whole blocks
+ * are copied as they are.
+ *
+ * @param trace The trace.
+ * @param range Which events.
+ * @param writer Where to; left open.
+ * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { cutTrace, memorySource, readTrace, TraceFile, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * const blob = new Blob(make("a", "b", "c") as BlobPart[]);
+ * const trace = await TraceFile.open(memorySource(new Uint8Array(await blob.arrayBuffer())));
+ * await cutTrace(trace, { from: 1, to: 2 }, writer);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 1) throw new Error("Not as asked");
+ * ```
+ */
+export async function cutTrace(
+  trace: TraceFile,
+  range: EventRange,
+  writer: TraceWriter,
+): Promise<void> {
+  const from = range.from ?? 0;
+  const to = range.to ?? Infinity;
+  for (const event of await groundOf(trace, from)) writer.write(event);
+  for (const entry of trace.index) {
+    const end = entry.firstEvent + entry.events;
+    const events = entry.type === BLOCK.events;
+    if (!events && entry.type !== BLOCK.checkpoint) continue;
+    if (entry.firstEvent >= from && end <= to) {
+      const first = entry.firstEvent === from && !events;
+      // A checkpoint before all events would hide the ground that was written before it.
+      if (!first) writer.copy(await trace.raw(entry), trace.header);
+    } else if (events && entry.firstEvent < to && end > from) {
+      const part = { from: Math.max(from, entry.firstEvent), to: Math.min(to, end) };
+      for await (const block of trace.blocks(part)) {
+        for (const event of block.shared()) writer.write(event);
+      }
+    }
+  }
+}
+
+/** The last session of each vCPU before an event, and the memory set since. */
+async function groundOf(trace: TraceFile, before: number): Promise<TraceEvent[]> {
+  const sessions = new Map<number, TraceEvent[]>();
+  const pages = new Map<string, TraceEvent>();
+  for await (const block of trace.blocks({ to: before })) {
+    for (const event of block.shared()) {
+      if (event.kind === "session") {
+        sessions.set(event.vcpu, [copyEvent(event)]);
+        for (const key of pages.keys()) if (key.startsWith(`${event.vcpu} `)) pages.delete(key);
+      } else if (event.kind === "memory") {
+        pages.set(`${event.vcpu} ${event.gpa}`, copyEvent(event));
+      }
+    }
+  }
+  return [...[...sessions.values()].flat(), ...pages.values()];
+}
+
+/**
+ * Writes the events of those scenarios that a test holds for. A scenario goes from one `case` event
+ * to the next or, where there are none, from one `vmrun` to the next. Sessions, memory and marks of
+ * lost events are always kept, so that the result replays; so are the scenarios that one which is
+ * kept goes on from (`keepvm`), since what they left behind is part of how it begins.
+ *
+ * @param trace The trace.
+ * @param writer Where to; left open.
+ * @param keep The test; {@linkcode failedOnly} is one.
+ * @throws {TraceError} Whatever reading or writing throws.
+ * @example
+ * ```ts
+ * import { filterTrace, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const make = (...texts: string[]) => {
+ *   const chunks: Uint8Array[] = [];
+ *   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ *   for (const text of texts) writer.write({ kind: "warn", vcpu: 0, text });
+ *   writer.close();
+ *   return chunks;
+ * };
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+ * await filterTrace(await readTrace(make("a", "b")), writer, (events) => events.length === 9);
+ * writer.close();
+ * const events = await Array.fromAsync((await readTrace(chunks)).events());
+ * if (events.length !== 0) throw new Error("Not as asked");
+ * ```
+ */
+export async function filterTrace(
+  trace: TraceStream,
+  writer: TraceWriter,
+  keep: (events: readonly TraceEvent[]) => boolean,
+): Promise<void> {
+  let together: TraceEvent[] = [];
+  // What later scenarios may go on from, and nothing that is kept has needed yet.
+  let before: TraceEvent[] = [];
+  let named = false;
+  const write = (events: readonly TraceEvent[], kept: boolean) => {
+    for (const event of events) if (kept || GROUND.has(event.kind)) writer.write(event);
+  };
+  const end = (next?: TraceEvent) => {
+    if (keep(together)) {
+      write(before, true);
+      write(together, true);
+      before = [];
+    } else before = before.concat(together);
+    together = [];
+    // More than is held is kept rather than lost to what follows.
+    if (before.length > MOST_TOGETHER) write(before, true);
+    else if (next === undefined || !goesOn(next)) write(before, false);
+    else return;
+    before = [];
+  };
+  for await (const block of trace.blocks()) {
+    for (const event of block) {
+      const begins = event.kind === "case" || event.kind === "session" ||
+        (event.kind === "vmrun" && !named);
+      if (begins || together.length === MOST_TOGETHER) end(event);
+      if (event.kind === "case") named = true;
+      if (event.kind === "session") named = false;
+      together.push(event);
+    }
+  }
+  end();
+}
+
+/** Whether a scenario goes on from what the one before it left behind. */
+function goesOn(event: TraceEvent): boolean {
+  return event.kind === "case" && (event.spec ?? "").split(" ").includes("keepvm");
+}
+
+/**
+ * Whether a VMRUN failed among events: a consistency check did, or vmcb12 was left with
+ * VMEXIT_INVALID.
+ *
+ * @param events The events.
+ * @returns Whether one did as far as is known.
+ * @example
+ * ```ts
+ * import { failedOnly } from "@vmtape/vmtape/codecs";
+ * if (!failedOnly([{ kind: "check", vcpu: 0, check: "efer-svme" }])) throw new Error("A check failed");
+ * if (failedOnly([{ kind: "exit", vcpu: 0 }])) throw new Error("Nothing is known to have failed");
+ * ```
+ */
+export function failedOnly(events: readonly TraceEvent[]): boolean {
+  return events.some((event) =>
+    event.kind === "check" ||
+    (event.kind === "exit" && event.vmcb12 !== undefined && isInvalid(event.vmcb12))
+  );
+}
+
+function isInvalid(vmcb12: Image): boolean {
+  for (let i = EXIT_CODE; i < EXIT_CODE + 8; i++) {
+    if (vmcb12.bytes[i] !== 0xff || (vmcb12.known && vmcb12.known[i] !== 0xff)) return false;
+  }
+  return true;
+}

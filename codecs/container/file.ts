@@ -1,0 +1,240 @@
+/**
+ * Traces in files: the only part of the codecs that touches any.
+ *
+ * @module
+ */
+import { TraceError } from "../errors.ts";
+import { guard, guardAsync, writeAll } from "./file_guard.ts";
+import type { TraceSink } from "./writer.ts";
+import type { TraceSource } from "./trace_file.ts";
+
+/** What a trace is called while it is written, after the name it will have. */
+export const PART = ".part";
+
+/** Most files of that name, left by recorders that were killed, that stay beside a trace. */
+const MOST_PARTS = 100;
+
+const CHUNK = 1 << 18;
+
+/** A sink that is a file, or will be. */
+export interface FileSink extends TraceSink, Disposable {
+  /** Name of the file while it is written. */
+  readonly part: string;
+  /** Syncs the bytes to the disk, gives the file its name and lets go of it. */
+  close(): void;
+  /** Lets go of the file; it keeps its temporary name. Does nothing after a close. */
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Writes a trace to a file, under a temporary name until it is whole. What a killed recorder left
+ * under that name is kept: it can be recovered.
+ *
+ * @param path Name of the trace.
+ * @param options `force` to replace a file that is there.
+ * @returns The sink.
+ * @throws {TraceError} `exists` or `output`.
+ * @example
+ * ```ts
+ * import { fileSink, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const folder = await Deno.makeTempDir();
+ * const writer = new TraceWriter(fileSink(`${folder}/t.vmtape`));
+ * writer.close();
+ * if ((await Deno.stat(`${folder}/t.vmtape`)).size === 0) throw new Error("Not written");
+ * await Deno.remove(folder, { recursive: true });
+ * ```
+ */
+export function fileSink(path: string, options: { readonly force?: boolean } = {}): FileSink {
+  if (!options.force && exists(path)) {
+    throw new TraceError("exists", `${path} is there already; use another name or --force`);
+  }
+  const [part, file] = guard("output", `${path} cannot be written`, () => openPart(path));
+  let open = true;
+  return {
+    part,
+    write: (chunk) => guard("output", `${part} cannot be written`, () => writeAll(file, chunk)),
+    close: () =>
+      guard("output", `${path} cannot be written`, () => {
+        file.syncSync();
+        file.close();
+        open = false;
+        if (!options.force && exists(path)) {
+          throw new TraceError("exists", `${path} came to be meanwhile; the trace is in ${part}`);
+        }
+        Deno.renameSync(part, path);
+      }),
+    [Symbol.dispose]: () => {
+      if (open) file.close();
+      open = false;
+    },
+  };
+}
+
+/**
+ * Writes a trace to something that is open, such as standard output.
+ *
+ * @param out Where to.
+ * @returns The sink.
+ * @throws {TraceError} `output`, on writing.
+ * @example
+ * ```ts
+ * import { streamSink, TraceWriter } from "@vmtape/vmtape/codecs";
+ * let size = 0;
+ * const out = { writeSync: (bytes: Uint8Array) => (size += bytes.length, bytes.length) };
+ * new TraceWriter(streamSink(out)).close();
+ * if (size === 0) throw new Error("Not written");
+ * ```
+ */
+export function streamSink(out: { writeSync(bytes: Uint8Array): number }): TraceSink {
+  return {
+    write: (chunk) => guard("output", "The output cannot be written", () => writeAll(out, chunk)),
+  };
+}
+
+/** A source that is a file. */
+export interface FileSource extends TraceSource, Disposable {
+  /** Lets go of the file. */
+  close(): void;
+}
+
+/**
+ * A trace in a file, to be read from any place.
+ *
+ * @param path Name of the file.
+ * @returns The source, to be closed.
+ * @throws {TraceError} `missing` or `input`.
+ * @example
+ * ```ts
+ * import { fileSource, TraceError } from "@vmtape/vmtape/codecs";
+ * try {
+ *   using source = fileSource("/nonexistent");
+ *   throw new Error(`${source.size} bytes of nothing`);
+ * } catch (error) {
+ *   if (!(error instanceof TraceError) || error.code !== "missing") throw error;
+ * }
+ * ```
+ */
+export function fileSource(path: string): FileSource {
+  const file = openInput(path);
+  const close = () => file.close();
+  return {
+    size: guard("input", `${path} cannot be read`, () => file.statSync().size),
+    readAt: (offset, length) =>
+      guard("input", `${path} cannot be read`, () => {
+        const bytes = new Uint8Array(length);
+        file.seekSync(offset, Deno.SeekMode.Start);
+        let got = 0;
+        while (got < length) {
+          const more = file.readSync(bytes.subarray(got));
+          if (more === null) break;
+          got += more;
+        }
+        return bytes.subarray(0, got);
+      }),
+    close,
+    [Symbol.dispose]: close,
+  };
+}
+
+/** How a file is read as chunks. */
+export interface FileChunksOptions {
+  /** Wait for more at the end, until the file has its final name or `signal` says to stop. */
+  readonly follow?: boolean;
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal;
+  /** Time between two looks, in milliseconds. */
+  readonly interval?: number;
+}
+
+/**
+ * The bytes of a file, in chunks. With `follow`, also of one that a recorder is still writing:
+ * under its temporary name, if it does not have its final one.
+ *
+ * @param path Name of the file; `-` is standard input.
+ * @param options How.
+ * @throws {TraceError} `missing` or `input`.
+ * @example
+ * ```ts
+ * import { fileChunks, fileSink, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const folder = await Deno.makeTempDir();
+ * new TraceWriter(fileSink(`${folder}/t.vmtape`), { meta: { by: "me" } }).close();
+ * const trace = await readTrace(fileChunks(`${folder}/t.vmtape`));
+ * if (trace.header.meta.by !== "me") throw new Error("Not as written");
+ * if ((await Array.fromAsync(trace.events())).length !== 0) throw new Error("Nothing was written");
+ * await Deno.remove(folder, { recursive: true });
+ * ```
+ */
+export async function* fileChunks(
+  path: string,
+  options: FileChunksOptions = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (path === "-") {
+    yield* Deno.stdin.readable;
+    return;
+  }
+  const part = options.follow && !exists(path) ? newestPart(path) : undefined;
+  const growing = part !== undefined;
+  using file = openInput(part ?? path);
+  let last = !options.follow;
+  for (;;) {
+    const bytes = new Uint8Array(CHUNK);
+    const got = await guardAsync("input", `${path} cannot be read`, () => file.read(bytes));
+    if (got !== null && got > 0) {
+      yield bytes.subarray(0, got);
+      continue;
+    }
+    if (last) return;
+    // What was written before the renaming has to be read after it was seen.
+    if (options.signal?.aborted || (growing && exists(path))) last = true;
+    else await new Promise((resolve) => setTimeout(resolve, options.interval ?? 100));
+  }
+}
+
+/** Names that a trace may have while it is written, in order of preference. */
+function* partNames(path: string): Generator<string> {
+  yield path + PART;
+  for (let i = 2; i <= MOST_PARTS; i++) yield `${path}${PART}${i}`;
+}
+
+function openPart(path: string): [string, Deno.FsFile] {
+  for (const part of partNames(path)) {
+    try {
+      return [part, Deno.openSync(part, { write: true, createNew: true })];
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }
+  }
+  throw new TraceError(
+    "exists",
+    `${path}${PART} and ${MOST_PARTS - 1} more are there; recover or remove them`,
+  );
+}
+
+function newestPart(path: string): string | undefined {
+  let newest: string | undefined;
+  for (const part of partNames(path)) {
+    if (!exists(part)) break;
+    newest = part;
+  }
+  return newest;
+}
+
+function openInput(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { read: true });
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) {
+      throw new TraceError("missing", `${path} does not exist`, { cause });
+    }
+    throw new TraceError("input", `${path} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

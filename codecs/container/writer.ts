@@ -1,0 +1,278 @@
+/**
+ * Writing a trace: events in, blocks out.
+ *
+ * @module
+ */
+import { crc32 } from "node:zlib";
+import type { TraceEvent } from "../../engine/event.ts";
+import { type BlockHead, joinBlock, type NewBlock, type RawBlock, sealBlock } from "./block.ts";
+import { type IndexEntry, writeIndex, writeTrailer } from "./block_index.ts";
+import { checkpointBlocks } from "./checkpoint.ts";
+import { EventEncoder } from "./encoder.ts";
+import { TraceError } from "../errors.ts";
+import { EventBlock } from "./event_block.ts";
+import { BLOCK, BLOCK_HEADER_SIZE, INDEX_ENTRY_SIZE, MAX_RAW, NO_TIME } from "./format.ts";
+import { type TraceHeader, writeHeader } from "./header.ts";
+import type { Meta } from "./msgpack.ts";
+
+/** Where a trace's bytes go. */
+export interface TraceSink {
+  /** Takes all of a chunk before it returns; throws when it cannot. */
+  write(chunk: Uint8Array): void;
+  /** Called once after the last chunk, when the trace is whole. */
+  close?(): void;
+}
+
+/** How a {@linkcode TraceWriter} works. */
+export interface TraceWriterOptions {
+  /** Metadata of the trace: JSON-like. */
+  readonly meta?: Meta;
+  /** 16 bytes that tell this trace from others; random when left out. */
+  readonly id?: Uint8Array;
+  /** Longest time that an event waits for its block to be written, in milliseconds; 0 for no limit. */
+  readonly flushInterval?: number;
+}
+
+/** How many events pass between two looks at the clock. */
+const CLOCK_EVERY = 32;
+
+/**
+ * Writes a trace. A write takes at most the time that one block's compression takes.
+ *
+ * @example
+ * ```ts
+ * import { readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
+ * const chunks: Uint8Array[] = [];
+ * const writer = new TraceWriter({ write: (chunk) => chunks.push(chunk) });
+ * writer.write({ kind: "inject", vcpu: 0, time: 17, what: "nmi" });
+ * writer.close();
+ * const trace = await readTrace(chunks);
+ * for await (const event of trace.events()) {
+ *   if (event.kind !== "inject" || event.what !== "nmi") throw new Error("Not as written");
+ * }
+ * ```
+ */
+export class TraceWriter implements Disposable {
+  readonly #sink: TraceSink;
+  readonly #encoder = new EventEncoder();
+  readonly #index: IndexEntry[] = [];
+  readonly #tag: number;
+  readonly #interval: number;
+  #sequence = 0;
+  #events = 0;
+  #bytes = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #due = Infinity;
+  #untilClock = CLOCK_EVERY;
+  #failure: TraceError | undefined;
+  #closed = false;
+
+  /**
+   * Writes the file header.
+   *
+   * @param sink Where the bytes go.
+   * @param options How.
+   * @throws {TraceError} When the metadata cannot be stored.
+   */
+  constructor(sink: TraceSink, options: TraceWriterOptions = {}) {
+    this.#sink = sink;
+    this.#interval = options.flushInterval ?? 1000;
+    const id = options.id ?? crypto.getRandomValues(new Uint8Array(16));
+    this.#tag = crc32(id);
+    this.#send(writeHeader(id, options.meta ?? {}));
+  }
+
+  /** Number of events written so far. */
+  get events(): number {
+    return this.#events + this.#encoder.count;
+  }
+
+  /** Number of bytes handed to the sink so far. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /**
+   * Writes an event. It is in the sink once its block is full, or its time is up.
+   *
+   * @param event The event; not kept.
+   * @throws {TraceError} `event` for a value outside its type, which leaves the trace as it was;
+   * `limit` for an event too large for any block; `output` when the sink fails; `closed`.
+   */
+  write(event: TraceEvent): void {
+    if (this.#closed || this.#failure) this.#refuse();
+    const encoder = this.#encoder;
+    try {
+      if (!encoder.add(event)) {
+        this.flush();
+        if (!encoder.add(event)) {
+          encoder.take();
+          throw new TraceError("limit", `An event of kind ${event.kind} is larger than a block`);
+        }
+      }
+    } finally {
+      if (encoder.spoilt) this.flush();
+    }
+    if (encoder.count === 1 && this.#interval > 0) this.#arm();
+    if (--this.#untilClock === 0) {
+      this.#untilClock = CLOCK_EVERY;
+      if (performance.now() >= this.#due) this.flush();
+    }
+  }
+
+  /**
+   * Ends the block and hands it to the sink.
+   *
+   * @throws {TraceError} `output` when the sink fails; `closed`.
+   */
+  flush(): void {
+    if (this.#closed || this.#failure) this.#refuse();
+    this.#disarm();
+    const encoder = this.#encoder;
+    const { count, firstTime, lastTime } = encoder;
+    const content = encoder.take();
+    if (count === 0) return;
+    this.#block(content.bytes, BLOCK.events, count, firstTime, lastTime, content.cuts);
+  }
+
+  /**
+   * Stores the state of the machine as it is after the events written so far, so that a replay can
+   * begin there.
+   *
+   * @param state The state, as the engine encodes it.
+   * @param digest Digest of the state, up to 64 bytes.
+   * @throws {TraceError} `limit` for too large a state or digest; `output`; `closed`.
+   */
+  checkpoint(state: Uint8Array, digest: Uint8Array): void {
+    const blocks = checkpointBlocks(state, digest);
+    this.flush();
+    for (const content of blocks) this.#block(content, BLOCK.checkpoint, 0, NO_TIME, NO_TIME);
+  }
+
+  /**
+   * Writes a block of another trace as it is, after the events written so far. Only when the other
+   * trace has another event table, its events are written one by one.
+   *
+   * @param block An events or checkpoint block.
+   * @param header Header of its trace; when left out, its event table is this code's own.
+   * @throws {TraceError} `output` when the sink fails; `damaged`; `closed`.
+   */
+  copy(block: RawBlock, header?: TraceHeader): void {
+    if (header !== undefined && !header.own && block.head.type === BLOCK.events) {
+      for (const event of new EventBlock(block, header.plans).shared()) this.write(event);
+      return;
+    }
+    this.flush();
+    const head: BlockHead = {
+      ...block.head,
+      tag: this.#tag,
+      sequence: this.#sequence,
+      firstEvent: this.#events,
+    };
+    this.#put(head, joinBlock(head, block.stored));
+  }
+
+  /**
+   * Writes what is left, the index and the trailer, and closes the sink. Does nothing the second
+   * time.
+   *
+   * @throws {TraceError} `output` when the sink fails, now or before.
+   */
+  close(): void {
+    if (this.#closed) return;
+    if (this.#failure) this.#refuse();
+    this.flush();
+    const indexOffset = this.#bytes;
+    const entries = this.#index.slice();
+    const most = Math.floor(MAX_RAW / INDEX_ENTRY_SIZE);
+    for (let i = 0; i < entries.length; i += most) {
+      this.#block(writeIndex(entries.slice(i, i + most)), BLOCK.index, 0, NO_TIME, NO_TIME);
+    }
+    this.#send(
+      writeTrailer({
+        tag: this.#tag,
+        indexOffset,
+        blocks: entries.length,
+        events: this.#events,
+      }),
+    );
+    this.#closed = true;
+    this.#guard(() => this.#sink.close?.());
+  }
+
+  /** Closes it. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #block(
+    content: Uint8Array,
+    type: number,
+    events: number,
+    firstTime: number,
+    lastTime: number,
+    cuts?: readonly number[],
+  ): void {
+    const head: NewBlock = {
+      type,
+      tag: this.#tag,
+      sequence: this.#sequence,
+      events,
+      firstEvent: this.#events,
+      firstTime,
+      lastTime,
+    };
+    this.#put(head, sealBlock(head, content, cuts));
+  }
+
+  #put(head: NewBlock, bytes: Uint8Array): void {
+    const { tag: _, ...entry } = head;
+    const offset = this.#bytes;
+    this.#send(bytes);
+    this.#index.push({ ...entry, offset, storedSize: bytes.length - BLOCK_HEADER_SIZE });
+    this.#sequence++;
+    this.#events += head.events;
+  }
+
+  #send(bytes: Uint8Array): void {
+    this.#guard(() => this.#sink.write(bytes));
+    this.#bytes += bytes.length;
+  }
+
+  #guard(act: () => void): void {
+    try {
+      act();
+    } catch (cause) {
+      this.#disarm();
+      this.#failure = cause instanceof TraceError ? cause : new TraceError(
+        "output",
+        `The trace cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`,
+        { cause, offset: this.#bytes },
+      );
+      throw this.#failure;
+    }
+  }
+
+  #arm(): void {
+    this.#due = performance.now() + this.#interval;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      try {
+        this.flush();
+      } catch {
+        // Kept, and thrown by the next call.
+      }
+    }, this.#interval);
+  }
+
+  #disarm(): void {
+    this.#due = Infinity;
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #refuse(): never {
+    if (this.#failure) throw this.#failure;
+    throw new TraceError("closed", "The trace is closed: no event can follow");
+  }
+}

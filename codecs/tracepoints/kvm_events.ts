@@ -1,0 +1,328 @@
+/**
+ * Makes trace events out of tracepoint records.
+ *
+ * A tracepoint shows a few values of the VMCB it is about. Those become the
+ * known bits of an image; all others stay unknown.
+ *
+ * @module
+ */
+import type { Image, TraceEvent } from "../../engine/event.ts";
+import { checkByText } from "../../engine/svm/checks.ts";
+import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
+import { EXIT_IMAGE, KvmImages, L2_IMAGE, VMRUN_IMAGE } from "./kvm_images.ts";
+import type { KvmRecord, RecordSink } from "./kvm_record.ts";
+import { ISA_VMX, SLOT, SLOTS } from "./kvm_tracepoints.ts";
+import type { TracepointStats } from "./stats.ts";
+
+/** How records become events. */
+export interface KvmEventOptions {
+  /**
+   * Gives the stable id of a consistency check by the kernel's text of it;
+   * that of the engine's check tables when left out.
+   *
+   * @param text The text of `kvm_nested_vmenter_failed`.
+   * @returns The id, or nothing when no known kernel has such a check.
+   */
+  readonly identify?: (text: string) => string | undefined;
+}
+
+/** A VMRUN waits at most this many events for the line with its intercepts. */
+const LONGEST_WAIT = 65_536;
+
+/** One vCPU of one virtual machine. */
+interface Vcpu {
+  readonly number: number;
+  /** KVM's number of it, once a record has said it. */
+  id: number | undefined;
+  /** CPU of its last record. */
+  cpu: number;
+  /** Whether L2 runs, or is about to, from {@linkcode gpa}. */
+  open: boolean;
+  gpa: bigint;
+  /** The VMRUN that waits for its intercepts. */
+  waiting: Writable<Extract<TraceEvent, { kind: "vmrun" }>> | undefined;
+  /** Its place among the events not yet handed out. */
+  waitingAt: number;
+  waitingBits: number;
+  readonly waitingLo: Uint32Array;
+  readonly waitingHi: Uint32Array;
+}
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** A thread and the vCPUs it runs; nearly always one. */
+interface Thread {
+  current: Vcpu;
+  readonly all: Vcpu[];
+}
+
+const pair = new Uint32Array(2);
+const joined = new BigUint64Array(pair.buffer);
+// A typed array has the machine's byte order.
+const LOW = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1 ? 0 : 1;
+
+function bigint(lo: number, hi: number): bigint {
+  pair[LOW] = lo;
+  pair[1 - LOW] = hi;
+  return joined[0]!;
+}
+
+/** Turns records into events, vCPU by vCPU, in the order they come. */
+export class KvmEvents implements RecordSink {
+  readonly #stats: TracepointStats;
+  readonly #identify: (text: string) => string | undefined;
+  readonly #threads = new Map<number, Thread>();
+  readonly #vcpus: Vcpu[] = [];
+  readonly #checks = new Map<string, string | undefined>();
+  readonly #vmruns = new KvmImages(VMRUN_IMAGE);
+  readonly #l2regs = new KvmImages(L2_IMAGE);
+  readonly #exits = new KvmImages(EXIT_IMAGE);
+  #lastPid = -1;
+  #lastThread: Thread | undefined;
+  #waiting = 0;
+  #lostBefore: { count: number; known: boolean } | undefined;
+  #out: TraceEvent[] = [];
+
+  /**
+   * @param stats Counts what is imported.
+   * @param options How.
+   */
+  constructor(stats: TracepointStats, options: KvmEventOptions = {}) {
+    this.#stats = stats;
+    this.#identify = options.identify ?? ((text) => checkByText(text)?.id);
+  }
+
+  /** Events finished since the last call, in order; the one that still waits stays, and all after it. */
+  take(): TraceEvent[] {
+    const all = this.#out;
+    let ready = all.length;
+    if (this.#waiting > 0) {
+      for (const vcpu of this.#vcpus) {
+        if (vcpu.waiting === undefined) continue;
+        if (all.length - vcpu.waitingAt > LONGEST_WAIT) this.#settle(vcpu);
+        else ready = Math.min(ready, vcpu.waitingAt);
+      }
+    }
+    if (ready === all.length) this.#out = [];
+    else {
+      this.#out = all.splice(ready);
+      for (const vcpu of this.#vcpus) vcpu.waitingAt -= ready;
+    }
+    return all;
+  }
+
+  /** How many events there are to take. */
+  get size(): number {
+    return this.#out.length;
+  }
+
+  /** No more records come: nothing waits any longer. */
+  finish(): void {
+    for (const vcpu of this.#vcpus) this.#settle(vcpu);
+  }
+
+  /** Takes one record. */
+  record(record: KvmRecord): void {
+    const vcpu = this.#vcpuOf(record);
+    vcpu.cpu = record.cpu;
+    const { name } = record;
+    this.#stats.events[name] = (this.#stats.events[name] ?? 0) + 1;
+    const vmx = (record.present >>> SLOT.isa & 1) !== 0 && record.lo[SLOT.isa] === ISA_VMX;
+    const role = vmx ? "other" : record.tracepoint?.role ?? "other";
+    if (role === "intercepts" && this.#addIntercepts(vcpu, record)) return;
+    if (vcpu.waiting !== undefined) this.#settle(vcpu);
+    switch (role) {
+      case "vmrun":
+        return this.#vmrun(vcpu, record);
+      case "l2exit":
+        return this.#l2exit(vcpu, record);
+      case "exit":
+        return this.#exit(vcpu, record);
+      case "check":
+        return this.#check(vcpu, record);
+      case "intercepts":
+      case "other":
+        this.#out.push({
+          kind: "tracepoint",
+          vcpu: vcpu.number,
+          time: record.time,
+          name,
+          text: record.text,
+        });
+    }
+  }
+
+  /** Takes a mark of lost records: what ran on that CPU may have missed some. */
+  lost(cpu: number, count: number | undefined, time: number | undefined): void {
+    this.#stats.lostMarks++;
+    this.#stats.lost += count ?? 0;
+    const touched = this.#vcpus.filter((vcpu) => cpu < 0 || vcpu.cpu === cpu);
+    if (touched.length === 0) {
+      const before = this.#lostBefore ?? { count: 0, known: true };
+      this.#lostBefore = {
+        count: before.count + (count ?? 0),
+        known: before.known && count !== undefined,
+      };
+      return;
+    }
+    touched.forEach((vcpu, index) => {
+      this.#settle(vcpu);
+      vcpu.open = false;
+      // The number is the CPU's, not each vCPU's: only one of them carries it.
+      this.#pushLost(vcpu.number, index === 0 ? count : undefined, time);
+    });
+  }
+
+  #pushLost(vcpu: number, count: number | undefined, time: number | undefined): void {
+    this.#out.push({
+      kind: "lost",
+      vcpu,
+      ...(time === undefined ? {} : { time }),
+      ...(count === undefined ? {} : { count: BigInt(count) }),
+    });
+  }
+
+  #vcpuOf(record: KvmRecord): Vcpu {
+    let thread = record.pid === this.#lastPid ? this.#lastThread : this.#threads.get(record.pid);
+    const id = (record.present >>> SLOT.vcpu_id & 1) === 0 ? undefined : record.lo[SLOT.vcpu_id];
+    if (thread === undefined) {
+      const vcpu = this.#newVcpu(record, id);
+      thread = { current: vcpu, all: [vcpu] };
+      this.#threads.set(record.pid, thread);
+    }
+    this.#lastPid = record.pid;
+    this.#lastThread = thread;
+    if (id !== undefined && thread.current.id !== id) {
+      if (thread.current.id === undefined) thread.current.id = id;
+      else {
+        let vcpu = thread.all.find((other) => other.id === id);
+        if (vcpu === undefined) thread.all.push(vcpu = this.#newVcpu(record, id));
+        thread.current = vcpu;
+      }
+    }
+    return thread.current;
+  }
+
+  #newVcpu(record: KvmRecord, id: number | undefined): Vcpu {
+    const vcpu: Vcpu = {
+      number: this.#vcpus.length,
+      id,
+      cpu: record.cpu,
+      open: false,
+      gpa: 0n,
+      waiting: undefined,
+      waitingAt: 0,
+      waitingBits: 0,
+      waitingLo: new Uint32Array(SLOTS.length),
+      waitingHi: new Uint32Array(SLOTS.length),
+    };
+    this.#vcpus.push(vcpu);
+    this.#out.push({
+      kind: "session",
+      vcpu: vcpu.number,
+      time: record.time,
+      meta: {
+        source: "kvm-tracepoints",
+        task: record.task,
+        tid: record.pid,
+        ...(id === undefined ? {} : { vcpu_id: id }),
+      },
+    });
+    if (this.#lostBefore !== undefined) {
+      const { count, known } = this.#lostBefore;
+      this.#lostBefore = undefined;
+      this.#pushLost(vcpu.number, known ? count : undefined, record.time);
+    }
+    return vcpu;
+  }
+
+  #vmrun(vcpu: Vcpu, record: KvmRecord): void {
+    const { lo, hi } = record;
+    vcpu.gpa = bigint(lo[SLOT.vmcb]!, hi[SLOT.vmcb]!);
+    vcpu.open = true;
+    vcpu.waitingBits = record.present;
+    vcpu.waitingLo.set(lo);
+    vcpu.waitingHi.set(hi);
+    vcpu.waitingAt = this.#out.length;
+    vcpu.waiting = {
+      kind: "vmrun",
+      vcpu: vcpu.number,
+      time: record.time,
+      rip: bigint(lo[SLOT.rip]!, hi[SLOT.rip]!),
+      vmcb12_gpa: vcpu.gpa,
+      vmcb12: UNSEEN,
+    };
+    this.#waiting++;
+    this.#out.push(vcpu.waiting as TraceEvent);
+  }
+
+  #addIntercepts(vcpu: Vcpu, record: KvmRecord): boolean {
+    if (vcpu.waiting === undefined) return false;
+    const { waitingLo, waitingHi } = vcpu;
+    for (let slot = SLOT.cr_read; slot <= SLOT.intercept3; slot++) {
+      if ((record.present >>> slot & 1) === 0) continue;
+      waitingLo[slot] = record.lo[slot]!;
+      waitingHi[slot] = record.hi[slot]!;
+      vcpu.waitingBits |= 1 << slot;
+    }
+    if ((record.present >>> SLOT.intercept2 & 1) === 0) {
+      // Older kernels print both words as one number.
+      waitingLo[SLOT.intercept2] = record.hi[SLOT.intercept1]!;
+      vcpu.waitingBits |= 1 << SLOT.intercept2;
+    }
+    this.#settle(vcpu);
+    return true;
+  }
+
+  #settle(vcpu: Vcpu): void {
+    if (vcpu.waiting === undefined) return;
+    vcpu.waiting.vmcb12 = this.#vmruns.of(vcpu.waitingBits, 0, vcpu.waitingLo, vcpu.waitingHi);
+    vcpu.waiting = undefined;
+    this.#waiting--;
+  }
+
+  #l2exit(vcpu: Vcpu, record: KvmRecord): void {
+    const { lo, hi } = record;
+    this.#out.push({
+      kind: "l2exit",
+      vcpu: vcpu.number,
+      time: record.time,
+      exit_code: bigint(lo[SLOT.exit_code]!, hi[SLOT.exit_code]!),
+      exit_info_1: bigint(lo[SLOT.exit_info_1]!, hi[SLOT.exit_info_1]!),
+      exit_info_2: bigint(lo[SLOT.exit_info_2]!, hi[SLOT.exit_info_2]!),
+      exit_int_info: lo[SLOT.exit_int_info]!,
+      exit_int_info_err: lo[SLOT.exit_int_info_err]!,
+      regs: this.#l2regs.of(record.present, 0, lo, hi),
+    });
+  }
+
+  #exit(vcpu: Vcpu, record: KvmRecord): void {
+    const vmcb12 = this.#exits.of(record.present, record.wide, record.lo, record.hi);
+    const { number, open, gpa } = vcpu;
+    const time = record.time;
+    vcpu.open = false;
+    this.#out.push(
+      open
+        ? { kind: "exit", vcpu: number, time, vmcb12_gpa: gpa, vmcb12 }
+        : { kind: "exit", vcpu: number, time, vmcb12 },
+    );
+  }
+
+  #check(vcpu: Vcpu, record: KvmRecord): void {
+    const { text } = record;
+    let check = this.#checks.get(text);
+    if (check === undefined && !this.#checks.has(text)) {
+      check = this.#identify(text);
+      // No kernel has as many checks: garbage may.
+      if (this.#checks.size < 10_000) this.#checks.set(text, check);
+    }
+    const time = record.time;
+    this.#out.push(
+      check === undefined
+        ? { kind: "check", vcpu: vcpu.number, time, text }
+        : { kind: "check", vcpu: vcpu.number, time, check, text },
+    );
+  }
+}
+
+const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };

@@ -1,0 +1,408 @@
+/**
+ * Scenarios: a name and changes to a valid base, one a line, in the lab's case
+ * syntax and, beyond it, by field name.
+ *
+ * @module
+ */
+import {
+  baseL1,
+  basePages,
+  type L1State,
+  type MemoryWriter,
+  SAVE_GPA,
+  VMCB12_GPA,
+  writeBase,
+  writeRsmCode,
+} from "./base.ts";
+import { HSAVE_GPA, MEMORY_SIZE, PAE_TABLES, SMRAM_GPA } from "./base.ts";
+import { SAVE_AREA, VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
+import { readToken, ScenarioError, type Token } from "./scenario_token.ts";
+
+export { ScenarioError };
+
+/** Which way into L2 a scenario takes. */
+export type Entry = "vmrun" | "rsm" | "setstate";
+
+/** One write of a scenario before the run. */
+export interface Change {
+  /** vmcb12's control area, its save area, or plain memory. */
+  readonly target: "control" | "save" | "memory";
+  /** Guest physical address of the first byte. */
+  readonly gpa: number;
+  /** Bytes written, 0 to 8. */
+  readonly size: number;
+  /** Their value, little-endian. */
+  readonly value: bigint;
+}
+
+/** One write of a scenario while the SMI handler runs, or to the L1 save area handed to KVM_SET_NESTED_STATE. */
+export interface LateChange {
+  /** The area it was written for. */
+  readonly target: "control" | "save" | "memory" | "hsave" | "smram";
+  /** Byte offset within the area; `hsave` counts from its save area, at 0x400. */
+  readonly offset: number;
+  /** The same as a guest physical address. Not meaningful for `setstate`, which changes a buffer. */
+  readonly gpa: number;
+  /** Bytes written, 0 to 8. */
+  readonly size: number;
+  /** Their value, little-endian. */
+  readonly value: bigint;
+}
+
+/** One case: what is changed in the base, and how L2 is entered. */
+export interface Scenario {
+  /** First word of the line. */
+  readonly name: string;
+  /** The rest of the line, as written. */
+  readonly spec: string;
+  /** Line in its file, from 1. */
+  readonly line: number;
+  /** Writes before the run, in order; those beyond the end of memory are left out, as the lab ignores them. */
+  readonly changes: readonly Change[];
+  /** L1's registers before VMRUN. */
+  readonly l1: Readonly<L1State>;
+  /** GIF before VMRUN. */
+  readonly gif: boolean;
+  /** Whether an NMI is queued before the run. */
+  readonly nmi: boolean;
+  /** Vector handed to KVM_INTERRUPT before the run; 0 for none. KVM refuses (EINVAL) those above 0xff. */
+  readonly irq: number;
+  /** Way in. */
+  readonly entry: Entry;
+  /**
+   * Writes between the SMI and RSM (`rsm`), or to the L1 save area handed in
+   * (`setstate`, only `hsave`). Those that cannot take effect are left out.
+   */
+  readonly late: readonly LateChange[];
+  /** Go on with the virtual machine and vCPU of the scenario before. */
+  readonly keepvm: boolean;
+  /** Leave guest memory as it is: the base is not written. */
+  readonly keepmem: boolean;
+}
+
+/** Where a scenario's text comes from, for messages. */
+export interface ScenarioSource {
+  /** Name of the file. */
+  readonly file?: string;
+  /** Line in it, from 1. */
+  readonly line?: number;
+}
+
+/** Longest line the lab reads, in characters. */
+const MAX_LINE = 65534;
+/** Most late writes the lab holds. */
+const MAX_LATE = 64;
+/** Bytes from the start of the L1 save area to the end of the buffer handed to KVM_SET_NESTED_STATE. */
+const SETSTATE_SAVE_SIZE = 0xc00;
+
+/**
+ * Reads a file of scenarios: one a line, `#` begins a comment line, blank lines are skipped.
+ *
+ * @param text The file's text.
+ * @param source Its name, for messages.
+ * @returns The scenarios in order.
+ * @throws {ScenarioError} At the first thing that is not understood.
+ * @example
+ * ```ts
+ * import { parseScenarios } from "@vmtape/vmtape";
+ * const [ok, bad] = parseScenarios("# two cases\nok\nasid0 control.asid=0 gif=0\n");
+ * if (ok?.changes.length !== 0 || bad?.changes[0]?.gpa !== 0x10058 || bad.gif) throw new Error();
+ * ```
+ */
+export function parseScenarios(text: string, source: ScenarioSource = {}): Scenario[] {
+  const scenarios: Scenario[] = [];
+  for (const [index, raw] of text.split("\n").entries()) {
+    const trimmed = raw.trimStart();
+    if (trimmed === "" || trimmed.startsWith("#")) continue;
+    scenarios.push(parseScenario(raw, { ...source, line: (source.line ?? 1) + index }));
+  }
+  return scenarios;
+}
+
+/**
+ * Reads one scenario.
+ *
+ * @param text One line: a name, then changes, separated by blanks.
+ * @param source Where the line is, for messages.
+ * @returns The scenario.
+ * @throws {ScenarioError} When a change is not understood.
+ * @example
+ * ```ts
+ * import { parseScenario } from "@vmtape/vmtape";
+ * const scenario = parseScenario("no_svme efer^=SVME");
+ * if (scenario.changes[0]?.value !== 0x500n) throw new Error();
+ * ```
+ */
+export function parseScenario(text: string, source: ScenarioSource = {}): Scenario {
+  const words = [...text.matchAll(/[^ \t\r\n]+/g)];
+  const first = words.shift();
+  const where = { file: source.file, line: source.line ?? 1 };
+  if (!first) {
+    throw new ScenarioError("The line is empty", { ...where, column: 1, expected: "a name" });
+  }
+  if (text.length > MAX_LINE) {
+    throw new ScenarioError("The line is too long for the lab", {
+      ...where,
+      column: MAX_LINE,
+      expected: `at most ${MAX_LINE} characters`,
+    });
+  }
+  const builder = new Builder();
+  if (first[0].includes("=")) {
+    throw new ScenarioError(`A scenario begins with its name, not with the change "${first[0]}"`, {
+      ...where,
+      column: first.index + 1,
+      expected: "a name without =",
+    });
+  }
+  for (const word of words) {
+    const fail = (message: string, expected: string, at = 0): never => {
+      throw new ScenarioError(message, { ...where, column: word.index + at + 1, expected });
+    };
+    builder.add(readToken(word[0], fail), fail);
+  }
+  const name = first[0];
+  return builder.build(name, text.slice(first.index + name.length).trim(), where.line);
+}
+
+type Fail = (message: string, expected: string, at?: number) => never;
+
+class Builder {
+  readonly #l1 = baseL1();
+  readonly #changes: Change[] = [];
+  readonly #late: LateChange[] = [];
+  #entry: Entry | undefined;
+  #gif = true;
+  #nmi = false;
+  #irq = 0;
+  #keepvm = false;
+  #keepmem = false;
+  /** vmcb12 as the changes so far leave it, for the operators that need its value. */
+  readonly #vmcb12 = new Uint8Array(basePages().get(VMCB12_GPA)!);
+
+  add(token: Token, fail: Fail): void {
+    switch (token.kind) {
+      case "write":
+        this.#write(token.target, token.offset, token.size, token.value, fail);
+        break;
+      case "field": {
+        const gpa = (token.target === "control" ? VMCB12_GPA : SAVE_GPA) + token.offset;
+        if (this.#keepmem) {
+          fail(
+            "With keepmem the field's value before is not known",
+            "a plain value: AREA.FIELD=VALUE",
+          );
+        }
+        const before = littleEndian(this.#vmcb12, gpa - VMCB12_GPA, token.size);
+        this.#write(token.target, token.offset, token.size, token.apply(before), fail);
+        break;
+      }
+      case "late":
+        this.#addLate(token, fail);
+        break;
+      case "l1":
+        this.#l1[token.register] = token.apply(this.#l1[token.register]);
+        break;
+      case "pae":
+        this.#l1.pae = true;
+        this.#l1.efer = 0x1000n;
+        this.#l1.cr3 = BigInt(PAE_TABLES);
+        break;
+      case "entry":
+        if (this.#entry && this.#entry !== token.entry) {
+          fail("The way in is said twice", "one entry= token");
+        }
+        this.#entry = token.entry;
+        break;
+      case "gif":
+        this.#gif = token.on;
+        break;
+      case "nmi":
+        this.#nmi = token.on;
+        break;
+      case "irq":
+        this.#irq = token.vector;
+        break;
+      case "keepvm":
+        this.#keepvm = true;
+        break;
+      case "keepmem":
+        this.#keepmem = true;
+        break;
+      case "none":
+    }
+  }
+
+  #write(
+    target: Change["target"],
+    offset: bigint | number,
+    size: number,
+    value: bigint,
+    fail: Fail,
+  ) {
+    const base = target === "control" ? VMCB12_GPA : target === "save" ? SAVE_GPA : 0;
+    const gpa = inMemory(base, offset, size, fail);
+    if (gpa === undefined) return;
+    const change = { target, gpa, size, value: BigInt.asUintN(8 * size, value) };
+    this.#changes.push(change);
+    const bytes = bytesOf(change);
+    for (let i = 0; i < size; i++) {
+      const at = gpa + i - VMCB12_GPA;
+      if (at >= 0 && at < VMCB_SIZE) this.#vmcb12[at] = bytes[i]!;
+    }
+  }
+
+  #addLate(token: Extract<Token, { kind: "late" }>, fail: Fail) {
+    if (this.#late.length === MAX_LATE) {
+      fail(`More than ${MAX_LATE} late changes`, `at most ${MAX_LATE}, which is all the lab holds`);
+    }
+    const { target, size } = token;
+    const gpa = inMemory(lateBase(target), token.offset, size, fail);
+    if (gpa === undefined) return;
+    const value = BigInt.asUintN(8 * size, token.value);
+    this.#late.push({ target, offset: gpa - lateBase(target), gpa, size, value });
+  }
+
+  build(name: string, spec: string, line: number): Scenario {
+    const entry = this.#entry ?? "vmrun";
+    const late = this.#late.filter((change) =>
+      entry === "rsm" ||
+      entry === "setstate" && change.target === "hsave" &&
+        change.offset + change.size <= SETSTATE_SAVE_SIZE
+    );
+    return {
+      name,
+      spec,
+      line,
+      changes: this.#changes,
+      l1: this.#l1,
+      gif: this.#gif,
+      nmi: this.#nmi,
+      irq: this.#irq,
+      entry,
+      late,
+      keepvm: this.#keepvm,
+      keepmem: this.#keepmem,
+    };
+  }
+}
+
+function lateBase(target: LateChange["target"]): number {
+  switch (target) {
+    case "control":
+      return VMCB12_GPA;
+    case "save":
+      return SAVE_GPA;
+    case "hsave":
+      return HSAVE_GPA + SAVE_AREA;
+    case "smram":
+      return SMRAM_GPA;
+    case "memory":
+      return 0;
+  }
+}
+
+/** The address of a write, or `undefined` beyond the end of memory. */
+function inMemory(
+  base: number,
+  offset: bigint | number,
+  size: number,
+  fail: Fail,
+): number | undefined {
+  const gpa = BigInt(base) + BigInt(offset);
+  if (gpa + BigInt(size) >= 1n << 64n) {
+    fail("The write wraps around the end of the address space", "an address below 1000000");
+  }
+  return gpa + BigInt(size) <= BigInt(MEMORY_SIZE) ? Number(gpa) : undefined;
+}
+
+function littleEndian(bytes: Uint8Array, offset: number, size: number): bigint {
+  let value = 0n;
+  for (let i = size - 1; i >= 0; i--) value = value << 8n | BigInt(bytes[offset + i]!);
+  return value;
+}
+
+/**
+ * The bytes that a change writes.
+ *
+ * @param change A change, early or late.
+ * @returns `size` bytes, little-endian.
+ * @example
+ * ```ts
+ * import { bytesOf } from "@vmtape/vmtape";
+ * if (bytesOf({ size: 2, value: 0xc9bn }).join() !== `${0x9b},${0x0c}`) throw new Error();
+ * ```
+ */
+export function bytesOf(change: { readonly size: number; readonly value: bigint }): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, change.value, true);
+  return bytes.subarray(0, change.size);
+}
+
+/**
+ * Sets guest memory up for a scenario: the base (unless `keepmem`), the code
+ * that `entry=rsm` needs, and the changes in order.
+ *
+ * @param scenario The scenario.
+ * @param memory Where to write.
+ * @param zeroed Whether memory is all zeroes, as in a new virtual machine.
+ * @example
+ * ```ts
+ * import { parseScenario, setUpMemory } from "@vmtape/vmtape";
+ * const memory = new Uint8Array(16 << 20);
+ * setUpMemory(parseScenario("a m.9000.1=f4"), { write: (gpa, b) => memory.set(b, gpa) }, true);
+ * if (memory[0x9000] !== 0xf4 || memory[0x9001] !== 0x01) throw new Error();
+ * ```
+ */
+export function setUpMemory(scenario: Scenario, memory: MemoryWriter, zeroed = false): void {
+  if (!scenario.keepmem) writeBase(memory, zeroed);
+  if (scenario.entry === "rsm") writeRsmCode(memory);
+  for (const change of scenario.changes) memory.write(change.gpa, bytesOf(change));
+}
+
+/**
+ * Renders a scenario as a case line of the lab, with raw offsets only.
+ *
+ * @param scenario The scenario.
+ * @returns One line without a line break, which the lab accepts and which reads back as the same scenario.
+ * @example
+ * ```ts
+ * import { parseScenario, toLabCase } from "@vmtape/vmtape";
+ * const line = toLabCase(parseScenario("a save.efer^=SVME control.event_inj=80000220 gif=0"));
+ * if (line !== "a s.d0=500 c.a8.4=80000220 gif=0") throw new Error(line);
+ * ```
+ */
+export function toLabCase(scenario: Scenario): string {
+  const words = [scenario.name];
+  const sized = (size: number) => size === 8 ? "" : `.${size}`;
+  const hex = (value: bigint | number) => value.toString(16);
+  for (const { target, gpa, size, value } of scenario.changes) {
+    const [letter, base] = target === "control"
+      ? ["c", VMCB12_GPA]
+      : target === "save"
+      ? ["s", SAVE_GPA]
+      : ["m", 0] as const;
+    words.push(`${letter}.${hex(gpa - base)}${sized(size)}=${hex(value)}`);
+  }
+  const { l1 } = scenario;
+  const usual = baseL1();
+  if (l1.pae) {
+    words.push("l1pae");
+    usual.efer = 0x1000n;
+    usual.cr3 = BigInt(PAE_TABLES);
+  }
+  for (const name of ["rax", "rip", "rflags", "cr0", "cr3", "cr4", "efer", "hsave"] as const) {
+    if (l1[name] !== usual[name]) words.push(`${name}=${hex(l1[name])}`);
+  }
+  if (!scenario.gif) words.push("gif=0");
+  if (scenario.nmi) words.push("nmi=1");
+  if (scenario.irq) words.push(`irq=${hex(scenario.irq)}`);
+  if (scenario.entry !== "vmrun") words.push(`entry=${scenario.entry}`);
+  const letters = { control: "c", save: "s", memory: "m", hsave: "h", smram: "r" };
+  for (const { target, offset, size, value } of scenario.late) {
+    words.push(`x${letters[target]}.${hex(offset)}${sized(size)}=${hex(value)}`);
+  }
+  if (scenario.keepvm) words.push("keepvm");
+  if (scenario.keepmem) words.push("keepmem");
+  return words.join(" ");
+}
