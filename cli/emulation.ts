@@ -1,10 +1,11 @@
+import { UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Option } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { loadPolicy, OWN_POLICY, POLICY_NAMES } from "./policy_input.ts";
 
-/** The policy that is meant when none is named: what stable kernels do now. */
-export const DEFAULT_POLICY = "upstream";
+/** The policy that is meant when none is named: the newest kernel modelled. */
+export const DEFAULT_POLICY: string = UPSTREAM.name;
 
 /** The option that names a policy. */
 export const POLICY = {

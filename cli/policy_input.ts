@@ -1,24 +1,19 @@
-import { POLICIES } from "../engine/policies/mod.ts";
+import { ALIASES, POLICIES } from "../engine/policies/mod.ts";
+import { checkPolicy, PolicyError } from "../engine/policy_check.ts";
 import type { Policy } from "../engine/policy.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
 import { watch } from "./watchdog.ts";
 
 /** Names of the built-in policies. */
-export const POLICY_NAMES: readonly string[] = Object.keys(POLICIES);
+export const POLICY_NAMES: readonly string[] = [...Object.keys(POLICIES), ...Object.keys(ALIASES)];
 
 /** What the help says about a policy that is no built-in one. */
-export const OWN_POLICY = "a name, or a module such as ./mine.ts whose default export is a policy";
+export const OWN_POLICY =
+  "a name (`upstream` is the newest kernel modelled), or a module such as ./mine.ts whose default export is a policy";
 
 function isModule(name: string): boolean {
   return /[/\\]|\.[cm]?[jt]s$/.test(name);
-}
-
-function isPolicy(value: unknown): value is Policy {
-  if (typeof value !== "object" || value === null) return false;
-  const { name, checks, ways } = value as Record<string, unknown>;
-  return typeof name === "string" && typeof checks === "string" && typeof ways === "object" &&
-    ways !== null && Object.values(ways).every(Array.isArray);
 }
 
 async function importPolicy(path: string): Promise<Policy> {
@@ -30,12 +25,12 @@ async function importPolicy(path: string): Promise<Policy> {
     const why = error instanceof Deno.errors.NotFound ? "No such file" : (error as Error).message;
     throw new FileError(path, `Cannot load the policy ${path}: ${oneLine(why)}`, { cause: error });
   }
-  const policy = module["default"] ?? module["policy"];
-  if (isPolicy(policy)) return watch(policy);
-  throw new FileError(
-    path,
-    `${path} exports no policy: its default export needs name, doc, checks and ways`,
-  );
+  try {
+    return watch(checkPolicy(module["default"] ?? module["policy"]));
+  } catch (error) {
+    if (!(error instanceof PolicyError)) throw error;
+    throw new FileError(path, `${path} exports no policy: ${error.message}`, { cause: error });
+  }
 }
 
 /**
@@ -48,6 +43,7 @@ async function importPolicy(path: string): Promise<Policy> {
  */
 export async function loadPolicy(name: string): Promise<Policy> {
   if (Object.hasOwn(POLICIES, name)) return POLICIES[name]!;
+  if (Object.hasOwn(ALIASES, name)) return ALIASES[name]!;
   if (isModule(name)) return await importPolicy(name);
   throw new UsageError(
     `Unknown policy ${JSON.stringify(name)}${didYouMean(name, POLICY_NAMES)}`,

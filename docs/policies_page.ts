@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Check, CHECK_SETS } from "../engine/svm/checks.ts";
+import { type Check, CHECK_SETS } from "../engine/checks/sets.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
 import type { Policy, StepEntry, Way } from "../engine/policy.ts";
 import { type Builtin, BUILTINS } from "../traces/scenarios/builtin.ts";
@@ -35,7 +35,7 @@ export function policiesPage(): string {
     ),
     table(
       ["Policy", "What it stands for", "Checks"],
-      policies.map((p) => [code(p.name), p.doc, code(p.checks)]),
+      policies.map((p) => [code(p.name), p.doc, code(p.kernel.checks.name)]),
     ),
     "## Differences",
     paragraph(
@@ -53,7 +53,7 @@ export function policiesPage(): string {
         "15.20 for EVENTINJ; 15.25.4 for G_PAT and nCR3), for a processor with the features of the " +
         "modelled CPU.",
     ),
-    ...Object.entries(CHECK_SETS).flatMap(([name, rows]) => [`### ${code(name)}`, checks(rows)]),
+    ...CHECK_SETS.flatMap((set) => [`### ${code(set.name)}`, checks(set.checks)]),
   ].map((part) => part.trimEnd()).join("\n\n") + "\n";
 }
 

@@ -57,7 +57,7 @@ export function scenariosPage(): string {
     "## Built-in scenarios",
     paragraph(
       "They are named after what they show, and can be given wherever a file can. Under what each " +
-        "shows stands what the kernels early-exit, unified and upstream did.",
+        "shows stands what the kernels early-exit, unified and linux-6.12 did.",
     ),
     ...BUILTINS.map(builtin),
     "## Random scenarios",

@@ -11,7 +11,7 @@ import {
   initWebAssembly,
   type WasmHistogram,
 } from "hdr-histogram-js";
-import { CHECK_SETS } from "./svm/checks.ts";
+import { checkGroupOf } from "./checks/sets.ts";
 import { FAIL, type Outcome, type Way } from "./policy.ts";
 import type { Observer } from "./kvm/vcpu.ts";
 
@@ -297,17 +297,12 @@ function extend(samples: Samples, min: number, max: number): void {
   if (max > samples.max) samples.max = max;
 }
 
-const GROUPS = new Map(
-  Object.values(CHECK_SETS).flatMap((set) => set.map((row) => [row.id, row.group] as const)),
-);
-
 function kindOf(way: Way, outcome: Outcome, check: string): TransitionKind | undefined {
   switch (way) {
     case "vmrun": {
       if (outcome === 0) return "entered";
       if (outcome !== FAIL) return "refused";
-      const group = GROUPS.get(check);
-      return group === "save" || group === "control" ? "check failure" : "late failure";
+      return checkGroupOf(check) === "cr3" ? "late failure" : "check failure";
     }
     case "vmexit":
       return "#VMEXIT";

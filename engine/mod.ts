@@ -27,23 +27,28 @@ export * from "./image/diff.ts";
 export {
   END,
   FAIL,
+  kernelPolicy,
   list,
   OK,
+  onProcessor,
   type Outcome,
   type Policy,
   runList,
   type Step,
   type StepEntry,
   type Way,
+  WAYS,
+  withChecks,
 } from "./policy.ts";
-export * from "./svm/checks.ts";
+export * from "./checks/sets.ts";
+export { checkPolicy, PolicyError } from "./policy_check.ts";
 export {
   type CheckVerdict,
   checkVerdict,
   type Evidence,
   type SetVerdict,
   setVerdict,
-} from "./svm/verdict.ts";
+} from "./checks/verdict.ts";
 export { LOOSE_FIELDS, type LooseState, type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
@@ -54,10 +59,20 @@ export { recordedPolicy } from "./replay/context.ts";
 export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";
-export { type Fix, FIXES, type FixId, withFixes } from "./policies/between.ts";
+export { type Fix, FIXES, type FixId, KERNEL_6_12, withFixes } from "./kernels/linux_6_12.ts";
+export { HARDWARE } from "./kernels/hardware.ts";
+export {
+  type CachePlan,
+  cachePlan,
+  type CacheRange,
+  type Kernel,
+  type Ways,
+} from "./kernels/kernel.ts";
+export * from "./processors/mod.ts";
+export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";
 export * from "./policies/mod.ts";
 export * as steps from "./steps/mod.ts";
-export * as parts from "./policies/parts.ts";
+export * as stretches from "./kernels/stretches.ts";

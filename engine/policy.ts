@@ -4,8 +4,10 @@
  *
  * @module
  */
-import type { Quirks } from "./cpu/quirks.ts";
+import type { CheckSet } from "./checks/check_set.ts";
+import type { Kernel, Ways } from "./kernels/kernel.ts";
 import type { Vcpu } from "./kvm/vcpu.ts";
+import type { ProcessorModel } from "./processors/model.ts";
 
 /** The step did its work. */
 export const OK = 0;
@@ -42,8 +44,11 @@ export interface StepEntry {
   readonly ret?: number;
 }
 
-/** The ways into L2 and out of it. */
-export type Way = "vmrun" | "rsm" | "setstate" | "pages" | "vmexit";
+/** The ways into L2 and out of it, and what RSM and a restore leave for the next entry (`pages`). */
+export const WAYS = ["vmrun", "rsm", "setstate", "pages", "vmexit"] as const;
+
+/** One of them. */
+export type Way = typeof WAYS[number];
 
 /** A policy: how a hypervisor carries out nested transitions, and what it does when one fails. */
 export interface Policy {
@@ -51,12 +56,62 @@ export interface Policy {
   readonly name: string;
   /** What it stands for, in one line. */
   readonly doc: string;
-  /** Name of the check set its checks come from. */
-  readonly checks: string;
-  /** How the processor under the hypervisor behaves. */
-  readonly processor: Quirks;
+  /** The kernel whose checks and cache it works on. */
+  readonly kernel: Kernel;
+  /** The processor it stands for, where it stands for one whatever a recording was made on. */
+  readonly processor?: ProcessorModel;
   /** The steps of each way, in order. */
-  readonly ways: Readonly<Record<Way, readonly StepEntry[]>>;
+  readonly ways: Ways;
+}
+
+/**
+ * A kernel's own policy: what it does when nothing is changed.
+ *
+ * @param kernel The kernel.
+ * @returns The policy, under the kernel's name.
+ * @example
+ * ```ts
+ * import { KERNEL_6_12, kernelPolicy } from "@vmtape/vmtape/engine";
+ * if (kernelPolicy(KERNEL_6_12).ways !== KERNEL_6_12.ways) throw new Error();
+ * ```
+ */
+export function kernelPolicy(kernel: Kernel): Policy {
+  return { name: kernel.name, doc: kernel.doc, kernel, ways: kernel.ways };
+}
+
+/**
+ * A policy with other checks.
+ *
+ * @param policy The policy.
+ * @param checks The checks that its kernel is to make.
+ * @returns The policy with them; what they read is cached.
+ * @example
+ * ```ts
+ * import { CHECKS_APM, UNIFIED, withChecks } from "@vmtape/vmtape/engine";
+ * const strict = withChecks(UNIFIED, CHECKS_APM);
+ * if (strict.kernel.checks.name !== "apm" || strict.ways !== UNIFIED.ways) throw new Error();
+ * ```
+ */
+export function withChecks(policy: Policy, checks: CheckSet): Policy {
+  return { ...policy, kernel: { ...policy.kernel, checks } };
+}
+
+/**
+ * A policy on another processor.
+ *
+ * @param policy The policy.
+ * @param processor The processor; the recording's own when left out.
+ * @returns The policy on it.
+ * @example
+ * ```ts
+ * import { AMD, onProcessor, UNIFIED } from "@vmtape/vmtape/engine";
+ * if (onProcessor(UNIFIED, AMD).processor !== AMD) throw new Error();
+ * ```
+ */
+export function onProcessor(policy: Policy, processor: ProcessorModel | undefined): Policy {
+  if (policy.processor === processor) return policy;
+  const { processor: _, ...rest } = policy;
+  return processor === undefined ? rest : { ...rest, processor };
 }
 
 /**

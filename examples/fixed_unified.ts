@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { list, parts, type Policy, steps, UNIFIED } from "@vmtape/vmtape/engine";
+import { list, type Policy, steps, stretches, UNIFIED } from "@vmtape/vmtape/engine";
 
 /** A failed consistency check: L2 was never entered, so the small #VMEXIT of `unified` will do. */
 const errorVmexit = list([
@@ -25,7 +25,7 @@ const errorVmexit = list([
 /** A failure after the switch: vmcb02 is in use, and it takes a full #VMEXIT to leave it. */
 const lateExit = list([steps.raiseInvalid, steps.dropTracking, steps.fullVmexit]);
 
-const CHECKED = [steps.noteGpa, steps.enterGuest, ...parts.CHECKS];
+const CHECKED = [steps.noteGpa, steps.enterGuest, ...stretches.CHECKS];
 
 /** The switch, then what needs L2's registers (CR3) or vmcb02 (the MSR bitmap). */
 const ENTER = [
@@ -44,20 +44,20 @@ const policy: Policy = {
   ways: {
     ...UNIFIED.ways,
     vmrun: [
-      ...list(parts.BEGIN_VMRUN),
-      ...list(parts.KEEP_L1),
+      ...list(stretches.BEGIN_VMRUN),
+      ...list(stretches.KEEP_L1),
       ...list(CHECKED, errorVmexit),
       ...list([...ENTER, steps.raiseGif, steps.mergeMsrpm], lateExit),
     ],
     rsm: list([
-      ...parts.BEGIN_RSM,
+      ...stretches.BEGIN_RSM,
       ...CHECKED,
       ...ENTER,
       steps.requestPages,
       steps.raiseGif,
       steps.setRunPending,
     ]),
-    setstate: parts.RESTORE_SWITCH_FIRST,
+    setstate: stretches.RESTORE_SWITCH_FIRST,
   },
 };
 

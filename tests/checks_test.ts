@@ -1,5 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
-import { APM, type Check, CHECK_SETS, checkByText, LINUX_6_12 } from "../engine/svm/checks.ts";
+import {
+  type Check,
+  CHECK_SETS,
+  checkByText,
+  CHECKS_6_12,
+  CHECKS_APM,
+} from "../engine/checks/sets.ts";
 import { C, Machine, S, VMCB12_AT } from "../engine/svm/machine.ts";
 import { CONTROL_FIELDS, SAVE_FIELDS } from "../engine/svm/vmcb_fields.ts";
 
@@ -82,7 +88,7 @@ function changed(changes: readonly Change[]): Machine {
   return m;
 }
 
-for (const [name, rows] of Object.entries(CHECK_SETS)) {
+for (const { name, checks: rows } of CHECK_SETS) {
   Deno.test(`a valid vmcb12 passes the checks of ${name}`, () => {
     const nested = rows.filter((row) => row.group !== "cr3");
     assertEquals(failing(valid(), nested), []);
@@ -113,7 +119,7 @@ for (const [name, rows] of Object.entries(CHECK_SETS)) {
 }
 
 Deno.test("nested paging needs a hypervisor that has it", () => {
-  for (const rows of [LINUX_6_12, APM]) {
+  for (const rows of [CHECKS_6_12.checks, CHECKS_APM.checks]) {
     const row = rows.find(({ id }) => id === "np-without-npt")!;
     for (const npt of [true, false]) {
       const m = valid(npt);
@@ -125,7 +131,7 @@ Deno.test("nested paging needs a hypervisor that has it", () => {
 });
 
 Deno.test("every reserved event is illegal to inject, every other one is not", () => {
-  const row = APM.find(({ id }) => id === "event-injection")!;
+  const row = CHECKS_APM.checks.find(({ id }) => id === "event-injection")!;
   for (let type = 0; type < 8; type++) {
     for (let vector = 0; vector < 256; vector++) {
       const legal = type === 0 || type === 2 || type === 4 ||
@@ -138,7 +144,7 @@ Deno.test("every reserved event is illegal to inject, every other one is not", (
 });
 
 Deno.test("a kernel's text, old or new, leads to its check", () => {
-  for (const rows of [LINUX_6_12, APM]) {
+  for (const rows of [CHECKS_6_12.checks, CHECKS_APM.checks]) {
     for (const row of rows) for (const text of row.texts) assertEquals(checkByText(text), row);
   }
   assertEquals(checkByText("no such check"), undefined);

@@ -56,9 +56,9 @@ Deno.test("diff finds each known difference of the seed's policies", () =>
     for (const finding of findings) assert(finding.parted !== "" && finding.runs > 0);
   }));
 
-Deno.test("diff of EVENTINJ tells upstream from the seed", () =>
+Deno.test("diff of EVENTINJ tells linux-6.12 from the seed", () =>
   withTrace(["eventinj-left"], async (trace) => {
-    const args = ["diff", trace, "--policies", "unified,upstream"];
+    const args = ["diff", trace, "--policies", "unified,linux-6.12"];
     const { code, stdout } = await vmtape(args);
     assertEquals(code, 1);
     assertStringIncludes(stdout, "EVENTINJ stays in vmcb12 after a failed consistency check");
@@ -92,7 +92,7 @@ const REFUSED: readonly (readonly [string[], RegExp])[] = [
   [[], /Option -p, --policies A,B… is needed/],
   [["-p", "unified"], /--policies needs 2 names/],
   [["-p", "unified,unified"], /"unified" is named twice/],
-  [["-p", "unified,upstrem"], /Unknown policy "upstrem", did you mean "upstream"\?/],
+  [["-p", "unified,linux-6.11"], /Unknown policy "linux-6.11", did you mean "linux-6.12"\?/],
 ];
 for (const [args, message] of REFUSED) {
   Deno.test(`diff refuses "${args.join(" ")}" with status 2`, () =>
@@ -198,14 +198,14 @@ Deno.test("stats tells what each step costs, and its share", () =>
   withFolder(async (folder) => {
     const trace = `${folder}/t`;
     await vmtape(["record", "enter", "gif-left-set", "-o", trace, "-p", "unified"]);
-    const args = ["stats", trace, "-p", "unified,upstream", "--passes", "1", "--steps"];
+    const args = ["stats", trace, "-p", "unified,linux-6.12", "--passes", "1", "--steps"];
     const { steps } = JSON.parse((await vmtape([...args, "--json"])).stdout);
     const of = (policy: string, step: string) =>
       steps.find((row: { policy: string; step: string }) =>
         row.policy === policy && row.step === step
       );
-    assert(of("unified", "check save").count >= 2 && of("upstream", "merge MSRPM").count >= 1);
-    for (const policy of ["unified", "upstream"]) {
+    assert(of("unified", "check save").count >= 2 && of("linux-6.12", "merge MSRPM").count >= 1);
+    for (const policy of ["unified", "linux-6.12"]) {
       const shares = steps.filter((row: { policy: string }) => row.policy === policy)
         .map((row: { share: number }) => row.share);
       const sum = shares.reduce((a: number, b: number) => a + b, 0);

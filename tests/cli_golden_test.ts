@@ -9,9 +9,9 @@ const COMMANDS: readonly (readonly [string, readonly string[], number])[] = [
   ["info", ["info", "t"], 0],
   ["dump", ["dump", "t", "--kind", "session,case,vmrun,check,inner,exit,regs"], 0],
   ["dump of fields", ["dump", "t", "--kind", "inner", "--fields", "--to", "24"], 0],
-  ["replay under another policy", ["replay", "t", "--policy", "upstream"], 1],
+  ["replay under another policy", ["replay", "t", "--policy", "linux-6.12"], 1],
   ["diff", ["diff", "t", "--policies", "early-exit,unified"], 1],
-  ["diff by run", ["diff", "t", "--policies", "early-exit,unified,upstream", "--runs"], 1],
+  ["diff by run", ["diff", "t", "--policies", "early-exit,unified,linux-6.12", "--runs"], 1],
 ];
 
 Deno.test("outputs are as they were", (t) =>

@@ -9,9 +9,9 @@ const command = defineCommand({
   operands: { usage: "FILE…", min: 1, max: 2 },
   options: [
     { name: "output", short: "o", kind: "file", required: true, doc: "" },
-    { name: "policy", kind: "text", choices: ["unified", "upstream"], doc: "" },
+    { name: "policy", kind: "text", choices: ["unified", "linux-6.12"], doc: "" },
     { name: "other", kind: "text", choices: ["known"], open: true, doc: "" },
-    { name: "policies", kind: "list", choices: ["unified", "upstream"], doc: "" },
+    { name: "policies", kind: "list", choices: ["unified", "linux-6.12"], doc: "" },
     { name: "from", kind: "number", doc: "" },
     { name: "force", short: "f", kind: "flag", doc: "" },
   ],
@@ -46,8 +46,8 @@ const RIGHT: readonly (readonly [string, Record<string, unknown>, string[]])[] =
   ["-o out --policy unified in", { output: "out", policy: "unified" }, ["in"]],
   ["-o out --other ./mine.ts in", { output: "out", other: "./mine.ts" }, ["in"]],
   [
-    "-o out --policies unified,upstream --policies unified in",
-    { output: "out", policies: ["unified", "upstream", "unified"] },
+    "-o out --policies unified,linux-6.12 --policies unified in",
+    { output: "out", policies: ["unified", "linux-6.12", "unified"] },
     ["in"],
   ],
 ];
@@ -71,7 +71,7 @@ const WRONG: readonly (readonly [string, string])[] = [
   ["in -o a --from=-1", "Option --from needs a whole number"],
   ["in -o a --from 9007199254740993", "Option --from needs a whole number"],
   ["in -o a --policy unifed", 'Option --policy cannot be "unifed", did you mean "unified"?'],
-  ["in -o a --policies upstream,x", 'cannot be "x", expected one of unified, upstream'],
+  ["in -o a --policies linux-6.12,x", 'cannot be "x", expected one of unified, linux-6.12'],
   ["in -o a --polcy unified", "Unknown option --polcy, did you mean --policy?"],
   ["in -o a --no-force", "Unknown option --no-force"],
   ["in -o a --policy.x=unified", "Unknown option --policy.x"],

@@ -20,11 +20,11 @@ Deno.test("replay under another policy lists what it changes, by field, with sta
   withFolder(async (folder) => {
     const trace = `${folder}/t`;
     await vmtape(["record", "gif-left-set", "-o", trace, "-p", "early-exit"]);
-    const { code, stdout } = await vmtape(["replay", trace, "--policy", "upstream"]);
+    const { code, stdout } = await vmtape(["replay", trace, "--policy", "linux-6.12"]);
     assertEquals(code, 1);
-    assertStringIncludes(stdout, "upstream: 0 of 1 runs agree in everything");
+    assertStringIncludes(stdout, "linux-6.12: 0 of 1 runs agree in everything");
     assertStringIncludes(stdout, "(gif-left-set): recorded 0x1, replayed 0x0");
-    const all = await vmtape(["replay", trace, "-p", "upstream", "--all", "--json"]);
+    const all = await vmtape(["replay", trace, "-p", "linux-6.12", "--all", "--json"]);
     const objects = all.stdout.trimEnd().split("\n").map((line) => JSON.parse(line));
     assert(objects.some((mismatch) => mismatch.field === "post.gif"));
     assertEquals(objects.at(-1).mismatches, objects.length - 1);
@@ -35,13 +35,13 @@ Deno.test("replay under another policy lists what it changes, by field, with sta
 Deno.test("replay takes each session's own policy, and a pipe", () =>
   withFolder(async (folder) => {
     const { code, stdout, stderr } = await shell(
-      `vmtape record enter -o a -p unified -q && vmtape record enter -o b -p upstream -q &&
+      `vmtape record enter -o a -p unified -q && vmtape record enter -o b -p linux-6.12 -q &&
        vmtape cat a b -o both -q && vmtape replay - --json < both`,
       folder,
     );
     assertEquals(code, 0, stderr);
     const { replays } = JSON.parse(stdout);
-    assertEquals(replays.map((r: { policy: string }) => r.policy), ["unified", "upstream"]);
+    assertEquals(replays.map((r: { policy: string }) => r.policy), ["unified", "linux-6.12"]);
   }));
 
 Deno.test("replay of a trace that names no policy asks for one", () =>
@@ -61,12 +61,12 @@ Deno.test("replay of a trace that names no policy asks for one", () =>
 Deno.test("a replay begins at a checkpoint, and ends with the digest of the whole", () =>
   withFolder(async (folder) => {
     const trace = `${folder}/t`, seek = `${folder}/s`;
-    await vmtape(["record", "-o", trace, "--policy", "upstream"]);
+    await vmtape(["record", "-o", trace, "--policy", "linux-6.12"]);
     const made = await vmtape([
       "checkpoint",
       trace,
       "-p",
-      "upstream",
+      "linux-6.12",
       "--every",
       "500",
       "-o",
@@ -78,9 +78,9 @@ Deno.test("a replay begins at a checkpoint, and ends with the digest of the whol
       const { stdout, stderr } = await vmtape(["replay", seek, "--json", ...args]);
       return { ...JSON.parse(stdout).replays[0], stderr };
     };
-    const whole = await replay("--policy", "upstream");
+    const whole = await replay("--policy", "linux-6.12");
     const { events } = whole;
-    const part = await replay("--policy", "upstream", "--from", String(events - 100));
+    const part = await replay("--policy", "linux-6.12", "--from", String(events - 100));
     assertStringIncludes(part.stderr, "Replaying from the checkpoint at event");
     assertEquals([part.digest, part.events], [whole.digest, events]);
     assert(part.runs < whole.runs);

@@ -22,7 +22,7 @@ async function manySessions(path: string): Promise<void> {
 const LINES = [
   ["replay"],
   ["replay", "--policy", "unified", "--all"],
-  ["diff", "--policies", "early-exit,unified,upstream"],
+  ["diff", "--policies", "early-exit,unified,linux-6.12"],
   ["diff", "--policies", "early-exit,unified", "--runs"],
   ["diff", "--policies", "early-exit,unified", "--each"],
 ];
@@ -172,7 +172,7 @@ Deno.test("replay and diff print the same whether or not they carry out what rep
       const line of [
         ["replay", trace],
         ["replay", trace, "--policy", "unified", "--all"],
-        ["diff", trace, "--policies", "early-exit,unified,upstream", "--json"],
+        ["diff", trace, "--policies", "early-exit,unified,linux-6.12", "--json"],
         ["diff", trace, "--policies", "early-exit,unified", "--runs"],
       ]
     ) {

@@ -176,10 +176,10 @@ Deno.test("disagreements are counted by case, the most frequent first", async ()
 
 Deno.test("skip lists are lists of names, or such lists by recording", () => {
   assert(skipList(["a"])(BASE));
-  const skip = skipList({ "A-unified-npt1": ["a"], "upstream-npt0": ["b"] });
+  const skip = skipList({ "A-unified-npt1": ["a"], "linux-6.12-npt0": ["b"] });
   assert(skip(BASE));
   assert(!skip({ ...BASE, npt: 0 }));
-  assert(skip({ ...BASE, case: "b", kernel: "upstream", npt: 0 }));
+  assert(skip({ ...BASE, case: "b", kernel: "linux-6.12", npt: 0 }));
   assert(!skip({ ...BASE, kernel: "not-unified-at-all" }));
   for (const bad of [null, 1, "a", { x: 1 }, [1]]) {
     assertThrows(() => skipList(bad), SkipListError);
@@ -245,7 +245,7 @@ Deno.test({
       const same = await compare(open(recording), open(recording));
       assertEquals([same.compared, same.agreed], [1131, 1131]);
     }
-    const early = await compare(open("A-early-exit-npt1"), open("A-upstream-npt1"), { skip });
+    const early = await compare(open("A-early-exit-npt1"), open("A-linux-6.12-npt1"), { skip });
     assertEquals([early.compared, early.skipped, early.groups[1].agreed], [1065, 66, 1057]);
     assertEquals([early.disagreements[0]?.field, early.disagreements[0]?.count], ["post.gif", 347]);
   },

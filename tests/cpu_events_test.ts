@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { ARCHITECTURAL } from "../engine/cpu/mod.ts";
+import { AMD } from "../engine/processors/mod.ts";
 import {
   C,
   CODE,
@@ -57,7 +57,7 @@ Deno.test("cpu event: an interrupt is delivered and clears IF", () => {
 Deno.test("cpu event: the manual's processor leaves no event after delivery", () => {
   const m = withIdt([0xf4]);
   inject(m, 0x80000020);
-  run(m, { quirks: ARCHITECTURAL });
+  run(m, { model: AMD });
   assertEquals(exit(m).event, 0);
 });
 

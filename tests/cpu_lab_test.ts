@@ -32,7 +32,7 @@ for (const npt of [0, 1]) {
     ignore: !present,
     async fn() {
       const unsteady = JSON.parse(await Deno.readTextFile(new URL("unsteady.json", ROOT)));
-      const name = `A-upstream-npt${npt}`;
+      const name = `A-linux-6.12-npt${npt}`;
       const left = new Set<string>(Object.values(unsteady).flat() as string[]);
       const off: string[] = [];
       let same = 0;

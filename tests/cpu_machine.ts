@@ -1,5 +1,6 @@
 /** A machine whose vmcb02 is ready to run 64-bit code at 0x9000 behind 2 MiB identity pages. */
 import { C, Machine, S, V, VMCB02_AT } from "../engine/svm/machine.ts";
+import { QEMU_7_2 } from "../engine/processors/mod.ts";
 import { DirectPaging, type RunOptions, type RunStatus, runVmcb } from "../engine/cpu/mod.ts";
 
 export const CODE = 0x9000;
@@ -31,7 +32,7 @@ export function segment(
 }
 
 export function machine(code: readonly number[] = []): Machine {
-  const m = new Machine({ physicalBits: 40, npt: true, memory: 16 << 20 });
+  const m = new Machine({ physicalBits: 40, npt: true, memory: 16 << 20, vmrunRip: 0x42c });
   const memory = m.memory;
   memory.write64(ROOT, BigInt(ROOT + 0x1000 | 7));
   memory.write64(ROOT + 0x1000, BigInt(ROOT + 0x2000 | 7));
@@ -62,7 +63,7 @@ export function machine(code: readonly number[] = []): Machine {
 export const paging = new DirectPaging();
 
 export function run(m: Machine, options?: RunOptions): RunStatus {
-  return runVmcb(m, VMCB02_AT, paging, options);
+  return runVmcb(m, VMCB02_AT, paging, { model: QEMU_7_2, ...options });
 }
 
 /** What the exit left in vmcb02. */

@@ -9,7 +9,9 @@ import { importTracepoints } from "@vmtape/vmtape/codecs";
 import type { TraceEvent } from "@vmtape/vmtape/engine";
 
 const FOLDER = new URL("../../shared/kvm-traces/", import.meta.url);
-const KERNELS = ["early-exit", "unified", "upstream"] as const;
+const KERNELS = ["early-exit", "unified", "linux-6.12"] as const;
+/** What a kernel is called in the names of the files, some of which are older than its name. */
+const fileOf = (kernel: string) => kernel === "linux-6.12" ? "upstream" : kernel;
 const FORMS = ["ftrace.txt.gz", "trace-cmd-report.txt.gz", "trace.dat"] as const;
 
 function there(): boolean {
@@ -23,7 +25,7 @@ function there(): boolean {
 const ignore = !there();
 
 function log(kernel: string, form: string): Uint8Array {
-  return Deno.readFileSync(new URL(`kut-svm.${kernel}.${form}`, FOLDER));
+  return Deno.readFileSync(new URL(`kut-svm.${fileOf(kernel)}.${form}`, FOLDER));
 }
 
 async function imported(kernel: string, form: string) {

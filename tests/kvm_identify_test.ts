@@ -3,6 +3,7 @@ import {
   EARLY_EXIT,
   FIXES,
   identify,
+  kernelPolicy,
   POLICIES,
   type Policy,
   UPSTREAM,
@@ -22,7 +23,7 @@ rsm entry=rsm xs.d0=500
 const all = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
 const trace = (policy: Policy) => () => recordScenarios(TELLING, policy);
 
-Deno.test("none of the fixes is early-exit, all of them are upstream", () => {
+Deno.test("none of the fixes is early-exit, all of them are linux-6.12", () => {
   const fixed = withFixes(FIXES.map(({ id }) => id));
   assertEquals(withFixes([]).ways, EARLY_EXIT.ways);
   assertEquals(fixed.ways, UPSTREAM.ways);
@@ -37,10 +38,10 @@ Deno.test("every known policy is identified by what it does with the built-in sc
 });
 
 Deno.test("a kernel with one of the fixes is between, and its fixes are named", async () => {
-  const found = await identify(trace(withFixes(["early-gif"])));
+  const found = await identify(trace(kernelPolicy(withFixes(["early-gif"]))));
   assertStringIncludes(found.sentence, "This kernel clears GIF in its early exit, but ");
   assertStringIncludes(found.sentence, "does not clear EVENTINJ in its early exit");
-  assertStringIncludes(found.sentence, "between early-exit and upstream");
+  assertStringIncludes(found.sentence, "between early-exit and linux-6.12");
   assertEquals(found.verdict.kind, "between");
 });
 

@@ -2,7 +2,7 @@
  * Boots a kernel of the lab with Deno and the bundled command line in it, lets
  * it record scenarios through its /dev/kvm, and brings the trace out.
  *
- * By hand: `deno run -A tests/kvm_lab.ts upstream 1 cases.txt out.vmtape`.
+ * By hand: `deno run -A tests/kvm_lab.ts linux-6.12 1 cases.txt out.vmtape`.
  *
  * @module
  */
@@ -147,7 +147,7 @@ export async function recordInLab(
 }
 
 if (import.meta.main) {
-  const [kernel = "upstream", npt = "1", cases = "", to = "lab.vmtape"] = Deno.args;
+  const [kernel = "linux-6.12", npt = "1", cases = "", to = "lab.vmtape"] = Deno.args;
   const root = await Deno.makeTempDir({ prefix: "vmtape-root-" });
   try {
     await buildRoot(root);

@@ -13,7 +13,7 @@ import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 import { buildRoot, missing, recordInLab } from "./kvm_lab.ts";
 
 const ALL = Deno.env.get("VMTAPE_LAB") === "all";
-const KERNELS = ["upstream", "early-exit", "unified"] as const;
+const KERNELS = ["linux-6.12", "early-exit", "unified"] as const;
 const MODES = ALL ? [1, 0] : [1];
 /** Cases of the short version. */
 const COUNT = 50;

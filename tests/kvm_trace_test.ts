@@ -96,7 +96,7 @@ Deno.test("identify names the kernel, and ends with 1 when it cannot", async () 
     assertEquals(json.verdict.policy, "early-exit");
     assert(
       json.candidates.some(({ policy, first }: { policy: string; first?: unknown }) =>
-        policy === "upstream" && first !== undefined
+        policy === "linux-6.12" && first !== undefined
       ),
     );
     const quiet = await vmtape(["identify", await write("quiet", outside("ok", []))]);

@@ -2,7 +2,7 @@
  * Fresh cases on real kernels: generates scenarios that nobody has seen, asks the lab twice what its
  * kernels do with them, and counts how far the model agrees.
  *
- * As a script it takes a seed, a count, and kernels such as `upstream-npt1` (all six when left out).
+ * As a script it takes a seed, a count, and kernels such as `linux-6.12-npt1` (all six when left out).
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { parseScenarios } from "../traces/scenarios/scenario.ts";
 const LAB = new URL("../../shared/lab/lab", import.meta.url);
 
 /** The six settings there are. */
-export const SETTINGS = ["early-exit", "unified", "upstream"].flatMap((kernel) =>
+export const SETTINGS = ["early-exit", "unified", "linux-6.12"].flatMap((kernel) =>
   [1, 0].map((npt) => `${kernel}-npt${npt}`)
 );
 
@@ -100,7 +100,7 @@ export interface Agreement {
  *
  * @param seed Seed of the generator.
  * @param count How many cases.
- * @param setting Kernel and paging, such as `upstream-npt1`.
+ * @param setting Kernel and paging, such as `linux-6.12-npt1`.
  * @throws {LabHangs} When a case keeps the kernel busy for ever.
  */
 export async function freshAgreement(

@@ -46,7 +46,7 @@ Deno.test("the page explains what is left, each thing once", () => {
   assertEquals(new Set(EXPLAINED.map(String)).size, EXPLAINED.length);
 });
 
-Deno.test("the fixed policy differs from upstream in nothing that is not explained", async () => {
+Deno.test("the fixed policy differs from linux-6.12 in nothing that is not explained", async () => {
   const ids: string[] = [];
   for (const npt of [true, false]) {
     const scenarios = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
@@ -59,19 +59,19 @@ Deno.test("the fixed policy differs from upstream in nothing that is not explain
 });
 
 Deno.test({
-  name: "suite A: the fixed policy differs from upstream in what the page explains, all of it",
+  name: "suite A: the fixed policy differs from linux-6.12 in what the page explains, all of it",
   ignore: GROUND_TRUTH === undefined,
   async fn() {
     const used = new Set<string>();
     for (const npt of [1, 0]) {
-      const records = readLabRecords(groundTruth(`A-upstream-npt${npt}`));
+      const records = readLabRecords(groundTruth(`A-linux-6.12-npt${npt}`));
       for (const one of assertExplained(await idsOf(importLab(records)))) used.add(one);
     }
     assertEquals(used, new Set(EXPLAINED.map((words) => words.join(" "))));
   },
 });
 
-/** upstream with a step of its own where its checks begin. */
+/** linux-6.12 with a step of its own where its checks begin. */
 function withStep(name: string, run: Step["run"]): Policy {
   const step: Step = { name: "my step", doc: "Goes wrong", run };
   const { vmrun } = UPSTREAM.ways;
@@ -128,9 +128,9 @@ Deno.test("every subcommand takes a policy of the user's own, and says where it 
         "const ways = { ...UPSTREAM.ways, vmrun: [...list([step]), ...UPSTREAM.ways.vmrun] };\n" +
         'export default { ...UPSTREAM, name: "mine", ways };\n',
     );
-    const pair = "-p upstream,./mine.ts";
+    const pair = "-p linux-6.12,./mine.ts";
     const { stdout, stderr } = await shell(
-      "vmtape record enter gif-left-set -o t -p ./mine.ts -q; vmtape replay t -p upstream | tail -3; " +
+      "vmtape record enter gif-left-set -o t -p ./mine.ts -q; vmtape replay t -p linux-6.12 | tail -3; " +
         `vmtape diff t ${pair}; vmtape explain t -e 0 ${pair}; vmtape stats t ${pair} --passes 1; ` +
         `vmtape report t ${pair} -o r.html; echo 'a control.asid=0' | vmtape predict - -p ./mine.ts`,
       folder,

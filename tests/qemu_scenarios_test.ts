@@ -153,7 +153,7 @@ qemuTest("each finding shows", async () => {
 });
 
 const GROUND_TRUTH = new URL(
-  "../../shared/ground-truth/A-upstream-npt1.ndjson.gz",
+  "../../shared/ground-truth/A-linux-6.12-npt1.ndjson.gz",
   import.meta.url,
 );
 const hasGroundTruth = (() => {
@@ -186,7 +186,7 @@ Deno.test("a finding is a difference, and each is said once", () => {
 });
 
 Deno.test("of a partial record only what it holds is compared", () => {
-  const whole = { case: "a", spec: "", kernel: "upstream", npt: 1, events: [{ warn: "x" }] };
+  const whole = { case: "a", spec: "", kernel: "linux-6.12", npt: 1, events: [{ warn: "x" }] };
   const kvm: LabRecord = { ...whole, post: { gif: 1, run_pending: 0, rip: "8003" } };
   const seen: LabRecord = {
     ...whole,

@@ -3,11 +3,11 @@ import fc from "fast-check";
 import { copyEvent, readTrace, TraceWriter } from "../codecs/mod.ts";
 import type { Image, TraceEvent } from "../engine/event.ts";
 import {
+  ARCHITECTURAL,
   Differ,
   EARLY_EXIT,
   type Finding,
   Findings,
-  HARDWARE,
   type Mismatch,
   OK,
   type Policy,
@@ -23,7 +23,7 @@ import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
 
 const ALL = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
-const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, HARDWARE];
+const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, ARCHITECTURAL];
 
 /** A few scenarios, in an order in which they come again; now and then on a new vCPU. */
 const sequences = fc.tuple(

@@ -35,11 +35,11 @@ export const checkpoint = defineCommand({
   ],
   examples: [
     {
-      line: "checkpoint long.vmtape --policy upstream -o seek.vmtape",
-      doc: "Let replays under upstream begin anywhere",
+      line: "checkpoint long.vmtape --policy linux-6.12 -o seek.vmtape",
+      doc: "Let replays under linux-6.12 begin anywhere",
     },
     {
-      line: "checkpoint long.vmtape -p upstream --every 1000000 -o - | vmtape verify -",
+      line: "checkpoint long.vmtape -p linux-6.12 --every 1000000 -o - | vmtape verify -",
       doc: "Fewer of them, and look whether all is well",
     },
   ],

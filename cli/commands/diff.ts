@@ -82,11 +82,11 @@ export const diff = defineCommand({
       doc: "The same for a pull request",
     },
     {
-      line: "diff run.vmtape --policies upstream,./mine.ts --fail-on outcome",
+      line: "diff run.vmtape --policies linux-6.12,./mine.ts --fail-on outcome",
       doc: "In CI: fails only when one enters L2 where the other does not",
     },
     {
-      line: "diff run.vmtape --policies upstream,./mine.ts --runs",
+      line: "diff run.vmtape --policies linux-6.12,./mine.ts --runs",
       doc: "What a policy of your own does otherwise, VMRUN by VMRUN",
     },
   ],

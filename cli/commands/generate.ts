@@ -30,7 +30,7 @@ export const generateCommand = defineCommand({
   examples: [
     { line: "generate --seed 7 --count 500 > cases.txt", doc: "A file of cases" },
     {
-      line: "generate --seed 7 | vmtape predict - --policy upstream",
+      line: "generate --seed 7 | vmtape predict - --policy linux-6.12",
       doc: "What a kernel would do with them",
     },
   ],

@@ -49,7 +49,7 @@ export const identifyCommand = defineCommand({
   details:
     "The trace is replayed under every built-in policy and set of checks. A run tells when " +
     "some policy explains all of it and another does not. Where no policy fits, the kernels " +
-    "between early-exit and upstream are tried too: every selection of the fixes that lead from " +
+    "between early-exit and linux-6.12 are tried too: every selection of the fixes that lead from " +
     "one to the other. Ends with 0 when one policy fits and the others are ruled out, else with 1.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [],

@@ -135,7 +135,7 @@ export const replay = defineCommand({
   ],
   examples: [
     { line: "replay run.vmtape", doc: "Does the model do what was recorded?" },
-    { line: "replay run.vmtape --policy upstream", doc: "What would another policy have done?" },
+    { line: "replay run.vmtape --policy linux-6.12", doc: "What would another policy have done?" },
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);

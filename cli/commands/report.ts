@@ -81,7 +81,7 @@ export const report = defineCommand({
   ],
   examples: [
     {
-      line: "report run.vmtape --policies early-exit,unified,upstream -o report.html",
+      line: "report run.vmtape --policies early-exit,unified,linux-6.12 -o report.html",
       doc: "Everything on one page",
     },
   ],

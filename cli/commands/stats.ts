@@ -9,7 +9,7 @@ import { openTrace, openTraceFile } from "../inputs.ts";
 import { type PassRatio, passRatios } from "../pass_ratios.ts";
 import { StepCosts } from "../../engine/step_costs.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
-import { POLICY_NAMES } from "../policy_input.ts";
+import { POLICIES } from "../../engine/policies/mod.ts";
 import { eachEvent } from "../shares/groups.ts";
 import { groupsOfShard, SHARD, type Shard, shardOf } from "../shares/plan.ts";
 import { statsShardFile } from "../shares/shard_file.ts";
@@ -194,7 +194,7 @@ export const stats = defineCommand({
     if (path === STANDARD) {
       throw new UsageError("A trace is read several times: name a file, not -");
     }
-    const names = options.policies.length > 0 ? options.policies : POLICY_NAMES;
+    const names = options.policies.length > 0 ? options.policies : Object.keys(POLICIES);
     const policies = await policiesOf(names, 1);
     const shard = shardOf(options.shard, context.json);
     if (shard !== undefined) {

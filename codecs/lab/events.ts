@@ -6,7 +6,7 @@
  * @module
  */
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
-import { checkByText } from "../../engine/svm/checks.ts";
+import { checkByText } from "../../engine/checks/sets.ts";
 import { exitCodeNamed } from "../../engine/svm/exit_codes.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../../engine/svm/regs_layout.ts";
 import { offsets } from "../../engine/layout.ts";

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Image, TraceEvent } from "../../engine/event.ts";
-import { checkByText } from "../../engine/svm/checks.ts";
+import { checkByText } from "../../engine/checks/sets.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { EXIT_IMAGE, KvmImages, L2_IMAGE, VMRUN_IMAGE } from "./kvm_images.ts";
 import type { KvmRecord, RecordSink } from "./kvm_record.ts";

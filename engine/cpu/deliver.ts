@@ -49,7 +49,7 @@ function noteEvent(
 ): void {
   if (cpu.eventInjected() >= EVENT_VALID) return;
   let type = isInt ? 4 : 3;
-  if (hardware && !cpu.quirks.virqReportedAsException) type = 0;
+  if (hardware && !cpu.model.virqReportedAsException) type = 0;
   let event = vector | type << 8 | EVENT_VALID;
   if (type !== 0 && cpu.protectedMode && hasErrorCode(vector)) {
     event |= 0x800;

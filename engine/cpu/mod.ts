@@ -15,7 +15,6 @@ export {
   walkMode,
   walkNpt,
 } from "./paging.ts";
-export { ARCHITECTURAL, QEMU, type Quirks } from "./quirks.ts";
 export {
   INSTRUCTION_BUDGET,
   type RunOptions,

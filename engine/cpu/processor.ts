@@ -69,7 +69,7 @@ export class Processor extends Registers {
     ) {
       vector = VECTOR.df;
       error = 0;
-      if (!this.quirks.doubleFaultNotIntercepted && this.intercepted(EXIT_CODE.exception + 8)) {
+      if (!this.model.doubleFaultNotIntercepted && this.intercepted(EXIT_CODE.exception + 8)) {
         return this.vmexit(EXIT_CODE.exception + 8, 0);
       }
     }

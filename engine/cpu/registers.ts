@@ -7,7 +7,8 @@ import type { Machine } from "../svm/machine.ts";
 import { ATTR, FLAG, NEXT, SEG } from "./constants.ts";
 import { Instruction } from "./decode.ts";
 import type { Paging } from "./paging.ts";
-import { QEMU, type Quirks } from "./quirks.ts";
+import { AMD } from "../processors/amd.ts";
+import type { ProcessorModel } from "../processors/model.ts";
 import { Walk } from "./walk.ts";
 
 /** Whether the hypervisor's MSR bitmap intercepts an access; the bitmap is not in guest memory. */
@@ -92,7 +93,7 @@ export class Registers {
   /** The instruction starts an interrupt shadow. */
   shadow = false;
   /** Selected deviations. */
-  quirks: Quirks = QEMU;
+  model: ProcessorModel = AMD;
   /** What the hypervisor's MSR bitmap says. */
   msrIntercepted: MsrIntercepted = () => true;
   /** Whether the hypervisor's I/O bitmap intercepts a port. */

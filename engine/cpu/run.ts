@@ -11,7 +11,8 @@ import type { Paging } from "./paging.ts";
 import { EXIT, FAULT, FLAG, HALTED, NEXT, REFUSED, UNMODELLED, VECTOR } from "./constants.ts";
 import { Processor } from "./processor.ts";
 import type { MsrIntercepted } from "./registers.ts";
-import { QEMU, type Quirks } from "./quirks.ts";
+import { AMD } from "../processors/amd.ts";
+import type { ProcessorModel } from "../processors/model.ts";
 import { load, refuse, writeBack } from "./vmcb_state.ts";
 
 /**
@@ -27,8 +28,8 @@ export interface RunOptions {
   readonly msrIntercepted?: MsrIntercepted;
   /** Whether the I/O bitmap intercepts a port; all of them when left out, as under KVM. */
   readonly ioIntercepted?: (port: number, size: number) => boolean;
-  /** Deviations from the manual; QEMU's when left out. */
-  readonly quirks?: Quirks;
+  /** The processor; the manual's when left out. */
+  readonly model?: ProcessorModel;
   /** A physical interrupt waits: it exits before the first instruction, after the event is injected. */
   readonly immediate?: boolean;
   /** Instructions after which a run counts as stuck; 200,000 when left out. */
@@ -101,7 +102,7 @@ export function runVmcb(
   options: RunOptions = DEFAULTS,
 ): RunStatus {
   const cpu = processor;
-  cpu.quirks = options.quirks ?? QEMU;
+  cpu.model = options.model ?? AMD;
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
   cpu.ioIntercepted = options.ioIntercepted ?? ALL_PORTS;
   let budget = options.budget ?? INSTRUCTION_BUDGET;
@@ -188,7 +189,7 @@ function step(cpu: Processor): number {
   const single = (flags & FLAG.tf) !== 0;
   if ((flags & FLAG.rf) !== 0) {
     const ends = cpu.endOfBlock || single || inhibited || crossed || cpu.ripLo >>> 12 !== page;
-    if (ends || !cpu.quirks.resumeFlagLingers) cpu.rflags &= ~FLAG.rf;
+    if (ends || !cpu.model.resumeFlagLingers) cpu.rflags &= ~FLAG.rf;
   }
   if (!single || cpu.shadow) return NEXT;
   cpu.dr6 = (cpu.dr6 | 0x4000) >>> 0;

@@ -37,7 +37,7 @@ export function load(cpu: Processor, m: Machine, vmcb: number, paging: Paging): 
   words[at + CONTROL.info2 + 1] = 0;
   loadState(cpu);
   if (word(SAVE.dr6 + 1) !== 0 || word(SAVE.dr7 + 1) !== 0 || invalidEfer(cpu)) return refuse(cpu);
-  if (!cpu.quirks.ignoresInterruptShadow) cpu.inhibit = (word(CONTROL.intState) & 1) !== 0;
+  if (!cpu.model.ignoresInterruptShadow) cpu.inhibit = (word(CONTROL.intState) & 1) !== 0;
   cpu.virq = hasVirq(cpu);
   cpu.vgif = (cpu.intCtl & 1 << 25) === 0 || (cpu.intCtl & 1 << 9) !== 0;
   return NEXT;
@@ -73,7 +73,7 @@ export function loadState(cpu: Processor): void {
     const fromHost = i === SEG.fs || i === SEG.gs || i === SEG.ldtr || i === SEG.tr;
     loadSegment(cpu, i, (fromHost ? host : at + SAVE.segments) + i * 4);
   }
-  cpu.cpl = cpu.quirks.cplFromSs
+  cpu.cpl = cpu.model.cplFromSs
     ? (cpu.attrib[SEG.ss] as number) >> 5 & 3
     : cpu.m.u8(cpu.vmcb + SAVE.cpl) & 3;
   cpu.setWidth();
@@ -116,7 +116,7 @@ function hasVirq(cpu: Processor): boolean {
   if ((ctl & 1 << 20) !== 0) return true;
   const priority = ctl >>> 16 & 15;
   const tpr = ctl & 15;
-  return priority > tpr || (priority === tpr && cpu.quirks.virqAtEqualPriority);
+  return priority > tpr || (priority === tpr && cpu.model.virqAtEqualPriority);
 }
 
 /** Writes the task priority, which may make a virtual interrupt deliverable. */
@@ -127,7 +127,7 @@ export function setTaskPriority(cpu: Processor, value: number): void {
 
 function invalidExit(cpu: Processor): number {
   cpu.vmexit(0xffffffff, 0);
-  if (!cpu.quirks.invalidExitCode32) cpu.m.words[cpu.at + CONTROL.exitCode + 1] = 0xffffffff;
+  if (!cpu.model.invalidExitCode32) cpu.m.words[cpu.at + CONTROL.exitCode + 1] = 0xffffffff;
   return EXIT;
 }
 
@@ -139,8 +139,8 @@ function refuseEarly(cpu: Processor): number {
 
 /** Refuses VMRUN after the guest's state was loaded. */
 export function refuse(cpu: Processor): number {
-  if (cpu.quirks.leaksHostRip) {
-    cpu.ripLo = (cpu.ripLo & 0xfffff000 | cpu.quirks.hostRipLow) >>> 0;
+  if (cpu.model.leaksHostRip) {
+    cpu.ripLo = (cpu.ripLo & 0xfffff000 | (cpu.m.caps.vmrunRip ?? 0)) >>> 0;
   }
   return invalidExit(cpu);
 }
@@ -189,7 +189,7 @@ function finishControl(cpu: Processor): void {
   const words = cpu.m.words;
   const at = cpu.at;
   const event = words[at + CONTROL.eventInj] as number;
-  const kept = event >= 0x80000000 || cpu.quirks.keepsEventBits;
+  const kept = event >= 0x80000000 || cpu.model.keepsEventBits;
   words[at + CONTROL.exitIntInfo] = kept ? event : 0;
   words[at + CONTROL.exitIntInfo + 1] = kept ? words[at + CONTROL.eventInj + 1] as number : 0;
   words[at + CONTROL.eventInj] = 0;

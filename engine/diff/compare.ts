@@ -8,7 +8,7 @@ import { diffImages, type FieldDiff } from "../image/diff.ts";
 import { KVM_EXIT } from "../kvm/constants.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { END, OK, type Way } from "../policy.ts";
-import { CHECK_SETS } from "../svm/checks.ts";
+import { checkGroupOf } from "../checks/sets.ts";
 import { MACHINE_SIZE, STATE_SIZE } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Area, areaImage, AreaMemory, AREAS } from "./areas.ts";
@@ -56,10 +56,6 @@ export function endOf(v: Vcpu): RunEnd {
   return v.guestMode ? "goes on in L2" : "goes on in L1";
 }
 
-const CHECK_GROUPS = new Map(
-  Object.values(CHECK_SETS).flatMap((set) => set.map((row) => [row.id, row.group] as const)),
-);
-
 /** The kind of transition a step was part of, as it went. */
 export function momentOf({ way, outcome }: Transition, log: TransitionLog): Moment {
   switch (way) {
@@ -67,7 +63,7 @@ export function momentOf({ way, outcome }: Transition, log: TransitionLog): Mome
       if (outcome === OK) return "entry";
       if (outcome === END) return "refused";
       const check = log.reports.find((report) => report.kind === "check")?.id ?? "";
-      return (CHECK_GROUPS.get(check) ?? "cr3") === "cr3" ? "late failure" : "failed check";
+      return checkGroupOf(check) === "cr3" ? "late failure" : "failed check";
     }
     case "rsm":
       return outcome === OK ? "RSM" : "failed RSM";

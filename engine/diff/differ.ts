@@ -5,7 +5,7 @@
  * @module
  */
 import type { TraceEvent } from "../event.ts";
-import type { Policy } from "../policy.ts";
+import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { type Repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Driver } from "../replay/drive.ts";
@@ -489,5 +489,5 @@ function forget(pair: Pair): void {
 /** The policies on the first one's processor: what hosts do otherwise is no difference of policy. */
 function onOneProcessor(policies: readonly Policy[]): Policy[] {
   const processor = policies[0]?.processor;
-  return policies.map((policy) => processor === undefined ? policy : { ...policy, processor });
+  return policies.map((policy) => onProcessor(policy, processor));
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Check, CHECK_SETS } from "../svm/checks.ts";
+import { checkById } from "../checks/sets.ts";
 import type { FieldDifference, Moment, RunDifference, RunRef } from "./run_difference.ts";
 import type { Report } from "./transitions.ts";
 import { MOMENTS, oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
@@ -412,14 +412,6 @@ function mechanism(ids: string): string {
     const group = checkById(id)?.group;
     return group === undefined || group === "cr3" ? id : "vmcb12";
   }).join();
-}
-
-function checkById(id: string): Check | undefined {
-  for (const set of Object.values(CHECK_SETS)) {
-    const row = set.find((check) => check.id === id);
-    if (row !== undefined) return row;
-  }
-  return undefined;
 }
 
 function docOf(ids: string): string {

@@ -4,7 +4,8 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { QEMU, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
+import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
+import { AMD } from "../processors/amd.ts";
 import { END, FAIL, runWay } from "../policy.ts";
 import { CR4, DR6_ACTIVE_LOW, EFER, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
@@ -152,7 +153,7 @@ let running: Vcpu;
 const options = {
   msrIntercepted: (msr: number, write: boolean) =>
     msrIntercepted(running, running.vmcb, msr, write),
-  quirks: QEMU,
+  model: AMD,
 };
 
 /** Enters the active VMCB and takes over what the exit left (svm_vcpu_run). */
@@ -180,7 +181,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   loadDr6(v, vmcb, freeDr);
   if (v.standIn !== undefined) return runStandIn(v, vmcb, freeDr);
   running = v;
-  options.quirks = v.policy.processor;
+  options.model = v.policy.processor ?? v.caps.processor ?? AMD;
   const paging = processorPaging(v, !v.caps.npt && mismatched(v));
   const status = runVmcb(v, vmcb, paging, options);
   if (status === "stuck") return STUCK;

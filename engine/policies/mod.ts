@@ -4,17 +4,23 @@
  * @module
  */
 import type { Policy } from "../policy.ts";
-import { HARDWARE } from "./architectural.ts";
+import { ARCHITECTURAL } from "./architectural.ts";
 import { EARLY_EXIT } from "./early_exit.ts";
+import { LINUX_6_12 } from "./linux_6_12.ts";
 import { UNIFIED } from "./unified.ts";
-import { UPSTREAM } from "./upstream.ts";
 
-export { EARLY_EXIT, HARDWARE, UNIFIED, UPSTREAM };
+export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_12, UNIFIED };
 
 /** The built-in policies by name. */
 export const POLICIES: Readonly<Record<string, Policy>> = {
   [EARLY_EXIT.name]: EARLY_EXIT,
   [UNIFIED.name]: UNIFIED,
-  [UPSTREAM.name]: UPSTREAM,
-  [HARDWARE.name]: HARDWARE,
+  [LINUX_6_12.name]: LINUX_6_12,
+  [ARCHITECTURAL.name]: ARCHITECTURAL,
 };
+
+/** What `upstream` stands for: the policy of the newest kernel modelled. */
+export const UPSTREAM: Policy = LINUX_6_12;
+
+/** Other names of built-in policies, and what each stands for. */
+export const ALIASES: Readonly<Record<string, Policy>> = { upstream: UPSTREAM };

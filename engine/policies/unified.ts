@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { QEMU } from "../cpu/quirks.ts";
+import { KERNEL_6_12 } from "../kernels/linux_6_12.ts";
 import { list, type Policy, type Step, type StepEntry } from "../policy.ts";
 import * as enter from "../steps/enter.ts";
 import * as restore from "../steps/restore.ts";
 import * as out from "../steps/vmexit.ts";
-import * as parts from "./parts.ts";
+import * as stretches from "../kernels/stretches.ts";
 
 /** The small #VMEXIT that both the error path and the full #VMEXIT end with. */
 const minimalVmexit: readonly Step[] = [
@@ -34,7 +34,7 @@ const errorVmexit: readonly StepEntry[] = list([
 const FAILING: readonly Step[] = [
   enter.noteGpa,
   enter.enterGuest,
-  ...parts.CHECKS,
+  ...stretches.CHECKS,
   enter.initMmuContext,
   enter.loadL2Cr3,
 ];
@@ -53,17 +53,16 @@ const SWITCH: readonly Step[] = [
 export const UNIFIED: Policy = {
   name: "unified",
   doc: "The patch: all failures before the switch to vmcb02, one minimal error #VMEXIT",
-  checks: "linux-6.12",
-  processor: { ...QEMU, hostRipLow: 0xb4c },
+  kernel: KERNEL_6_12,
   ways: {
     vmrun: [
-      ...list(parts.BEGIN_VMRUN),
-      ...list(parts.KEEP_L1),
+      ...list(stretches.BEGIN_VMRUN),
+      ...list(stretches.KEEP_L1),
       ...list([...FAILING, enter.mergeMsrpm], errorVmexit),
       ...list([...SWITCH, enter.raiseGif]),
     ],
     rsm: list([
-      ...parts.BEGIN_RSM,
+      ...stretches.BEGIN_RSM,
       ...FAILING,
       ...SWITCH,
       enter.requestPages,
@@ -82,7 +81,7 @@ export const UNIFIED: Policy = {
       restore.markVmcb02Dirty,
       restore.requestRestoredPages,
     ]),
-    pages: parts.STATE_PAGES,
+    pages: stretches.STATE_PAGES,
     vmexit: list([
       out.mapForExit,
       out.leaveGuest,

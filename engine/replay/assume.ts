@@ -8,10 +8,10 @@
 import type { Image } from "../event.ts";
 import type { Field } from "../layout.ts";
 import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
-import type { Check } from "../svm/checks.ts";
+import type { Check } from "../checks/sets.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { checkVerdict, type Evidence, witness } from "../svm/verdict.ts";
+import { checkVerdict, type Evidence, witness } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** A complete state that what was recorded allows. */

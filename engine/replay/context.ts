@@ -35,6 +35,9 @@ export function contextOf({ phase, recorded, partial, scenario, shows, sees }: P
   };
 }
 
+/** Names of policies in older recordings, and what each is called now. */
+const FORMER_NAMES: Readonly<Record<string, string>> = { upstream: "linux-6.12" };
+
 /**
  * The policy that a session says it was recorded under.
  *
@@ -43,12 +46,13 @@ export function contextOf({ phase, recorded, partial, scenario, shows, sees }: P
  * @example
  * ```ts
  * import { recordedPolicy } from "@vmtape/vmtape/engine";
- * const meta = { source: "lab", kernel: "upstream" };
- * if (recordedPolicy({ kind: "session", vcpu: 0, meta }) !== "upstream") throw new Error();
+ * const meta = { source: "lab", kernel: "unified" };
+ * if (recordedPolicy({ kind: "session", vcpu: 0, meta }) !== "unified") throw new Error();
  * ```
  */
 export function recordedPolicy(event: TraceEvent): string | undefined {
   const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
   const name = policy ?? kernel;
-  return typeof name === "string" ? name : undefined;
+  if (typeof name !== "string") return undefined;
+  return FORMER_NAMES[name] ?? name;
 }

@@ -10,11 +10,11 @@ import { createVcpu } from "../kvm/ioctls.ts";
 import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { type Check, CHECK_SETS } from "../svm/checks.ts";
+import { type Check, CHECKS_6_12, type CheckSet } from "../checks/sets.ts";
 import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
-import { type Evidence, type SetVerdict, setVerdict } from "../svm/verdict.ts";
+import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
 import { assume, type Assumption, HOLE } from "./assume.ts";
@@ -22,7 +22,7 @@ import { loadRegs, writePage } from "./drive.ts";
 import { exitCodeOf, type Unit } from "./units.ts";
 
 /** The checks of the kernels whose logs show failed checks. */
-const RECORDED: readonly Check[] = CHECK_SETS["linux-6.12"] ?? [];
+const RECORDED: readonly Check[] = CHECKS_6_12.checks;
 
 const R = offsets(REGS_FIELDS);
 /** Bytes of a VMRUN instruction. */
@@ -108,11 +108,11 @@ function idsOf(checks: readonly Check[]): ReadonlySet<string> {
  * What a set of checks says of a unit's vmcb12.
  *
  * @param unit The unit.
- * @param set Name of the set.
+ * @param set The set.
  * @param seen Whether only the bits count that were seen, not what the recorded kernel made of them.
  */
-export function verdictOf(unit: Unit, set: string, seen = false): SetVerdict {
-  const checks = (CHECK_SETS[set] ?? []).filter((check) => check.restore !== true);
+export function verdictOf(unit: Unit, set: CheckSet, seen = false): SetVerdict {
+  const checks = set.checks.filter((check) => check.restore !== true);
   return setVerdict(checks, unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
 }
 

@@ -9,6 +9,7 @@ import { offsets } from "../layout.ts";
 import { overlayImage } from "../image/fields.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
+import { processorOfSession, vmrunRipOfSession } from "../processors/session.ts";
 import { type Capabilities, V } from "../svm/machine.ts";
 import {
   clearNestedState,
@@ -89,6 +90,8 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
     physicalBits: number(given["physical_bits"], DEFAULTS.physicalBits),
     memory: number(given["memory"], DEFAULTS.memory),
     npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",
+    processor: processorOfSession(meta),
+    vmrunRip: vmrunRipOfSession(meta),
     ...(typeof resident === "number" ? { resident } : {}),
   };
 }

@@ -4,12 +4,13 @@
  *
  * @module
  */
-import { ARCHITECTURAL, QEMU, type Quirks } from "../cpu/quirks.ts";
 import type { TraceEvent } from "../event.ts";
-import { FIXES, type FixId, withFixes } from "../policies/between.ts";
+import { FIXES, type FixId, withFixes } from "../kernels/linux_6_12.ts";
 import { POLICIES } from "../policies/mod.ts";
-import type { Policy } from "../policy.ts";
-import { CHECK_SETS } from "../svm/checks.ts";
+import { kernelPolicy, onProcessor, type Policy, withChecks } from "../policy.ts";
+import type { Capabilities } from "../svm/machine.ts";
+import { capabilitiesOf } from "./drive.ts";
+import { CHECK_SETS, type CheckSet } from "../checks/sets.ts";
 import { type Mismatch, Replayer } from "./replayer.ts";
 
 /** What the runs of a trace say of one policy with one set of checks. */
@@ -32,7 +33,7 @@ export type KernelVerdict =
   | { readonly kind: "known"; readonly policy: string; readonly checks: readonly string[] }
   /** Several explain them: the trace shows nothing in which they differ. */
   | { readonly kind: "undecided"; readonly policies: readonly string[] }
-  /** A kernel with some of the fixes that lead from early-exit to upstream. */
+  /** A kernel with some of the fixes that lead from early-exit to linux-6.12. */
   | {
     readonly kind: "between";
     /** Fixes it has. */
@@ -74,23 +75,12 @@ interface Trial {
   replayer: Replayer | undefined;
 }
 
-/**
- * The processor under the recorded hypervisor. What it does otherwise is the
- * same under every policy, so it is not the policy's.
- */
-function processorOf(meta: Readonly<Record<string, unknown>> | undefined): Quirks {
-  const processor = meta?.["processor"];
-  const real = meta?.["source"] === "kvm" && typeof processor === "string" &&
-    !processor.includes("QEMU TCG");
-  return real ? ARCHITECTURAL : QEMU;
-}
-
 /** Whether all that differs is where the kernel's own VMRUN lies, which QEMU's processor gives away. */
-function isLeak(processor: Quirks | undefined, mismatch: Mismatch): boolean {
+function isLeak(caps: Capabilities | undefined, mismatch: Mismatch): boolean {
   const { field, recorded, replayed } = mismatch;
-  if (!processor?.leaksHostRip || !field.endsWith("save.rip")) return false;
+  if (!caps?.processor?.leaksHostRip || !field.endsWith("save.rip")) return false;
   const [a, b] = [parseInt(recorded, 16), parseInt(replayed, 16)];
-  return (b & 0xfff) === processor.hostRipLow && Math.floor(a / 4096) === Math.floor(b / 4096);
+  return (b & 0xfff) === (caps.vmrunRip ?? 0) && Math.floor(a / 4096) === Math.floor(b / 4096);
 }
 
 /** Replays a trace under several policies at once. */
@@ -98,7 +88,7 @@ class Trials {
   readonly trials: readonly Trial[];
   readonly #starts: number[] = [];
   #index = 0;
-  #processor: Quirks | undefined;
+  #caps: Capabilities | undefined;
 
   constructor(policies: readonly Policy[]) {
     this.trials = policies.map((policy) => ({ policy, against: new Map(), replayer: undefined }));
@@ -110,12 +100,10 @@ class Trials {
     if (begins && (event.regs !== undefined || event.kind === "setstate")) {
       this.#starts.push(index);
     }
-    const processor = this.#processor ??= processorOf(
-      event.kind === "session" ? event.meta : undefined,
-    );
+    const caps = this.#caps ??= capabilitiesOf(event.kind === "session" ? event.meta : undefined);
     for (const trial of this.trials) {
       trial.replayer ??= new Replayer(
-        { ...trial.policy, processor },
+        onProcessor(trial.policy, caps.processor),
         (mismatch) => this.#note(trial, mismatch),
       );
       trial.replayer.feed(event);
@@ -133,7 +121,7 @@ class Trials {
   }
 
   #note({ against }: Trial, mismatch: Mismatch): void {
-    if (isLeak(this.#processor, mismatch)) return;
+    if (isLeak(this.#caps, mismatch)) return;
     const run = this.#runOf(mismatch.event);
     if (!against.has(run) && against.size < MOST_KEPT) against.set(run, mismatch);
   }
@@ -180,17 +168,16 @@ function candidateOf(trial: Trial, telling: ReadonlySet<number>): PolicyEvidence
     against++;
     if (first === undefined || mismatch.event < first.event) first = mismatch;
   }
-  const { name: policy, checks } = trial.policy;
+  const { name: policy, kernel } = trial.policy;
+  const checks = kernel.checks.name;
   return { policy, checks, for: telling.size - against, against, first };
 }
 
 /** Every policy with every set of checks that it may have: a kernel's those of kernels, hardware's its own. */
 function known(): Policy[] {
-  const isKernel = (checks: string) => checks.startsWith("linux-");
   return Object.values(POLICIES).flatMap((policy) =>
-    Object.keys(CHECK_SETS)
-      .filter((checks) => isKernel(checks) ? isKernel(policy.checks) : checks === policy.checks)
-      .map((checks) => ({ ...policy, checks }))
+    CHECK_SETS.filter(({ maker }) => maker === policy.kernel.checks.maker)
+      .map((checks) => withChecks(policy, checks))
   );
 }
 
@@ -205,12 +192,12 @@ function selections(): FixId[][] {
 
 /** The kernels between that explain more runs than the best of the known policies does. */
 async function findBetween(
-  checks: string,
+  checks: CheckSet,
   open: () => AsyncIterable<TraceEvent>,
   against: number,
 ): Promise<KernelVerdict | undefined> {
   const choices = selections();
-  const policies = choices.map((fixes) => ({ ...withFixes(fixes), checks }));
+  const policies = choices.map((fixes) => withChecks(kernelPolicy(withFixes(fixes)), checks));
   const { trials } = await tryAll(policies, open());
   const least = Math.min(...trials.map((trial) => trial.against.size));
   if (least >= against) return undefined;
@@ -260,10 +247,10 @@ export async function identify(open: () => AsyncIterable<TraceEvent>): Promise<I
     .sort((a, b) => a.against - b.against);
   const closest = candidates[0]!;
   const best = trials.find(({ policy }) =>
-    policy.name === closest.policy && policy.checks === closest.checks
+    policy.name === closest.policy && policy.kernel.checks.name === closest.checks
   )!;
   const left = best.against.size;
-  const between = left > 0 ? await findBetween(closest.checks, open, left) : undefined;
+  const between = left > 0 ? await findBetween(best.policy.kernel.checks, open, left) : undefined;
   const verdict = between ?? findKnown(candidates);
   const [firstRun] = all;
   return {
@@ -294,7 +281,7 @@ function sentenceOf(verdict: KernelVerdict, telling: number): string {
           joined(verdict.policies)
         } differ; it rules out the rest`;
     case "unknown":
-      return `No known policy explains the trace, and none between early-exit and upstream; ` +
+      return `No known policy explains the trace, and none between early-exit and linux-6.12; ` +
         `${verdict.closest} is the closest`;
     case "between": {
       const words = (ids: readonly FixId[], which: "does" | "doesNot") =>
@@ -304,7 +291,7 @@ function sentenceOf(verdict: KernelVerdict, telling: number): string {
         ? ""
         : `; the trace does not show whether it ${joined(words(unknown, "does"))}`;
       return `This kernel ${joined(words(has, "does"))}, but ${joined(words(lacks, "doesNot"))}: ` +
-        `between early-exit and upstream${shown}`;
+        `between early-exit and linux-6.12${shown}`;
     }
   }
 }

@@ -8,10 +8,10 @@ import type { Image } from "../event.ts";
 import { Buffer } from "node:buffer";
 import { diffImages } from "../image/diff.ts";
 import type { Policy } from "../policy.ts";
-import { CHECK_SETS } from "../svm/checks.ts";
+import { CHECK_SETS } from "../checks/sets.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import type { CheckVerdict, SetVerdict } from "../svm/verdict.ts";
+import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
 import { VARIANTS } from "./assume.ts";
 import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
 import { exitCodeOf, type Unit, unitKey } from "./units.ts";
@@ -98,7 +98,7 @@ export class PartialReplayer {
       if (known.unexplained) this.#unexplained++;
       return;
     }
-    const verdicts = Object.keys(CHECK_SETS).map((set) => [set, verdictOf(unit, set)] as const);
+    const verdicts = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
     this.#count(verdicts);
     const before = this.#unexplained;
     let clean = true;
@@ -179,7 +179,7 @@ export class PartialReplayer {
     const refused = unit.check !== undefined ||
       exitCodeOf(unit) === 0xffffffff;
     if (!refused && !ranL2(unit)) return;
-    const { verdict, check } = verdictOf(unit, this.#policy.checks, true);
+    const { verdict, check } = verdictOf(unit, this.#policy.kernel.checks, true);
     const event = unit.check?.event ?? unit.exit?.event ?? unit.event;
     const recorded = refused
       ? `check failed: ${unit.check?.text ?? "not recorded which"}`
@@ -190,7 +190,7 @@ export class PartialReplayer {
     } else if (!refused && verdict === "fails") {
       yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
     } else if (verdict === "fails" && unit.check?.id !== undefined && check !== unit.check.id) {
-      const order = (CHECK_SETS[this.#policy.checks] ?? []).map((row) => row.id);
+      const order = this.#policy.kernel.checks.checks.map((row) => row.id);
       if (order.indexOf(check ?? "") < order.indexOf(unit.check.id)) {
         yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
       }

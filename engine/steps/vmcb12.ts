@@ -5,7 +5,9 @@
  */
 import { C, S, V, VMCB12_AT } from "../svm/machine.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
-import { type Check, CHECK_SETS, type CheckGroup } from "../svm/checks.ts";
+import type { CheckGroup } from "../checks/check.ts";
+import { checksOf } from "../checks/check_set.ts";
+import { cachePlan, type CacheRange } from "../kernels/kernel.ts";
 import { END, FAIL, OK, type Outcome, type Step } from "../policy.ts";
 import { injectGp, queueException } from "../kvm/queue.ts";
 import { VECTOR } from "../kvm/constants.ts";
@@ -82,38 +84,20 @@ export const cacheVmcb12: Step = {
   doc: "Copies the control area and the checked part of the save area",
   run(v) {
     cacheControl(v);
-    v.copy(VMCB12_AT + S.cs_selector, MAPPED_AT + S.cs_selector, 16);
-    for (const at of CACHED_SAVE) v.copy64(VMCB12_AT + at, MAPPED_AT + at);
+    copyRanges(v, cachePlan(v.policy.kernel).save);
     return OK;
   },
 };
 
-/** What checks read of the save area, besides CS. KVM has no use for G_PAT, the manual checks it. */
-const CACHED_SAVE = [S.efer, S.cr4, S.cr3, S.cr0, S.dr7, S.dr6, S.g_pat] as const;
-const CACHED_CONTROL = [[0x00, 0x18], [0x3c, 0x6c], [0x70, 0x98], [0xa8, 0xc0], [
-  0xc8,
-  0xd0,
-]] as const;
+function copyRanges(v: Vcpu, ranges: readonly CacheRange[]): void {
+  for (const { at, size } of ranges) v.copy(VMCB12_AT + at, MAPPED_AT + at, size);
+}
 
 /** Copies the control area from the work area into the cache. */
 export function cacheControl(v: Vcpu): void {
-  for (const [from, to] of CACHED_CONTROL) v.copy(VMCB12_AT + from, MAPPED_AT + from, to - from);
+  copyRanges(v, cachePlan(v.policy.kernel).control);
   v.clear32(VMCB12_AT + C.msrpm_base_pa, 0xfff);
   v.clear32(VMCB12_AT + C.iopm_base_pa, 0xfff);
-}
-
-type Grouped = Readonly<Record<CheckGroup, readonly Check[]>>;
-
-const NO_CHECKS: Grouped = { save: [], control: [], cr3: [] };
-const grouped: ReadonlyMap<string, Grouped> = new Map(
-  Object.entries(CHECK_SETS).map(([name, rows]) => {
-    const of = (group: CheckGroup) => rows.filter((row) => row.group === group);
-    return [name, { save: of("save"), control: of("control"), cr3: of("cr3") }];
-  }),
-);
-
-function checksOf(set: string, group: CheckGroup): readonly Check[] {
-  return (grouped.get(set) ?? NO_CHECKS)[group];
 }
 
 /**
@@ -125,7 +109,7 @@ function checksOf(set: string, group: CheckGroup): readonly Check[] {
  * @returns Whether all passed; the first that fails is reported.
  */
 export function checkGroup(v: Vcpu, group: CheckGroup, at: number): boolean {
-  for (const row of checksOf(v.policy.checks, group)) {
+  for (const row of checksOf(v.policy.kernel.checks, group)) {
     if (row.fails(v, at)) {
       v.observer?.check(row.id, row.texts[0] as string);
       return false;
@@ -136,7 +120,7 @@ export function checkGroup(v: Vcpu, group: CheckGroup, at: number): boolean {
 
 /** Reports a check of the group `cr3` by its id. */
 export function reportCheck(v: Vcpu, id: string): void {
-  const row = checksOf(v.policy.checks, "cr3").find((c) => c.id === id);
+  const row = checksOf(v.policy.kernel.checks, "cr3").find((c) => c.id === id);
   v.observer?.check(id, row?.texts[0] ?? id);
 }
 

@@ -5,6 +5,7 @@
  * @module
  */
 import { type Offsets, offsets } from "../layout.ts";
+import type { ProcessorModel } from "../processors/model.ts";
 import { GuestMemory } from "./memory.ts";
 import { VCPU_FIELDS, VCPU_SIZE } from "./vcpu_fields.ts";
 import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields.ts";
@@ -55,13 +56,21 @@ export interface Capabilities {
   readonly memory: number;
   /** Address below which userspace touched every page of it beforehand, so that it is allocated; 0 when left out. */
   readonly resident?: number;
+  /** The processor beneath the hypervisor; the manual's when left out. */
+  readonly processor?: ProcessorModel;
+  /**
+   * Bits 11:0 of the address of the hypervisor's own VMRUN, which a processor that leaks them lets
+   * a guest see; 0 when left out.
+   */
+  readonly vmrunRip?: number;
 }
 
 /** Whether two machines have the same capabilities. */
 export function sameCapabilities(a: Capabilities, b: Capabilities): boolean {
   return a === b ||
     a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
-      a.resident === b.resident;
+      a.resident === b.resident && a.processor === b.processor &&
+      a.vmrunRip === b.vmrunRip;
 }
 
 /**

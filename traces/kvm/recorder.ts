@@ -4,7 +4,7 @@
  * @module
  */
 import type { TraceEvent } from "../../engine/event.ts";
-import { checkByText } from "../../engine/svm/checks.ts";
+import { checkByText } from "../../engine/checks/sets.ts";
 import type { LabEvent, LabRecord, LabState } from "../../codecs/lab/record.ts";
 import { MEMORY_SIZE } from "../scenarios/base.ts";
 import { importLab } from "../scenarios/lab_import.ts";

@@ -15,7 +15,7 @@ export interface QemuFinding {
   readonly at: string;
   /** Its value on QEMU; words without leading zeroes, `-` when absent. */
   readonly qemu: string;
-  /** Its value on KVM (`upstream`, nested paging in the host). */
+  /** Its value on KVM (`linux-6.12`, nested paging in the host). */
   readonly kvm: string;
   /** What QEMU does otherwise. */
   readonly what: string;

@@ -40,19 +40,20 @@ export const BUILTINS: readonly Builtin[] = [
   {
     name: "gif-left-set",
     shows: "A failed check leaves GIF as L1 had it, where every #VMEXIT clears it",
-    observed: "early-exit leaves GIF set; unified and upstream clear it. All write VMEXIT_INVALID.",
+    observed:
+      "early-exit leaves GIF set; unified and linux-6.12 clear it. All write VMEXIT_INVALID.",
     specs: ["control.asid=0"],
   },
   {
     name: "eventinj-left",
     shows: "A failed check leaves L1's EVENTINJ in vmcb12",
-    observed: "early-exit and unified write it back as it was; upstream writes 0.",
+    observed: "early-exit and unified write it back as it was; linux-6.12 writes 0.",
     specs: ["control.event_inj=80000220 control.asid=0"],
   },
   {
     name: "eventinj-left-late",
     shows: "A failure after the switch to vmcb02 leaves EVENTINJ, too",
-    observed: "early-exit and unified write it back; upstream writes 0. All clear GIF.",
+    observed: "early-exit and unified write it back; linux-6.12 writes 0. All clear GIF.",
     specs: ["control.event_inj=80000302 control.msrpm_base_pa=8000000"],
   },
   {
@@ -67,7 +68,7 @@ export const BUILTINS: readonly Builtin[] = [
     name: "pae-l2-bad-pdptes-enters",
     shows: "A PAE L2 with reserved bits in a PDPTE gets in when PDPTEs are checked for L1's mode",
     observed:
-      "early-exit and upstream refuse it (!load_pdptrs); unified enters, and L2 runs to its VMMCALL.",
+      "early-exit and linux-6.12 refuse it (!load_pdptrs); unified enters, and L2 runs to its VMMCALL.",
     npt: "on",
     specs: [`${PAE_L2} m.50008=52007`],
   },
@@ -76,7 +77,7 @@ export const BUILTINS: readonly Builtin[] = [
     shows:
       "A PAE L1 cannot start a 64-bit L2 when L2's CR3 is loaded while L1's registers are in place",
     observed:
-      "early-exit and upstream enter; unified fails with !load_pdptrs, since it reads PDPTEs from " +
+      "early-exit and linux-6.12 enter; unified fails with !load_pdptrs, since it reads PDPTEs from " +
       "a page table of L2's.",
     npt: "off",
     specs: ["l1pae"],
@@ -85,7 +86,7 @@ export const BUILTINS: readonly Builtin[] = [
     name: "pae-l2-faults-for-ever",
     shows: "Under shadow paging a PAE L2 faults for ever when the MMU was set up for L1's mode",
     observed:
-      "early-exit and upstream run it; unified loops in page faults at L2's first instruction until " +
+      "early-exit and linux-6.12 run it; unified loops in page faults at L2's first instruction until " +
       "it is stopped.",
     npt: "off",
     specs: [PAE_L2],
@@ -94,7 +95,7 @@ export const BUILTINS: readonly Builtin[] = [
     name: "late-failure-pdptes",
     shows: "A failure after the switch to vmcb02, in loading CR3",
     observed:
-      "early-exit and upstream do a full #VMEXIT from vmcb02, which clears GIF; unified does not see it.",
+      "early-exit and linux-6.12 do a full #VMEXIT from vmcb02, which clears GIF; unified does not see it.",
     npt: "on",
     specs: [`${PAE_L2} m.50000=51007`],
   },
@@ -102,7 +103,7 @@ export const BUILTINS: readonly Builtin[] = [
     name: "late-failure-msrpm",
     shows: "A failure in merging the MSR bitmap: its address is legal, but no memory is there",
     observed:
-      "early-exit and upstream do a full #VMEXIT from vmcb02; unified fails before the switch, without one. " +
+      "early-exit and linux-6.12 do a full #VMEXIT from vmcb02; unified fails before the switch, without one. " +
       "No check's text is traced. All clear GIF.",
     specs: ["control.msrpm_base_pa=8000000"],
   },
@@ -110,20 +111,20 @@ export const BUILTINS: readonly Builtin[] = [
     name: "late-failure-then-enter",
     shows: "What a late failure leaves behind for the next VMRUN",
     observed:
-      "All enter afterwards; early-exit and upstream have used vmcb02 by then, unified has not.",
+      "All enter afterwards; early-exit and linux-6.12 have used vmcb02 by then, unified has not.",
     specs: ["control.msrpm_base_pa=8000000", "keepvm"],
   },
   {
     name: "nmi-tracking-left",
     shows: "The tracking of an NMI that L1 injected survives the #VMEXIT, until L1 has run",
     observed:
-      "early-exit and unified still track it at the #VMEXIT; upstream drops it. L2 has no IDT and shuts down.",
+      "early-exit and unified still track it at the #VMEXIT; linux-6.12 drops it. L2 has no IDT and shuts down.",
     specs: ["control.event_inj=80000202", "keepvm control.asid=0"],
   },
   {
     name: "nmi-tracking-dropped-late",
     shows: "The tracking of an NMI that L1 injected, when VMRUN fails late",
-    observed: "early-exit, unified and upstream all drop it.",
+    observed: "early-exit, unified and linux-6.12 all drop it.",
     specs: ["control.event_inj=80000202 control.msrpm_base_pa=8000000"],
   },
   {
@@ -142,7 +143,7 @@ export const BUILTINS: readonly Builtin[] = [
     name: "rsm-into-bad-vmcb12",
     shows: "RSM into an L2 whose vmcb12 broke a check while the SMI handler ran",
     observed:
-      "early-exit enters L2 without checking; unified and upstream refuse (upstream: shutdown).",
+      "early-exit enters L2 without checking; unified and linux-6.12 refuse (linux-6.12: shutdown).",
     specs: ["entry=rsm late.save.efer=500"],
   },
   {
@@ -151,7 +152,7 @@ export const BUILTINS: readonly Builtin[] = [
       "A refused RSM leaves guest mode set with vmcb01 active, and the next #VMEXIT trips an assertion",
     observed:
       "unified leaves guest mode set, and finds svm->vmcb != svm->nested.vmcb02.ptr at the next #VMEXIT; " +
-      "upstream leaves guest mode and shuts down; early-exit does not refuse. All enter at the next VMRUN.",
+      "linux-6.12 leaves guest mode and shuts down; early-exit does not refuse. All enter at the next VMRUN.",
     specs: ["entry=rsm late.control.asid=0", "keepvm"],
   },
   {

@@ -6,6 +6,8 @@
  */
 import type { GuestMemory } from "../../engine/svm/memory.ts";
 import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../../engine/svm/machine.ts";
+import { QEMU_7_2 } from "../../engine/processors/qemu_7_2.ts";
+import { vmrunRipOfSession } from "../../engine/processors/session.ts";
 import type { Policy } from "../../engine/policy.ts";
 import type { Observer, Vcpu } from "../../engine/kvm/vcpu.ts";
 import { HOST } from "../../engine/kvm/constants.ts";
@@ -255,7 +257,14 @@ export class Emulator {
   #machine(scenario: Scenario): Vcpu {
     if (this.vcpu === undefined || !scenario.keepvm) {
       this.vcpu = createVcpu(
-        { physicalBits: 40, npt: this.options.npt, memory: MEMORY_SIZE, resident: FRESH_BELOW },
+        {
+          physicalBits: 40,
+          npt: this.options.npt,
+          memory: MEMORY_SIZE,
+          resident: FRESH_BELOW,
+          processor: QEMU_7_2,
+          vmrunRip: vmrunRipOfSession({ source: "emulator", policy: this.policy.name }),
+        },
         this.policy,
       );
     }

@@ -136,5 +136,7 @@ export async function* recordScenarios(
 
 /** Says in a session where the recording comes from. */
 function ownSession(event: EventOf<"session">, policy: Policy): TraceEvent {
-  return { ...event, meta: { ...event.meta, source: "emulator", policy: policy.name } };
+  const meta = { ...event.meta, source: "emulator", policy: policy.name };
+  const { processor } = policy;
+  return { ...event, meta: processor ? { ...meta, processor_model: processor.name } : meta };
 }

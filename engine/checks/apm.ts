@@ -5,8 +5,9 @@
  * @module
  */
 import { type Check, check, CR4_PAE, illegal, longPaging } from "./check.ts";
-import { LINUX_6_12 } from "./checks_linux.ts";
-import { C, type Machine, S } from "./machine.ts";
+import type { CheckSet } from "./check_set.ts";
+import { CHECKS_6_12 } from "./linux_6_12.ts";
+import { C, type Machine, S } from "../svm/machine.ts";
 
 const NP_ENABLE = 1;
 const EVENT_VALID = 0x80000000;
@@ -32,7 +33,7 @@ function illegalPat(m: Machine, at: number): boolean {
   return false;
 }
 
-const KVM: ReadonlyMap<string, Check> = new Map(LINUX_6_12.map((row) => [row.id, row]));
+const KVM: ReadonlyMap<string, Check> = new Map(CHECKS_6_12.checks.map((row) => [row.id, row]));
 
 /** A check that KVM makes as well, in the manual's words. */
 function asKvm(id: string, text: string): Check {
@@ -41,8 +42,7 @@ function asKvm(id: string, text: string): Check {
   return { ...row, texts: [text] };
 }
 
-/** Checks of the AMD manual. The order is the manual's; it gives none itself. */
-export const APM: readonly Check[] = [
+const CHECKS: readonly Check[] = [
   asKvm("efer-svme", "EFER.SVME is zero"),
   asKvm("cr0-nw-without-cd", "CR0.CD is zero and CR0.NW is set"),
   asKvm("cr0-high", "CR0[63:32] are not zero"),
@@ -110,3 +110,6 @@ export const APM: readonly Check[] = [
   asKvm("pdptrs", "The PDPEs contain illegal state"),
   asKvm("pdptrs-pages", "The PDPEs contain illegal state (after a restore)"),
 ];
+
+/** Checks of the AMD manual, in the order it lists them; it gives none itself. */
+export const CHECKS_APM: CheckSet = { name: "apm", maker: "apm", checks: CHECKS };

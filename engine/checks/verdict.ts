@@ -9,9 +9,9 @@
 import type { Image } from "../event.ts";
 import type { Field } from "../layout.ts";
 import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
-import type { Check } from "./checks.ts";
-import { type Capabilities, Machine, VMCB12_AT } from "./machine.ts";
-import { VMCB_LAYOUT, VMCB_SIZE } from "./vmcb_fields.ts";
+import type { Check } from "./sets.ts";
+import { type Capabilities, Machine, VMCB12_AT } from "../svm/machine.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** What a check, or a set of checks, says: `unknown` when what is known does not settle it. */
 export type CheckVerdict = "passes" | "fails" | "unknown";
@@ -185,10 +185,10 @@ function unknownFields(check: Check, image: Image): string[] {
  * @returns What it says, and what it would take to know more.
  * @example
  * ```ts
- * import { CHECK_SETS, setVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
+ * import { CHECKS_6_12, setVerdict, VMCB_SIZE } from "@vmtape/vmtape/engine";
  * const caps = { physicalBits: 48, npt: true, memory: 1 << 24 };
  * const unseen = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
- * const { verdict, needs } = setVerdict(CHECK_SETS["linux-6.12"]!, caps, unseen);
+ * const { verdict, needs } = setVerdict(CHECKS_6_12.checks, caps, unseen);
  * if (verdict !== "unknown" || !needs.includes("save.cr4")) throw new Error();
  * ```
  */

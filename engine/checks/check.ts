@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { C, type Machine, S } from "./machine.ts";
+import { C, type Machine, S } from "../svm/machine.ts";
 
 /** Where a check belongs: on the save area, on the control area, or on loading CR3. */
 export type CheckGroup = "save" | "control" | "cr3";

@@ -1,5 +1,5 @@
 /**
- * The consistency checks of VMRUN that KVM makes.
+ * The consistency checks of VMRUN that KVM makes in Linux 6.12.
  *
  * @module
  */
@@ -21,10 +21,10 @@ import {
   MSRPM_SIZE,
   paeWithoutNp,
 } from "./check.ts";
-import { C, S } from "./machine.ts";
+import type { CheckSet } from "./check_set.ts";
+import { C, S } from "../svm/machine.ts";
 
-/** Checks of Linux 6.12 (stable), as KVM makes them. */
-export const LINUX_6_12: readonly Check[] = [
+const CHECKS: readonly Check[] = [
   check(
     "save",
     "efer-svme",
@@ -206,3 +206,6 @@ export const LINUX_6_12: readonly Check[] = [
     restore: true,
   },
 ];
+
+/** Checks of Linux 6.12 (stable), as KVM makes them (nested_vmcb_check_save and its neighbours). */
+export const CHECKS_6_12: CheckSet = { name: "linux-6.12", maker: "kvm", checks: CHECKS };

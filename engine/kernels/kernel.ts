@@ -1,0 +1,98 @@
+/**
+ * What a kernel is: the checks it makes, what it caches of vmcb12, and the steps of every way.
+ *
+ * @module
+ */
+import type { CheckSet } from "../checks/check_set.ts";
+import { fieldNamed } from "../image/fields.ts";
+import type { Field } from "../layout.ts";
+import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import type { StepEntry, Way } from "../policy.ts";
+
+/** The steps of each way, in order. */
+export type Ways = Readonly<Record<Way, readonly StepEntry[]>>;
+
+/** A hypervisor that carries out nested transitions; or hardware, which needs none to. */
+export interface Kernel {
+  /** Name, such as `linux-6.12`. */
+  readonly name: string;
+  /** What it is, in one line. */
+  readonly doc: string;
+  /** The consistency checks it makes. */
+  readonly checks: CheckSet;
+  /**
+   * Fields of vmcb12 that it caches because its steps use them, as `control.NAME` and `save.NAME`.
+   * What a check reads is cached as well, without being named here.
+   */
+  readonly uses: readonly string[];
+  /** The steps of each way. */
+  readonly ways: Ways;
+}
+
+/** Bytes that are copied together: where they begin in a VMCB, and how many. */
+export interface CacheRange {
+  /** Byte offset in the VMCB, a multiple of 4. */
+  readonly at: number;
+  /** Bytes, a multiple of 4. */
+  readonly size: number;
+}
+
+/** What a kernel copies of vmcb12 before it checks and uses it. */
+export interface CachePlan {
+  /** The ranges of the control area. */
+  readonly control: readonly CacheRange[];
+  /** The ranges of the save area. */
+  readonly save: readonly CacheRange[];
+}
+
+/** Ranges of whole words that hold fields, in order, those that touch made one. */
+function rangesOf(fields: Iterable<Field>): CacheRange[] {
+  const words = new Set<number>();
+  for (const { offset, size } of fields) {
+    for (let at = offset & ~3; at < offset + size; at += 4) words.add(at);
+  }
+  const ranges: { at: number; size: number }[] = [];
+  for (const at of [...words].sort((a, b) => a - b)) {
+    const last = ranges.at(-1);
+    if (last !== undefined && last.at + last.size === at) last.size += 4;
+    else ranges.push({ at, size: 4 });
+  }
+  return ranges;
+}
+
+const plans: WeakMap<Kernel, CachePlan> = new WeakMap();
+
+/**
+ * What a kernel caches of vmcb12: what its steps use and what its checks read. A check cannot read
+ * what nobody cached.
+ *
+ * @param kernel The kernel.
+ * @returns The ranges to copy.
+ * @throws {RangeError} When a check reads, or the kernel uses, a field that the VMCB does not have.
+ * @example
+ * ```ts
+ * import { cachePlan, KERNEL_6_12, S } from "@vmtape/vmtape/engine";
+ * const covers = (at: number) =>
+ *   cachePlan(KERNEL_6_12).save.some((range) => range.at <= at && at < range.at + range.size);
+ * if (!covers(S.efer) || covers(S.rflags)) throw new Error();
+ * ```
+ */
+export function cachePlan(kernel: Kernel): CachePlan {
+  let plan = plans.get(kernel);
+  if (plan === undefined) {
+    const names = new Set(kernel.uses);
+    for (const row of kernel.checks.checks) {
+      // A check beside the areas' own is made where CR3 is loaded, from registers.
+      if (row.group !== "cr3") { for (const name of row.reads) names.add(name); }
+    }
+    const rows = (area: string) =>
+      [...names].filter((name) => name.startsWith(area)).map((name) =>
+        fieldNamed(VMCB_LAYOUT, name)
+      );
+    plans.set(
+      kernel,
+      plan = { control: rangesOf(rows("control.")), save: rangesOf(rows("save.")) },
+    );
+  }
+  return plan;
+}
