@@ -6,7 +6,7 @@
 import { crc32 } from "node:zlib";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, type Finding, Findings, type RunDifference } from "../engine/diff/mod.ts";
-import { EARLY_EXIT, HARDWARE, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { ARCHITECTURAL, EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { identify } from "../engine/replay/identify.ts";
 import { Replayer } from "../engine/replay/replayer.ts";
@@ -15,7 +15,7 @@ import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
 
-const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, HARDWARE] as const;
+const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, ARCHITECTURAL] as const;
 const SETS = {
   "built-in": BUILTINS.flatMap(({ name }) => builtinScenarios(name)),
   "generated": parseScenarios([...generate({ seed: 12, count: 120, sequences: 20 })].join("\n")),
