@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { createVcpu } from "../engine/kvm/ioctls.ts";
 import { REQ } from "../engine/kvm/constants.ts";
-import { ROLE } from "../engine/kvm/roles.ts";
+import { ROLE } from "../engine/paging/roles.ts";
 import {
   ENTRY,
   entryAt,
@@ -13,7 +13,7 @@ import {
   trackWrite,
   unprotect,
   zapPage,
-} from "../engine/kvm/shadow_pages.ts";
+} from "../engine/paging/shadow_pages.ts";
 import type { Vcpu } from "../engine/kvm/vcpu.ts";
 import { UPSTREAM } from "../engine/policies/mod.ts";
 import { NESTED_AT, SHADOW_PAGES, V } from "../engine/svm/machine.ts";

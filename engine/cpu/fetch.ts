@@ -6,10 +6,10 @@
 import type { Machine } from "../svm/machine.ts";
 import { SEG } from "./constants.ts";
 import { decode, type DecodeOutcome, type Instruction } from "./decode.ts";
-import type { Paging } from "./paging.ts";
+import type { Paging } from "../paging/paging.ts";
 import { Processor } from "./processor.ts";
 import { attach, loadState } from "./vmcb_state.ts";
-import { FETCH } from "./walk.ts";
+import { FETCH } from "../paging/walk.ts";
 
 const reader = new Processor();
 const HIGH = 0x1_0000_0000;

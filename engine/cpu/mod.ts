@@ -14,7 +14,7 @@ export {
   ShadowPaging,
   walkMode,
   walkNpt,
-} from "./paging.ts";
+} from "../paging/paging.ts";
 export {
   INSTRUCTION_BUDGET,
   type RunOptions,
@@ -40,4 +40,4 @@ export {
   type WalkMode,
   walkProcessor,
   WRITE,
-} from "./walk.ts";
+} from "../paging/walk.ts";

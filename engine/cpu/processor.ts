@@ -7,8 +7,17 @@
 import { EXIT, EXIT_CODE, FAULT, FLAG, SEG, VECTOR } from "./constants.ts";
 import { Registers } from "./registers.ts";
 import { CONTROL } from "./vmcb_words.ts";
-import { Translations } from "./translations.ts";
-import { FETCH, READ, SUPERVISOR, SUPERVISOR_AC, USER, Walk, WALK_STAGE2, WRITE } from "./walk.ts";
+import { Translations } from "../paging/translations.ts";
+import {
+  FETCH,
+  READ,
+  SUPERVISOR,
+  SUPERVISOR_AC,
+  USER,
+  Walk,
+  WALK_STAGE2,
+  WRITE,
+} from "../paging/walk.ts";
 
 const HIGH = 0x1_0000_0000;
 

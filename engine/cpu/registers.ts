@@ -6,10 +6,10 @@
 import type { Machine } from "../svm/machine.ts";
 import { ATTR, FLAG, NEXT, SEG } from "./constants.ts";
 import { Instruction } from "./decode.ts";
-import type { Paging } from "./paging.ts";
+import type { Paging } from "../paging/paging.ts";
 import { AMD } from "../processors/amd.ts";
 import type { ProcessorModel } from "../processors/model.ts";
-import { Walk } from "./walk.ts";
+import { Walk } from "../paging/walk.ts";
 
 /** Whether the hypervisor's MSR bitmap intercepts an access; the bitmap is not in guest memory. */
 export type MsrIntercepted = (index: number, write: boolean) => boolean;

@@ -7,7 +7,7 @@ import type { Machine } from "../svm/machine.ts";
 import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
-import type { Paging } from "./paging.ts";
+import type { Paging } from "../paging/paging.ts";
 import { EXIT, FAULT, FLAG, HALTED, NEXT, REFUSED, UNMODELLED, VECTOR } from "./constants.ts";
 import { Processor } from "./processor.ts";
 import type { MsrIntercepted } from "./registers.ts";

@@ -5,7 +5,7 @@
  */
 import { type Machine, VMCB01_AT } from "../svm/machine.ts";
 import { ATTR, CR4_VALID, EFER_VALID, EXIT, NEXT, REFUSED, SEG } from "./constants.ts";
-import type { Paging } from "./paging.ts";
+import type { Paging } from "../paging/paging.ts";
 import type { Processor } from "./processor.ts";
 import { CONTROL, GPR, SAVE } from "./vmcb_words.ts";
 

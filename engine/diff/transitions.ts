@@ -7,7 +7,7 @@
 import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import { copyWords } from "../kvm/shadow_pages.ts";
+import { copyWords } from "../paging/shadow_pages.ts";
 import type { Observer } from "../kvm/vcpu.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
 

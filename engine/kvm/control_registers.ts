@@ -7,7 +7,7 @@
 import { S, V } from "../svm/machine.ts";
 import { CR0, CR4, EFER, REQ } from "./constants.ts";
 import { initMmu, newPgd, resetContext, unload } from "./mmu.ts";
-import { legalGpa, loadPdptrs } from "./pdptrs.ts";
+import { legalGpa, loadPdptrs } from "../paging/pdptrs.ts";
 import { setCr0, setCr4, setEfer } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 

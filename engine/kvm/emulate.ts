@@ -16,9 +16,9 @@ import { forL1 } from "./for_l1.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { FETCH } from "../cpu/walk.ts";
-import { linearToGpa } from "./translate.ts";
-import { walkError } from "./walk.ts";
+import { FETCH } from "../paging/walk.ts";
+import { linearToGpa } from "../paging/translate.ts";
+import { walkError } from "../paging/vcpu_walk.ts";
 
 const insn = new Instruction();
 const bytes = new Uint8Array(15);

@@ -10,17 +10,17 @@ import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode } from "../cpu/decode.ts";
-import type { Paging } from "../cpu/paging.ts";
+import type { Paging } from "../paging/paging.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState } from "../cpu/vmcb_state.ts";
-import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../cpu/walk.ts";
+import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../paging/walk.ts";
 import { KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
 import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
-import { trackWrite } from "./shadow_pages.ts";
+import { trackWrite } from "../paging/shadow_pages.ts";
 import type { Vcpu } from "./vcpu.ts";
-import { linearToGpa } from "./translate.ts";
-import { walkError } from "./walk.ts";
+import { linearToGpa } from "../paging/translate.ts";
+import { walkError } from "../paging/vcpu_walk.ts";
 
 /** The instruction was carried out, or its exception queued: the guest goes on. */
 export const GOES_ON = 1;

@@ -9,8 +9,8 @@ import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./for_l1.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
-import { PF } from "../cpu/walk.ts";
-import { isDeviceAt } from "./shadow_walk.ts";
+import { PF } from "../paging/walk.ts";
+import { isDeviceAt } from "../paging/shadow_walk.ts";
 import { clearIntercept, clearVintr, isIntercept, setDrIntercepts, setGif } from "./control.ts";
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
@@ -23,7 +23,7 @@ import {
   walkError,
   walkNptFault,
   walkShadowFault,
-} from "./walk.ts";
+} from "../paging/vcpu_walk.ts";
 import { END, runWay } from "../policy.ts";
 
 /** The guest goes on. */

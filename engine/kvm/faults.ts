@@ -5,8 +5,8 @@
  * @module
  */
 import { NESTED_AT, V } from "../svm/machine.ts";
-import { FETCH, PF, type Walk, WRITE } from "../cpu/walk.ts";
-import { ROLE } from "./roles.ts";
+import { FETCH, PF, type Walk, WRITE } from "../paging/walk.ts";
+import { ROLE } from "../paging/roles.ts";
 import {
   ENTRY,
   entryAt,
@@ -16,7 +16,7 @@ import {
   mayWrite,
   roleOf,
   unprotect,
-} from "./shadow_pages.ts";
+} from "../paging/shadow_pages.ts";
 import {
   addDevice,
   findRoot,
@@ -25,7 +25,7 @@ import {
   nestedRoot,
   ShadowRoot,
   topPage,
-} from "./shadow_walk.ts";
+} from "../paging/shadow_walk.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** The page is mapped: the guest repeats its access. */

@@ -10,7 +10,7 @@ import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./queue.ts";
 import { initMmu, resetContext } from "./mmu.ts";
-import { legalGpa, loadPdptrs } from "./pdptrs.ts";
+import { legalGpa, loadPdptrs } from "../paging/pdptrs.ts";
 import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
 import { setGif } from "./control.ts";

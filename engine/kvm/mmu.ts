@@ -8,9 +8,9 @@ import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
 import { markDirty, nestedNpt } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
-import { ROLE } from "./roles.ts";
-import { findPage, getPage, rootGfn } from "./shadow_pages.ts";
-import { legalGpa, loadPdptrs, readPdptrs } from "./pdptrs.ts";
+import { ROLE } from "../paging/roles.ts";
+import { findPage, getPage, rootGfn } from "../paging/shadow_pages.ts";
+import { legalGpa, loadPdptrs, readPdptrs } from "../paging/pdptrs.ts";
 
 const EXT = { VALID: 1, PSE: 4, PKE: 8, SMAP: 16, SMEP: 32, LA57: 64, LMA: 128 } as const;
 const ROOT_LEVEL = 5;

@@ -19,7 +19,7 @@ import {
 import { linearRip, processNmi } from "./queue.ts";
 import { handleExit, RESUME, USERSPACE } from "./exits.ts";
 import { freeObsoleteRoots, loadPgd, reload } from "./mmu.ts";
-import { syncPages } from "./shadow_pages.ts";
+import { syncPages } from "../paging/shadow_pages.ts";
 import { msrIntercepted } from "./msrpm.ts";
 import { CLEAN } from "./constants.ts";
 import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts } from "./control.ts";
@@ -27,7 +27,7 @@ import { updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { processorPaging } from "./walk.ts";
+import { processorPaging } from "../paging/vcpu_walk.ts";
 
 /** EINTR: what KVM_RUN fails with when a signal ends it. */
 const EINTR = 4;

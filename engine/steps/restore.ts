@@ -7,7 +7,7 @@ import { MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { END, FAIL, OK, type Step } from "../policy.ts";
 import { CR0, EFER, REQ, RFLAGS } from "../kvm/constants.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
-import { loadPdptrs } from "../kvm/pdptrs.ts";
+import { loadPdptrs } from "../paging/pdptrs.ts";
 import { merge } from "../kvm/msrpm.ts";
 import { leaveNested } from "../kvm/nested_state.ts";
 import { markAllDirty, nestedNpt, setGif } from "../kvm/control.ts";

@@ -5,10 +5,10 @@
  * @module
  */
 import { DEVICES, DEVICES_AT, NESTED_AT, V } from "../svm/machine.ts";
-import { FETCH, PF, USER, type Walk, WALK_FAULT, WALK_STAGE2, WRITE } from "../cpu/walk.ts";
+import { FETCH, PF, USER, type Walk, WALK_FAULT, WALK_STAGE2, WRITE } from "./walk.ts";
 import { ROLE } from "./roles.ts";
 import { ENTRY, entryAt, findPage, mappedGfn, roleOf, rootGfn } from "./shadow_pages.ts";
-import type { Vcpu } from "./vcpu.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 
 /** Which set of KVM's own nested page tables a root role uses: one for each of guest mode and SMM. */
 export function nestedRoot(role: number): number {

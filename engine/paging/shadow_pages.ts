@@ -17,9 +17,9 @@ import {
   SHADOW_PAGES,
   V,
 } from "../svm/machine.ts";
-import { REQ } from "./constants.ts";
+import { REQ } from "../kvm/constants.ts";
 import { ROLE } from "./roles.ts";
-import type { Vcpu } from "./vcpu.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 
 /** Bits of an entry; the number of a page or of a shadow page follows from bit 12. */
 export const ENTRY = { PRESENT: 1, WRITE: 2, USER: 4, EXECUTE: 8, DEVICE: 16 } as const;

@@ -5,7 +5,7 @@
  * @module
  */
 import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
-import { memoryOnly, type Paging, walkMode } from "../cpu/paging.ts";
+import { memoryOnly, type Paging, walkMode } from "./paging.ts";
 import {
   FETCH,
   type KvmWalkMode,
@@ -18,7 +18,7 @@ import {
   walkKvm,
   walkProcessor,
   WRITE,
-} from "../cpu/walk.ts";
+} from "./walk.ts";
 import {
   findRoot,
   lookUpDirect,
@@ -27,7 +27,7 @@ import {
   nestedRoot,
   ShadowRoot,
 } from "./shadow_walk.ts";
-import type { Vcpu } from "./vcpu.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 
 /** A walk mode that is filled in anew for each use. */
 class Mode implements KvmWalkMode {

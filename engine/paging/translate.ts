@@ -5,8 +5,8 @@
  */
 import { V } from "../svm/machine.ts";
 import { readPdptrs } from "./pdptrs.ts";
-import type { Vcpu } from "./vcpu.ts";
-import { walkForEmulator, walkL1Npt } from "./walk.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import { walkForEmulator, walkL1Npt } from "./vcpu_walk.ts";
 
 /**
  * The guest physical address of a linear address.

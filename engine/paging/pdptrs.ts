@@ -5,9 +5,9 @@
  * @module
  */
 import { V } from "../svm/machine.ts";
-import { REQ } from "./constants.ts";
-import type { Vcpu } from "./vcpu.ts";
-import { walkL1Npt } from "./walk.ts";
+import { REQ } from "../kvm/constants.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
+import { walkL1Npt } from "./vcpu_walk.ts";
 
 /** Bits that must be 0 in a guest physical address (reserved_gpa_bits). */
 export function reservedGpaBits(v: Vcpu): bigint {
