@@ -58,6 +58,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/diff.ts")).diff,
   },
   {
+    name: "why",
+    summary:
+      "Say why a VMRUN failed: the check, the field and its bits, and what policies make of it",
+    load: async () => (await import("./commands/why.ts")).why,
+  },
+  {
     name: "explain",
     summary: "Show one VMRUN under two policies side by side, step by step",
     load: async () => (await import("./commands/explain.ts")).explain,

@@ -71,6 +71,7 @@ export {
 export * from "./processors/mod.ts";
 export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
+export * from "./why/mod.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";
 export * from "./policies/mod.ts";
