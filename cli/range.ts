@@ -1,4 +1,4 @@
-import type { EventRange } from "../codecs/mod.ts";
+import type { EventRange, TraceFile } from "../codecs/mod.ts";
 import type { Option } from "./command.ts";
 import { UsageError } from "./errors.ts";
 
@@ -12,19 +12,21 @@ export const RANGE = [
  * The range that options name.
  *
  * @param options Their values.
- * @param count How many events there are, where that is known.
+ * @param trace The trace, where it is known how many events there are.
  * @returns The range.
  * @throws {UsageError} When there is no event in it.
  */
 export function rangeOf(
   options: { readonly from: number | undefined; readonly to: number | undefined },
-  count?: number,
+  trace?: Pick<TraceFile, "eventCount" | "finished">,
 ): EventRange {
   const { from, to } = options;
   if (to !== undefined && to <= (from ?? 0)) {
     throw new UsageError(`No event is from ${from ?? 0} on and before ${to}`);
   }
-  if (count !== undefined && from !== undefined && from >= count) {
+  // Of a trace without its end, what is beyond the last event may only be missing.
+  const count = trace?.eventCount ?? Infinity;
+  if (trace?.finished && from !== undefined && from >= count) {
     throw new UsageError(
       count === 0
         ? "There is no event in the trace"

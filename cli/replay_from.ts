@@ -39,6 +39,7 @@ export async function replayFrom(
     if (++events % 10_000 === 0) progress.update(events - begin);
   }
   progress.done();
+  file.requireIntact();
   return replayer.finish();
 }
 
@@ -48,6 +49,9 @@ function resume(context: Context, replayer: Replayer, found: Checkpoint | undefi
     return 0;
   }
   try {
+    if (!found.bound) {
+      throw new CheckpointError("The checkpoint does not belong to what precedes it");
+    }
     replayer.resume(checkedState(found));
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error;

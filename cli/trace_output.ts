@@ -3,6 +3,7 @@ import {
   type Meta,
   streamSink,
   TraceError,
+  type TraceHeader,
   type TraceSink,
   TraceWriter,
 } from "../codecs/mod.ts";
@@ -73,20 +74,21 @@ export interface Written {
  *
  * @param context Where to say what was kept.
  * @param output Name of the trace, or `-`; and whether a file that exists is replaced.
- * @param fill Opens the trace, once, with its metadata, and writes the events.
+ * @param fill Opens the trace, once, with its metadata and the header of a trace that it is made of, and
+ * writes the events.
  * @returns How much was written.
  * @throws {TraceError} `exists` or `output`, and whatever `fill` throws.
  */
 export async function writeTrace(
   context: Context,
   output: { readonly output: string; readonly force: boolean },
-  fill: (open: (meta: Meta) => TraceWriter) => Promise<void>,
+  fill: (open: (meta: Meta, like?: TraceHeader) => TraceWriter) => Promise<void>,
 ): Promise<Written> {
   const { output: path, force } = output;
   const target = openTarget(path, force);
   let writer: TraceWriter | undefined;
   try {
-    await fill((meta) => writer = new TraceWriter(target.sink, { meta }));
+    await fill((meta, like) => writer = new TraceWriter(target.sink, { meta, like }));
     writer ??= new TraceWriter(target.sink);
     writer.close();
     return writer;

@@ -116,3 +116,14 @@ export function damaged(offset: number, what: string): TraceError {
     { offset },
   );
 }
+
+/**
+ * Whether what was thrown says that bytes are not as they were written, and nothing worse: a device
+ * that fails to read says nothing about them.
+ *
+ * @param error What was thrown.
+ * @returns Whether it does.
+ */
+export function isDamage(error: unknown): error is TraceError {
+  return error instanceof TraceError && error.code !== "input" && error.code !== "output";
+}

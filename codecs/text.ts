@@ -5,11 +5,12 @@
  */
 import { crc32 } from "node:zlib";
 import type { Image, TraceEvent } from "../engine/event.ts";
-import { CODING, type FieldPlan, PLAN_BY_KIND } from "./container/schema.ts";
+import { CODING, PLAN_BY_KIND } from "./container/schema.ts";
 
 /**
  * An event in one line: number, time in nanoseconds or `-`, vCPU, kind, then `name=value` for every
- * field it has, in the order of the event table. Numbers of 64 bits are hexadecimal, texts and maps
+ * field it has, in the order of the event table, a trace's own for kinds that this code does not
+ * know. Numbers of 64 bits are hexadecimal, texts and maps
  * are JSON, an image is its size and the CRC-32 of its bytes, and of its mask where it has one.
  *
  * @param number Number of the event in its trace.
@@ -27,13 +28,28 @@ export function formatEvent(number: number, event: TraceEvent): string {
   const values = event as unknown as Record<string, unknown>;
   for (const field of PLAN_BY_KIND.get(event.kind)?.fields ?? []) {
     const value = values[field.name];
-    if (value !== undefined) line += ` ${field.name}=${formatValue(field, value)}`;
+    if (value !== undefined) line += ` ${field.name}=${formatValue(field.coding, value)}`;
+  }
+  if (PLAN_BY_KIND.has(event.kind)) return line;
+  for (const [name, value] of Object.entries(values)) {
+    if (COMMON.has(name) || value === undefined) continue;
+    line += ` ${name}=${formatValue(codingOf(value), value)}`;
   }
   return line;
 }
 
-function formatValue(field: FieldPlan, value: unknown): string {
-  switch (field.coding) {
+const COMMON: ReadonlySet<string> = new Set(["kind", "vcpu", "time"]);
+
+/** How a value of a field is coded that this code's own event table does not have. */
+function codingOf(value: unknown): number {
+  if (typeof value === "bigint") return CODING.u64;
+  if (typeof value === "string") return CODING.text;
+  if (typeof value !== "object" || value === null) return CODING.u32;
+  return (value as Partial<Image>).bytes instanceof Uint8Array ? CODING.image : CODING.map;
+}
+
+function formatValue(coding: number, value: unknown): string {
+  switch (coding) {
     case CODING.u64:
       return `0x${(value as bigint).toString(16)}`;
     case CODING.text:

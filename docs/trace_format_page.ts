@@ -88,7 +88,8 @@ function versions(): string[] {
     ),
     "A minor version may",
     bullets([
-      "add kinds of events: readers skip those they do not know, by the event table in the file;",
+      "add kinds of events: the event table in the file says how to decode those that a reader does " +
+      "not know, so that they keep their numbers and are written again as they are;",
       "add fields at the end of a kind, of the types below, in the same way;",
       "add block types: readers skip them, by their stored size;",
       "add keys to the metadata.",
@@ -296,7 +297,13 @@ function otherBlocks(): string[] {
         "there. It takes one block or several in a row, its parts:",
     ),
     layout(CHECKPOINT_FIELDS),
-    "Digest and part of the state follow. The parts in order are the state.",
+    fill(
+      "The digest of the state, the digest of what comes before and a part of the state follow. The " +
+        "parts in order are the state. What comes before is told by the first 16 bytes of the " +
+        "SHA-256 over 16 bytes for each events block before it: content_crc, stored_size, raw_size " +
+        "and events of its header, as stored. A checkpoint whose digest is another, or that tells " +
+        "none, does not belong to this trace any more: no replay may begin there.",
+    ),
     "## Index and trailer",
     fill(
       `The index has an entry of ${INDEX_ENTRY_SIZE} bytes for every block before it, in one index ` +
@@ -307,7 +314,7 @@ function otherBlocks(): string[] {
     layout(TRAILER_FIELDS),
     fill(
       "A reader that finds no right trailer or index reads the headers of the blocks instead, each " +
-        "of which says where the next one is.",
+        "of which says where the next one is, and goes on behind damage as told below.",
     ),
   ];
 }

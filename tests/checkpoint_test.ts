@@ -60,6 +60,13 @@ Deno.test("a checkpoint of another policy, another version or with damage is ref
   }
   assert(state !== undefined);
   assertThrows(() => new Replayer(UPSTREAM).resume(state), CheckpointError, "unified");
+  // A policy is what it does, not what it is called.
+  const { ways } = UNIFIED;
+  const shorter = { ...UNIFIED, ways: { ...ways, vmrun: ways.vmrun.slice(1) } };
+  for (const other of [shorter, { ...UPSTREAM, name: "unified" }]) {
+    assertThrows(() => new Replayer(other).resume(state), CheckpointError, "another unified");
+  }
+  new Replayer({ ...UNIFIED, doc: "In other words" }).resume(state);
   const newer = state.slice();
   newer[0] = 99;
   for (

@@ -123,6 +123,64 @@ Deno.test("recover writes a whole trace with what is intact", () =>
     assertEquals((await vmtape(["verify", out])).code, 0);
   }));
 
+Deno.test("recover takes what comes through a pipe, counts the end that is missing, and leaves nothing else", () =>
+  withSample(async (folder) => {
+    const whole = await Deno.readFile(`${folder}/t`);
+    await Deno.writeFile(`${folder}/cut`, whole.subarray(0, whole.length - 330));
+    const line = "cat cut | vmtape recover - -o a --json && vmtape recover <(cat t) -o b --json; " +
+      "vmtape recover cut -o c --json; vmtape verify cut --json";
+    const { stdout, stderr } = await shell(line, folder);
+    const [a, b, c, verified] = lines(stdout).map((line) => JSON.parse(line));
+    assertEquals([b.saved, b.lost, b.skipped], [11, 0, 0], stderr);
+    assert(a.saved === 5 && a.lost === 3 && c.lost === 3 && verified.lost === 3, stdout);
+    assertMatch((await vmtape(["dump", `${folder}/a`])).stdout, /\n5 - 0 lost count=0x3\n$/);
+    const left = (await Array.fromAsync(Deno.readDir(folder))).map((entry) => entry.name);
+    assertEquals(left.sort(), ["a", "b", "c", "cut", "t"]);
+  }));
+
+Deno.test("no part of an answer is given for all of it: damage ends with 3, wherever it is", () =>
+  withFolder(async (folder) => {
+    const run = (line: string) => shell(line, folder);
+    await run("vmtape record -q -o a && vmtape checkpoint -q a -p unified --every 200 -o t");
+    const bytes = await Deno.readFile(`${folder}/t`);
+    bytes[Math.floor(bytes.length / 2)]! ^= 0x10;
+    await Deno.writeFile(`${folder}/d`, bytes.subarray(0, -1));
+    const { stdout } = await run("vmtape verify d --json");
+    const { events, lost } = JSON.parse(stdout);
+    assert(events > 0 && lost > 0, stdout);
+    const last = events + lost;
+    for (
+      const line of [
+        "dump d",
+        "dump d --from 5",
+        `dump d --from 1 --to ${last - 1}`,
+        `dump d --from ${last - 2} --to ${last - 1}`,
+        `dump d --from ${last + 9}`,
+        "cut d --from 5 -o x -f",
+        `cut d --from ${last - 5} -o x -f`,
+        `replay d -p unified --from ${last - 5}`,
+        "replay d -p unified",
+        "replay d -p unified -j 2",
+        "diff d -p unified,upstream -j 2",
+        "diff d -p unified,upstream --shard 0/2 --json",
+        "stats d --shard 0/2 --json",
+        "filter d --failed-only -o x -f",
+        "cat d -o x -f",
+        "info d",
+      ]
+    ) {
+      const { code, stderr } = await run(`vmtape ${line}`);
+      assertEquals(code, 3, line);
+      assertMatch(stderr, /\(offset \d+\)/, line);
+    }
+    // What is behind the damage is there, with its own numbers.
+    const from = `--from ${last - 9}`;
+    const both = await run(
+      `vmtape dump d ${from} > x; vmtape dump t ${from} | cmp - x && echo same`,
+    );
+    assertEquals(both.stdout, "same\n");
+  }));
+
 Deno.test("cat, cut and filter write traces that are whole", () =>
   withSample(async (folder) => {
     const count = async (file: string) =>
@@ -155,7 +213,6 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["filter without a condition", "vmtape filter t -o u", /Say --failed-only or --case/],
   ["cut beyond the end", "vmtape cut t --from 99 -o u", /Event 99 is beyond the last one, 10/],
   ["cut of a pipe", "vmtape cut - --from 1 -o u < t", /name a file, not -/],
-  ["recover of a pipe", "vmtape recover - -o u < t", /name a file, not -/],
   ["cat onto a file that exists", "vmtape cat t -o t", /is there already/],
   ["an edit without an output", "vmtape cat t", /Option -o, --output FILE is needed/],
   ["follow with an end", "vmtape dump t --follow --to 4", /exclude each other/],

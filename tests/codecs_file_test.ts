@@ -8,6 +8,7 @@ import {
   fileSink,
   fileSource,
   filterTrace,
+  memorySource,
   readTrace,
   recoverTrace,
   streamSink,
@@ -241,6 +242,54 @@ Deno.test("checkpoints are found at or before an event, and come back whole", as
     assertEquals(found?.state, states[i]);
   }
   assertEquals((await Array.fromAsync(trace.events({ from: 10, to: 12 }))).length, 2);
+});
+
+Deno.test("a derived trace keeps the checkpoints that belong to what precedes them, and no others", async () => {
+  const make = (first: number) => {
+    const chunks: Uint8Array[] = [];
+    const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
+    for (const at of [0, 10, 20]) {
+      for (const event of numbered(10)) writer.write({ ...event, time: first + at });
+      writer.checkpoint(new Uint8Array([at]), new Uint8Array([at]));
+    }
+    for (const event of numbered(5)) writer.write(event);
+    writer.close();
+    return join(chunks);
+  };
+  const kept = async (bytes: Uint8Array) => {
+    const trace = await fileOf(bytes);
+    for (const at of trace.checkpoints) assertEquals((await trace.checkpoint(at))?.bound, true);
+    return [...trace.checkpoints];
+  };
+  const [a, b] = [make(0), make(7)];
+  assertEquals(await kept(a), [10, 20, 30]);
+  const read = async (...traces: Uint8Array[]) =>
+    await Promise.all(traces.map((bytes) => readTrace([bytes])));
+  const twice = await read(a, b);
+  assertEquals(await kept(await edited((writer) => catTraces(twice, writer))), [10, 20, 30]);
+  for (
+    const [range, left] of [[{ to: 25 }, [10, 20]], [{ from: 1 }, []], [{ from: 10 }, []]] as const
+  ) {
+    const file = await fileOf(a);
+    assertEquals(await kept(await edited((writer) => cutTrace(file, range, writer))), [...left]);
+  }
+  const all = await fileOf(a);
+  const damaged = a.slice();
+  damaged[all.index[2]!.offset + 70]! ^= 1;
+  const saved = await edited(async (writer) => {
+    await recoverTrace(memorySource(damaged), () => writer);
+  });
+  assertEquals(await kept(saved), [10]);
+  // Of another trace, in its place: its own bytes are right, and still it does not belong.
+  const other = await fileOf(b);
+  const mixed = await edited(async (writer) => {
+    for (const [i, entry] of all.index.entries()) {
+      if (entry.type !== 1) continue;
+      writer.copy(await (i === 0 ? other : all).raw((i === 0 ? other : all).index[i]!));
+    }
+    writer.copy(await all.raw(all.index[5]!));
+  });
+  assertEquals(await kept(mixed), []);
 });
 
 Deno.test("traces are joined in order, with their checkpoints", async () => {

@@ -22,7 +22,7 @@ export const cat = defineCommand({
       const written = await writeTrace(
         context,
         options,
-        (open) => catTraces(opened(trace), open(trace.header.meta)),
+        (open) => catTraces(opened(trace), open(trace.header.meta, trace.header)),
       );
       reportWritten(context, options.output, written);
       return EXIT.ok;

@@ -52,7 +52,7 @@ export const checkpoint = defineCommand({
     using progress = context.progress("events");
     let checkpoints = 0;
     const written = await writeTrace(context, options, async (open) => {
-      const writer = open(trace.header.meta);
+      const writer = open(trace.header.meta, trace.header);
       let events = 0, last = 0;
       for await (const block of trace.blocks()) {
         for (const event of block.shared()) {

@@ -19,11 +19,11 @@ export const cut = defineCommand({
   async run(context, { options, operands: [path = ""] }) {
     using file = await openTraceFile(path);
     const { trace } = file;
-    const range = rangeOf(options, trace.eventCount);
+    const range = rangeOf(options, trace);
     const written = await writeTrace(
       context,
       options,
-      (open) => cutTrace(trace, range, open(trace.header.meta)),
+      (open) => cutTrace(trace, range, open(trace.header.meta, trace.header)),
     );
     reportWritten(context, options.output, written);
     return EXIT.ok;

@@ -67,9 +67,10 @@ async function dumpStream(context: Context, path: string, options: Options): Pro
 async function dumpFile(context: Context, path: string, options: Options): Promise<void> {
   using file = await openTraceFile(path);
   const { trace } = file;
-  const range = rangeOf(options, trace.eventCount);
+  const range = rangeOf(options, trace);
   const printer = new Printer(context, options);
   for await (const block of trace.blocks(range)) printer.block(block, range);
+  trace.requireIntact();
 }
 
 /** Prints the events of a trace. */

@@ -53,7 +53,7 @@ export const filter = defineCommand({
     const written = await writeTrace(
       context,
       options,
-      (open) => filterTrace(trace, open(trace.header.meta), keep),
+      (open) => filterTrace(trace, open(trace.header.meta, trace.header), keep),
     );
     context.note(`${asked} of ${scenarios} scenarios are as asked`);
     reportWritten(context, options.output, written, { scenarios, asked });

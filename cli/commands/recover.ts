@@ -1,6 +1,6 @@
 import { recoverTrace, type Recovery } from "../../codecs/container/verify.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { openSource } from "../inputs.ts";
+import { openSpooled } from "../spool.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
 
 /** Makes a whole trace of a damaged one. */
@@ -10,14 +10,15 @@ export const recover = defineCommand({
   details:
     "Works on a trace that was cut off, as by a crash of its recorder (look for a file whose name " +
     "ends in .part), and on one whose bytes were changed. Where events are missing, the new trace " +
-    "says so.",
+    "says so; checkpoints behind them are left out, since nothing leads there any more.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [OUTPUT, FORCE],
   examples: [
     { line: "recover run.vmtape.part -o run.vmtape", doc: "After a crash of the recorder" },
+    { line: "recover - -o run.vmtape < received", doc: "What came through a pipe" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    using source = await openSource(path);
+    using source = await openSpooled(path, options.output);
     let recovery: Recovery | undefined;
     const written = await writeTrace(context, options, async (open) => {
       recovery = await recoverTrace(source, open);

@@ -7,7 +7,10 @@
  */
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
+import { POLICIES } from "../../engine/policies/mod.ts";
+import type { Policy } from "../../engine/policy.ts";
 import { checkpointDigest, CheckpointError, progressOf } from "../../engine/replay/checkpoint.ts";
+import { policyFingerprint } from "../../engine/replay/fingerprint.ts";
 import { showsTransitions } from "../../engine/replay/units.ts";
 import { UsageError } from "../errors.ts";
 
@@ -52,15 +55,15 @@ export type GroupSize = (left: number, groups: number) => number;
  * @param trace The trace.
  * @param size How large groups are to be; they are larger where there is no place to cut.
  * @param named Whether sessions need not say their policy.
- * @param policy Name of the policy to replay under; undefined for the one a session says, and null
- * where checkpoints are of no use.
+ * @param policy The policy to replay under; undefined for the one a session says, and null where
+ * checkpoints are of no use.
  * @returns The groups as they are found, in order, without gaps.
  */
 export async function* groupsOf(
   trace: TraceFile,
   size: GroupSize,
   named: boolean,
-  policy: string | undefined | null,
+  policy: Policy | undefined | null,
 ): AsyncGenerator<Group, void, undefined> {
   const total = trace.eventCount;
   let begin: Cut | undefined = { from: 0 };
@@ -80,7 +83,7 @@ async function cutAt(
   target: number,
   last: number,
   named: boolean,
-  policy: string | undefined | null,
+  policy: Policy | undefined | null,
 ): Promise<Cut | undefined> {
   const checkpoints = policy === null ? [] : trace.checkpoints;
   const usable = async (event: number) => policy !== null && await resumable(trace, event, policy);
@@ -101,13 +104,15 @@ async function cutAt(
 async function resumable(
   trace: TraceFile,
   event: number,
-  policy: string | undefined,
+  policy: Policy | undefined,
 ): Promise<boolean> {
   const found = await trace.checkpoint(event);
-  if (found === undefined) return false;
+  if (found?.bound !== true) return false;
   try {
-    const { policy: own, recorded } = progressOf(checkedState(found));
-    return own === (policy ?? recorded);
+    const { policy: own, fingerprint, recorded } = progressOf(checkedState(found));
+    const wanted = policy ??
+      (Object.hasOwn(POLICIES, String(recorded)) ? POLICIES[String(recorded)] : undefined);
+    return own === wanted?.name && fingerprint === (wanted && policyFingerprint(wanted));
   } catch (error) {
     if (error instanceof CheckpointError) return false;
     throw error;

@@ -5,10 +5,12 @@
  * @module
  */
 import type { TraceFile } from "../../codecs/mod.ts";
+import type { Policy } from "../../engine/policy.ts";
 import type { Option } from "../command.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
+import { loadPolicy } from "../policy_input.ts";
 import { type Group, type GroupSize, groupsOf } from "./groups.ts";
 import { type ShareOf, sharesOf, startWorkers, type Task } from "./jobs.ts";
 
@@ -86,7 +88,7 @@ export async function groupsOfShard(
   trace: TraceFile,
   { index, of }: Shard,
   named: boolean,
-  policy: string | undefined | null,
+  policy: Policy | undefined | null,
 ): Promise<Group[]> {
   requireFinished(trace);
   const count = of * GROUPS_A_SHARD;
@@ -108,11 +110,9 @@ export function traceMark(trace: TraceFile): { readonly id: string; readonly eve
   return { id: trace.header.id.toHex(), events: trace.eventCount };
 }
 
+/** Throws what is wrong with a trace that is not whole: parts of it would not add up to anything. */
 function requireFinished(trace: TraceFile): void {
-  if (trace.finished) return;
-  throw new UsageError(
-    "A trace without its end cannot be shared out: write a whole one with vmtape recover",
-  );
+  trace.requireEvents(0, Infinity);
 }
 
 /** Work that is shared out over threads. */
@@ -146,7 +146,11 @@ export async function withShares<T extends Task, R>(
   const { jobs, shard } = options;
   using workers = startWorkers({ path, task }, jobs);
   const named = task.command === "diff" || task.policy !== undefined;
-  const policy = task.command === "replay" ? task.policy : null;
+  const policy = task.command !== "replay"
+    ? null
+    : task.policy === undefined
+    ? undefined
+    : await loadPolicy(task.policy);
   const groups = shard === undefined
     ? await Array.fromAsync(
       groupsOf(

@@ -121,10 +121,11 @@ export class EventDecoder {
   /**
    * The next event. The object, its images among it, is used again by the next step.
    *
-   * @returns The event, `null` for one of a kind this code does not know, `undefined` at the end.
+   * @returns The event, under its own name and with its own fields also where this code does not know
+   * the kind; `undefined` at the end.
    * @throws {TraceError} `damaged` when the content is not what an encoder writes.
    */
-  next(): TraceEvent | null | undefined {
+  next(): TraceEvent | undefined {
     if (this.#done === this.#count) {
       this.#finish();
       return undefined;
@@ -173,7 +174,7 @@ export class EventDecoder {
       }
     }
     this.#done++;
-    return plan.known ? event as unknown as TraceEvent : null;
+    return event as unknown as TraceEvent;
   }
 
   /**

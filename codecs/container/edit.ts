@@ -92,15 +92,16 @@ export async function cutTrace(
 ): Promise<void> {
   const from = range.from ?? 0;
   const to = range.to ?? Infinity;
-  for (const event of await groundOf(trace, from)) writer.write(event);
+  if (from > 0) { for (const event of await groundOf(trace, from)) writer.write(event); }
+  let next = from;
   for (const entry of trace.index) {
     const end = entry.firstEvent + entry.events;
     const events = entry.type === BLOCK.events;
     if (!events && entry.type !== BLOCK.checkpoint) continue;
+    trace.requireEvents(next, Math.min(to, entry.firstEvent));
+    next = Math.max(next, end);
     if (entry.firstEvent >= from && end <= to) {
-      const first = entry.firstEvent === from && !events;
-      // A checkpoint before all events would hide the ground that was written before it.
-      if (!first) writer.copy(await trace.raw(entry), trace.header);
+      writer.copy(await trace.raw(entry), trace.header);
     } else if (events && entry.firstEvent < to && end > from) {
       const part = { from: Math.max(from, entry.firstEvent), to: Math.min(to, end) };
       for await (const block of trace.blocks(part)) {
@@ -108,6 +109,8 @@ export async function cutTrace(
       }
     }
   }
+  trace.requireEvents(next, to);
+  trace.requireIntact();
 }
 
 /** The last session of each vCPU before an event, and the memory set since. */

@@ -35,11 +35,17 @@ export class EventEncoder {
   readonly #olds = new Uint32Array(MAX_IMAGE / 4);
   readonly #ownPlaces = new Uint16Array(MAX_IMAGE / 4);
   readonly #lastPlaces = new Uint16Array(MAX_IMAGE / 4);
+  readonly #plans: ReadonlyMap<string, KindPlan>;
   #state = new BlockState();
   #vcpu: VcpuState | undefined;
   #time = 0;
   #texts = new Map<string, number>();
   #placeLists = new Map<string, number>();
+
+  /** @param plans Kinds of events it takes, by name; this code's own when left out. */
+  constructor(plans: ReadonlyMap<string, KindPlan> = PLAN_BY_KIND) {
+    this.#plans = plans;
+  }
 
   /**
    * Takes an event.
@@ -49,7 +55,7 @@ export class EventEncoder {
    * @throws {TraceError} `event` for a value outside the type of its field; the events taken before stay.
    */
   add(event: TraceEvent): boolean {
-    const plan = PLAN_BY_KIND.get(event.kind);
+    const plan = this.#plans.get(event.kind);
     if (!plan) throw new TraceError("event", `No kind of event is called ${String(event.kind)}`);
     if (this.count === MAX_EVENTS) return false;
     const columns = this.#columns;

@@ -107,7 +107,7 @@ export class EventBlock implements Iterable<TraceEvent> {
 
 const NO_EVENT: TraceEvent = { kind: "lost", vcpu: 0 };
 
-/** Steps over the events of a range that this code knows. */
+/** Steps over the events of a range. */
 class SharedEvents implements IterableIterator<TraceEvent> {
   readonly #decoder: EventDecoder;
   readonly #first: number;
@@ -133,7 +133,7 @@ class SharedEvents implements IterableIterator<TraceEvent> {
     while (decoder.done < this.#to) {
       const event = decoder.next();
       if (event === undefined) break;
-      if (event !== null && decoder.done > this.#from) {
+      if (decoder.done > this.#from) {
         const given = this.#given;
         given.value = event;
         return given;

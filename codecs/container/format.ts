@@ -139,17 +139,26 @@ export const CHECKPOINT_FIELDS = [
   { name: "part", offset: 0, size: 4, doc: "Number of this part, from 0" },
   { name: "parts", offset: 4, size: 4, doc: "Number of parts, one block each" },
   { name: "state_size", offset: 8, size: 4, doc: "Size of the whole state" },
-  { name: "digest_size", offset: 12, size: 4, doc: "Size of the digest, which follows" },
+  { name: "digest_size", offset: 12, size: 2, doc: "Size of the state's digest, which follows" },
+  {
+    name: "before_size",
+    offset: 14,
+    size: 2,
+    doc: "Size of the digest behind that, of all blocks before it; 0: it is not told",
+  },
 ] as const satisfies readonly Field[];
 
 /** Size of a checkpoint block's own header. */
 export const CHECKPOINT_SIZE = 16;
 
 /** Largest state of a checkpoint. */
-export const MAX_STATE: number = 1 << 28;
+export const MAX_STATE: number = 1 << 26;
 
-/** Largest digest of a checkpoint. */
+/** Largest digest of a checkpoint's state. */
 export const MAX_DIGEST = 64;
+
+/** Size of the digest of what comes before a checkpoint. */
+export const CHAIN_SIZE = 16;
 
 /** First bytes of a block, read as a little-endian number. */
 export const BLOCK_MARK = 0x42746d76;

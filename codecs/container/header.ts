@@ -10,8 +10,6 @@ import { FEATURES, HEADER, HEADER_SIZE, MAGIC, MAJOR, MAX_META, MINOR, PREFIX } 
 import { type Meta, packMap, unpackMap } from "./msgpack.ts";
 import { type KindPlan, plansOf, SCHEMA, type Schema } from "./schema.ts";
 
-const OWN_SCHEMA = JSON.stringify(SCHEMA);
-
 /** What a trace says about itself before its first block. */
 export interface TraceHeader {
   /** Major version of the format. */
@@ -28,8 +26,6 @@ export interface TraceHeader {
   readonly meta: Meta;
   /** The trace's event table, by number of kind. */
   readonly plans: readonly (KindPlan | undefined)[];
-  /** Whether that is this code's own event table, so that blocks can be copied as they are. */
-  readonly own: boolean;
   /** Size of the header in bytes: where the first block begins. */
   readonly size: number;
 }
@@ -164,7 +160,6 @@ export function readHeader(bytes: Uint8Array): TraceHeader {
     tag: crc32(id),
     meta: typeof meta === "object" && meta !== null ? meta as Meta : {},
     plans: plansOf(map.events, HEADER_SIZE),
-    own: JSON.stringify(map.events) === OWN_SCHEMA,
     size,
   };
 }

@@ -8,7 +8,7 @@ import type { TraceEvent } from "../../engine/event.ts";
 import { type BlockHead, checkStored, type RawBlock, readBlockHead } from "./block.ts";
 import { readTrailer } from "./block_index.ts";
 import { ByteQueue, type Chunks } from "./byte_queue.ts";
-import { damaged, TraceError } from "../errors.ts";
+import { damaged, isDamage, TraceError } from "../errors.ts";
 import { EventBlock } from "./event_block.ts";
 import {
   BLOCK,
@@ -85,6 +85,7 @@ export class TraceStream {
   readonly #queue: ByteQueue;
   readonly #options: ReadOptions;
   #finished = false;
+  #written = 0;
   /** Where the trace is known to stop before its end; -1 while it is not. */
   #cutAt = -1;
 
@@ -104,6 +105,14 @@ export class TraceStream {
   /** Whether the trace's end was reached: it was closed by its writer. */
   get finished(): boolean {
     return this.#finished;
+  }
+
+  /**
+   * How many events the trace is known to have had when it was written, up to where it was read:
+   * headers of blocks say it, also of those whose content is damaged, and the trailer.
+   */
+  get written(): number {
+    return this.#written;
   }
 
   /**
@@ -176,6 +185,7 @@ export class TraceStream {
       await this.#search();
       return null;
     }
+    this.#written = Math.max(this.#written, block.firstEvent + block.events);
     const size = BLOCK_HEADER_SIZE + block.storedSize;
     const bytes = await queue.peek(size);
     if (bytes.length < size) {
@@ -202,12 +212,14 @@ export class TraceStream {
 
   async #end(bytes: Uint8Array, offset: number): Promise<null | undefined> {
     if (bytes.length < TRAILER_SIZE) return this.#cut(offset, bytes.length);
-    if (!readTrailer(bytes, this.header.tag)) {
+    const trailer = readTrailer(bytes, this.header.tag);
+    if (trailer === undefined) {
       this.#report(damaged(offset, "The trailer does not match its CRC-32 or its trace"));
       this.#queue.skip(4);
       return null;
     }
     this.#queue.skip(TRAILER_SIZE);
+    this.#written = Math.max(this.#written, trailer.events);
     this.#finished = true;
     if (!this.#options.unfinished && (await this.#queue.peek(1)).length > 0) {
       this.#report(damaged(offset + TRAILER_SIZE, "Bytes follow the end of the trace"));
@@ -265,7 +277,7 @@ export class TraceStream {
   }
 
   #report(error: unknown): void {
-    if (!(error instanceof TraceError) || !this.#options.onDamage) throw error;
+    if (!isDamage(error) || !this.#options.onDamage) throw error;
     this.#options.onDamage(error);
   }
 }

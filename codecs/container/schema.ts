@@ -56,8 +56,6 @@ export interface KindPlan {
   readonly fields: readonly FieldPlan[];
   /** Bytes that the field operations take in an event's head. */
   readonly opBytes: number;
-  /** Whether this code's own event table has the kind. */
-  readonly known: boolean;
 }
 
 /** Schema as stored: `[id, kind, [[name, type, at, by], …]]` per kind; no `at` or `by` is "". */
@@ -85,8 +83,6 @@ export const SCHEMA: Schema = EVENTS.map((row) =>
   ] as const
 );
 
-const OWN = new Set<string>(EVENTS.map((row) => row.kind));
-
 /**
  * Reads a schema as found in a trace.
  *
@@ -112,9 +108,75 @@ export function plansOf(schema: unknown, offset: number): (KindPlan | undefined)
     if (typeof kind !== "string" || !Array.isArray(fields) || fields.length > MAX_FIELDS) {
       throw bad(`has a bad row ${id}`);
     }
+    if (plans.some((plan) => plan?.kind === kind)) throw bad(`has the kind ${kind} twice`);
     plans[id] = planOf(id, kind, fields, bad, offset);
   }
   return plans;
+}
+
+/** A kind's row as a trace stores it. */
+function rowOf({ id, kind, fields }: KindPlan): Schema[number] {
+  const name = (index: number) => index < 0 ? "" : fields[index]!.name;
+  return [
+    id,
+    kind,
+    fields.map((field) => [field.name, field.type, name(field.at), name(field.by)]),
+  ];
+}
+
+/**
+ * An event table for what is made of a trace: the trace's own, so that its blocks can be copied and
+ * kinds that this code does not know stay as they are, and behind it the kinds that only this code
+ * knows, under numbers that are free.
+ *
+ * @param plans The trace's event table.
+ * @returns The table, as stored.
+ */
+export function schemaLike(plans: readonly (KindPlan | undefined)[]): Schema {
+  const rows = plans.flatMap((plan) => plan === undefined ? [] : [rowOf(plan)]);
+  const kinds = new Set(rows.map(([, kind]) => kind));
+  const ids = new Set(rows.map(([id]) => id));
+  for (const [own, kind, fields] of SCHEMA) {
+    if (kinds.has(kind)) continue;
+    let id = own;
+    for (let free = MAX_KIND; ids.has(id) && free > 0; free--) id = free;
+    if (ids.has(id)) break;
+    ids.add(id);
+    rows.push([id, kind, fields]);
+  }
+  return rows;
+}
+
+/** How the events of one event table fit into another. */
+export type Fit =
+  /** As they are stored. */
+  | "stored"
+  /** Coded anew. */
+  | "anew";
+
+/**
+ * Whether events of one event table can be kept under another.
+ *
+ * @param from Plans that they are decoded by.
+ * @param to Plans that they are to be encoded by.
+ * @returns How they can be kept; or the name of a kind whose events would lose something.
+ */
+export function fitOf(
+  from: readonly (KindPlan | undefined)[],
+  to: readonly (KindPlan | undefined)[],
+): Fit | { readonly lacks: string } {
+  let fit: Fit = "stored";
+  for (const plan of from) {
+    if (plan === undefined) continue;
+    const other = to.find((one) => one?.kind === plan.kind);
+    const lacks = other === undefined ||
+      plan.fields.some(({ name, type }) =>
+        !other.fields.some((field) => field.name === name && field.type === type)
+      );
+    if (lacks) return { lacks: plan.kind };
+    if (JSON.stringify(rowOf(plan)) !== JSON.stringify(rowOf(other))) fit = "anew";
+  }
+  return fit;
 }
 
 function planOf(
@@ -161,13 +223,20 @@ function planOf(
       family: coding === CODING.image ? `${type} ${name}` : "",
     });
   }
-  return { id, kind, fields, opBytes: Math.ceil(fields.length / 4), known: OWN.has(kind) };
+  return { id, kind, fields, opBytes: Math.ceil(fields.length / 4) };
 }
 
 /** Plans of this code's own event table, by number of kind. */
 export const OWN_PLANS: readonly (KindPlan | undefined)[] = plansOf(SCHEMA, 0);
 
+/** Plans by name of kind. */
+export function plansByKind(
+  plans: readonly (KindPlan | undefined)[],
+): ReadonlyMap<string, KindPlan> {
+  return new Map(
+    plans.filter((plan) => plan !== undefined).map((plan) => [plan.kind, plan]),
+  );
+}
+
 /** Plans of this code's own event table, by name. */
-export const PLAN_BY_KIND: ReadonlyMap<string, KindPlan> = new Map(
-  OWN_PLANS.filter((plan) => plan !== undefined).map((plan) => [plan.kind, plan]),
-);
+export const PLAN_BY_KIND: ReadonlyMap<string, KindPlan> = plansByKind(OWN_PLANS);

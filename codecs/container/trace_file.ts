@@ -4,13 +4,7 @@
  * @module
  */
 import type { TraceEvent } from "../../engine/event.ts";
-import {
-  blockContent,
-  type BlockHead,
-  checkStored,
-  type RawBlock,
-  readBlockHead,
-} from "./block.ts";
+import { blockContent, checkStored, type RawBlock, readBlockHead } from "./block.ts";
 import { type IndexEntry, readIndex, readTrailer } from "./block_index.ts";
 import {
   type Checkpoint,
@@ -18,10 +12,14 @@ import {
   joinCheckpoint,
   readCheckpointPart,
 } from "./checkpoint.ts";
-import { damaged, TraceError } from "../errors.ts";
+import { BlockChain } from "./chain.ts";
+import { damaged, isDamage, type TraceError } from "../errors.ts";
 import { EventBlock } from "./event_block.ts";
 import { BLOCK, BLOCK_HEADER_SIZE, HEADER_SIZE, TRAILER_SIZE } from "./format.ts";
 import { headerSize, readHeader, type TraceHeader } from "./header.ts";
+import { readTrace } from "./reader.ts";
+
+const CHUNK = 1 << 18;
 
 /** Bytes that can be read from any place. */
 export interface TraceSource {
@@ -85,24 +83,23 @@ export class TraceFile {
   readonly header: TraceHeader;
   /** Whether its writer closed it; the index was rebuilt otherwise. */
   readonly finished: boolean;
-  /** All blocks but the index, in order. */
+  /** All intact blocks but the index, in order. */
   readonly index: readonly IndexEntry[];
+  /** Damage that was met while the index was rebuilt, in order of place. */
+  readonly gaps: readonly Gap[];
   readonly #source: TraceSource;
 
-  private constructor(
-    source: TraceSource,
-    header: TraceHeader,
-    index: readonly IndexEntry[],
-    finished: boolean,
-  ) {
+  private constructor(source: TraceSource, header: TraceHeader, found: FoundIndex) {
     this.#source = source;
     this.header = header;
-    this.index = index;
-    this.finished = finished;
+    this.index = found.entries;
+    this.gaps = found.gaps;
+    this.finished = found.gaps.length === 0;
   }
 
   /**
-   * Opens a trace: reads its header and its index, or the block headers when it has none.
+   * Opens a trace: reads its header and its index, or all of its blocks when it has none that is
+   * right.
    *
    * @param source The trace.
    * @returns It.
@@ -111,13 +108,11 @@ export class TraceFile {
   static async open(source: TraceSource): Promise<TraceFile> {
     const size = headerSize(await source.readAt(0, HEADER_SIZE));
     const header = readHeader(await source.readAt(0, size));
-    const index = await readWholeIndex(source, header);
-    return new TraceFile(
-      source,
-      header,
-      index ?? await rebuildIndex(source, header),
-      index !== undefined,
-    );
+    const entries = await readWholeIndex(source, header);
+    const found = entries === undefined
+      ? await rebuildIndex(source, header)
+      : { entries, gaps: [] };
+    return new TraceFile(source, header, found);
   }
 
   /** Number of events in it. */
@@ -130,27 +125,57 @@ export class TraceFile {
    * Events of a range, each its own copy.
    *
    * @param range Which.
-   * @throws {TraceError} `damaged` or `feature`.
+   * @throws {TraceError} As {@linkcode TraceFile.blocks}.
    */
   async *events(range: EventRange = {}): AsyncGenerator<TraceEvent, void, undefined> {
     for await (const block of this.blocks(range)) yield* block;
   }
 
   /**
-   * The blocks that hold the events of a range; each gives only those within it.
+   * The blocks that hold the events of a range; each gives only those within it. Events are never
+   * left out without a word: where some of the range may be missing, that is thrown in their place.
    *
    * @param range Which.
-   * @throws {TraceError} `damaged` or `feature`.
+   * @throws {TraceError} `damaged`, `truncated` or `feature`.
    */
   async *blocks(range: EventRange = {}): AsyncGenerator<EventBlock, void, undefined> {
     const from = range.from ?? 0;
     const to = range.to ?? Infinity;
+    let next = from;
     for (let i = this.#find(from); i < this.index.length; i++) {
       const entry = this.index[i]!;
-      if (entry.firstEvent >= to) return;
-      if (entry.type !== BLOCK.events || entry.firstEvent + entry.events <= from) continue;
+      if (entry.firstEvent >= to) break;
+      const end = entry.firstEvent + entry.events;
+      if (entry.type !== BLOCK.events || end <= from) continue;
+      this.requireEvents(next, entry.firstEvent);
       yield new EventBlock(await this.raw(entry), this.header.plans, from, to);
+      next = end;
     }
+    this.requireEvents(next, to);
+  }
+
+  /**
+   * Throws what is wrong where events of a range are known not to be in the index.
+   *
+   * @param from The first of them.
+   * @param to The first behind them.
+   * @throws {TraceError} The damage, unless the range is empty or the trace ends there.
+   */
+  requireEvents(from: number, to: number): void {
+    if (from >= to) return;
+    const gap = this.gaps.find(({ event }) => event >= from && event < to) ?? this.gaps.at(-1);
+    if (gap !== undefined) throw gap.error;
+  }
+
+  /**
+   * Throws damage anywhere between the events of the trace, for those who have read only some of it.
+   * What a recorder has yet to write is none.
+   *
+   * @throws {TraceError} The first damage.
+   */
+  requireIntact(): void {
+    const gap = this.gaps.find(({ event }) => event < this.eventCount);
+    if (gap !== undefined) throw gap.error;
   }
 
   /** Numbers of the events that checkpoints stand before, in order. */
@@ -184,8 +209,26 @@ export class TraceFile {
       if (part.part === 0) break;
     }
     const entry = this.index[last]!;
-    return joinCheckpoint(entry.firstEvent, parts, entry.offset);
+    return joinCheckpoint(entry.firstEvent, parts, entry.offset, await this.#before(last));
   }
+
+  /** Digest of the events blocks before an entry of the index. */
+  async #before(entry: number): Promise<Uint8Array> {
+    if (entry < this.#chained) {
+      this.#chain = new BlockChain();
+      this.#chained = 0;
+    }
+    for (; this.#chained < entry; this.#chained++) {
+      const { type, offset } = this.index[this.#chained]!;
+      if (type !== BLOCK.events) continue;
+      const bytes = await this.#source.readAt(offset, BLOCK_HEADER_SIZE);
+      if (bytes.length < BLOCK_HEADER_SIZE) throw damaged(offset, "The index leads beyond the end");
+      this.#chain.add(readBlockHead(bytes, offset, this.header.tag));
+    }
+    return this.#chain.digest;
+  }
+  #chain = new BlockChain();
+  #chained = 0;
 
   /**
    * A block as it is in the file.
@@ -240,57 +283,77 @@ async function readWholeIndex(
   const trailer = readTrailer(await source.readAt(end, TRAILER_SIZE), header.tag);
   if (!trailer || trailer.indexOffset < header.size) return undefined;
   const entries: IndexEntry[] = [];
+  let at = header.size;
+  let event = 0;
   try {
     let offset = trailer.indexOffset;
     while (offset < end) {
       const raw = await readRaw(source, header, offset);
       if (raw.head.type !== BLOCK.index) return undefined;
-      for (const entry of readIndex(blockContent(raw), offset)) entries.push(entry);
+      // What an index declares is not believed before it fits: it takes little room when compressed.
+      for (const entry of readIndex(blockContent(raw), offset)) {
+        if (
+          entry.offset !== at || entry.firstEvent !== event || entry.sequence !== entries.length
+        ) return undefined;
+        at += BLOCK_HEADER_SIZE + entry.storedSize;
+        event += entry.events;
+        entries.push(entry);
+      }
       offset += BLOCK_HEADER_SIZE + raw.stored.length;
     }
   } catch (error) {
-    if (error instanceof TraceError) return undefined;
+    if (isDamage(error)) return undefined;
     throw error;
   }
-  let offset = header.size;
-  let event = 0;
-  let sequence = 0;
-  for (const entry of entries) {
-    if (
-      entry.offset !== offset || entry.firstEvent !== event || entry.sequence !== sequence++
-    ) return undefined;
-    offset += BLOCK_HEADER_SIZE + entry.storedSize;
-    event += entry.events;
-  }
-  const right = offset === trailer.indexOffset && entries.length === trailer.blocks &&
+  const right = at === trailer.indexOffset && entries.length === trailer.blocks &&
     event === trailer.events;
   return right ? entries : undefined;
 }
 
-/** The index as the block headers tell it, up to the first that is not right. */
-async function rebuildIndex(source: TraceSource, header: TraceHeader): Promise<IndexEntry[]> {
+/** A place where a trace is not as it was written. */
+export interface Gap {
+  /** Number of the first event that may be missing there. */
+  readonly event: number;
+  /** What is wrong. */
+  readonly error: TraceError;
+}
+
+/** An index, and what was met on the way to it. */
+interface FoundIndex {
+  readonly entries: readonly IndexEntry[];
+  readonly gaps: readonly Gap[];
+}
+
+/** Most places of damage that are kept. */
+const MOST_GAPS = 10_000;
+
+/** The index of the blocks that are intact: one that is damaged costs that one. */
+async function rebuildIndex(source: TraceSource, header: TraceHeader): Promise<FoundIndex> {
   const entries: IndexEntry[] = [];
-  let offset = header.size;
+  const gaps: Gap[] = [];
   let event = 0;
-  while (offset + BLOCK_HEADER_SIZE <= source.size) {
-    let head: BlockHead;
-    try {
-      head = readBlockHead(await source.readAt(offset, BLOCK_HEADER_SIZE), offset, header.tag);
-    } catch (error) {
-      if (error instanceof TraceError) break;
-      throw error;
-    }
-    const next = offset + BLOCK_HEADER_SIZE + head.storedSize;
-    if (
-      next > source.size || head.sequence !== entries.length || head.firstEvent !== event ||
-      head.type === BLOCK.index
-    ) break;
+  const note = (error: TraceError) => {
+    if (gaps.length < MOST_GAPS || error.code === "truncated") gaps.push({ event, error });
+  };
+  const stream = await readTrace(chunksOf(source), { onDamage: note });
+  for await (const { head, offset } of stream.raw()) {
+    event = head.firstEvent + head.events;
+    if (head.type === BLOCK.index) continue;
     const { tag: _, contentCrc: __, rawSize: ___, ...entry } = head;
     entries.push({ ...entry, offset });
-    event += head.events;
-    offset = next;
   }
-  return entries;
+  if (stream.written > event) note(damaged(source.size, "The last events are missing"));
+  if (gaps.length === 0) note(damaged(header.size, "The index is not that of the blocks"));
+  return { entries, gaps };
+}
+
+async function* chunksOf(source: TraceSource): AsyncGenerator<Uint8Array> {
+  for (let offset = 0; offset < source.size;) {
+    const chunk = await source.readAt(offset, CHUNK);
+    if (chunk.length === 0) return;
+    yield chunk;
+    offset += chunk.length;
+  }
 }
 
 async function readRaw(

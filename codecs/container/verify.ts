@@ -4,12 +4,19 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { blockContent, checkStored, type RawBlock, readBlockHead } from "./block.ts";
+import {
+  blockContent,
+  type BlockHead,
+  checkStored,
+  type RawBlock,
+  readBlockHead,
+} from "./block.ts";
+import { readTrailer } from "./block_index.ts";
 import type { Chunks } from "./byte_queue.ts";
 import { readCheckpointPart } from "./checkpoint.ts";
-import { TraceError } from "../errors.ts";
+import { isDamage, TraceError } from "../errors.ts";
 import { EventBlock } from "./event_block.ts";
-import { BLOCK, BLOCK_HEADER_SIZE, BLOCK_MARK, HEADER_SIZE } from "./format.ts";
+import { BLOCK, BLOCK_HEADER_SIZE, BLOCK_MARK, HEADER_SIZE, TRAILER_SIZE } from "./format.ts";
 import { headerSize, readHeader, type TraceHeader } from "./header.ts";
 import type { Meta } from "./msgpack.ts";
 import { BlockOrder, readTrace } from "./reader.ts";
@@ -62,9 +69,8 @@ export async function verifyTrace(chunks: Chunks): Promise<Verification> {
     if (problems.length < MOST_PROBLEMS) problems.push(error);
   };
   const trace = await readTrace(chunks, { onDamage: note });
-  let [blocks, events, end] = [0, 0, 0];
+  let [blocks, events] = [0, 0];
   for await (const raw of trace.raw()) {
-    end = raw.head.firstEvent + raw.head.events;
     const trouble = contentTrouble(raw, trace.header);
     if (trouble) note(trouble);
     else if (raw.head.type === BLOCK.events) {
@@ -78,7 +84,7 @@ export async function verifyTrace(chunks: Chunks): Promise<Verification> {
     finished: trace.finished,
     blocks,
     events,
-    lost: end - events,
+    lost: Math.max(0, trace.written - events),
     problems,
   };
 }
@@ -95,11 +101,11 @@ export interface Recovery {
 
 /**
  * Writes a whole trace with everything that is intact in another, in its order, each block once. A
- * `lost` event stands where events are known to be missing.
+ * `lost` event stands where events are known to be missing, at the end, too.
  *
  * @param source The damaged trace.
- * @param open Opens the new trace; called once, with the metadata of the old one or, when its header
- * is damaged, with none.
+ * @param open Opens the new trace; called once, with the metadata and the header of the old one or,
+ * when that is damaged, with none.
  * @returns What was saved.
  * @throws {TraceError} `empty`, `foreign`, `version` or `feature` when the old one is no such trace;
  * whatever the new one's sink throws.
@@ -112,8 +118,8 @@ export interface Recovery {
  * writer.flush();
  * // The recorder dies here.
  * const left = new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
- * const { events } = await recoverTrace(memorySource(left), (meta) => {
- *   return new TraceWriter({ write: () => {} }, { meta });
+ * const { events } = await recoverTrace(memorySource(left), (meta, like) => {
+ *   return new TraceWriter({ write: () => {} }, { meta, like });
  * });
  * if (events !== 1) throw new Error("Not recovered");
  * writer.close();
@@ -121,27 +127,30 @@ export interface Recovery {
  */
 export async function recoverTrace(
   source: TraceSource,
-  open: (meta: Meta) => TraceWriter,
+  open: (meta: Meta, like: TraceHeader | undefined) => TraceWriter,
 ): Promise<Recovery> {
   const header = await headerOf(source);
-  const found = await findBlocks(source, header?.tag);
-  const writer = open(header?.meta ?? {});
+  const { blocks, written, trailer } = await findBlocks(source, header?.tag);
+  const writer = open(header?.meta ?? {}, header);
   const order = new BlockOrder();
-  let [events, lost, next, used] = [0, 0, 0, header?.size ?? 0];
-  for (const { offset } of found) {
+  let [events, lost, next, used] = [0, 0, 0, (header?.size ?? 0) + trailer];
+  const missing = (end: number) => {
+    if (end <= next) return;
+    writer.write({ kind: "lost", vcpu: 0, count: BigInt(end - next) });
+    lost += end - next;
+    next = end;
+  };
+  for (const { offset } of blocks) {
     const raw = await readBlock(source, offset);
     used += BLOCK_HEADER_SIZE + raw.stored.length;
     if (raw.head.type !== BLOCK.events && raw.head.type !== BLOCK.checkpoint) continue;
     if (order.check(raw)?.late || contentTrouble(raw, header)) continue;
-    if (raw.head.firstEvent > next) {
-      const count = raw.head.firstEvent - next;
-      writer.write({ kind: "lost", vcpu: 0, count: BigInt(count) });
-      lost += count;
-    }
+    missing(raw.head.firstEvent);
     writer.copy(raw, header);
     events += raw.head.events;
     next = raw.head.firstEvent + raw.head.events;
   }
+  missing(written);
   writer.close();
   return { events, lost, skipped: Math.max(0, source.size - used) };
 }
@@ -153,7 +162,7 @@ async function headerOf(source: TraceSource): Promise<TraceHeader | undefined> {
     return readHeader(await source.readAt(0, size));
   } catch (error) {
     const hopeless = ["empty", "foreign", "version", "feature"];
-    if (!(error instanceof TraceError) || hopeless.includes(error.code)) throw error;
+    if (!isDamage(error) || hopeless.includes(error.code)) throw error;
     return undefined;
   }
 }
@@ -164,10 +173,21 @@ interface Found {
   readonly tag: number;
 }
 
-/** All blocks with a right CRC-32, in the order they were written in. */
-async function findBlocks(source: TraceSource, tag: number | undefined): Promise<Found[]> {
+/** What a search through a whole file came to. */
+interface Search {
+  /** All blocks with right CRC-32, in the order they were written in. */
+  readonly blocks: readonly Found[];
+  /** How many events there were when the trace was written, as far as headers and trailer tell. */
+  readonly written: number;
+  /** Size of the trailer, where it is there. */
+  readonly trailer: number;
+}
+
+/** Looks for blocks at every byte. */
+async function findBlocks(source: TraceSource, tag: number | undefined): Promise<Search> {
   const mark = new Uint8Array(new Uint32Array([BLOCK_MARK]).buffer);
   const found: Found[] = [];
+  const ends = new Map<number, number>();
   let offset = 0;
   while (offset + BLOCK_HEADER_SIZE <= source.size) {
     const bytes = await source.readAt(offset, 1 << 16);
@@ -177,26 +197,40 @@ async function findBlocks(source: TraceSource, tag: number | undefined): Promise
       continue;
     }
     offset += at;
+    const note = (head: BlockHead) =>
+      ends.set(head.tag, Math.max(ends.get(head.tag) ?? 0, head.firstEvent + head.events));
     try {
-      const { head, stored } = await readBlock(source, offset);
+      const { head, stored } = await readBlock(source, offset, note);
       if (tag === undefined || head.tag === tag) {
         found.push({ offset, sequence: head.sequence, tag: head.tag });
       }
       offset += BLOCK_HEADER_SIZE + stored.length;
     } catch (error) {
-      if (!(error instanceof TraceError)) throw error;
+      if (!isDamage(error)) throw error;
       offset++;
     }
   }
   const wanted = tag ?? mostFrequent(found.map((block) => block.tag));
-  return found.filter((block) => block.tag === wanted)
-    .sort((a, b) => a.sequence - b.sequence || a.offset - b.offset);
+  const end = wanted === undefined || source.size < TRAILER_SIZE
+    ? undefined
+    : readTrailer(await source.readAt(source.size - TRAILER_SIZE, TRAILER_SIZE), wanted);
+  return {
+    blocks: found.filter((block) => block.tag === wanted)
+      .sort((a, b) => a.sequence - b.sequence || a.offset - b.offset),
+    written: Math.max(ends.get(wanted ?? -1) ?? 0, end?.events ?? 0),
+    trailer: end === undefined ? 0 : TRAILER_SIZE,
+  };
 }
 
-async function readBlock(source: TraceSource, offset: number): Promise<RawBlock> {
+async function readBlock(
+  source: TraceSource,
+  offset: number,
+  note?: (head: BlockHead) => void,
+): Promise<RawBlock> {
   const bytes = await source.readAt(offset, BLOCK_HEADER_SIZE);
   if (bytes.length < BLOCK_HEADER_SIZE) throw cut(offset);
   const head = readBlockHead(bytes, offset);
+  note?.(head);
   const stored = await source.readAt(offset + BLOCK_HEADER_SIZE, head.storedSize);
   if (stored.length < head.storedSize) throw cut(offset);
   checkStored(head, stored, offset);
@@ -223,7 +257,7 @@ function contentTrouble(raw: RawBlock, header: TraceHeader | undefined): TraceEr
     }
     return undefined;
   } catch (error) {
-    if (error instanceof TraceError) return error;
+    if (isDamage(error)) return error;
     throw error;
   }
 }

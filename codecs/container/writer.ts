@@ -5,15 +5,34 @@
  */
 import { crc32 } from "node:zlib";
 import type { TraceEvent } from "../../engine/event.ts";
-import { type BlockHead, joinBlock, type NewBlock, type RawBlock, sealBlock } from "./block.ts";
+import {
+  blockContent,
+  type BlockHead,
+  joinBlock,
+  type NewBlock,
+  type RawBlock,
+  readBlockHead,
+  sealBlock,
+} from "./block.ts";
 import { type IndexEntry, writeIndex, writeTrailer } from "./block_index.ts";
-import { checkpointBlocks } from "./checkpoint.ts";
+import { BlockChain, sameDigest } from "./chain.ts";
+import { checkpointBlocks, readCheckpointPart } from "./checkpoint.ts";
 import { EventEncoder } from "./encoder.ts";
 import { TraceError } from "../errors.ts";
 import { EventBlock } from "./event_block.ts";
 import { BLOCK, BLOCK_HEADER_SIZE, INDEX_ENTRY_SIZE, MAX_RAW, NO_TIME } from "./format.ts";
 import { type TraceHeader, writeHeader } from "./header.ts";
 import type { Meta } from "./msgpack.ts";
+import {
+  type Fit,
+  fitOf,
+  type KindPlan,
+  OWN_PLANS,
+  PLAN_BY_KIND,
+  plansByKind,
+  plansOf,
+  schemaLike,
+} from "./schema.ts";
 
 /** Where a trace's bytes go. */
 export interface TraceSink {
@@ -29,6 +48,8 @@ export interface TraceWriterOptions {
   readonly meta?: Meta;
   /** 16 bytes that tell this trace from others; random when left out. */
   readonly id?: Uint8Array;
+  /** A trace that this one is made of: events of all its kinds can be written, known here or not. */
+  readonly like?: TraceHeader | undefined;
   /** Longest time that an event waits for its block to be written, in milliseconds; 0 for no limit. */
   readonly flushInterval?: number;
 }
@@ -54,7 +75,11 @@ const CLOCK_EVERY = 32;
  */
 export class TraceWriter implements Disposable {
   readonly #sink: TraceSink;
-  readonly #encoder = new EventEncoder();
+  readonly #encoder: EventEncoder;
+  readonly #plans: readonly (KindPlan | undefined)[];
+  readonly #chain = new BlockChain();
+  /** Whether events of a trace's table fit, by the trace's header. */
+  readonly #fits = new WeakMap<TraceHeader, Fit>();
   readonly #index: IndexEntry[] = [];
   readonly #tag: number;
   readonly #interval: number;
@@ -79,7 +104,12 @@ export class TraceWriter implements Disposable {
     this.#interval = options.flushInterval ?? 1000;
     const id = options.id ?? crypto.getRandomValues(new Uint8Array(16));
     this.#tag = crc32(id);
-    this.#send(writeHeader(id, options.meta ?? {}));
+    const schema = options.like && schemaLike(options.like.plans);
+    this.#plans = schema === undefined ? OWN_PLANS : plansOf(schema, 0);
+    this.#encoder = new EventEncoder(
+      schema === undefined ? PLAN_BY_KIND : plansByKind(this.#plans),
+    );
+    this.#send(writeHeader(id, options.meta ?? {}, schema));
   }
 
   /** Number of events written so far. */
@@ -144,21 +174,27 @@ export class TraceWriter implements Disposable {
    * @throws {TraceError} `limit` for too large a state or digest; `output`; `closed`.
    */
   checkpoint(state: Uint8Array, digest: Uint8Array): void {
-    const blocks = checkpointBlocks(state, digest);
     this.flush();
+    const blocks = checkpointBlocks(state, digest, this.#chain.digest);
     for (const content of blocks) this.#block(content, BLOCK.checkpoint, 0, NO_TIME, NO_TIME);
   }
 
   /**
    * Writes a block of another trace as it is, after the events written so far. Only when the other
-   * trace has another event table, its events are written one by one.
+   * trace has another event table, its events are written one by one. A checkpoint is left out when
+   * what was written so far is not what it was set behind.
    *
    * @param block An events or checkpoint block.
    * @param header Header of its trace; when left out, its event table is this code's own.
-   * @throws {TraceError} `output` when the sink fails; `damaged`; `closed`.
+   * @throws {TraceError} `output` when the sink fails; `feature` when events would lose what this
+   * trace's event table lacks; `damaged`; `closed`.
    */
   copy(block: RawBlock, header?: TraceHeader): void {
-    if (header !== undefined && !header.own && block.head.type === BLOCK.events) {
+    if (block.head.type === BLOCK.checkpoint) {
+      this.flush();
+      const { before } = readCheckpointPart(blockContent(block), block.offset);
+      if (!sameDigest(before, this.#chain.digest)) return;
+    } else if (header !== undefined && this.#fit(header) === "anew") {
       for (const event of new EventBlock(block, header.plans).shared()) this.write(event);
       return;
     }
@@ -170,6 +206,23 @@ export class TraceWriter implements Disposable {
       firstEvent: this.#events,
     };
     this.#put(head, joinBlock(head, block.stored));
+  }
+
+  /** How events of a trace fit into this one. */
+  #fit(header: TraceHeader): Fit {
+    const known = this.#fits.get(header);
+    if (known !== undefined) return known;
+    const fit = fitOf(header.plans, this.#plans);
+    if (typeof fit === "object") {
+      throw new TraceError(
+        "feature",
+        `Events of kind ${fit.lacks} have fields that the traces before did not declare: put traces ` +
+          "of one version of vmtape together",
+        { offset: 0 },
+      );
+    }
+    this.#fits.set(header, fit);
+    return fit;
   }
 
   /**
@@ -222,14 +275,16 @@ export class TraceWriter implements Disposable {
       firstTime,
       lastTime,
     };
-    this.#put(head, sealBlock(head, content, cuts));
+    const bytes = sealBlock(head, content, cuts);
+    this.#put(readBlockHead(bytes.subarray(0, BLOCK_HEADER_SIZE), this.#bytes), bytes);
   }
 
-  #put(head: NewBlock, bytes: Uint8Array): void {
-    const { tag: _, ...entry } = head;
+  #put(head: BlockHead, bytes: Uint8Array): void {
+    const { tag: _, contentCrc: __, rawSize: ___, ...entry } = head;
+    this.#chain.add(head);
     const offset = this.#bytes;
     this.#send(bytes);
-    this.#index.push({ ...entry, offset, storedSize: bytes.length - BLOCK_HEADER_SIZE });
+    this.#index.push({ ...entry, offset });
     this.#sequence++;
     this.#events += head.events;
   }

@@ -14,7 +14,7 @@ import { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 
 /** Version of the layout; a state of another one is not loaded. */
-const VERSION = 3;
+const VERSION = 4;
 const HEAD = 8;
 
 /**

@@ -17,6 +17,7 @@ import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { type Context, contextOf, recordedPolicy } from "./context.ts";
 import { Driver } from "./drive.ts";
+import { policyFingerprint } from "./fingerprint.ts";
 import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { ProducedImages } from "./produced_images.ts";
@@ -239,6 +240,7 @@ export class Replayer {
     if (!this.#units.idle) return undefined;
     return saveState(v, {
       policy: this.policy.name,
+      fingerprint: policyFingerprint(this.policy),
       events: this.#index,
       ...this.#context,
       digest: this.#totals.digest.value,
@@ -256,10 +258,15 @@ export class Replayer {
    */
   resume(state: Uint8Array, apart = false): void {
     const { vcpu, progress } = loadState(state, this.policy);
-    const { policy, events, digest, digested } = progress;
+    const { policy, fingerprint, events, digest, digested } = progress;
     if (policy !== this.policy.name) {
       throw new CheckpointError(
         `The checkpoint is of a replay under ${policy}, not ${this.policy.name}`,
+      );
+    }
+    if (fingerprint !== policyFingerprint(this.policy)) {
+      throw new CheckpointError(
+        `The checkpoint is of another ${this.policy.name}, whose steps, kernel or processor differ`,
       );
     }
     this.#driver.vcpu = vcpu;
