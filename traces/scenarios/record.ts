@@ -3,16 +3,12 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
-import type { LabRecord } from "../../codecs/lab/record.ts";
-import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import type { TraceEvent } from "../../engine/event.ts";
 import type { Policy } from "../../engine/policy.ts";
-import { GuestMemory, PAGE_SIZE } from "../../engine/svm/memory.ts";
-import { MEMORY_SIZE } from "./base.ts";
-import { Emulator } from "./emulator.ts";
+import { EmulatedVm } from "./emulated_vm.ts";
 import { FixedPoint } from "./fixed_point.ts";
-import { importLab } from "./lab_import.ts";
-import { parseScenario, type Scenario, setUpMemory } from "./scenario.ts";
+import { ScenarioRunner } from "./runner.ts";
+import { parseScenario, type Scenario } from "./scenario.ts";
 
 /** How scenarios are recorded. */
 export interface RecordOptions {
@@ -46,35 +42,6 @@ function* rounds(
   }
 }
 
-/** What scenarios set memory to, page by page. */
-class SetUp {
-  readonly #pages = new Map<Scenario, ReadonlyMap<number, Uint8Array>>();
-
-  /** Addresses of the pages that hold already what a scenario will set them to. */
-  unchanged(scenario: Scenario, memory: GuestMemory): ReadonlySet<bigint> {
-    const found = new Set<bigint>();
-    if (scenario.keepmem) return found;
-    for (const [gpa, bytes] of this.#wanted(scenario)) {
-      if (Buffer.compare(memory.page(gpa), bytes) === 0) found.add(BigInt(gpa));
-    }
-    return found;
-  }
-
-  #wanted(scenario: Scenario): ReadonlyMap<number, Uint8Array> {
-    const known = this.#pages.get(scenario);
-    if (known) return known;
-    const memory = new GuestMemory(MEMORY_SIZE);
-    setUpMemory(scenario, { write: (gpa, bytes) => memory.writeBytes(gpa, bytes) });
-    const pages = new Map(
-      [...memory.pages()].map((i) => [i * PAGE_SIZE, memory.page(i * PAGE_SIZE)]),
-    );
-    this.#pages.set(scenario, pages);
-    return pages;
-  }
-}
-
-const NONE: ReadonlySet<bigint> = new Set();
-
 /**
  * Runs scenarios on the emulator and records what happens.
  *
@@ -104,39 +71,21 @@ export async function* recordScenarios(
   options: RecordOptions = {},
 ): AsyncGenerator<TraceEvent> {
   const { npt = true, repeat = 1, everyRound = false, onUnmodelled } = options;
-  const emulator = new Emulator(policy, { npt, full: true });
-  const setUp = new SetUp();
+  const vm = new EmulatedVm(policy, { npt, full: true });
+  const runner = new ScenarioRunner(vm);
   const settled = new FixedPoint();
-  let unchanged = NONE;
-  let left = 0;
-  const records = function* (): Generator<LabRecord> {
-    let last = 0;
-    for (const [scenario, round] of rounds(scenarios, repeat)) {
-      const memory = emulator.vcpu?.memory;
-      if (round > last && !everyRound && emulator.vcpu && settled.begins(emulator.vcpu)) {
-        left = repeat - round;
-        return;
-      }
-      last = round;
-      unchanged = round > 0 && memory ? setUp.unchanged(scenario, memory) : NONE;
-      yield emulator.run(scenario);
-      const what = emulator.vcpu?.unmodelled;
-      if (what) onUnmodelled?.(scenario, what);
+  let last = 0;
+  for (const [scenario, round] of rounds(scenarios, repeat)) {
+    if (round > last && !everyRound && vm.vcpu && settled.begins(vm.vcpu)) {
+      for (let left = repeat - round; left > 0; left--) yield* settled.events;
+      return;
     }
-  };
-  for await (const event of importLab(records())) {
-    if (event.kind === "session") yield ownSession(event, policy);
-    else if (event.kind !== "memory" || !unchanged.has(event.gpa ?? -1n)) {
+    last = round;
+    for (const event of runner.run(scenario, round > 0)) {
       settled.keep(event);
       yield event;
     }
+    const what = vm.vcpu?.unmodelled;
+    if (what) onUnmodelled?.(scenario, what);
   }
-  for (; left > 0; left--) yield* settled.events;
-}
-
-/** Says in a session where the recording comes from. */
-function ownSession(event: EventOf<"session">, policy: Policy): TraceEvent {
-  const meta = { ...event.meta, source: "emulator", policy: policy.name };
-  const { processor } = policy;
-  return { ...event, meta: processor ? { ...meta, processor_model: processor.name } : meta };
 }

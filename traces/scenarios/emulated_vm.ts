@@ -1,0 +1,245 @@
+/**
+ * The engine as a machine that scenarios run on.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import type { Policy } from "../../engine/policy.ts";
+import { PAGE_SIZE } from "../../engine/svm/memory.ts";
+import { S, VMCB01_AT, VMCB02_AT } from "../../engine/svm/machine.ts";
+import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
+import {
+  clearNestedState,
+  createVcpu,
+  interrupt,
+  queueNmi,
+  queueSmi,
+  setHsave,
+  setNestedState,
+  setRegs,
+  setSregs,
+} from "../../engine/kvm/ioctls.ts";
+import { KVM_EXIT } from "../../engine/kvm/constants.ts";
+import { runVcpu } from "../../engine/kvm/run.ts";
+import type { Vcpu } from "../../engine/kvm/vcpu.ts";
+import { capabilitiesOf } from "../../engine/replay/drive.ts";
+import { innerBytes, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
+import { FRESH_BELOW, MEMORY_SIZE } from "./base.ts";
+import { VMRUN_LENGTH } from "./inputs.ts";
+import type { Scenario } from "./scenario.ts";
+import {
+  type LookPhase,
+  type ScenarioVm,
+  SHOWN_PAGES,
+  type ShownPage,
+  type VmNestedState,
+  type VmRegs,
+  type VmRun,
+  type VmSregs,
+} from "./vm.ts";
+
+/** Physical address bits of the processor that the lab's kernels ran on. */
+const PHYSICAL_BITS = 40;
+const SMRAM_SIZE = 512;
+
+/** How the emulator runs scenarios. */
+export interface EmulatedOptions {
+  /** Whether the hypervisor uses nested paging itself (kvm_amd.npt). */
+  readonly npt: boolean;
+  /** Whether reports from inside hold vmcb01 and vmcb02 as well. */
+  readonly full?: boolean;
+}
+
+/** A virtual machine of the engine under a policy. */
+export class EmulatedVm implements ScenarioVm {
+  /** The policy. */
+  readonly policy: Policy;
+  /** The vCPU, once there is one. */
+  vcpu: Vcpu | undefined;
+  readonly #options: EmulatedOptions;
+  #reports: TraceEvent[] = [];
+  /** VMRUNs of L1 that are no event of their own, since the scenario's input tells of them. */
+  #told = 0;
+  /** For each page that was set: what it was made to hold, and its version then. */
+  readonly #held: (Uint8Array | undefined)[] = [];
+  readonly #versions: number[] = [];
+
+  /**
+   * @param policy The policy.
+   * @param options How scenarios are run.
+   */
+  constructor(policy: Policy, options: EmulatedOptions) {
+    this.policy = policy;
+    this.#options = options;
+  }
+
+  /** Metadata of a session. */
+  get session(): Readonly<Record<string, unknown>> {
+    const { policy } = this;
+    return {
+      source: "emulator",
+      kernel: policy.name,
+      npt: this.#options.npt ? 1 : 0,
+      capabilities: {
+        physical_bits: PHYSICAL_BITS,
+        memory: MEMORY_SIZE,
+        resident: FRESH_BELOW,
+      },
+      shows: SHOWN_PAGES,
+      policy: policy.name,
+      ...(policy.processor === undefined ? {} : { processor_model: policy.processor.name }),
+    };
+  }
+
+  /** Makes a new vCPU, unless the scenario goes on with the one there is. */
+  begin(scenario: Scenario): boolean {
+    this.#told = scenario.entry === "setstate" ? 0 : 1;
+    this.#reports = [];
+    if (this.vcpu !== undefined && scenario.keepvm) return false;
+    // What a replay will make of the session is what is run here.
+    this.vcpu = createVcpu(capabilitiesOf(this.session), this.policy, this.vcpu);
+    this.#held.length = 0;
+    this.#observe(this.vcpu);
+    return true;
+  }
+
+  /** A copy of a page. */
+  page(gpa: number): Uint8Array {
+    return this.#v.memory.page(gpa).slice();
+  }
+
+  /** Whether a page holds these bytes. */
+  holds(gpa: number, bytes: Uint8Array): boolean {
+    const { memory } = this.#v;
+    const at = gpa / PAGE_SIZE;
+    if (this.#held[at] === bytes && this.#versions[at] === memory.versions[at]) return true;
+    if (Buffer.compare(memory.page(gpa), bytes) !== 0) return false;
+    this.#hold(at, bytes);
+    return true;
+  }
+
+  /** Makes a page hold these bytes. */
+  fill(gpa: number, bytes: Uint8Array): void {
+    this.#v.memory.replace(gpa, bytes);
+    this.#hold(gpa / PAGE_SIZE, bytes);
+  }
+
+  /** Writes bytes. */
+  write(gpa: number, bytes: Uint8Array): void {
+    this.#v.memory.writeBytes(gpa, bytes);
+  }
+
+  /** KVM_SET_SREGS. */
+  setSregs(sregs: VmSregs): number {
+    return setSregs(this.#v, sregs);
+  }
+
+  /** KVM_SET_REGS, which is never refused. */
+  setRegs(regs: VmRegs): number {
+    setRegs(this.#v, regs);
+    return 0;
+  }
+
+  /** VM_HSAVE_PA. */
+  setHsave(value: bigint): void {
+    setHsave(this.#v, value);
+  }
+
+  /** KVM_SET_NESTED_STATE. */
+  setNestedState({ flags, vmcb_pa, state }: VmNestedState): number {
+    return state === undefined
+      ? clearNestedState(this.#v, (flags & 0x100) !== 0)
+      : setNestedState(this.#v, flags, vmcb_pa, state);
+  }
+
+  /** KVM_NMI. */
+  nmi(): void {
+    queueNmi(this.#v);
+  }
+
+  /** KVM_INTERRUPT. */
+  interrupt(vector: number): number {
+    return interrupt(this.#v, vector);
+  }
+
+  /** KVM_SMI. */
+  smi(): void {
+    queueSmi(this.#v);
+  }
+
+  /** KVM_RUN. */
+  run(): VmRun {
+    const v = this.#v;
+    runVcpu(v);
+    const { rc, errno } = v.result;
+    return { rc, errno };
+  }
+
+  /** What the ioctls show. */
+  look(phase: LookPhase, pages: readonly ShownPage[], run?: VmRun): EventOf<"regs"> {
+    const v = this.#v;
+    const regs = { bytes: regsBytes(v) };
+    const { exit, port } = v.result;
+    const end = phase === "post";
+    const event: EventOf<"regs"> = {
+      kind: "regs",
+      vcpu: 0,
+      phase,
+      ...(run === undefined ? {} : { rc: run.rc, exit }),
+      ...(run !== undefined && end ? { errno: run.errno } : {}),
+      // The lab prints port 0 where L2 was to stop and did not, but not at the end.
+      ...(run !== undefined && (!end || exit === KVM_EXIT.IO) ? { port } : {}),
+      regs,
+    };
+    const shown: { [K in ShownPage]?: { bytes: Uint8Array } } = {};
+    for (const name of pages) {
+      const page = v.memory.page(SHOWN_PAGES[name]);
+      const from = SHOWN_PAGES[name] % PAGE_SIZE;
+      shown[name] = {
+        bytes: name === "smram" ? page.slice(from, from + SMRAM_SIZE) : page.slice(),
+      };
+    }
+    return { ...event, ...shown };
+  }
+
+  /** What happened inside. */
+  reports(): readonly TraceEvent[] {
+    const reports = this.#reports;
+    this.#reports = [];
+    return reports;
+  }
+
+  #hold(at: number, bytes: Uint8Array): void {
+    this.#held[at] = bytes;
+    this.#versions[at] = this.#v.memory.versions[at] as number;
+  }
+
+  get #v(): Vcpu {
+    return this.vcpu as Vcpu;
+  }
+
+  #observe(v: Vcpu): void {
+    const full = this.#options.full === true;
+    const add = (event: TraceEvent) => void this.#reports.push(event);
+    const vmcb = (at: number) => ({ bytes: v.bytes.slice(at, at + VMCB_SIZE) });
+    v.observer = {
+      step() {},
+      begin: (way) => {
+        if (way !== "vmrun" || this.#told-- > 0) return;
+        add({ kind: "vmrun", vcpu: 0, rip: v.u64(VMCB01_AT + S.rip) + BigInt(VMRUN_LENGTH) });
+      },
+      check: (check, text) => add({ kind: "check", vcpu: 0, check, text }),
+      warn: (text) => add({ kind: "warn", vcpu: 0, text }),
+      inner: (at, ret) =>
+        add({
+          kind: "inner",
+          vcpu: 0,
+          at,
+          inner: { bytes: innerBytes(v, ret) },
+          ...(full ? { vmcb01: vmcb(VMCB01_AT) } : {}),
+          ...(full && vmcb02Used(v) ? { vmcb02: vmcb(VMCB02_AT) } : {}),
+        }),
+    };
+  }
+}

@@ -1,0 +1,219 @@
+/**
+ * One of the lab's records played again: a machine that shows what a kernel
+ * did, whatever it is asked to do.
+ *
+ * @module
+ */
+import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import { overlayImage } from "../../engine/image/fields.ts";
+import { GuestMemory } from "../../engine/svm/memory.ts";
+import { type LabOutcome, labOutcome } from "../../codecs/lab/events.ts";
+import { type LabRecord, PHASES } from "../../codecs/lab/record.ts";
+import { FRESH_BELOW, MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
+import { VMRUN_LENGTH } from "./inputs.ts";
+import type { Scenario } from "./scenario.ts";
+import {
+  type LookPhase,
+  type ScenarioVm,
+  SHOWN_PAGES,
+  type VmNestedState,
+  type VmRun,
+} from "./vm.ts";
+
+/** What the emulated processor under the lab's kernels can do, for a session's `meta`. */
+export const LAB_CAPABILITIES = {
+  physical_bits: 40,
+  memory: MEMORY_SIZE,
+  // The lab zeroes it before each case, and so has it all allocated.
+  resident: FRESH_BELOW,
+} as const;
+
+/** Plays one record after another. */
+export class LabPlayback implements ScenarioVm {
+  #record!: LabRecord;
+  #outcome!: LabOutcome;
+  #timeline!: Timeline;
+  /** What told the machine under way apart from others. */
+  #machine = "";
+  #begun = false;
+  #scenario!: Scenario;
+  #memory = new GuestMemory(MEMORY_SIZE);
+  /** The points that were looked at; L1 is set up before the first. */
+  readonly #shown = new Set<LookPhase>();
+  /** Calls of KVM_RUN so far, and reports that were handed out. */
+  #runs = 0;
+  #reported = 0;
+
+  /**
+   * Takes the next record.
+   *
+   * @param record The record.
+   * @throws {LabRecordError} When it holds something that an event has no place for.
+   */
+  load(record: LabRecord): void {
+    this.#record = record;
+    this.#outcome = labOutcome(record);
+    this.#timeline = timeline(record);
+    this.#runs = 0;
+    this.#reported = 0;
+    this.#shown.clear();
+  }
+
+  /** What the record tells besides, when the scenario is over: nothing of it may be lost. */
+  rest(): TraceEvent[] {
+    const { states, console } = this.#outcome;
+    const left = PHASES.filter((phase) => !this.#shown.has(phase)).map((phase) => states[phase]);
+    return [...left, console].filter((event) => event !== undefined);
+  }
+
+  /** Metadata of a session. */
+  get session(): Readonly<Record<string, unknown>> {
+    const { kernel, npt, sees } = this.#record;
+    return {
+      ...{ source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES, shows: SHOWN_PAGES },
+      ...(sees ? { sees } : {}),
+    };
+  }
+
+  /** A record begins a machine unless its case goes on with the one before, on the same kernel. */
+  begin(scenario: Scenario): boolean {
+    const machine = `${this.#record.kernel}/${this.#record.npt}`;
+    this.#scenario = scenario;
+    this.#begun = !scenario.keepvm || machine !== this.#machine;
+    this.#machine = machine;
+    if (this.#begun) this.#memory = new GuestMemory(MEMORY_SIZE);
+    return this.#begun;
+  }
+
+  /** A page as far as it is known: what an earlier run left is only known from what was seen of it. */
+  page(gpa: number): Uint8Array {
+    const bytes = this.#memory.page(gpa).slice();
+    const seen = this.#outcome.states.pre?.vmcb12;
+    const left = !this.#begun && this.#scenario.keepmem;
+    if (gpa === VMCB12_GPA && seen !== undefined && left) overlayImage(bytes, seen);
+    return bytes;
+  }
+
+  /** Nobody knows what the guest wrote. */
+  holds(): boolean {
+    return false;
+  }
+
+  /** Makes a page hold these bytes. */
+  fill(gpa: number, bytes: Uint8Array): void {
+    this.#memory.replace(gpa, bytes);
+  }
+
+  /** Writes bytes. */
+  write(gpa: number, bytes: Uint8Array): void {
+    this.#memory.writeBytes(gpa, bytes);
+  }
+
+  /** Whether those of L1 were refused is in what was seen before the run. */
+  setSregs(): number | undefined {
+    return this.#shown.size > 0 ? this.#record.setstate?.sregs_errno : undefined;
+  }
+
+  /** Not recorded. */
+  setRegs(): undefined {}
+
+  /** Not recorded. */
+  setHsave(): void {}
+
+  /** As recorded. */
+  setNestedState({ state }: VmNestedState): number | undefined {
+    return state === undefined ? undefined : this.#record.setstate?.errno;
+  }
+
+  /** Recorded by its effect. */
+  nmi(): void {}
+
+  /** Whether it was refused is in what was seen before the run. */
+  interrupt(): undefined {}
+
+  /** Recorded by its effect. */
+  smi(): void {}
+
+  /** What KVM_RUN came back with is in what was seen after it. */
+  run(): VmRun {
+    this.#runs++;
+    return { rc: 0, errno: 0 };
+  }
+
+  /** As recorded. */
+  look(phase: LookPhase): EventOf<"regs"> | undefined {
+    this.#shown.add(phase);
+    return this.#outcome.states[phase];
+  }
+
+  /** What the kernel reported until the KVM_RUN under way was over. */
+  reports(): TraceEvent[] {
+    const { mid, smm, runs } = this.#timeline;
+    const { reports } = this.#outcome;
+    const events: TraceEvent[] = [];
+    const ends = [0, mid, smm];
+    const end = ends[this.#runs] ?? reports.length;
+    for (let i = this.#reported; i < end; i++) {
+      if (runs.has(i)) {
+        const rip = this.#scenario.l1.rip + BigInt(VMRUN_LENGTH);
+        events.push({ kind: "vmrun", vcpu: 0, rip });
+      }
+      events.push(...reports[i] ?? []);
+    }
+    this.#reported = Math.max(this.#reported, end);
+    return events;
+  }
+}
+
+/** Where, counted in reports, things happened that a record does not number. */
+interface Timeline {
+  /** Before this report userspace looked the first time, L2 (or L1) stopped at a port. */
+  readonly mid: number;
+  /** Before this one userspace looked while the handler ran. */
+  readonly smm: number;
+  /** Before these L1 executed VMRUN again. */
+  readonly runs: ReadonlySet<number>;
+}
+
+const SMI_EXIT = "reason: 0xf0000000";
+
+/**
+ * Reconstructs the order. Each run of reports up to an inner state belongs to
+ * one function; a run that ends in `vmrun` after the first is another VMRUN of
+ * L1's loop. KVM makes a software #VMEXIT of an SMI that hits L2.
+ */
+function timeline(record: LabRecord): Timeline {
+  const { looked } = record;
+  if (looked) {
+    const { mid = record.events.length, smm = record.events.length } = looked;
+    return { mid, smm, runs: new Set() };
+  }
+  const groups: { start: number; end: number; at: string }[] = [];
+  let start = 0;
+  record.events.forEach((event, i) => {
+    if (!("at" in event)) return;
+    groups.push({ start, end: i + 1, at: event.at });
+    start = i + 1;
+  });
+  const vmruns = groups.filter((group) => group.at === "vmrun");
+  const runs = new Set(vmruns.slice(1).map((group) => group.start));
+  const end = record.events.length;
+  if (record.mid?.guest_mode === 1) {
+    const exit = record.events.findIndex((event) =>
+      "tracepoint" in event && event.tracepoint === "kvm_nested_vmexit_inject" &&
+      event.text.startsWith(SMI_EXIT)
+    );
+    const mid = exit < 0 ? end : exit;
+    const after = groups.find((group) => group.end > mid);
+    return { mid, smm: after?.end ?? end, runs };
+  }
+  const turn = (n: number) => {
+    const first = groups.findIndex((group) => group === vmruns[n]);
+    const next = groups.find((group, i) =>
+      i > first && (group.at === "vmrun" || group.at === "rsm")
+    );
+    return first < 0 ? end : next?.start ?? end;
+  };
+  const mid = turn(0);
+  return { mid, smm: record.smm?.smm === 1 ? mid : turn(1), runs };
+}

@@ -1,0 +1,211 @@
+/**
+ * Leading a machine through scenarios, step by step as the lab's program does,
+ * and telling what happened as events, in the order in which it happened.
+ *
+ * @module
+ */
+import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
+import { offsets } from "../../engine/layout.ts";
+import { REGS_FIELDS } from "../../engine/svm/regs_layout.ts";
+import { baseSegments, L1_RSP, VMCB12_GPA } from "./base.ts";
+import {
+  type InputPage,
+  inputPages,
+  l1Regs,
+  l2Image,
+  l2Registers,
+  lateMemory,
+  NESTED_FLAGS,
+  restoredState,
+  rsmEvent,
+  VMRUN_LENGTH,
+} from "./inputs.ts";
+import { bytesOf, type LateChange, type Scenario } from "./scenario.ts";
+import type { ScenarioVm, VmRun } from "./vm.ts";
+
+/** Runs one scenario after another on one machine. */
+export class ScenarioRunner {
+  readonly #vm: ScenarioVm;
+
+  /**
+   * @param vm What they run on.
+   */
+  constructor(vm: ScenarioVm) {
+    this.#vm = vm;
+  }
+
+  /**
+   * Runs one scenario. The machine has done what an event tells when it is handed out, and the
+   * scenario is over when the last one was.
+   *
+   * @param scenario The scenario.
+   * @param again Whether it is one round of many: pages that hold already what they are set to are
+   * left alone then, as a guest in a loop does not write its tables anew either.
+   * @returns The events, in order; their images stay as they are.
+   */
+  *run(scenario: Scenario, again = false): Generator<TraceEvent, void, undefined> {
+    const vm = this.#vm;
+    const begins = vm.begin(scenario);
+    if (begins) yield { kind: "session", vcpu: 0, meta: vm.session };
+    yield { kind: "case", vcpu: 0, name: scenario.name, spec: scenario.spec };
+    for (const page of inputPages(scenario, begins)) {
+      if (again && page.whole !== undefined && vm.holds(page.gpa, page.whole)) continue;
+      this.#fill(page);
+      yield memoryEvent(page);
+    }
+    const refused = this.#setUp(scenario);
+    if (scenario.nmi) {
+      vm.nmi();
+      yield { kind: "inject", vcpu: 0, what: "nmi" };
+    }
+    if (scenario.irq !== 0) {
+      note(refused, "IRQ_ERR", vm.interrupt(scenario.irq));
+      yield { kind: "inject", vcpu: 0, what: "irq", vector: scenario.irq >>> 0 };
+    }
+    const pre = withErrors(vm.look("pre", ["vmcb12"]), refused);
+    if (pre !== undefined) yield pre;
+    vm.reports();
+    const regs = l1Regs(scenario, pre?.regs, begins, sregsRefused(pre));
+    if (scenario.entry === "setstate") yield this.#restore(scenario, regs);
+    else yield this.#vmrun(scenario, regs, pre, begins);
+    let run = vm.run();
+    yield* vm.reports();
+    if (scenario.entry === "rsm") run = yield* this.#handleSmi(scenario, run);
+    const post = vm.look("post", ["vmcb12"], run);
+    if (post !== undefined) yield post;
+  }
+
+  #fill({ gpa, whole, written }: InputPage): void {
+    if (whole !== undefined) {
+      this.#vm.fill(gpa, whole);
+      return;
+    }
+    const { bytes, known = bytes } = written as Image;
+    for (let i = 0; i < bytes.length; i++) {
+      if (known[i] === 0) continue;
+      const from = i;
+      while (i < bytes.length && known[i] !== 0) i++;
+      this.#vm.write(gpa + from, bytes.subarray(from, i));
+    }
+  }
+
+  /** Sets L1 up; the errno of each call that was refused, as the lab names them. */
+  #setUp(scenario: Scenario): Record<string, string> {
+    const vm = this.#vm;
+    const { l1 } = scenario;
+    const refused: Record<string, string> = {};
+    const { cs, ds, es, fs, gs, ss } = baseSegments(l1.pae);
+    const { cr0, cr3, cr4, efer, rip, rax, rflags } = l1;
+    note(
+      refused,
+      "SREGS_ERR",
+      vm.setSregs({ cr0, cr3, cr4, efer, segments: { cs, ds, es, fs, gs, ss } }),
+    );
+    note(refused, "REGS_ERR", vm.setRegs({ rip, rax, rsp: L1_RSP, rflags }));
+    vm.setHsave(l1.hsave);
+    const flags = scenario.gif ? NESTED_FLAGS.gif : 0;
+    note(refused, "NSTATE_ERR", vm.setNestedState({ flags, vmcb_pa: 0n }));
+    return refused;
+  }
+
+  #vmrun(
+    scenario: Scenario,
+    regs: Image,
+    pre: EventOf<"regs"> | undefined,
+    begins: boolean,
+  ): EventOf<"vmrun"> {
+    const { rip, rax } = scenario.l1;
+    // What an earlier run left in memory is its outcome, no input.
+    const inBase = rax === BigInt(VMCB12_GPA) && (begins || !scenario.keepmem);
+    return {
+      kind: "vmrun",
+      vcpu: 0,
+      rip: rip + BigInt(VMRUN_LENGTH),
+      vmcb12_gpa: rax,
+      regs,
+      ...(inBase ? { vmcb12: pre?.vmcb12 ?? { bytes: this.#vm.page(VMCB12_GPA) } } : {}),
+    };
+  }
+
+  #restore(scenario: Scenario, l1: Image): EventOf<"setstate"> {
+    const vm = this.#vm;
+    const vmcb12 = vm.page(VMCB12_GPA);
+    const l2 = l2Registers(vmcb12);
+    const sregs_errno = vm.setSregs({ ...l2, segments: {} });
+    vm.setRegs(l2);
+    const flags = NESTED_FLAGS.guestMode | (scenario.gif ? NESTED_FLAGS.gif : 0);
+    const state = restoredState(scenario, vmcb12);
+    const vmcb_pa = scenario.l1.rax;
+    const errno = vm.setNestedState({ flags, vmcb_pa, state });
+    return {
+      kind: "setstate",
+      vcpu: 0,
+      ...(sregs_errno === undefined ? {} : { sregs_errno }),
+      ...(errno === undefined ? {} : { errno }),
+      flags,
+      vmcb_pa,
+      state: { bytes: state },
+      regs: l2Image(l2),
+      l1,
+    };
+  }
+
+  /** L2 stopped: an SMI, a look while its handler runs, and RSM. */
+  *#handleSmi(scenario: Scenario, stopped: VmRun): Generator<TraceEvent, VmRun, undefined> {
+    const vm = this.#vm;
+    const mid = vm.look("mid", [], stopped);
+    if (mid === undefined) return stopped;
+    yield mid;
+    vm.smi();
+    yield { kind: "inject", vcpu: 0, what: "smi" };
+    const run = vm.run();
+    yield* vm.reports();
+    const smm = vm.look("smm", ["vmcb12", "hsave", "smram"], run);
+    if (smm !== undefined) {
+      const handler = inSmm(smm);
+      const { smram } = smm;
+      if (handler) yield { kind: "smi", vcpu: 0, ...(smram ? { smram } : {}) };
+      yield smm;
+      yield* this.#change(scenario.late);
+      if (handler) yield rsmEvent(scenario.late, smram);
+    }
+    const last = vm.run();
+    yield* vm.reports();
+    return last;
+  }
+
+  /** Writes to memory on the way. */
+  *#change(late: readonly LateChange[]): Generator<TraceEvent, void, undefined> {
+    for (const change of late) this.#vm.write(change.gpa, bytesOf(change));
+    yield* lateMemory(late);
+  }
+}
+
+function memoryEvent({ gpa, whole, written }: InputPage): EventOf<"memory"> {
+  const data = whole === undefined ? written as Image : { bytes: whole };
+  return { kind: "memory", vcpu: 0, gpa: BigInt(gpa), data };
+}
+
+function note(refused: Record<string, string>, name: string, errno: number | undefined): void {
+  if (errno !== undefined && errno !== 0) refused[name] = String(errno);
+}
+
+const SMM_AT = offsets(REGS_FIELDS).smm;
+
+function inSmm({ regs }: EventOf<"regs">): boolean {
+  return regs?.bytes[SMM_AT] === 1;
+}
+
+/** Whether KVM refused the control registers that L1 was to have. */
+function sregsRefused(pre: EventOf<"regs"> | undefined): boolean {
+  const errors = pre?.extra?.["setup_errors"];
+  return typeof errors === "object" && errors !== null && "SREGS_ERR" in errors;
+}
+
+function withErrors(
+  event: EventOf<"regs"> | undefined,
+  refused: Readonly<Record<string, string>>,
+): EventOf<"regs"> | undefined {
+  if (event === undefined || Object.keys(refused).length === 0) return event;
+  return { ...event, extra: { ...event.extra, setup_errors: refused } };
+}

@@ -1,0 +1,119 @@
+/**
+ * What scenarios run on: a virtual machine with one vCPU, as the program sees
+ * it that made it. The emulator, this machine's KVM and a recording that is
+ * read again are such machines; {@linkcode ScenarioRunner} leads them through
+ * a scenario.
+ *
+ * @module
+ */
+import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import { type BaseSegment, HSAVE_GPA, SMRAM_GPA, VMCB12_GPA } from "./base.ts";
+import type { Scenario } from "./scenario.ts";
+
+/** What KVM_RUN came back with. */
+export interface VmRun {
+  /** 0, or -1 with `errno`. */
+  readonly rc: number;
+  /** errno of KVM_RUN. */
+  readonly errno: number;
+}
+
+/** The points of a scenario at which the registers are looked at. */
+export type LookPhase = "pre" | "mid" | "smm" | "post";
+
+/** Guest physical addresses of the pages that a look may show, by name. */
+export const SHOWN_PAGES = { vmcb12: VMCB12_GPA, hsave: HSAVE_GPA, smram: SMRAM_GPA } as const;
+
+/** Name of such a page. */
+export type ShownPage = keyof typeof SHOWN_PAGES;
+
+/** Control registers and segments, as KVM_SET_SREGS takes them. */
+export interface VmSregs {
+  /** CR0. */
+  readonly cr0: bigint;
+  /** CR3. */
+  readonly cr3: bigint;
+  /** CR4. */
+  readonly cr4: bigint;
+  /** EFER. */
+  readonly efer: bigint;
+  /** Segment registers to set; the others stay. */
+  readonly segments: Readonly<Record<string, BaseSegment>>;
+}
+
+/** General registers, as KVM_SET_REGS takes them; all others are set to 0. */
+export interface VmRegs {
+  /** Instruction pointer. */
+  readonly rip: bigint;
+  /** RAX. */
+  readonly rax: bigint;
+  /** Stack pointer. */
+  readonly rsp: bigint;
+  /** Flags. */
+  readonly rflags: bigint;
+}
+
+/** Nested state, as KVM_SET_NESTED_STATE takes it. */
+export interface VmNestedState {
+  /** KVM_STATE_NESTED_* flags. */
+  readonly flags: number;
+  /** Address of vmcb12. */
+  readonly vmcb_pa: bigint;
+  /** L2's control area and L1's save area, laid out as a VMCB; none outside guest mode. */
+  readonly state?: Uint8Array;
+}
+
+/**
+ * A virtual machine with one vCPU. Calls that KVM may refuse return its errno, 0 when it took them,
+ * undefined when nobody knows.
+ */
+export interface ScenarioVm {
+  /** Metadata of the session that {@linkcode ScenarioVm.begin} began. */
+  readonly session: Readonly<Record<string, unknown>>;
+  /**
+   * Makes the machine ready for a scenario: a new one, unless the scenario goes on with this one.
+   *
+   * @param scenario The scenario.
+   * @returns Whether it is a new one: its memory is all zero, its vCPU reset.
+   */
+  begin(scenario: Scenario): boolean;
+  /** A page of guest memory, 4,096 bytes, which nobody changes any more. */
+  page(gpa: number): Uint8Array;
+  /** Whether a page is known to hold these bytes, which nobody changes any more. */
+  holds(gpa: number, bytes: Uint8Array): boolean;
+  /** Makes a page hold these bytes. */
+  fill(gpa: number, bytes: Uint8Array): void;
+  /** Writes bytes, which may cross pages. */
+  write(gpa: number, bytes: Uint8Array): void;
+  /** KVM_GET_SREGS, changed, KVM_SET_SREGS. */
+  setSregs(sregs: VmSregs): number | undefined;
+  /** KVM_SET_REGS. */
+  setRegs(regs: VmRegs): number | undefined;
+  /** Sets VM_HSAVE_PA (KVM_SET_MSRS). */
+  setHsave(value: bigint): void;
+  /** KVM_SET_NESTED_STATE. */
+  setNestedState(state: VmNestedState): number | undefined;
+  /** KVM_NMI. */
+  nmi(): void;
+  /** KVM_INTERRUPT. */
+  interrupt(vector: number): number | undefined;
+  /** KVM_SMI. */
+  smi(): void;
+  /** KVM_RUN, until userspace is needed. */
+  run(): VmRun;
+  /**
+   * Everything that the ioctls show.
+   *
+   * @param phase The point of the scenario.
+   * @param pages Pages to show besides.
+   * @param run What KVM_RUN came back with before, where that is told.
+   * @returns The event; undefined when it is not known what they show.
+   */
+  look(
+    phase: LookPhase,
+    pages: readonly ShownPage[],
+    run?: VmRun,
+  ): EventOf<"regs"> | undefined;
+  /** What was seen of the inside since this was last asked, in order. */
+  reports(): readonly TraceEvent[];
+}
