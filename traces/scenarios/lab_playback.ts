@@ -151,8 +151,13 @@ export class LabPlayback implements ScenarioVm {
     const { mid, smm, runs } = this.#timeline;
     const { reports } = this.#outcome;
     const events: TraceEvent[] = [];
-    const ends = [0, mid, smm];
-    const end = ends[this.#runs] ?? reports.length;
+    // Without a look in the middle there is but one run to tell of.
+    const ends = this.#outcome.states.mid === undefined ? [0] : [0, mid, smm];
+    const end = this.#scenario.entry === "rsm"
+      ? ends[this.#runs] ?? reports.length
+      : this.#runs === 0
+      ? 0
+      : reports.length;
     for (let i = this.#reported; i < end; i++) {
       if (runs.has(i)) {
         const rip = this.#scenario.l1.rip + BigInt(VMRUN_LENGTH);
