@@ -85,7 +85,7 @@ function enlarge(file: Uint8Array): Uint8Array<ArrayBuffer> {
 async function text(file: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
   let lines = "";
   for await (const batch of readTracepoints(file, { every: true })) {
-    for (const { cpu, pid, task, time, name, text } of batch) {
+    for (const { cpu = 0, pid = 0, task = "", time = 0, name, text } of batch) {
       lines += `${task.padStart(16)}-${pid}      [${String(cpu).padStart(3, "0")}] ..... ` +
         `${(time / 1e9).toFixed(6).padStart(12)}: ${name}: ${text}\n`;
     }

@@ -26,6 +26,8 @@ export const FORMS = {
   "trace-cmd": "trace-cmd",
   perf: "perf",
   "trace-dat": "trace.dat",
+  printk: "printk",
+  bare: "bare",
 } as const satisfies Readonly<Record<string, TracepointForm | undefined>>;
 
 /** Name of a form. */
@@ -113,16 +115,36 @@ async function* checked(
   }
 }
 
+/** Counts by name, the most first. */
+function byName(counts: Readonly<Record<string, number>>): string {
+  const rows = Object.entries(counts).sort((a, b) => b[1] - a[1]);
+  const shown = rows.slice(0, NAMED).map(([name, count]) => `${name} ${count}`).join(", ");
+  return rows.length > NAMED ? `${shown}, …` : shown;
+}
+
+/** Most names of tracepoints that are listed. */
+const NAMED = 6;
+
+function total(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((a, b) => a + b, 0);
+}
+
 /** What was passed over, in lines for people. */
 export function importNotes(stats: TracepointStats): string[] {
-  const total = (counts: Readonly<Record<string, number>>) =>
-    Object.values(counts).reduce((a, b) => a + b, 0);
-  const passed = stats.skipped;
-  const from = stats.lines > 0 ? ` of ${stats.lines} lines` : "";
+  const { lines, skipped, others, vmx, continued } = stats;
+  const from = lines > 0 ? ` of ${lines} lines` : "";
+  const named = total(others) === 0 ? "" : ` (${byName(others)})`;
   const notes = [
     `${total(stats.events)} records${from} imported, of the form ${stats.form ?? "unknown"}` +
-    (passed > 0 ? `; ${passed} others passed over` : ""),
+    (skipped > 0 ? `; ${skipped} others passed over${named}` : ""),
   ];
+  if (continued > 0) notes.push(`${continued} lines were the rest of the record before them`);
+  if (total(vmx) > 0) {
+    notes.push(`${total(vmx)} records of VMX, which is Intel's, passed over: ${byName(vmx)}`);
+  }
+  if (total(stats.events) > 0 && stats.resolution === undefined) {
+    notes.push("The log has no times: the order is known, and no latency");
+  }
   if (stats.lostMarks > 0) {
     notes.push(
       `The source lost records at ${stats.lostMarks} places, ${stats.lost} that it counted`,

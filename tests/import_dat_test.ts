@@ -148,10 +148,10 @@ async function partly(source: TracepointSource) {
 
 function fields(found: readonly TracepointRecord[]) {
   return found.map(({ cpu, time, name, pid, fields }) => ({
-    cpu,
-    time,
+    cpu: cpu!,
+    time: time!,
     name,
-    pid,
+    pid: pid!,
     // The exit code 1 << 31 and the like have no ISA of their own: what is compared is what is there.
     fields: name === "kvm_nested_vmexit" || name === "kvm_nested_vmenter"
       ? { ...fields, isa: 2 }
@@ -163,11 +163,14 @@ Deno.test("a trace.dat gives back its records, whatever its shape", async () => 
   await fc.assert(
     fc.asyncProperty(anyFile, async (file) => {
       const { records: found, stats } = await records(buildTraceDat(file));
-      const times = found.map(({ time }) => time);
+      const times = found.map(({ time }) => time!);
       assertEquals(times, times.toSorted((a, b) => a - b));
       const order = (a: { time: number; cpu: number }, b: { time: number; cpu: number }) =>
         a.time - b.time || a.cpu - b.cpu;
-      assertEquals(fields(found).sort(order), expected(file).sort(order) as typeof found);
+      assertEquals(
+        fields(found).sort(order),
+        expected(file).sort(order) as unknown[] as ReturnType<typeof fields>,
+      );
       const others = file.cpus.flatMap((cpu) =>
         cpu.records
       ).filter(({ name }) => name === "sched_wakeup").length;

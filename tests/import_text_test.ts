@@ -170,19 +170,26 @@ Deno.test("kernels of other ages print other texts", async (t) => {
       0xffffffffn,
     ]);
   });
-  await t.step("VMX stays text", async () => {
-    const vmx =
-      "rip: 0x1 vmcs: 0x2 nested_rip: 0x3 int_ctl: 0x0 event_inj: 0x0 nested_ept=y nested_eptp: 0x5";
+  await t.step("VMX is passed over by name", async () => {
+    const vmx = "rip: 0x00000000ffff8002 vmcs: 0x0000000000007000 nested_rip: 0x0000000000103c00 " +
+      "int_ctl: 0x00000000 event_inj: 0x00000000 nested_ept=y nested_eptp: 0x000000000000205e";
     const { events, stats } = await imported(
-      at(1, "kvm_nested_vmenter", vmx.replace("vmcs", "vmcb: 0x2 vmcs")) +
+      at(1, "kvm_nested_vmenter", vmx) + at(2, "kvm_nested_vmenter", vmx) +
         at(
           2,
           "kvm_nested_vmexit",
-          "vcpu 0 reason EPT_VIOLATION rip 0x1 info1 0x1 info2 0x0 intr_info 0x0 error_code 0x0",
-        ),
+          "vcpu 0 reason EPT_VIOLATION rip 0x1 info1 0x0000000000000001 info2 0x0000000000000000 " +
+            "intr_info 0x00000000 error_code 0x00000000",
+        ) + at(3, "kvm_entry", "vcpu 0, rip 0x1") +
+        at(3, "kvm_nested_vmenter_failed", "!nested_host_cr0_valid(vcpu, vmcs12->host_cr0)"),
     );
-    assertEquals(stats.malformed, 0);
-    assertEquals(events.map(({ kind }) => kind), ["session", "tracepoint", "tracepoint"]);
+    assertEquals([stats.malformed, stats.skipped, events], [0, 0, []]);
+    assertEquals(stats.vmx, {
+      kvm_nested_vmenter: 2,
+      kvm_nested_vmexit: 1,
+      kvm_entry: 1,
+      kvm_nested_vmenter_failed: 1,
+    });
   });
 });
 

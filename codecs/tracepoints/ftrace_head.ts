@@ -10,13 +10,15 @@
  * @module
  */
 
+import type { TracepointForm } from "./stats.ts";
+
 /** What stands before the name. */
 export class LineHead {
-  /** CPU. */
+  /** CPU; -1 where it is not there. */
   cpu = 0;
-  /** Thread. */
+  /** Thread; -1 where it is not there. */
   pid = 0;
-  /** Nanoseconds. */
+  /** Nanoseconds; NaN where they are not there. */
   time = 0;
   /** Nanoseconds that the last digit of the time stands for. */
   resolution = 1000;
@@ -24,10 +26,10 @@ export class LineHead {
   taskStart = 0;
   /** Where it ends. */
   taskEnd = 0;
-  /** Whether the line has the columns of `perf script`. */
-  perf = false;
-  /** Whether the line has the flags that tracefs prints. */
-  flags = false;
+  /** The thread's name, where it is not between those two. */
+  name: string | undefined;
+  /** What prints such lines. */
+  form: TracepointForm = "ftrace";
 }
 
 const SPACE = 0x20, TAB = 0x09, COLON = 0x3a, DOT = 0x2e, DASH = 0x2d, SLASH = 0x2f;
@@ -52,16 +54,17 @@ export function readHead(
   into: LineHead,
 ): boolean {
   let at = nameStart - 1;
-  into.perf = false;
+  let perf = false;
+  into.name = undefined;
   if (bytes[at] === COLON) {
     // The subsystem, as perf prints it.
     at--;
     while (at >= lineStart && bytes[at] !== SPACE && bytes[at] !== TAB) at--;
-    into.perf = true;
+    perf = true;
   }
   if (at < lineStart || (bytes[at] !== SPACE && bytes[at] !== TAB)) return false;
   at = back(bytes, at, lineStart);
-  if (into.perf && at >= lineStart && digit(bytes[at])) {
+  if (perf && at >= lineStart && digit(bytes[at])) {
     // The period, where perf was told to print it.
     while (at >= lineStart && digit(bytes[at])) at--;
     at = back(bytes, at, lineStart);
@@ -70,15 +73,15 @@ export function readHead(
   at = readTime(bytes, at - 1, lineStart, into);
   if (at < lineStart || bytes[at] !== SPACE) return false;
   at = back(bytes, at, lineStart);
-  into.flags = false;
-  into.cpu = 0;
+  into.form = perf ? "perf" : "trace-cmd";
+  into.cpu = -1;
   // perf leaves the CPU out when it recorded one thread only.
-  if (into.perf && digit(bytes[at])) return readThread(bytes, at, lineStart, into);
+  if (perf && digit(bytes[at])) return readThread(bytes, at, lineStart, into);
   if (at >= lineStart && bytes[at] !== 0x5d) {
     const last = at;
     while (at >= lineStart && bytes[at] !== SPACE && last - at < 16) at--;
     at = back(bytes, at, lineStart);
-    into.flags = true;
+    if (!perf) into.form = "ftrace";
   }
   if (at < lineStart || bytes[at] !== 0x5d) return false;
   const first = at - 1;
@@ -106,7 +109,7 @@ function readThread(bytes: Uint8Array, at: number, lineStart: number, into: Line
   }
   if (at === first || value > 0x7fffffff) return false;
   into.pid = value;
-  if (at >= lineStart && bytes[at] === SLASH && into.perf) {
+  if (at >= lineStart && bytes[at] === SLASH && into.form === "perf") {
     // Process and thread: the thread is the later one.
     at--;
     while (at >= lineStart && digit(bytes[at])) at--;
@@ -114,7 +117,7 @@ function readThread(bytes: Uint8Array, at: number, lineStart: number, into: Line
   if (at >= lineStart && bytes[at] === DASH && digit(bytes[at + 1])) {
     at--;
   } else if (at >= lineStart && bytes[at] === SPACE) {
-    into.perf = true;
+    into.form = "perf";
     at = back(bytes, at, lineStart);
   } else return false;
   into.taskEnd = at + 1;

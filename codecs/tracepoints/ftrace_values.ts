@@ -6,7 +6,7 @@
  */
 import { EXIT_REASON_CODES } from "./kvm_exit_reasons.ts";
 import type { KvmRecord } from "./kvm_record.ts";
-import { ISA_VMX, SLOT, type Slot, type SlotKind, SLOTS } from "./kvm_tracepoints.ts";
+import { ISA_VMX, type Padded, SLOT, type Slot, type SlotKind, SLOTS } from "./kvm_tracepoints.ts";
 
 /** A set of words, looked up by their bytes. */
 class Words<T> {
@@ -58,15 +58,32 @@ export function wordLookup<T>(
   return (bytes, start, end) => set.find(bytes, start, end, hashOf(bytes, start, end));
 }
 
+/** What a word before a value says of it. */
+interface Key {
+  readonly slot: number;
+  readonly kind: SlotKind;
+  /** Digits of a padded number; 0 where it has its own length. */
+  readonly digits: number;
+  readonly when: Padded;
+  /** Whether the word is the value, and what. */
+  readonly itself: number | undefined;
+}
+
 const KEYS = new Words(
-  SLOTS.flatMap((slot: Slot, index) => slot.keys.map((key) => [key, index] as const)),
+  SLOTS.flatMap((row: Slot, slot) =>
+    row.keys.map(({ word, digits = 0, when = "always" }): readonly [string, Key] => {
+      const itself = row.kind === "smm" ? Number(word === "entering") : undefined;
+      return [word, { slot, kind: row.kind, digits, when, itself }];
+    })
+  ),
 );
-const KINDS: readonly SlotKind[] = SLOTS.map((slot) => slot.kind);
 const reasonNamed = wordLookup(EXIT_REASON_CODES);
 const flagNamed = wordLookup([["y", 1], ["on", 1], ["n", 0], ["off", 0]]);
 const BIT_ISA = 1 << SLOT.isa;
+const ROOTS = 1 << SLOT.nested_cr3 | 1 << SLOT.guest_cr3;
 
 const SPACE = 0x20, COLON = 0x3a, EQUALS = 0x3d, COMMA = 0x2c, LESS = 0x3c, MORE = 0x3e;
+const ZERO = 0x30, BRACKET = 0x5b;
 
 /** Value of a hexadecimal digit by character, 255 for others. */
 const DIGIT = new Uint8Array(256).fill(255);
@@ -76,12 +93,18 @@ for (let i = 0; i < 6; i++) DIGIT[0x61 + i] = DIGIT[0x41 + i] = 10 + i;
 /** Why a text could not be read, for messages. */
 export type ValueFault = string | undefined;
 
+/** Whether a value ends before a character; kernels print `[immediate exit]` without a space. */
+function ends(c: number): boolean {
+  return c === SPACE || c === COMMA || c === LESS || c === COLON || c === BRACKET;
+}
+
 /**
  * Fills a record's slots from the text after the tracepoint's name.
  *
  * Words that are no key are passed over (symbols that a plugin adds). When
  * libtraceevent's plugin gives up in the middle, it leaves `<CANT FIND FIELD
- * x>` and starts again in the kernel's own format: so does this.
+ * x>` and starts again in the kernel's own format: so does this. A number with
+ * fewer digits than the kernel pads it to was cut, and is not believed.
  *
  * @param bytes The line, or more than it.
  * @param start Where the text begins.
@@ -98,6 +121,7 @@ export function readValues(
   into.present = 0;
   into.wide = 0;
   let at = start;
+  let rooted = false;
   while (at < end) {
     const c = bytes[at]!;
     if (c === SPACE || c === COMMA) {
@@ -111,6 +135,10 @@ export function readValues(
       into.present = 0;
       continue;
     }
+    if (c === BRACKET) {
+      at = bracket(bytes, at, end, into);
+      continue;
+    }
     const word = at;
     let hash = 0;
     for (; at < end; at++) {
@@ -118,13 +146,19 @@ export function readValues(
       if (c === SPACE || c === COLON || c === EQUALS || c === COMMA || c === LESS) break;
       hash = Math.imul(hash, 31) + c | 0;
     }
-    const slot = KEYS.find(bytes, word, at, hash);
-    if (at < end && (bytes[at] === COLON || bytes[at] === EQUALS)) at++;
-    if (slot === undefined) continue;
+    const key = KEYS.find(bytes, word, at, hash);
+    const mark = at < end ? bytes[at] : 0;
+    if (mark === COLON || mark === EQUALS) at++;
+    if (key === undefined) continue;
+    const { slot } = key;
+    if (key.itself !== undefined) {
+      put(into, slot, key.itself, 0);
+      continue;
+    }
     while (at < end && bytes[at] === SPACE) at++;
-    switch (KINDS[slot]) {
+    switch (key.kind) {
       case "hex":
-        at = hexValue(bytes, at, end, slot, into);
+        at = hexValue(bytes, at, end, slot, into, digitsOf(key, bytes, at, mark));
         break;
       case "dec":
         at = decValue(bytes, at, end, slot, into);
@@ -134,23 +168,51 @@ export function readValues(
         break;
       case "flag":
         at = flagValue(bytes, at, end, slot, into);
+        rooted ||= mark === EQUALS;
         break;
       case "intercepts":
         at = interceptsValue(bytes, at, end, into);
         break;
       case "pair":
-        at = hexValue(bytes, at, end, SLOT.exit_info_1, into);
-        if (at >= 0) at = hexValue(bytes, skip(bytes, at, end), end, SLOT.exit_info_2, into);
+        at = hexValue(bytes, at, end, SLOT.exit_info_1, into, 0);
+        if (at >= 0) at = hexValue(bytes, skip(bytes, at, end), end, SLOT.exit_info_2, into, 0);
         break;
       case "vmx":
-        into.lo[SLOT.isa] = ISA_VMX;
-        into.hi[SLOT.isa] = 0;
-        into.present |= BIT_ISA;
+        put(into, SLOT.isa, ISA_VMX, 0);
         at = wordEnd(bytes, at, end);
     }
+    if (at === SHORT) return `a number of \`${SLOTS[slot]!.name}\` shorter than the kernel prints`;
     if (at < 0) return `no value of \`${SLOTS[slot]!.name}\` that can be read`;
   }
-  return undefined;
+  // Where the kernel prints `nested_npt=`, a root follows.
+  return rooted && (into.present & ROOTS) === 0 && (into.present & BIT_ISA) === 0
+    ? "no root of paging after `nested_npt=`"
+    : undefined;
+}
+
+/** What functions that read a value return instead of its end: there is none, or its number was cut. */
+const NONE = -1, SHORT = -2;
+
+function put(into: KvmRecord, slot: number, lo: number, hi: number): void {
+  into.lo[slot] = lo;
+  into.hi[slot] = hi;
+  into.present |= 1 << slot;
+}
+
+/** Digits that a number has to have; 0 for any. */
+function digitsOf(key: Key, bytes: Uint8Array, at: number, mark: number | undefined): number {
+  if (key.when === "colon") return mark === COLON ? key.digits : 0;
+  if (key.when === "0x") return bytes[at] === ZERO && bytes[at + 1] === 0x78 ? key.digits : 0;
+  return key.digits;
+}
+
+const IMMEDIATE = new TextEncoder().encode("[immediate exit]");
+
+/** Something in brackets: `[immediate exit]`, or nothing that is known here. */
+function bracket(bytes: Uint8Array, at: number, end: number, into: KvmRecord): number {
+  if (IMMEDIATE.every((c, i) => bytes[at + i] === c)) put(into, SLOT.immediate_exit, 1, 0);
+  const close = bytes.indexOf(0x5d, at);
+  return close < 0 || close >= end ? at + 1 : close + 1;
 }
 
 function skip(bytes: Uint8Array, at: number, end: number): number {
@@ -169,8 +231,9 @@ function hexValue(
   end: number,
   slot: number,
   into: KvmRecord,
+  padded: number,
 ): number {
-  if (at + 1 < end && bytes[at] === 0x30 && (bytes[at + 1]! | 0x20) === 0x78) at += 2;
+  if (at + 1 < end && bytes[at] === ZERO && (bytes[at + 1]! | 0x20) === 0x78) at += 2;
   const first = at;
   let lo = 0, hi = 0;
   for (; at < end; at++) {
@@ -180,11 +243,11 @@ function hexValue(
     lo = lo << 4 | digit;
   }
   const digits = at - first;
-  if (digits === 0 || digits > 16) return -1;
-  if (at < end && bytes[at] !== SPACE && bytes[at] !== COMMA && bytes[at] !== LESS) return -1;
-  into.lo[slot] = lo;
-  into.hi[slot] = hi;
-  into.present |= 1 << slot;
+  if (digits === 0 || digits > 16) return NONE;
+  if (at < end && !ends(bytes[at]!)) return NONE;
+  if (digits < padded) return SHORT;
+  if (padded !== 0 && digits > padded) return NONE;
+  put(into, slot, lo, hi);
   if (digits > 8) into.wide |= 1 << slot;
   return at;
 }
@@ -199,33 +262,29 @@ function decValue(
   const first = at;
   let value = 0;
   for (; at < end; at++) {
-    const digit = bytes[at]! - 0x30;
+    const digit = bytes[at]! - ZERO;
     if (digit < 0 || digit > 9) break;
     value = value * 10 + digit;
   }
-  if (at === first || value > 0xffffffff) return -1;
-  if (at < end && bytes[at] !== SPACE && bytes[at] !== COMMA && bytes[at] !== LESS) return -1;
-  into.lo[slot] = value;
-  into.hi[slot] = 0;
-  into.present |= 1 << slot;
+  if (at === first || value > 0xffffffff) return NONE;
+  if (at < end && !ends(bytes[at]!)) return NONE;
+  put(into, slot, value, 0);
   return at;
 }
 
 function reasonValue(bytes: Uint8Array, at: number, end: number, into: KvmRecord): number {
   const slot = SLOT.exit_code;
-  if (at < end && bytes[at] === 0x30) return hexValue(bytes, at, end, slot, into);
+  if (at < end && bytes[at] === ZERO) return hexValue(bytes, at, end, slot, into, 0);
   const first = at;
   at = wordEnd(bytes, at, end);
-  if (at === first) return -1;
+  if (at === first) return NONE;
   // "DB excp": the only names of two words.
   if (at + 5 <= end && bytes[at + 1] === 0x65 && bytes[at + 2] === 0x78 && bytes[at + 4] === 0x70) {
     at += 5;
   }
   const code = reasonNamed(bytes, first, at);
   if (code === undefined) return plainReason(bytes, first, at, end, into);
-  into.lo[slot] = code;
-  into.hi[slot] = code < 0 ? 0xffffffff : 0;
-  into.present |= 1 << slot;
+  put(into, slot, code, code < 0 ? 0xffffffff : 0);
   if (code < 0) into.wide |= 1 << slot;
   return at;
 }
@@ -242,23 +301,24 @@ function plainReason(
   if (open < end && bytes[open] === 0x28) {
     const close = bytes.indexOf(0x29, open);
     const text = new TextDecoder().decode(bytes.subarray(open + 1, Math.min(close, end)));
-    if (close < 0 || close >= end || !/^\d{1,20}$/.test(text)) return -1;
-    const value = BigInt.asUintN(64, BigInt(text));
-    into.lo[SLOT.exit_code] = Number(value & 0xffffffffn);
-    into.hi[SLOT.exit_code] = Number(value >> 32n);
-    into.present |= 1 << SLOT.exit_code;
+    if (close < 0 || close >= end || !/^\d{1,20}$/.test(text)) return NONE;
+    const value = BigInt(text);
+    if (value >> 64n !== 0n) return NONE;
+    put(into, SLOT.exit_code, Number(value & 0xffffffffn), Number(value >> 32n));
     return close + 1;
   }
   for (let i = first; i < at; i++) {
     const c = bytes[i]!;
-    if (c !== 0x5f && (c < 0x41 || c > 0x5a) && (c < 0x30 || c > 0x39)) return -1;
+    if (c !== 0x5f && (c < 0x41 || c > 0x5a) && (c < ZERO || c > 0x39)) return NONE;
   }
-  into.lo[SLOT.isa] = ISA_VMX;
-  into.hi[SLOT.isa] = 0;
-  into.lo[SLOT.exit_code] = into.hi[SLOT.exit_code] = 0;
-  into.present |= BIT_ISA | 1 << SLOT.exit_code;
+  // The plugin's names of SVM begin so; one that is not known was cut.
+  if (PLUGIN.every((c, i) => bytes[first + i] === c)) return NONE;
+  put(into, SLOT.isa, ISA_VMX, 0);
+  put(into, SLOT.exit_code, 0, 0);
   return at;
 }
+
+const PLUGIN = new TextEncoder().encode("EXIT_");
 
 function flagValue(
   bytes: Uint8Array,
@@ -270,19 +330,23 @@ function flagValue(
   const first = at;
   at = wordEnd(bytes, at, end);
   const value = flagNamed(bytes, first, at);
-  if (value === undefined) return -1;
-  into.lo[slot] = value;
-  into.hi[slot] = 0;
-  into.present |= 1 << slot;
+  if (value === undefined) return NONE;
+  put(into, slot, value, 0);
   return at;
 }
 
+/** Digits of one intercept word, and of the two that kernels before 5.10 print as one number. */
+const WORD = 8, BOTH = 16;
+
 function interceptsValue(bytes: Uint8Array, at: number, end: number, into: KvmRecord): number {
   const first = SLOT.intercept1;
-  at = hexValue(bytes, at, end, first, into);
-  if (at < 0 || (into.wide >>> first & 1) !== 0) return at;
+  const start = at;
+  at = hexValue(bytes, at, end, first, into, 0);
+  if (at < 0) return at;
+  if (at - start === BOTH) return at;
+  if (at - start !== WORD) return SHORT;
   for (let slot = first + 1; slot < first + 3 && at >= 0; slot++) {
-    at = hexValue(bytes, skip(bytes, at, end), end, slot, into);
+    at = hexValue(bytes, skip(bytes, at, end), end, slot, into, WORD);
   }
   return at;
 }

@@ -77,9 +77,10 @@ export class KvmEvents implements RecordSink {
   readonly #vmruns = new KvmImages(VMRUN_IMAGE);
   readonly #l2regs = new KvmImages(L2_IMAGE);
   readonly #exits = new KvmImages(EXIT_IMAGE);
-  #lastPid = -1;
+  #lastPid = NaN;
   #lastThread: Thread | undefined;
   #waiting = 0;
+  #vmx = false;
   #lostBefore: { count: number; known: boolean } | undefined;
   #out: TraceEvent[] = [];
 
@@ -123,12 +124,15 @@ export class KvmEvents implements RecordSink {
 
   /** Takes one record. */
   record(record: KvmRecord): void {
+    const { name } = record;
+    if (this.#isVmx(record)) {
+      this.#stats.vmx[name] = (this.#stats.vmx[name] ?? 0) + 1;
+      return;
+    }
     const vcpu = this.#vcpuOf(record);
     vcpu.cpu = record.cpu;
-    const { name } = record;
     this.#stats.events[name] = (this.#stats.events[name] ?? 0) + 1;
-    const vmx = (record.present >>> SLOT.isa & 1) !== 0 && record.lo[SLOT.isa] === ISA_VMX;
-    const role = vmx ? "other" : record.tracepoint?.role ?? "other";
+    const role = record.tracepoint?.role ?? "other";
     if (role === "intercepts" && this.#addIntercepts(vcpu, record)) return;
     if (vcpu.waiting !== undefined) this.#settle(vcpu);
     switch (role) {
@@ -141,15 +145,24 @@ export class KvmEvents implements RecordSink {
       case "check":
         return this.#check(vcpu, record);
       case "intercepts":
+      case "smm":
       case "other":
-        this.#out.push({
+        this.#add({
           kind: "tracepoint",
           vcpu: vcpu.number,
           time: record.time,
           name,
           text: record.text,
-        });
+        }, record);
     }
+  }
+
+  /** Whether a record is of VMX: by itself, or for others of the log are, since a host has one of both. */
+  #isVmx(record: KvmRecord): boolean {
+    if ((record.present >>> SLOT.isa & 1) !== 0) return this.#vmx = record.lo[SLOT.isa] === ISA_VMX;
+    if (record.tracepoint?.role !== "check") return this.#vmx;
+    return /\bvmcs|vmx/.test(record.text) ||
+      this.#vmx && this.#identify(record.text) === undefined;
   }
 
   /** Takes a mark of lost records: what ran on that CPU may have missed some. */
@@ -173,6 +186,12 @@ export class KvmEvents implements RecordSink {
     });
   }
 
+  /** Adds an event of a record; where the log has no times, the event has none. */
+  #add(event: TraceEvent, record: KvmRecord): void {
+    if (Number.isNaN(record.time)) delete (event as { time?: number }).time;
+    this.#out.push(event);
+  }
+
   #pushLost(vcpu: number, count: number | undefined, time: number | undefined): void {
     this.#out.push({
       kind: "lost",
@@ -183,14 +202,16 @@ export class KvmEvents implements RecordSink {
   }
 
   #vcpuOf(record: KvmRecord): Vcpu {
-    let thread = record.pid === this.#lastPid ? this.#lastThread : this.#threads.get(record.pid);
+    // Without threads, what ran on one CPU is taken for one.
+    const pid = record.pid < 0 ? -1 - (record.cpu + 1) : record.pid;
+    let thread = pid === this.#lastPid ? this.#lastThread : this.#threads.get(pid);
     const id = (record.present >>> SLOT.vcpu_id & 1) === 0 ? undefined : record.lo[SLOT.vcpu_id];
     if (thread === undefined) {
       const vcpu = this.#newVcpu(record, id);
       thread = { current: vcpu, all: [vcpu] };
-      this.#threads.set(record.pid, thread);
+      this.#threads.set(pid, thread);
     }
-    this.#lastPid = record.pid;
+    this.#lastPid = pid;
     this.#lastThread = thread;
     if (id !== undefined && thread.current.id !== id) {
       if (thread.current.id === undefined) thread.current.id = id;
@@ -217,21 +238,21 @@ export class KvmEvents implements RecordSink {
       waitingHi: new Uint32Array(SLOTS.length),
     };
     this.#vcpus.push(vcpu);
-    this.#out.push({
+    this.#add({
       kind: "session",
       vcpu: vcpu.number,
       time: record.time,
       meta: {
         source: "kvm-tracepoints",
-        task: record.task,
-        tid: record.pid,
+        ...(record.pid < 0 ? {} : { task: record.task, tid: record.pid }),
         ...(id === undefined ? {} : { vcpu_id: id }),
       },
-    });
+    }, record);
     if (this.#lostBefore !== undefined) {
       const { count, known } = this.#lostBefore;
       this.#lostBefore = undefined;
-      this.#pushLost(vcpu.number, known ? count : undefined, record.time);
+      const time = Number.isNaN(record.time) ? undefined : record.time;
+      this.#pushLost(vcpu.number, known ? count : undefined, time);
     }
     return vcpu;
   }
@@ -253,7 +274,7 @@ export class KvmEvents implements RecordSink {
       vmcb12: UNSEEN,
     };
     this.#waiting++;
-    this.#out.push(vcpu.waiting as TraceEvent);
+    this.#add(vcpu.waiting as TraceEvent, record);
   }
 
   #addIntercepts(vcpu: Vcpu, record: KvmRecord): boolean {
@@ -283,7 +304,7 @@ export class KvmEvents implements RecordSink {
 
   #l2exit(vcpu: Vcpu, record: KvmRecord): void {
     const { lo, hi } = record;
-    this.#out.push({
+    this.#add({
       kind: "l2exit",
       vcpu: vcpu.number,
       time: record.time,
@@ -293,7 +314,7 @@ export class KvmEvents implements RecordSink {
       exit_int_info: lo[SLOT.exit_int_info]!,
       exit_int_info_err: lo[SLOT.exit_int_info_err]!,
       regs: this.#l2regs.of(record.present, 0, lo, hi),
-    });
+    }, record);
   }
 
   #exit(vcpu: Vcpu, record: KvmRecord): void {
@@ -301,10 +322,11 @@ export class KvmEvents implements RecordSink {
     const { number, open, gpa } = vcpu;
     const time = record.time;
     vcpu.open = false;
-    this.#out.push(
+    this.#add(
       open
         ? { kind: "exit", vcpu: number, time, vmcb12_gpa: gpa, vmcb12 }
         : { kind: "exit", vcpu: number, time, vmcb12 },
+      record,
     );
   }
 
@@ -317,10 +339,11 @@ export class KvmEvents implements RecordSink {
       if (this.#checks.size < 10_000) this.#checks.set(text, check);
     }
     const time = record.time;
-    this.#out.push(
+    this.#add(
       check === undefined
         ? { kind: "check", vcpu: vcpu.number, time, text }
         : { kind: "check", vcpu: vcpu.number, time, check, text },
+      record,
     );
   }
 }

@@ -8,14 +8,14 @@ import { SLOTS, type SlotValues, type Tracepoint, TRACEPOINTS } from "./kvm_trac
 
 /** A record as plain data: what a reader makes of one line or one ring-buffer entry. */
 export interface TracepointRecord {
-  /** CPU it was written on. */
-  readonly cpu: number;
-  /** Thread that wrote it, as the kernel numbers threads. */
-  readonly pid: number;
-  /** Name of that thread; `<...>` where the source does not know it. */
-  readonly task: string;
-  /** Nanoseconds on the clock of the log, by default since boot. */
-  readonly time: number;
+  /** CPU it was written on; absent where the log does not say. */
+  readonly cpu?: number;
+  /** Thread that wrote it, as the kernel numbers threads; absent where the log does not say. */
+  readonly pid?: number;
+  /** Name of that thread; `<...>` where the source does not know it, absent without a thread. */
+  readonly task?: string;
+  /** Nanoseconds on the clock of the log, by default since boot; absent where the log has none. */
+  readonly time?: number;
   /** Name of the tracepoint, without the subsystem. */
   readonly name: string;
   /** Its values by name: numbers up to 2^53, bigints above. */
@@ -54,13 +54,13 @@ export class KvmRecord implements SlotValues {
   tracepoint: Tracepoint | undefined = TRACEPOINTS[0];
   /** Its name. */
   name = "";
-  /** CPU it was written on. */
+  /** CPU it was written on; -1 where the log does not say. */
   cpu = 0;
-  /** Thread that wrote it. */
+  /** Thread that wrote it; -1 where the log does not say. */
   pid = 0;
   /** Name of that thread. */
   task = "";
-  /** Nanoseconds. */
+  /** Nanoseconds; NaN where the log has none. */
   time = 0;
   /** Bit per slot: it has a value. */
   present = 0;
@@ -86,10 +86,9 @@ export class KvmRecord implements SlotValues {
   plain(): TracepointRecord {
     const { cpu, pid, task, time, name, text } = this;
     return {
-      cpu,
-      pid,
-      task,
-      time,
+      ...(cpu < 0 ? {} : { cpu }),
+      ...(pid < 0 ? {} : { pid, task }),
+      ...(Number.isNaN(time) ? {} : { time }),
       name,
       fields: this.source.fields?.(this) ?? this.#slots(),
       text,

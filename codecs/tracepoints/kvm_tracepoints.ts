@@ -12,7 +12,7 @@ import { exitReasonName } from "./kvm_exit_reasons.ts";
 
 /** How the text of a value is read. */
 export type SlotKind =
-  /** Hexadecimal, with or without 0x. */
+  /** Hexadecimal, with or without 0x; as many digits as its key says. */
   | "hex"
   /** Decimal. */
   | "dec"
@@ -20,12 +20,27 @@ export type SlotKind =
   | "reason"
   /** y, n, on or off. */
   | "flag"
-  /** Three words, or the two of older kernels in one number. */
+  /** Three words, or the two of kernels before 5.10 in one number. */
   | "intercepts"
   /** Both words of exit information. */
   | "pair"
+  /** `entering` or `leaving`, which are their own keys. */
+  | "smm"
   /** Says that the log is of VMX. */
   | "vmx";
+
+/** When a kernel pads a number to a width: always, after `key:` only, or after `0x` only. */
+export type Padded = "always" | "colon" | "0x";
+
+/** A word before a value, and how wide the kernel prints the value after it. */
+export interface SlotKey {
+  /** The word. */
+  readonly word: string;
+  /** Digits, where the kernel pads it: fewer of them are a number that was cut. */
+  readonly digits?: number;
+  /** When it pads it. */
+  readonly when?: Padded;
+}
 
 /** One value that tracepoints carry. */
 export interface Slot {
@@ -34,76 +49,93 @@ export interface Slot {
   /** How its text is read. */
   readonly kind: SlotKind;
   /** Words before it in texts. */
-  readonly keys: readonly string[];
+  readonly keys: readonly SlotKey[];
   /** Names in format files. */
   readonly fields: readonly string[];
 }
 
-/** All values, one slot each; fewer than 32, since sets of slots are bits of a number. */
+/** A key whose value is printed at its own length. */
+function free(...words: string[]): SlotKey[] {
+  return words.map((word) => ({ word }));
+}
+
+/** A key whose value is padded with zeroes. */
+function padded(digits: number, ...words: string[]): SlotKey[] {
+  return words.map((word) => ({ word, digits, when: "always" }));
+}
+
+/** A key whose value the kernel pads, and libtraceevent's plugin, which prints no 0x or colon, does not. */
+function kernel(digits: number, when: Padded, word: string): SlotKey[] {
+  return [{ word, digits, when }];
+}
+
+/** All values, one slot each; fewer than 31, since sets of slots are bits of a number. */
 export const SLOTS = [
-  { name: "rip", kind: "hex", keys: ["rip"], fields: ["rip", "guest_rip"] },
-  { name: "vmcb", kind: "hex", keys: ["vmcb"], fields: ["vmcb"] },
-  { name: "nested_rip", kind: "hex", keys: ["nested_rip", "nrip"], fields: ["nested_rip"] },
-  { name: "int_ctl", kind: "hex", keys: ["int_ctl"], fields: ["int_ctl"] },
-  { name: "event_inj", kind: "hex", keys: ["event_inj"], fields: ["event_inj"] },
-  { name: "npt", kind: "flag", keys: ["nested_npt", "npt"], fields: ["tdp_enabled", "npt"] },
-  { name: "nested_cr3", kind: "hex", keys: ["nested_cr3"], fields: ["guest_pgd"] },
-  { name: "guest_cr3", kind: "hex", keys: ["guest_cr3"], fields: [] },
+  { name: "rip", kind: "hex", keys: kernel(16, "colon", "rip"), fields: ["rip", "guest_rip"] },
+  { name: "vmcb", kind: "hex", keys: padded(16, "vmcb"), fields: ["vmcb"] },
+  {
+    name: "nested_rip",
+    kind: "hex",
+    keys: padded(16, "nested_rip", "nrip"),
+    fields: ["nested_rip"],
+  },
+  { name: "int_ctl", kind: "hex", keys: padded(8, "int_ctl"), fields: ["int_ctl"] },
+  { name: "event_inj", kind: "hex", keys: padded(8, "event_inj"), fields: ["event_inj"] },
+  { name: "npt", kind: "flag", keys: free("nested_npt", "npt"), fields: ["tdp_enabled", "npt"] },
+  { name: "nested_cr3", kind: "hex", keys: padded(16, "nested_cr3"), fields: ["guest_pgd"] },
+  { name: "guest_cr3", kind: "hex", keys: padded(16, "guest_cr3"), fields: [] },
   {
     name: "isa",
     kind: "vmx",
-    keys: ["vmcs", "nested_ept", "ept", "nested_eptp"],
+    keys: free("vmcs", "nested_ept", "ept", "nested_eptp"),
     fields: ["isa"],
   },
-  { name: "cr_read", kind: "hex", keys: ["cr_read"], fields: ["cr_read"] },
-  { name: "cr_write", kind: "hex", keys: ["cr_write"], fields: ["cr_write"] },
-  { name: "exceptions", kind: "hex", keys: ["excp"], fields: ["exceptions"] },
+  { name: "cr_read", kind: "hex", keys: padded(4, "cr_read"), fields: ["cr_read"] },
+  { name: "cr_write", kind: "hex", keys: padded(4, "cr_write"), fields: ["cr_write"] },
+  { name: "exceptions", kind: "hex", keys: padded(8, "excp"), fields: ["exceptions"] },
   {
     name: "intercept1",
     kind: "intercepts",
-    keys: ["intercepts"],
+    keys: free("intercepts", "intercept"),
     fields: ["intercept1", "intercept"],
   },
   { name: "intercept2", kind: "hex", keys: [], fields: ["intercept2"] },
   { name: "intercept3", kind: "hex", keys: [], fields: ["intercept3"] },
-  { name: "vcpu_id", kind: "dec", keys: ["vcpu"], fields: ["vcpu_id"] },
-  {
-    name: "exit_code",
-    kind: "reason",
-    keys: ["reason"],
-    fields: ["exit_reason", "exit_code"],
-  },
+  { name: "vcpu_id", kind: "dec", keys: free("vcpu"), fields: ["vcpu_id"] },
+  { name: "exit_code", kind: "reason", keys: free("reason"), fields: ["exit_reason", "exit_code"] },
   {
     name: "exit_info_1",
     kind: "hex",
-    keys: ["info1", "ext_inf1"],
+    keys: [...kernel(16, "0x", "info1"), ...padded(16, "ext_inf1")],
     fields: ["info1", "exit_info1"],
   },
   {
     name: "exit_info_2",
     kind: "hex",
-    keys: ["info2", "ext_inf2"],
+    keys: [...kernel(16, "0x", "info2"), ...padded(16, "ext_inf2")],
     fields: ["info2", "exit_info2"],
   },
   {
     name: "exit_int_info",
     kind: "hex",
-    keys: ["intr_info", "ext_int", "int_info"],
+    keys: [...padded(8, "intr_info", "ext_int"), ...free("int_info")],
     fields: ["intr_info", "exit_int_info"],
   },
   {
     name: "exit_int_info_err",
     kind: "hex",
-    keys: ["error_code", "ext_int_err", "int_info_err"],
+    keys: [...padded(8, "error_code", "ext_int_err"), ...free("int_info_err")],
     fields: ["error_code", "exit_int_info_err"],
   },
-  { name: "requests", kind: "hex", keys: ["requests"], fields: ["requests"] },
-  { name: "asid", kind: "dec", keys: ["asid"], fields: ["asid"] },
-  { name: "address", kind: "hex", keys: ["address"], fields: ["address"] },
-  { name: "slb", kind: "hex", keys: ["slb"], fields: ["slb"] },
-  { name: "info", kind: "pair", keys: ["info"], fields: [] },
+  { name: "requests", kind: "hex", keys: padded(16, "requests"), fields: ["requests"] },
+  { name: "asid", kind: "dec", keys: free("asid"), fields: ["asid"] },
+  { name: "address", kind: "hex", keys: padded(16, "address"), fields: ["address"] },
+  { name: "slb", kind: "hex", keys: padded(8, "slb"), fields: ["slb"] },
+  { name: "info", kind: "pair", keys: free("info"), fields: [] },
   { name: "err", kind: "dec", keys: [], fields: ["err"] },
   { name: "immediate_exit", kind: "dec", keys: [], fields: ["immediate_exit"] },
+  { name: "entering", kind: "smm", keys: free("entering", "leaving"), fields: ["entering"] },
+  { name: "smbase", kind: "hex", keys: free("smbase"), fields: ["smbase"] },
 ] as const satisfies readonly Slot[];
 
 /** Name of a slot. */
@@ -124,6 +156,8 @@ export type TracepointRole =
   | "l2exit"
   | "exit"
   | "check"
+  /** The vCPU enters or leaves system management mode. */
+  | "smm"
   | "other";
 
 /** One tracepoint that is read. */
@@ -134,6 +168,11 @@ export interface Tracepoint {
   readonly role: TracepointRole;
   /** Bits of the slots without which it is not believed. */
   readonly needs: number;
+  /**
+   * Bits of the slots that its text never lacks; a format file of another age may. A text without
+   * them was cut.
+   */
+  readonly prints: number;
   /** Whether its text is one string, not a list of values. */
   readonly free: boolean;
   /** The text the kernel prints for it; free texts print themselves. */
@@ -152,23 +191,26 @@ export interface SlotValues {
   readonly hi: Uint32Array;
 }
 
+const VMRUN = "rip vmcb nested_rip int_ctl event_inj";
 const VMEXIT = "exit_code rip exit_info_1 exit_info_2 exit_int_info exit_int_info_err";
 const INJECT = "exit_code exit_info_1 exit_info_2 exit_int_info exit_int_info_err";
 
 /** All tracepoints that are read. */
 export const TRACEPOINTS: readonly Tracepoint[] = [
-  row("kvm_nested_vmenter", "vmrun", "rip vmcb nested_rip int_ctl event_inj", printVmenter),
-  row("kvm_nested_vmrun", "vmrun", "rip vmcb nested_rip int_ctl event_inj", printVmenter),
+  row("kvm_nested_vmenter", "vmrun", VMRUN, printVmenter, { prints: "npt" }),
+  row("kvm_nested_vmrun", "vmrun", VMRUN, printVmenter, { prints: "npt" }),
   row(
     "kvm_nested_intercepts",
     "intercepts",
     "cr_read cr_write exceptions intercept1",
     (v) =>
       `cr_read: ${hex(v, "cr_read", 4)} cr_write: ${hex(v, "cr_write", 4)} ` +
-      `excp: ${hex(v, "exceptions", 8)} intercepts: ` +
+      `excp: ${hex(v, "exceptions", 8)} ` +
       (has(v, "intercept2")
-        ? `${hex(v, "intercept1", 8)} ${hex(v, "intercept2", 8)} ${hex(v, "intercept3", 8)}`
-        : hex(v, "intercept1", 16)),
+        ? `intercepts: ${hex(v, "intercept1", 8)} ${hex(v, "intercept2", 8)} ${
+          hex(v, "intercept3", 8)
+        }`
+        : `intercept: ${hex(v, "intercept1", 16)}`),
   ),
   row("kvm_nested_vmexit", "l2exit", VMEXIT, printExit),
   row(
@@ -180,7 +222,7 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
       `ext_inf2: 0x${hex(v, "exit_info_2", 16)} ext_int: 0x${hex(v, "exit_int_info", 8)} ` +
       `ext_int_err: 0x${hex(v, "exit_int_info_err", 8)}`,
   ),
-  row("kvm_nested_vmenter_failed", "check", "", () => "", true),
+  row("kvm_nested_vmenter_failed", "check", "", () => "", { free: true }),
   row("kvm_nested_intr_vmexit", "other", "rip", (v) => `rip: 0x${hex(v, "rip", 16)}`),
   row(
     "kvm_invlpga",
@@ -198,8 +240,13 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
   row("kvm_entry", "other", "vcpu_id", (v) =>
     `vcpu ${v.lo[SLOT.vcpu_id]}` +
     (has(v, "rip") ? `, rip 0x${hex(v, "rip", 1)}` : "") +
+    (has(v, "exit_int_info")
+      ? ` intr_info 0x${hex(v, "exit_int_info", 8)} error_code 0x${hex(v, "exit_int_info_err", 8)}`
+      : "") +
     (v.lo[SLOT.immediate_exit] && has(v, "immediate_exit") ? "[immediate exit]" : "")),
-  row("kvm_exit", "other", "exit_code rip", printExit),
+  row("kvm_exit", "other", "exit_code rip", printExit, { prints: "exit_info_2" }),
+  row("kvm_smm_transition", "smm", "vcpu_id entering", printSmm, { prints: "smbase" }),
+  row("kvm_enter_smm", "smm", "vcpu_id entering", printSmm, { prints: "smbase" }),
 ];
 
 /** The row of each tracepoint, by name. */
@@ -212,10 +259,20 @@ function row(
   role: TracepointRole,
   needs: string,
   print: (values: SlotValues) => string,
-  free = false,
+  more: { readonly prints?: string; readonly free?: boolean } = {},
 ): Tracepoint {
-  const slots = needs === "" ? [] : needs.split(" ") as SlotName[];
-  return { name, role, print, free, needs: slots.reduce((bits, s) => bits | 1 << SLOT[s], 0) };
+  const bits = (names: string) =>
+    (names === "" ? [] : names.split(" ") as SlotName[])
+      .reduce((bits, slot) => bits | 1 << SLOT[slot], 0);
+  const must = bits(needs);
+  return {
+    name,
+    role,
+    print,
+    free: more.free === true,
+    needs: must,
+    prints: must | bits(more.prints ?? ""),
+  };
 }
 
 function has(values: SlotValues, slot: SlotName): boolean {
@@ -259,4 +316,9 @@ function printExit(v: SlotValues): string {
     `info1 0x${hex(v, "exit_info_1", 16)} info2 0x${hex(v, "exit_info_2", 16)} ` +
     `intr_info 0x${hex(v, "exit_int_info", 8)} error_code 0x${hex(v, "exit_int_info_err", 8)}` +
     (has(v, "requests") ? ` requests 0x${hex(v, "requests", 16)}` : "");
+}
+
+function printSmm(v: SlotValues): string {
+  return `vcpu ${v.lo[SLOT.vcpu_id]}: ${v.lo[SLOT.entering] ? "entering" : "leaving"} SMM, ` +
+    `smbase 0x${hex(v, "smbase", 1)}`;
 }

@@ -13,7 +13,11 @@ export type TracepointForm =
   /** Text of `perf script`. */
   | "perf"
   /** Binary file of `trace-cmd record`. */
-  | "trace.dat";
+  | "trace.dat"
+  /** The kernel's own log: `tp_printk`. */
+  | "printk"
+  /** Records without anything before their names. */
+  | "bare";
 
 /** Something that was passed over, and why. */
 export interface TracepointIssue {
@@ -41,8 +45,15 @@ export interface TracepointStats {
   events: Record<string, number>;
   /** Of the skipped records, those whose name the reader came to know, by name. */
   others: Record<string, number>;
-  /** Lines or records passed over: comments and other tracepoints, not malformed ones and marks. */
+  /** Records of VMX by name, which are passed over: the vmcs is not what this program knows. */
+  vmx: Record<string, number>;
+  /**
+   * Lines or records passed over: comments and other tracepoints; not those of VMX, malformed ones
+   * and marks.
+   */
   skipped: number;
+  /** Lines that are the rest of the record before them, as mail breaks them. */
+  continued: number;
   /** Lines that name a tracepoint that is read, and cannot be. */
   malformed: number;
   /** Records that the source says were lost; marks without a number add nothing. */
@@ -75,7 +86,9 @@ export function emptyTracepointStats(): TracepointStats {
     lines: 0,
     events: {},
     others: {},
+    vmx: {},
     skipped: 0,
+    continued: 0,
     malformed: 0,
     lost: 0,
     lostMarks: 0,

@@ -1,0 +1,175 @@
+/** Shapes in which people paste KVM's tracepoints, each made of the same records. */
+
+/** One record of every kind that a VMRUN with its #VMEXIT leaves, as kernels since 6.0 print it. */
+export const RECORDS: readonly (readonly [name: string, text: string])[] = [
+  [
+    "kvm_nested_vmenter",
+    "rip: 0x000000007ff00280 vmcb: 0x0000000008224000 nested_rip: 0xffffffffffbb0119 " +
+    "int_ctl: 0x01020000 event_inj: 0x80000036 nested_npt=y nested_cr3: 0x0000000001074000",
+  ],
+  [
+    "kvm_nested_intercepts",
+    "cr_read: 0018 cr_write: 0001 excp: 00060042 intercepts: bc4c8027 00006e7f 00000001",
+  ],
+  [
+    "kvm_nested_vmexit",
+    "vcpu 0 reason npf rip 0xffffffffffbb0119 info1 0x0000000200000006 " +
+    "info2 0x00000000001ab000 intr_info 0x00000000 error_code 0x00000000",
+  ],
+  [
+    "kvm_nested_vmexit_inject",
+    "reason: npf ext_inf1: 0x0000000200000006 ext_inf2: 0x00000000001ab000 " +
+    "ext_int: 0x00000000 ext_int_err: 0x00000000",
+  ],
+  ["kvm_nested_vmenter_failed", "(save->cr0 & X86_CR0_CD) == 0 && (save->cr0 & X86_CR0_NW)"],
+];
+
+/** A shape: what prints it, and how it looks. */
+export interface Shape {
+  /** What it is, as the table in the documentation says it. */
+  readonly name: string;
+  /** Text of the records. */
+  readonly text: string;
+  /** Whether its records have times. */
+  readonly timed: boolean;
+  /** Whether they have a thread. */
+  readonly thread: boolean;
+}
+
+const stamp = (i: number) => `398.6914${String(10 + 3 * i)}`;
+const usual = (i: number, name: string, text: string) =>
+  ` qemu-system-x86-4321    [005] d..1.   ${stamp(i)}: ${name}: ${text}`;
+
+function each(line: (i: number, name: string, text: string) => string): string {
+  return RECORDS.map(([name, text], i) => line(i, name, text) + "\n").join("");
+}
+
+/** Breaks lines as mail does: at blanks, before a width. */
+export function wrapped(text: string, width: number, indent: string): string {
+  return text.split("\n").map((line) => {
+    const lines: string[] = [];
+    let left = line;
+    while (left.length > width) {
+      const at = left.lastIndexOf(" ", width);
+      if (at <= 0 || left.slice(0, at).trim() === "") break;
+      lines.push(left.slice(0, at).trimEnd());
+      left = indent + left.slice(at + 1).trimStart();
+    }
+    return [...lines, left].join("\n");
+  }).join("\n");
+}
+
+const latency = (i: number, name: string, text: string) =>
+  `qemu-sys-4321    5d..1. ${398691410 + 3 * i}us : ${name}: ${text}`;
+const dmesg = (i: number, name: string, text: string) => `[  ${stamp(i)}] ${name}: ${text}`;
+const at = "Nov 24 12:34:56";
+
+/** All shapes; the first is what tracefs prints. */
+export const SHAPES: readonly Shape[] = [
+  ["tracefs `trace`", each(usual)],
+  [
+    "`trace-cmd report`",
+    "cpus=8\n" +
+    each((i, name, text) =>
+      ` CPU 0/KVM-4321  [005]   ${stamp(i)}: ${`${name}:`.padEnd(22)} ${text}`
+    ),
+  ],
+  [
+    "`trace-cmd report -l`",
+    each((i, name, text) => `qemu-sys-4321    5d..1   ${stamp(i)}: ${name}: ${text}`),
+  ],
+  [
+    "`trace-cmd report --ts-diff`",
+    each((i, name, text) =>
+      ` qemu-system-x86-4321  [005]   ${stamp(i)}: ${(i ? "(+3)" : "").padEnd(8)} ${name}: ${text}`
+    ),
+  ],
+  [
+    "`perf script`",
+    each((i, name, text) =>
+      `       CPU 0/KVM  4300/4321  [005]   ${stamp(i)}: kvm:${name}: ${text}`
+    ),
+  ],
+  [
+    "`perf script -F tid,cpu,time,event,trace`",
+    each((i, name, text) => `4321 [005]   ${stamp(i)}: kvm:${name}: ${text}`),
+  ],
+  ["tracefs with `latency-format`", "# tracer: nop\n#\n" + each(latency)],
+  [
+    "function_graph between",
+    "# tracer: function_graph\n#\n# CPU  DURATION            FUNCTION CALLS\n" +
+    " 5)   0.320 us    |  vmcb_is_dirty();\n" +
+    each((_, name, text) => ` 5)               |  /* ${name}: ${text} */`),
+    "no time, no thread",
+  ],
+  [
+    "function_graph with `funcgraph-abstime` and `funcgraph-proc`",
+    each((i, name, text) =>
+      ` ${stamp(i)} |   5)  qemu-sy-4321   |               |  /* ${name}: ${text} */`
+    ),
+  ],
+  [
+    "an oops's `ftrace_dump`",
+    "[  400.1] Dumping ftrace buffer:\n" +
+    each((i, name, text) => `[  400.123456] ${latency(i, name, text)}`),
+  ],
+  ["`tp_printk`, by dmesg", each(dmesg), "no thread"],
+  [
+    "`tp_printk` with the caller",
+    each((i, name, text) => `[  ${stamp(i)}][ T4321] ${name}: ${text}`),
+  ],
+  [
+    "`tp_printk`, by /dev/kmsg",
+    each((i, name, text) => `6,${100 + i},${398691410 + 3 * i},-;${name}: ${text}`),
+    "no thread",
+  ],
+  [
+    "`tp_printk`, by syslog",
+    each((i, name, text) => `${at} host kernel: ${dmesg(i, name, text)}`),
+    "no thread",
+  ],
+  [
+    "`tp_printk`, by the journal",
+    each((_, name, text) => `${at} host kernel: ${name}: ${text}`),
+    "no time, no thread",
+  ],
+  [
+    "`tp_printk`, by `dmesg -T`",
+    each((_, name, text) => `[Mon Nov 24 12:34:56 2025] ${name}: ${text}`),
+    "no time, no thread",
+  ],
+  [
+    "without anything before the names",
+    each((_, name, text) => `${name}:     ${text}`),
+    "no time, no thread",
+  ],
+  [
+    "colours of grep, in one line",
+    each(usual).replace(/kvm_nested_vmexit\b/, "\x1b[01;31m\x1b[K$&\x1b[m\x1b[K"),
+  ],
+  ["colours of grep, in all", each(usual).replace(/kvm_\w+/g, "\x1b[01;31m\x1b[K$&\x1b[m\x1b[K")],
+  ["the same, as less shows it", each(usual).replace(/kvm_\w+/g, "ESC[01;31mESC[K$&ESC[mESC[K")],
+  ["the same, copied from a terminal", each(usual).replace(/kvm_\w+/g, "[01;31m[K$&[m[K")],
+  ["`grep -n`", each((i, name, text) => `${17 + i}:${usual(i, name, text)}`)],
+  ["broken by mail at 72 columns", wrapped(each(usual), 72, "")],
+  ["broken by mail, indented", wrapped(each(usual), 76, "    ")],
+  ["quoted in a mail", each(usual).replace(/^/gm, "> > ")],
+  ["broken by mail, then quoted", wrapped(each(usual), 72, "").replace(/^/gm, "> ")],
+  [
+    "without anything before the names, broken and quoted",
+    wrapped(each((_, name, text) => `${name}: ${text}`), 68, "      ").replace(/^/gm, "> >   "),
+    "no time, no thread",
+  ],
+  [
+    "line ends of Windows, tabs and hard spaces",
+    each(usual).replaceAll("\n", "\r\n").replaceAll(" rip", "\trip").replaceAll(
+      " vcpu",
+      "\u00a0vcpu",
+    ),
+  ],
+].map(([name, text, lacks = ""]) => ({
+  name: name!,
+  text: text!,
+  timed: !lacks.includes("time"),
+  thread: !lacks.includes("thread"),
+}));
