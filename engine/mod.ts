@@ -17,6 +17,7 @@ export * from "./svm/memory.ts";
 export * from "./svm/vcpu_fields.ts";
 export * from "./svm/regs_layout.ts";
 export * from "./svm/inner_layout.ts";
+export * from "./svm/cpuid.ts";
 export * from "./svm/machine.ts";
 export * from "./cpu/mod.ts";
 export * from "./image/fields.ts";
@@ -41,6 +42,16 @@ export {
   withChecks,
 } from "./policy.ts";
 export * from "./checks/sets.ts";
+export {
+  type BitRule,
+  CpuRules,
+  cr4Reserved,
+  eferReserved,
+  featuresOf,
+  RULES_6_1,
+  RULES_6_12,
+  RULES_7_3,
+} from "./checks/cpu_rules.ts";
 export { checkPolicy, PolicyError } from "./policy_check.ts";
 export {
   type CheckVerdict,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { CpuRules } from "./checks/cpu_rules.ts";
 import type { Check } from "./checks/check.ts";
 import { closest } from "./closest.ts";
 import { fieldNamed } from "./image/fields.ts";
@@ -164,7 +165,10 @@ class Look {
       return;
     }
     this.text(`${place}.name`, value["name"]);
-    const { checks, uses } = value;
+    const { checks, uses, reserves } = value;
+    if (!(reserves instanceof CpuRules)) {
+      this.say(`${place}.reserves`, "rules of CR4 and EFER, such as RULES_6_12", reserves);
+    }
     if (!isObject(checks)) this.say(`${place}.checks`, "a check set, such as CHECKS_6_12", checks);
     else {
       this.text(`${place}.checks.name`, checks["name"]);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Feature } from "../svm/cpuid.ts";
 import { C, type Machine, S } from "../svm/machine.ts";
 
 /** Where a check belongs: on the save area, on the control area, or on loading CR3. */
@@ -22,6 +23,11 @@ export interface Check {
   readonly doc: string;
   /** What it reads outside the VMCB; what {@linkcode Check.fails} forbids may then be allowed. */
   readonly beyond?: string;
+  /**
+   * What it reads of L1's CPUID, beside the address width where a field is an address. A feature
+   * that is there never makes it fail where it would pass without.
+   */
+  readonly cpuid?: readonly Feature[];
   /** It is only made when nested state was restored. */
   readonly restore?: boolean;
   /**
@@ -47,13 +53,6 @@ export const CR0_NW: number = 1 << 29;
 export const CR0_CD: number = 1 << 30;
 /** CR4.PAE. */
 export const CR4_PAE: number = 1 << 5;
-
-/** CR4 bits that the modelled CPU offers its guests; PKE (bit 22) only under nested paging. */
-export const CR4_VALID = 0x0035_1fff;
-/** CR4.PKE. */
-export const CR4_PKE: number = 1 << 22;
-/** EFER bits that the modelled CPU offers: SCE, LME, LMA, NX, SVME, LMSLE. */
-export const EFER_VALID = 0x3d01;
 
 /** Bytes of the MSR permission map. */
 export const MSRPM_SIZE = 0x2000;

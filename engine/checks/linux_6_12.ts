@@ -11,16 +11,14 @@ import {
   CR0_NW,
   CR0_PE,
   CR4_PAE,
-  CR4_PKE,
-  CR4_VALID,
   EFER_SVME,
-  EFER_VALID,
   illegal,
   IOPM_SIZE,
   longPaging,
   MSRPM_SIZE,
   paeWithoutNp,
 } from "./check.ts";
+import { cr4Reserved, eferReserved, RULES_6_12 } from "./cpu_rules.ts";
 import type { CheckSet } from "./check_set.ts";
 import { C, S } from "../svm/machine.ts";
 
@@ -97,24 +95,11 @@ const CHECKS: readonly Check[] = [
     "EFER.LME and CR0.PG are set and CS.L and CS.D are both set",
     (m, at) => longPaging(m, at) && (m.u16(at + S.cs_attrib) & 0x600) === 0x600,
   ),
-  check(
-    "save",
-    "cr4-reserved",
-    ["!__kvm_is_valid_cr4(vcpu, save->cr4)", "!kvm_is_valid_cr4(vcpu, save->cr4)"],
-    ["save.cr4"],
-    "A reserved bit of CR4 is set",
-    (m, at) =>
-      m.u32(at + S.cr4 + 4) !== 0 ||
-      (m.u32(at + S.cr4) & ~(m.caps.npt ? CR4_VALID | CR4_PKE : CR4_VALID)) !== 0,
-  ),
-  check(
-    "save",
-    "efer-reserved",
-    "!kvm_valid_efer(vcpu, save->efer)",
-    ["save.efer"],
-    "A reserved bit of EFER is set",
-    (m, at) => m.u32(at + S.efer + 4) !== 0 || (m.u32(at + S.efer) & ~EFER_VALID) !== 0,
-  ),
+  cr4Reserved(RULES_6_12, [
+    "!__kvm_is_valid_cr4(vcpu, save->cr4)",
+    "!kvm_is_valid_cr4(vcpu, save->cr4)",
+  ]),
+  eferReserved(RULES_6_12, "!kvm_valid_efer(vcpu, save->efer)"),
   check(
     "control",
     "vmrun-intercept",

@@ -68,7 +68,7 @@ function unknownBits(unknown: bigint): bigint[] {
 const machines = new Map<string, Machine>();
 
 function machineOf(caps: Capabilities): Machine {
-  const key = `${caps.physicalBits} ${caps.npt}`;
+  const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
   let machine = machines.get(key);
   if (machine === undefined) {
     machine = new Machine({ ...caps, memory: 1 << 16 });

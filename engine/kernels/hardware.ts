@@ -45,6 +45,7 @@ export const HARDWARE: Kernel = {
   doc: "The AMD manual: all checks first, every failure a #VMEXIT that clears GIF and EVENTINJ",
   checks: CHECKS_APM,
   uses: KERNEL_6_12.uses,
+  reserves: KERNEL_6_12.reserves,
   ways: {
     vmrun: [
       ...list(stretches.BEGIN_VMRUN),

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { CpuRules } from "../checks/cpu_rules.ts";
 import type { CheckSet } from "../checks/check_set.ts";
 import { fieldNamed } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
@@ -25,6 +26,8 @@ export interface Kernel {
    * What a check reads is cached as well, without being named here.
    */
   readonly uses: readonly string[];
+  /** Which bits of CR4 and EFER it lets a guest have. */
+  readonly reserves: CpuRules;
   /** The steps of each way. */
   readonly ways: Ways;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { RULES_6_12 } from "../checks/cpu_rules.ts";
 import { CHECKS_6_12 } from "../checks/linux_6_12.ts";
 import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
@@ -133,6 +134,7 @@ export function withFixes(fixes: Iterable<FixId>): Kernel {
     doc: "Linux 6.12 with some of the fixes of its stable series",
     checks: CHECKS_6_12,
     uses: USES,
+    reserves: RULES_6_12,
     ways: {
       vmrun: [
         ...list(stretches.BEGIN_VMRUN),

@@ -17,18 +17,15 @@ const CR0_RESERVED =
 const CR0_PDPTR = CR0.CD | CR0.NW | CR0.PG;
 const CR4_PDPTR = CR4.PGE | CR4.PSE | CR4.PAE | CR4.SMEP;
 const CR4_ROLE = CR4.PSE | CR4.PAE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE;
-const CR4_VALID = 0x0035_1fff;
-const CR4_INVALID = ~BigInt(CR4_VALID);
-const CR4_INVALID_NPT = ~BigInt(CR4_VALID | CR4.PKE);
 
-/** Whether CR4 has only bits that the modelled CPU offers (kvm_is_valid_cr4). */
+/** Whether CR4 has only bits that L1's CPUID offers (kvm_is_valid_cr4). */
 export function validCr4(v: Vcpu, cr4: bigint): boolean {
-  return (cr4 & (v.caps.npt ? CR4_INVALID_NPT : CR4_INVALID)) === 0n;
+  return (cr4 & ~BigInt(v.policy.kernel.reserves.cr4Bits(v.caps))) === 0n;
 }
 
-/** Whether EFER has only bits that the modelled CPU offers (kvm_valid_efer). */
-export function validEfer(efer: bigint): boolean {
-  return (efer & ~0x3d01n) === 0n;
+/** Whether EFER has only bits that L1's CPUID offers (kvm_valid_efer). */
+export function validEfer(v: Vcpu, efer: bigint): boolean {
+  return (efer & ~BigInt(v.policy.kernel.reserves.eferBits(v.caps))) === 0n;
 }
 
 /** Whether CR0's bits go together (kvm_is_valid_cr0). */
@@ -109,7 +106,7 @@ export function setGuestCr4(v: Vcpu, value: bigint): boolean {
 
 /** Writes the EFER MSR; false means #GP. LMA is the processor's own. */
 export function setGuestEfer(v: Vcpu, value: bigint, fromHost: boolean): boolean {
-  if ((value & ~0x3d01n) !== 0n) return false;
+  if (!validEfer(v, value)) return false;
   const old = v.u32(V.efer);
   const asked = Number(value);
   if (!fromHost && v.paging && ((old ^ asked) & EFER.LME) !== 0) return false;

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { cpuidOfMeta } from "../svm/cpuid.ts";
 import { crc32 } from "node:zlib";
 import type { Capabilities } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
@@ -42,7 +43,7 @@ export type Progress = Readonly<Record<string, unknown>>;
 
 /** Everything of a vCPU that is neither its bytes nor guest memory, nor stays empty between runs. */
 interface Scalars {
-  readonly caps: Capabilities;
+  readonly caps: Omit<Capabilities, "cpuid"> & { readonly cpuid?: unknown };
   readonly resident: number;
   readonly pages: readonly number[];
   readonly machine: number;
@@ -68,7 +69,7 @@ interface Scalars {
 export function saveState(v: Vcpu, progress: Progress): Uint8Array {
   const pages = [...v.memory.pages()];
   const scalars: Scalars = {
-    caps: v.caps,
+    caps: { ...v.caps, ...(v.caps.cpuid === undefined ? {} : { cpuid: v.caps.cpuid.toMeta() }) },
     resident: v.memory.resident,
     pages,
     machine: v.bytes.length,
@@ -152,7 +153,9 @@ export function loadState(
   policy: Policy,
 ): { readonly vcpu: Vcpu; readonly progress: Progress } {
   const { scalars, progress, machineAt, pagesAt } = parse(bytes);
-  const v = new Vcpu(scalars.caps, policy);
+  const { cpuid: meta, ...rest } = scalars.caps;
+  const cpuid = cpuidOfMeta(meta);
+  const v = new Vcpu(cpuid === undefined ? rest : { ...rest, cpuid }, policy);
   if (v.bytes.length !== scalars.machine) {
     throw new CheckpointError(
       "A checkpoint is of a model with other state; replay from the start instead",

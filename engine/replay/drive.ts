@@ -8,6 +8,7 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { offsets } from "../layout.ts";
 import { overlayImage } from "../image/fields.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
+import { cpuidOfMeta } from "../svm/cpuid.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { processorOfSession, vmrunRipOfSession } from "../processors/session.ts";
 import { type Capabilities, V } from "../svm/machine.ts";
@@ -69,8 +70,9 @@ export class ReplayError extends Error {
 /**
  * The machine a session describes.
  *
- * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits`, `memory` (bytes)
- * and `resident` (the address below which all of it was touched beforehand).
+ * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits`, `cpuid` (see
+ * {@linkcode cpuidOfMeta}), `host_physical_bits`, `memory` (bytes) and `resident` (the address below
+ * which all of it was touched beforehand).
  * @returns What it says; 40 address bits, nested paging and 16 MiB where it says nothing.
  * @example
  * ```ts
@@ -85,9 +87,12 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
   const number = (value: unknown, otherwise: number) =>
     typeof value === "number" ? value : otherwise;
   const npt = meta?.["npt"];
-  const resident = given["resident"];
+  const resident = given["resident"], host = given["host_physical_bits"];
+  const cpuid = cpuidOfMeta(given["cpuid"]);
   return {
-    physicalBits: number(given["physical_bits"], DEFAULTS.physicalBits),
+    physicalBits: cpuid?.physicalBits ?? number(given["physical_bits"], DEFAULTS.physicalBits),
+    ...(cpuid === undefined ? {} : { cpuid }),
+    ...(typeof host === "number" ? { hostPhysicalBits: host } : {}),
     memory: number(given["memory"], DEFAULTS.memory),
     npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",
     processor: processorOfSession(meta),

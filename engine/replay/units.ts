@@ -255,7 +255,17 @@ export function unitKey(unit: Unit): string {
   };
   const { caps, kvm, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } = unit;
   hash.update(
-    [caps.physicalBits, caps.npt, kvm, rip, vmcb12Gpa, check?.id, check?.text, l2rip].join("|"),
+    [
+      caps.physicalBits,
+      caps.npt,
+      caps.cpuid?.key,
+      kvm,
+      rip,
+      vmcb12Gpa,
+      check?.id,
+      check?.text,
+      l2rip,
+    ].join("|"),
   );
   image(vmcb12);
   image(regs);

@@ -6,6 +6,7 @@
  */
 import { type Offsets, offsets } from "../layout.ts";
 import type { ProcessorModel } from "../processors/model.ts";
+import { type Cpuid, type Feature, LAB_CPUID } from "./cpuid.ts";
 import { GuestMemory } from "./memory.ts";
 import { VCPU_FIELDS, VCPU_SIZE } from "./vcpu_fields.ts";
 import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields.ts";
@@ -48,8 +49,12 @@ export const V: Offsets<typeof VCPU_FIELDS> = offsets(VCPU_FIELDS);
 
 /** What the processor and the hypervisor can do. */
 export interface Capabilities {
-  /** Physical address bits of the guest's CPUID. */
+  /** Physical address bits of L1's CPUID. */
   readonly physicalBits: number;
+  /** L1's CPUID; {@linkcode LAB_CPUID} when left out. Its address width is `physicalBits`. */
+  readonly cpuid?: Cpuid;
+  /** Physical address bits of the processor beneath; those of L1's CPUID when left out. */
+  readonly hostPhysicalBits?: number;
   /** The hypervisor uses nested paging itself (kvm_amd.npt). */
   readonly npt: boolean;
   /** Bytes of guest memory. */
@@ -70,7 +75,44 @@ export function sameCapabilities(a: Capabilities, b: Capabilities): boolean {
   return a === b ||
     a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
       a.resident === b.resident && a.processor === b.processor &&
-      a.vmrunRip === b.vmrunRip;
+      a.vmrunRip === b.vmrunRip && a.hostPhysicalBits === b.hostPhysicalBits &&
+      (a.cpuid ?? LAB_CPUID).equals(b.cpuid ?? LAB_CPUID);
+}
+
+/**
+ * Whether L1 may use a feature: its CPUID offers it, and KVM can. What needs nested paging is not
+ * there without it.
+ *
+ * @param caps What the processor and the hypervisor can do.
+ * @param feature The feature.
+ * @returns Whether it is there; no where that is unknown.
+ * @example
+ * ```ts
+ * import { canUse } from "@vmtape/vmtape/engine";
+ * const caps = { physicalBits: 40, npt: false, memory: 1 << 24 };
+ * if (canUse(caps, "npt") || !canUse({ ...caps, npt: true }, "npt")) throw new Error();
+ * ```
+ */
+export function canUse(caps: Capabilities, feature: Feature): boolean {
+  if (!caps.npt && (feature === "npt" || feature === "pku" || feature === "gmet")) return false;
+  return (caps.cpuid ?? LAB_CPUID).has(feature);
+}
+
+/**
+ * A machine with another CPUID.
+ *
+ * @param caps What it can do otherwise.
+ * @param cpuid L1's CPUID.
+ * @returns The machine; its address width is what the CPUID says, if it does.
+ * @example
+ * ```ts
+ * import { LAB_CPUID, withCpuid } from "@vmtape/vmtape/engine";
+ * const caps = { physicalBits: 40, npt: true, memory: 1 << 24 };
+ * if (withCpuid(caps, LAB_CPUID.withPhysicalBits(36)).physicalBits !== 36) throw new Error();
+ * ```
+ */
+export function withCpuid(caps: Capabilities, cpuid: Cpuid): Capabilities {
+  return { ...caps, cpuid, physicalBits: cpuid.physicalBits ?? caps.physicalBits };
 }
 
 /**

@@ -1,0 +1,114 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { RULES_6_1, RULES_6_12, RULES_7_3 } from "../engine/checks/cpu_rules.ts";
+import {
+  Cpuid,
+  CPUID_LEAVES,
+  CPUID_REGISTERS,
+  cpuidLeaf,
+  cpuidOfMeta,
+  type CpuidValue,
+  FEATURE_NAMES,
+  FEATURES,
+  LAB_CPUID,
+} from "../engine/svm/cpuid.ts";
+import { canUse, type Capabilities, sameCapabilities, withCpuid } from "../engine/svm/machine.ts";
+import { capabilitiesOf } from "../engine/replay/drive.ts";
+
+const CAPS: Capabilities = { physicalBits: 40, npt: true, memory: 1 << 24 };
+const word = fc.integer({ min: 0, max: 0xffffffff });
+const value: fc.Arbitrary<CpuidValue> = fc.oneof(
+  word,
+  fc.constant(null),
+  fc.tuple(word, word),
+);
+const leaves = fc.dictionary(
+  fc.constantFrom(...CPUID_LEAVES),
+  fc.array(value, { minLength: 4, maxLength: 4 }),
+);
+
+Deno.test("cpuid: what is written into a session is what is read from it", () => {
+  fc.assert(fc.property(leaves, (table) => {
+    const cpuid = Cpuid.of(table);
+    const again = cpuidOfMeta(JSON.parse(JSON.stringify(cpuid.toMeta())));
+    assert(again?.equals(cpuid));
+  }));
+});
+
+Deno.test("cpuid: a bit that is taken away is known to be gone, and no other changes", () => {
+  fc.assert(fc.property(
+    leaves,
+    fc.constantFrom(...CPUID_LEAVES),
+    fc.constantFrom(...CPUID_REGISTERS),
+    word,
+    (table, leaf, register, mask) => {
+      const before = Cpuid.of(table), after = before.without(leaf, register, mask);
+      for (const name of FEATURE_NAMES) {
+        const row = FEATURES[name];
+        const gone = row.leaf === leaf && row.register === register && (mask >>> row.bit & 1) === 1;
+        assertEquals(after.has(name), !gone && before.has(name), name);
+        assertEquals(after.knows(name), gone || before.knows(name), name);
+      }
+    },
+  ));
+});
+
+Deno.test("cpuid: unknown features are neither there nor not, until they are decided", () => {
+  for (const name of FEATURE_NAMES) {
+    assert(!Cpuid.UNKNOWN.has(name) && !Cpuid.UNKNOWN.knows(name));
+    for (const there of [false, true]) {
+      const decided = Cpuid.UNKNOWN.decided(there, 36);
+      assert(decided.whole && decided.physicalBits === 36);
+      assertEquals(decided.has(name), there !== (name === "lmsle_mbz"), name);
+    }
+    assert(Cpuid.UNKNOWN.set(name, true).decided(false, 36).has(name));
+    assert(!Cpuid.UNKNOWN.set(name, false).decided(true, 36).has(name));
+  }
+});
+
+Deno.test("cpuid: leaves go by their numbers", () => {
+  assertEquals(cpuidLeaf(0x8000000a), "8000000a");
+  assertEquals(cpuidLeaf(7, 1), "7.1");
+  assertEquals(cpuidLeaf(0x40000000), undefined);
+});
+
+Deno.test("cpuid: on the lab's machine every kernel reserves the same bits", () => {
+  for (const rules of [RULES_6_1, RULES_6_12, RULES_7_3]) {
+    assertEquals(rules.cr4Bits(CAPS), 0x0075_1fff, rules.name);
+    assertEquals(rules.cr4Bits({ ...CAPS, npt: false }), 0x0035_1fff, rules.name);
+    assertEquals(rules.eferBits(CAPS), 0x3d01, rules.name);
+  }
+});
+
+Deno.test("cpuid: each feature that is taken away reserves its bits", () => {
+  for (const rules of [RULES_6_1, RULES_6_12, RULES_7_3]) {
+    const all = withCpuid(CAPS, Cpuid.UNKNOWN.decided(true, 40));
+    for (const name of FEATURE_NAMES) {
+      const cut = withCpuid(all, all.cpuid!.set(name, false));
+      for (const [list, bits] of [["cr4", "cr4Bits"], ["efer", "eferBits"]] as const) {
+        const gone = rules[list].filter(({ needs }) => needs?.length === 1 && needs[0] === name)
+          .reduce((mask, { bit }) => mask | 1 << bit, 0);
+        const more = rules[list].filter(({ unless }) => unless === name)
+          .reduce((mask, { bit }) => mask | 1 << bit, 0);
+        assertEquals(
+          rules[bits](cut),
+          (rules[bits](all) & ~gone | more) >>> 0,
+          `${rules.name} ${list} ${name}`,
+        );
+      }
+    }
+  }
+});
+
+Deno.test("cpuid: a session says it, and machines with another one are others", () => {
+  const cpuid = LAB_CPUID.set("la57", false).withPhysicalBits(36);
+  const caps = capabilitiesOf({
+    capabilities: { physical_bits: 40, cpuid: cpuid.toMeta(), host_physical_bits: 48 },
+  });
+  assertEquals(caps.physicalBits, 36);
+  assertEquals(caps.hostPhysicalBits, 48);
+  assert(!canUse(caps, "la57") && canUse(caps, "npt") && !canUse({ ...caps, npt: false }, "npt"));
+  assert(!sameCapabilities(caps, { ...caps, cpuid: LAB_CPUID }));
+  assert(sameCapabilities(caps, { ...caps, cpuid: Cpuid.of(cpuid.toMeta()) }));
+  assert(sameCapabilities(CAPS, { ...CAPS, cpuid: LAB_CPUID }));
+});
