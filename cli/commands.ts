@@ -79,6 +79,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/report.ts")).report,
   },
   {
+    name: "top",
+    summary: "Count L2's exits by reason, with the time in L2 and the time to handle them",
+    load: async () => (await import("./commands/top.ts")).top,
+  },
+  {
     name: "stats",
     summary: "Measure what each kind of transition costs under each policy, in percentiles",
     load: async () => (await import("./commands/stats.ts")).stats,

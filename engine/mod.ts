@@ -83,6 +83,7 @@ export * from "./processors/mod.ts";
 export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
 export * from "./why/mod.ts";
+export * from "./exit_stats.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";
 export * from "./policies/mod.ts";

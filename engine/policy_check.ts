@@ -31,7 +31,8 @@ const DEEPEST = 8;
  * ```
  */
 export class PolicyError extends TypeError {
-  override name = "PolicyError";
+  /** Name of the class, for those who cannot use instanceof. */
+  override readonly name = "PolicyError";
   /** What is wrong, each with its place, such as `ways.vmrun[3].step`. */
   readonly problems: readonly string[];
 
