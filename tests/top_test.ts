@@ -12,7 +12,7 @@ const event = fc.record({
 });
 
 /** Events as a log has them, with times that never go back. */
-const logs = fc.array(event, { maxLength: 60 }).map((list) => {
+const logs = fc.array(event, { maxLength: 60, size: "max" }).map((list) => {
   let time = 0;
   return list.map(({ step, ...rest }) => ({ ...rest, time: time += step }) as TraceEvent);
 });
