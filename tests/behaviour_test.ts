@@ -5,7 +5,14 @@
  */
 import { crc32 } from "node:zlib";
 import type { TraceEvent } from "../engine/event.ts";
-import { Differ, type Finding, Findings, type RunDifference } from "../engine/diff/mod.ts";
+import {
+  Differ,
+  fieldText,
+  type Finding,
+  Findings,
+  type RunDifference,
+  valueTexts,
+} from "../engine/diff/mod.ts";
 import { ARCHITECTURAL, EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { identify } from "../engine/replay/identify.ts";
@@ -59,9 +66,10 @@ function findingLines(
     ...(needs.length === 0 ? [] : [`  needs ${needs.join(", ")}`]),
     `  first ${first.scenario}, run ${first.run}`,
     ...(cause === undefined ? [] : [`  from ${cause.run.scenario}: ${cause.title}`]),
-    ...fields.map(({ field, a, b, bits, runs }) =>
-      `  ${runs} ${field}: ${a} / ${b} (${bits.join(" ")})`
-    ),
+    ...fields.map((field) => {
+      const { a, b, bits } = valueTexts(field);
+      return `  ${field.runs} ${fieldText(field)}: ${a} / ${b} (${bits.join(" ")})`;
+    }),
   ];
 }
 
@@ -85,9 +93,10 @@ function diffLines(
     rest.parting,
     rest.reports,
     reportsOrigin?.run ?? null,
-    fields.map(({ area, field, a, b, bits, stepA, stepB, when, carried, origin, needs }) => [
-      [area, field, a, b, bits, stepA, stepB, when, carried, origin?.run, needs],
-    ]),
+    fields.map(({ area, field, stepA, stepB, when, carried, origin, needs, ...values }) => {
+      const { a, b, bits } = valueTexts({ area, field, ...values });
+      return [[area, field.name, a, b, bits, stepA, stepB, when, carried, origin?.run, needs]];
+    }),
   ]);
   const list = findings.list();
   return [
