@@ -17,6 +17,7 @@ import { ARCHITECTURAL, EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies
 import type { Policy } from "../engine/policy.ts";
 import { identify } from "../engine/replay/identify.ts";
 import { Replayer } from "../engine/replay/replayer.ts";
+import { copyEvent } from "../codecs/mod.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -29,7 +30,8 @@ const SETS = {
 } as const;
 
 async function record(cases: readonly Scenario[], policy: Policy, npt: boolean) {
-  return await Array.fromAsync(recordScenarios(cases, policy, { npt }));
+  // The recorder uses the memory of an event's images again.
+  return await Array.fromAsync(recordScenarios(cases, policy, { npt }), copyEvent);
 }
 
 function replayLines(events: readonly TraceEvent[], policy: Policy): string[] {
