@@ -1,3 +1,4 @@
+import { terminalText } from "../cli/paint.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { diffLines, type DiffOutput, failsOn, markdownLines } from "../cli/diff_output.ts";
 import { Differ, Findings } from "../engine/diff/mod.ts";
@@ -48,7 +49,7 @@ Deno.test("a follow-on says where it comes from", async () => {
 Deno.test("colour is around the same text", async () => {
   const one = await output();
   const plain = [...diffLines(one, false)].join("\n");
-  const coloured = [...diffLines(one, true)].join("\n");
+  const coloured = terminalText([...diffLines(one, true)].join("\n"));
   // deno-lint-ignore no-control-regex
   assertEquals(coloured.replace(/\x1b\[\d+m/g, ""), plain);
   assert(coloured !== plain);

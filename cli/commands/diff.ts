@@ -94,7 +94,7 @@ export const diff = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policies = await policiesOf(options.policies, 2);
-    const jobs = jobsOf(options.jobs);
+    const jobs = jobsOf(options.jobs, context);
     const shard = shardOf(options.shard, context.json);
     const { runs, limit, format } = options;
     const print = {
