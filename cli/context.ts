@@ -1,5 +1,4 @@
 import { InterruptedError } from "./errors.ts";
-import { painter, terminalText } from "./paint.ts";
 import type { Output, Sink } from "./output.ts";
 import { Progress } from "./progress.ts";
 
@@ -40,7 +39,7 @@ export class Context {
   /** Writes a line to standard error, wanted or not. */
   warn(text: string): void {
     try {
-      this.#err.writeSync(new TextEncoder().encode(terminalText(text) + "\n"));
+      this.#err.writeSync(new TextEncoder().encode(text + "\n"));
     } catch {
       // There is nowhere left to complain to.
     }
@@ -48,7 +47,7 @@ export class Context {
 
   /** Text that stands out on a terminal, and is plain elsewhere. */
   bold(text: string): string {
-    return painter(this.color)("bold", text);
+    return this.color ? `\x1b[1m${text}\x1b[22m` : text;
   }
 
   /** Progress of long work on a terminal; nothing elsewhere. */

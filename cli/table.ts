@@ -1,4 +1,3 @@
-import { visible } from "../codecs/visible.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
 
 /**
@@ -14,7 +13,7 @@ export function formatTable(
   rows: readonly (readonly string[])[],
 ): string {
   if (rows.length === 0) return "";
-  const all = [head, ...rows].map((row) => row.map(visible));
+  const all = [head, ...rows];
   const widths = head.map((_, i) => Math.max(...all.map((row) => unicodeWidth(row[i] ?? ""))));
   return all.map((row) =>
     `  ${

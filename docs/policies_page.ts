@@ -49,7 +49,7 @@ export function policiesPage(): string {
     "## Check sets",
     paragraph(
       "The order of the rows is the order of evaluation; evaluation stops at the first failure. " +
-        "`linux-6.12` is what KVM makes. `apm` is what the AMD manual lists (volume 2, 15.5.1; " +
+        "A `linux` set is what that kernel's KVM makes. `apm` is what the AMD manual lists (volume 2, 15.5.1; " +
         "15.20 for EVENTINJ; 15.25.4 for G_PAT and nCR3), for a processor with the features of the " +
         "modelled CPU.",
     ),

@@ -71,7 +71,9 @@ export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";
 export { type Fix, FIXES, type FixId, KERNEL_6_12, withFixes } from "./kernels/linux_6_12.ts";
+export { KERNEL_6_1 } from "./kernels/linux_6_1.ts";
 export { HARDWARE } from "./kernels/hardware.ts";
+export type { FlagBits, KernelTraits } from "./kernels/traits.ts";
 export {
   type CachePlan,
   cachePlan,
@@ -84,7 +86,6 @@ export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
 export * from "./why/mod.ts";
 export * from "./exit_stats.ts";
-export * from "./query/mod.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";
 export * from "./policies/mod.ts";

@@ -166,9 +166,12 @@ class Look {
       return;
     }
     this.text(`${place}.name`, value["name"]);
-    const { checks, uses, reserves } = value;
+    const { checks, uses, reserves, traits } = value;
     if (!(reserves instanceof CpuRules)) {
       this.say(`${place}.reserves`, "rules of CR4 and EFER, such as RULES_6_12", reserves);
+    }
+    if (!isObject(traits)) {
+      this.say(`${place}.traits`, "a kernel's traits, such as KERNEL_6_12.traits", traits);
     }
     if (!isObject(checks)) this.say(`${place}.checks`, "a check set, such as CHECKS_6_12", checks);
     else {

@@ -92,7 +92,7 @@ const REFUSED: readonly (readonly [string[], RegExp])[] = [
   [[], /Option -p, --policies A,B… is needed/],
   [["-p", "unified"], /--policies needs 2 names/],
   [["-p", "unified,unified"], /"unified" is named twice/],
-  [["-p", "unified,linux-6.11"], /Unknown policy "linux-6.11", did you mean "linux-6.12"\?/],
+  [["-p", "unified,linux-6-12"], /Unknown policy "linux-6-12", did you mean "linux-6.12"\?/],
 ];
 for (const [args, message] of REFUSED) {
   Deno.test(`diff refuses "${args.join(" ")}" with status 2`, () =>

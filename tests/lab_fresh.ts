@@ -2,7 +2,7 @@
  * Fresh cases on real kernels: generates scenarios that nobody has seen, asks the lab twice what its
  * kernels do with them, and counts how far the model agrees.
  *
- * As a script it takes a seed, a count, and kernels such as `linux-6.12-npt1` (all six when left out).
+ * As a script it takes a seed, a count, and kernels such as `linux-6.12-npt1` (all when left out).
  *
  * @module
  */
@@ -15,8 +15,8 @@ import { parseScenarios } from "../traces/scenarios/scenario.ts";
 
 const LAB = new URL("../../shared/lab/lab", import.meta.url);
 
-/** The six settings there are. */
-export const SETTINGS = ["early-exit", "unified", "linux-6.12"].flatMap((kernel) =>
+/** The settings there are. */
+export const SETTINGS = ["early-exit", "unified", "linux-6.1", "linux-6.12"].flatMap((kernel) =>
   [1, 0].map((npt) => `${kernel}-npt${npt}`)
 );
 

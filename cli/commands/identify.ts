@@ -30,13 +30,11 @@ function print(context: Context, found: Identification): void {
   const bySet = new Set(candidates.map(({ checks }) => checks)).size > 1;
   for (const { policy, checks, first } of candidates) {
     if (first === undefined) continue;
-    out.line();
-    out.line(`Not ${policy}${bySet ? ` with ${checks}` : ""}, first by ${line(first)}`);
+    out.line(`\nNot ${policy}${bySet ? ` with ${checks}` : ""}, first by ${line(first)}`);
   }
   if (firstUnexplained !== undefined) {
-    out.line();
     out.line(
-      `${unexplained} ${
+      `\n${unexplained} ${
         unexplained === 1 ? "run" : "runs"
       } went as none of these policies says, the first at ` +
         line(firstUnexplained),
@@ -49,7 +47,7 @@ export const identifyCommand = defineCommand({
   name: "identify",
   summary: "Say which known policy and checks explain what was recorded",
   details:
-    "The trace is replayed under every built-in policy and set of checks. A run tells when " +
+    "The trace is replayed under every built-in policy, with its own checks. A run tells when " +
     "some policy explains all of it and another does not. Where no policy fits, the kernels " +
     "between early-exit and linux-6.12 are tried too: every selection of the fixes that lead from " +
     "one to the other. Ends with 0 when one policy fits and the others are ruled out, else with 1.",

@@ -41,16 +41,14 @@ export const scenarios = defineCommand({
     } else if (operands.length > 0) {
       for (const { name, shows, observed, npt } of chosen) {
         context.out.line(name);
-        context.out.text(
-          columns([
-            ["shows", shows],
-            ["observed", observed],
-            ["npt", npt ?? "on and off"],
-            ...builtinScenarios(name).map((s) => ["case", toLabCase(s)] as const),
-          ]) + "\n",
-        );
+        context.out.line(columns([
+          ["shows", shows],
+          ["observed", observed],
+          ["npt", npt ?? "on and off"],
+          ...builtinScenarios(name).map((s) => ["case", toLabCase(s)] as const),
+        ]));
       }
-    } else context.out.text(columns(chosen.map(({ name, shows }) => [name, shows])) + "\n");
+    } else context.out.line(columns(chosen.map(({ name, shows }) => [name, shows])));
     return EXIT.ok;
   },
 });

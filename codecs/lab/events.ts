@@ -66,7 +66,9 @@ const PLACED_INNER_KEYS: ReadonlySet<string> = new Set(INNER_KEYS);
  * ```
  */
 export function regsEvent(phase: Phase, state: LabState): EventOf<"regs"> {
-  const extra = rest(state, PLACED_STATE_KEYS);
+  const { suberr } = state;
+  const more = rest(state, PLACED_STATE_KEYS);
+  const extra = suberr === undefined ? more : { suberr, ...more };
   const { rc, errno, exit, port, vmcb12, hsave, smram } = state;
   return {
     kind: "regs",
@@ -95,14 +97,16 @@ export function regsEvent(phase: Phase, state: LabState): EventOf<"regs"> {
  */
 export function regsState(event: EventOf<"regs">): LabState {
   const { rc, errno, exit, port, regs, vmcb12, hsave, smram, extra } = event;
+  const { suberr, ...more } = extra ?? {};
   return {
     ...(regs ? stateOf(regs) : {}),
     ...present({ rc, errno, exit }),
+    ...(suberr === undefined ? {} : { suberr } as LabState),
     ...(port === undefined ? {} : { port: port.toString(16) }),
     ...(vmcb12 ? { vmcb12: wordsOf(vmcb12.bytes) } : {}),
     ...(hsave ? { hsave: wordsOf(hsave.bytes) } : {}),
     ...(smram ? { smram: wordsOf(smram.bytes) } : {}),
-    ...extra,
+    ...more,
   };
 }
 

@@ -88,6 +88,7 @@ export const STATE_VALUE_KEYS = [
   "rc",
   "errno",
   "exit",
+  "suberr",
   "port",
 ] as const;
 

@@ -34,6 +34,8 @@ export interface LabState
   readonly errno?: number;
   /** KVM_EXIT_* reason. */
   readonly exit?: number;
+  /** Reason of a KVM_EXIT_INTERNAL_ERROR (KVM_INTERNAL_ERROR_*). */
+  readonly suberr?: number;
   /** I/O port of a KVM_EXIT_IO. */
   readonly port?: string;
   /** vmcb12 in memory. */

@@ -62,4 +62,5 @@ export const HARDWARE: Kernel = {
     pages: stretches.STATE_PAGES,
     vmexit: stretches.fullVmexit(out.clearEventInj, [out.dropTracking]),
   },
+  traits: KERNEL_6_12.traits,
 };

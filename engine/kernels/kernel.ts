@@ -9,6 +9,7 @@ import { fieldNamed } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { StepEntry, Way } from "../policy.ts";
+import type { KernelTraits } from "./traits.ts";
 
 /** The steps of each way, in order. */
 export type Ways = Readonly<Record<Way, readonly StepEntry[]>>;
@@ -30,6 +31,8 @@ export interface Kernel {
   readonly reserves: CpuRules;
   /** The steps of each way. */
   readonly ways: Ways;
+  /** What it does beneath its steps. */
+  readonly traits: KernelTraits;
 }
 
 /** Bytes that are copied together: where they begin in a VMCB, and how many. */

@@ -9,6 +9,7 @@ import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
 import type { Kernel } from "./kernel.ts";
+import type { KernelTraits } from "./traits.ts";
 import * as stretches from "./stretches.ts";
 
 /** One fix. */
@@ -54,7 +55,7 @@ export const FIXES = [
 export type FixId = typeof FIXES[number]["id"];
 
 /** Fields of vmcb12 that 6.12 caches for its steps (struct vmcb_ctrl_area_cached and vmcb_save_area_cached). */
-const USES: readonly string[] = [
+export const USES_6_12: readonly string[] = [
   ...[
     "intercept_cr",
     "intercept_dr",
@@ -102,6 +103,28 @@ const USES: readonly string[] = [
   ].map((name) => `save.${name}`),
 ];
 
+/** What all kernels of the 6.12 series do beneath their steps. */
+const TRAITS: KernelTraits = {
+  flags: { guest: 1, smm: 2, smmInsideNmi: 4, nmiMasked: 0, awaitingIret: 0 },
+  invalidatesRoles: true,
+  ignoresLmaWithoutLme: true,
+  givesUpLongModeWithoutPae: true,
+  shadowsUnreachableRoots: true,
+  copiesLbrsAlways: true,
+  keepsCleanBitsOfRefused: true,
+  flushesOnSregs: true,
+  vintrByMaskingAlone: false,
+  interceptsVmmcallOfL2: true,
+  requestsEventsOnVmexit: true,
+  givesUpFailedSmi: true,
+  keepsShadowInSmram: true,
+  failedRsmLeavesL2: true,
+  rsmKeepsHighHalves: false,
+  keepsExitReason: false,
+  retriesStatePages: true,
+  freeingDropsTracking: false,
+};
+
 /**
  * Linux 6.12 with some of the fixes.
  *
@@ -133,7 +156,7 @@ export function withFixes(fixes: Iterable<FixId>): Kernel {
     name: ["linux-6.12", ...FIXES.filter(({ id }) => !has.has(id)).map(({ id }) => id)].join("-"),
     doc: "Linux 6.12 with some of the fixes of its stable series",
     checks: CHECKS_6_12,
-    uses: USES,
+    uses: USES_6_12,
     reserves: RULES_6_12,
     ways: {
       vmrun: [
@@ -151,6 +174,7 @@ export function withFixes(fixes: Iterable<FixId>): Kernel {
       pages: stretches.STATE_PAGES,
       vmexit: stretches.fullVmexit(eventInj, when("vmexit-tracking", [out.dropTracking])),
     },
+    traits: TRAITS,
   };
 }
 

@@ -64,8 +64,10 @@ export function recalcIntercepts(v: Vcpu): void {
   }
   if ((v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_INTR_MASKING) !== 0) {
     clearBit(v, active, INTERCEPT.CR8_WRITE);
-    if ((v.u32(VMCB01_AT + S.rflags) & RFLAGS.IF) === 0) clearBit(v, active, INTERCEPT.VINTR);
+    const closed = v.traits.vintrByMaskingAlone || (v.u32(VMCB01_AT + S.rflags) & RFLAGS.IF) === 0;
+    if (closed) clearBit(v, active, INTERCEPT.VINTR);
   }
+  if (!v.traits.interceptsVmmcallOfL2) clearBit(v, active, INTERCEPT.VMMCALL);
   for (let word = 0; word < 24; word += 4) {
     v.or32(active + word, v.u32(VMCB12_AT + word));
   }
@@ -137,6 +139,15 @@ export function clearVintr(v: Vcpu): void {
     v.set32(active + C.int_vector, v.u32(VMCB12_AT + C.int_vector));
   }
   markDirty(v, active, CLEAN.INTR);
+}
+
+/** The vCPU's flags as the kernel numbers them (hflags). */
+export function hflags(v: Vcpu): number {
+  const { flags } = v.traits, own = v.u32(V.hflags);
+  return ((own & HF.GUEST) !== 0 ? flags.guest : 0) | ((own & HF.SMM) !== 0 ? flags.smm : 0) |
+    ((own & HF.SMM_INSIDE_NMI) !== 0 ? flags.smmInsideNmi : 0) |
+    (v.u8(V.nmi_masked) !== 0 ? flags.nmiMasked : 0) |
+    (v.u8(V.awaiting_iret) !== 0 ? flags.awaitingIret : 0);
 }
 
 /** Enters guest mode. */

@@ -11,6 +11,7 @@ import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./queue.ts";
 import { initMmu, resetContext } from "./mmu.ts";
 import { legalGpa, loadPdptrs } from "../paging/pdptrs.ts";
+import { ROLE } from "../paging/roles.ts";
 import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
 import { setGif } from "./control.ts";
@@ -50,7 +51,7 @@ export function createVcpu(caps: Capabilities, policy: Policy, spare?: Vcpu): Vc
     const bit of [REQ.MIGRATE_TIMER, REQ.MASTERCLOCK_UPDATE, REQ.GLOBAL_CLOCK_UPDATE]
   ) v.request(bit);
   // Setting CPUID invalidates the roles of every MMU.
-  v.set32(V.guest_root_role, 0x800);
+  v.set32(V.guest_root_role, v.traits.invalidatesRoles ? ROLE.INVALID : 0);
   resetContext(v);
   touch(v);
   return v;
@@ -132,7 +133,7 @@ export function setSregs(v: Vcpu, s: Sregs | undefined): number {
   }
   if (reset) {
     resetContext(v);
-    v.request(REQ.TLB_FLUSH_GUEST);
+    if (v.traits.flushesOnSregs) v.request(REQ.TLB_FLUSH_GUEST);
   }
   if (vector >= 0) {
     queueInterrupt(v, vector, false);

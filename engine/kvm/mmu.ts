@@ -26,9 +26,9 @@ function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
   if ((cr0 & CR0.PG) === 0) return role | ROLE.DIRECT;
   const wp = (cr0 & CR0.WP) !== 0;
   const pae = (cr4 & CR4.PAE) !== 0;
-  const lma = (efer & EFER.LMA) !== 0 && pae;
+  const lma = (efer & EFER.LMA) !== 0 && (pae || !v.traits.givesUpLongModeWithoutPae);
   // Long mode without PAE cannot be: KVM gives the virtual machine up (KVM_BUG_ON).
-  if ((efer & EFER.LMA) !== 0 && !pae) v.request(REQ.VM_DEAD);
+  if (v.traits.givesUpLongModeWithoutPae && (efer & EFER.LMA) !== 0 && !pae) v.request(REQ.VM_DEAD);
   if ((efer & EFER.NX) !== 0) role |= ROLE.EFER_NX;
   if (wp) role |= ROLE.CR0_WP;
   if ((cr4 & CR4.SMEP) !== 0) {
@@ -183,10 +183,14 @@ export function resetContext(v: Vcpu): void {
   initMmu(v);
 }
 
-/** Makes sure that the MMU in use has a root, before the guest is entered (kvm_mmu_reload). */
-export function reload(v: Vcpu): void {
+/**
+ * Makes sure that the MMU in use has a root, before the guest is entered (kvm_mmu_reload).
+ *
+ * @returns Whether it has one now; if not, a triple fault is requested.
+ */
+export function reload(v: Vcpu): boolean {
   const r = roots(v);
-  if (v.u32(r.roles[0] as number) !== 0) return;
+  if (v.u32(r.roles[0] as number) !== 0) return true;
   const role = v.u32(r.role);
   if ((role & ROLE.DIRECT) !== 0 && (v.caps.npt || (role & 15) >= 4)) {
     v.set32(r.roles[0] as number, role);
@@ -197,28 +201,45 @@ export function reload(v: Vcpu): void {
     for (let i = 0; i < 4; i++) {
       v.set32(r.four + i * 4, getPage(v, i << 18, role & ~15 | 2) + 1);
     }
-  } else {
-    allocShadowRoot(v, r, role);
+  } else if (!allocShadowRoot(v, r, role)) {
+    v.request(REQ.TRIPLE_FAULT);
+    return false;
   }
   loadPgd(v);
+  return true;
 }
 
-function allocShadowRoot(v: Vcpu, r: Roots, role: number): void {
+function allocShadowRoot(v: Vcpu, r: Roots, role: number): boolean {
   const nested = r === GUEST_MMU;
   const pgd = nested ? v.u64(VMCB12_AT + C.nested_cr3) : v.u64(V.cr3);
   const level = v.u32(nested ? V.guest_cpu_role : V.root_cpu_role) & 15;
-  const gfn = Number(pgd >> 12n & 0xffffffffffn);
+  const mask = v.traits.shadowsUnreachableRoots ? 0xffffffffffn : 0xfffffffffffffn;
+  const gfn = Number(pgd >> 12n & mask);
   if (level === 3 && !nested && v.caps.npt) readPdptrs(v);
   const visible = v.memory.backed(gfn * 4096);
+  if (!v.traits.shadowsUnreachableRoots) {
+    if (!visible || level === 3 && !directoriesReachable(v, r, gfn)) return false;
+  }
   if (!visible || level < 4) {
     v.set32(r.roles[0] as number, role | ROLE.SPECIAL);
     v.set64(r.pgd[0] as number, level >= 4 ? 0n : pgd);
     if (visible) allocFour(v, r, role, level, gfn);
-    return;
+    return true;
   }
   v.set32(r.roles[0] as number, role);
   v.set64(r.pgd[0] as number, pgd);
   getPage(v, gfn, role);
+  return true;
+}
+
+/** Whether every PDPTE that is present leads into guest memory. */
+function directoriesReachable(v: Vcpu, r: Roots, directory: number): boolean {
+  for (let i = 0; i < 4; i++) {
+    const entry = pdptr(v, r === GUEST_MMU, directory, i);
+    const gfn = Number(entry >> 12n);
+    if ((entry & 1n) !== 0n && !v.memory.backed(gfn * 4096)) return false;
+  }
+  return true;
 }
 
 /** Roots of PAE tables, or of the four quarters of a 32-bit directory. */

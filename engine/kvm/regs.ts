@@ -63,6 +63,10 @@ export function setEfer(v: Vcpu, efer: number, high = 0): void {
 
 function freeNested(v: Vcpu): void {
   if (v.u8(V.nested_initialized) === 0) return;
+  if (v.traits.freeingDropsTracking) {
+    v.set8(V.nmi_l1_to_l2, 0);
+    v.set8(V.soft_int_injected, 0);
+  }
   v.set64(V.last_vmcb12_gpa, 0xffffffffffffffffn);
   v.set8(V.nested_initialized, 0);
 }

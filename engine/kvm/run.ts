@@ -7,7 +7,16 @@ import { C, S, V } from "../svm/machine.ts";
 import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { AMD } from "../processors/amd.ts";
 import { END, FAIL, runWay } from "../policy.ts";
-import { CR4, DR6_ACTIVE_LOW, EFER, HOST_HIGH, INT_CTL, KVM_EXIT, REQ } from "./constants.ts";
+import {
+  CR4,
+  DR6_ACTIVE_LOW,
+  EFER,
+  HOST_HIGH,
+  INT_CTL,
+  INTERCEPT,
+  KVM_EXIT,
+  REQ,
+} from "./constants.ts";
 import { skipInstruction } from "./emulate.ts";
 import { completeDevice, DEVICE } from "./emulate_any.ts";
 import {
@@ -42,8 +51,10 @@ export function runVcpu(v: Vcpu): void {
   const r = v.result;
   r.rc = 0;
   r.errno = 0;
-  r.exit = KVM_EXIT.UNKNOWN;
-  r.port = 0;
+  if (!v.traits.keepsExitReason) {
+    r.exit = KVM_EXIT.UNKNOWN;
+    r.port = 0;
+  }
   if (v.requested(REQ.VM_DEAD)) {
     dead(v);
     return;
@@ -87,8 +98,10 @@ function serveRequests(v: Vcpu): boolean {
   if (v.take(REQ.GET_NESTED_STATE_PAGES)) {
     const outcome = runWay(v, "pages");
     if (outcome === FAIL) {
-      v.result.exit = KVM_EXIT.INTERNAL_ERROR;
-      v.request(REQ.GET_NESTED_STATE_PAGES);
+      if (v.traits.retriesStatePages) {
+        v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+        v.request(REQ.GET_NESTED_STATE_PAGES);
+      }
       return false;
     }
     if (outcome === END) { /* it was asked for outside guest mode: nothing to do */ }
@@ -125,7 +138,11 @@ function enterGuest(v: Vcpu): number {
     if (!serveRequests(v)) return USERSPACE;
     if (v.take(REQ.EVENT)) immediate = injectEvents(v);
   }
-  reload(v);
+  if (!reload(v)) {
+    if (immediate) v.requestEvent();
+    cancelInjection(v);
+    return RESUME;
+  }
   // What was requested meanwhile is served before the guest is entered: an event
   // put into the VMCB is taken back and injected anew.
   if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
@@ -242,7 +259,7 @@ function afterExit(v: Vcpu, vmcb: number, freeDr: boolean): void {
     syncControl(v, vmcb);
     v.set8(V.run_pending, 0);
   }
-  if (v.u32(vmcb + C.exit_code) !== 0xffffffff) {
+  if (v.u32(vmcb + C.exit_code) !== 0xffffffff || !v.traits.keepsCleanBitsOfRefused) {
     v.set8(vmcb + C.tlb_ctl, 0);
     markAllClean(v, vmcb);
   }
@@ -264,7 +281,13 @@ function syncControl(v: Vcpu, vmcb: number): void {
   v.copy64(cache + C.event_inj, vmcb + C.event_inj);
   v.set32(cache + C.int_state, v.u32(vmcb + C.int_state));
   let mask: number = INT_CTL.V_IRQ | INT_CTL.V_TPR;
-  if (isIntercept(v, vmcb, 100) && !isIntercept(v, cache, 100)) mask &= ~INT_CTL.V_IRQ;
+  if (isIntercept(v, vmcb, INTERCEPT.VINTR)) {
+    // Then V_IRQ may be KVM's own, for an interrupt window.
+    const own = v.traits.vintrByMaskingAlone
+      ? (v.u32(cache + C.int_ctl) & INT_CTL.V_INTR_MASKING) === 0
+      : !isIntercept(v, cache, INTERCEPT.VINTR);
+    if (own) mask &= ~INT_CTL.V_IRQ;
+  }
   if (nestedVgif(v)) mask |= INT_CTL.V_GIF;
   v.set32(cache + C.int_ctl, v.u32(cache + C.int_ctl) & ~mask | v.u32(vmcb + C.int_ctl) & mask);
 }

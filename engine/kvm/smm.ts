@@ -93,6 +93,7 @@ function save(v: Vcpu, to: DataView): void {
     to.setUint32(at + 4, v.u32(v.vmcb + from) & 0xffff, true);
     to.setBigUint64(at + 8, v.u64(v.vmcb + from + 4), true);
   }
+  if (!v.traits.keepsShadowInSmram) return;
   to.setUint8(SMRAM.int_shadow, (v.u32(v.vmcb + C.int_state) & 1) !== 0 ? 3 : 0);
 }
 
@@ -101,7 +102,7 @@ export function enterSmm(v: Vcpu): void {
   const area = new Uint8Array(SMRAM_SIZE);
   const view = new DataView(area.buffer);
   save(v, view);
-  if (v.guestMode && !leaveL2(v, view)) {
+  if (v.guestMode && !leaveL2(v, view) && v.traits.givesUpFailedSmi) {
     v.request(REQ.VM_DEAD);
     return;
   }
@@ -208,7 +209,8 @@ export function leaveSmm(v: Vcpu): number {
     gprs: undefined,
   };
   const loaded = resume(v, to);
-  if (!loaded && v.guestMode && to.gprs !== undefined) leaveNested(v);
+  const left = v.traits.failedRsmLeavesL2 && v.guestMode && to.gprs !== undefined;
+  if (!loaded && left) leaveNested(v);
   if (v.longMode && (v.u32(V.cr0) & CR0.PE) === 0) return IMPOSSIBLE;
   const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
   if (!wide) to.rip &= 0xffffffffn;
@@ -273,7 +275,7 @@ function load(v: Vcpu, from: DataView, to: Resumed): boolean {
   if (!enterProtectedMode(v, get(SMRAM.cr0), get(SMRAM.cr3), get(SMRAM.cr4))) return false;
   for (const name of ["es", "cs", "ss", "ds", "fs", "gs"] as const) loadSegment(v, from, name);
   v.clear32(v.vmcb + C.int_state, 1);
-  to.shadow = from.getUint8(SMRAM.int_shadow) !== 0;
+  to.shadow = v.traits.keepsShadowInSmram && from.getUint8(SMRAM.int_shadow) !== 0;
   return true;
 }
 
@@ -295,7 +297,14 @@ function loadTable(v: Vcpu, from: DataView, at: number, limit: number): void {
   markDirty(v, v.vmcb, CLEAN.DT);
 }
 
-function enterProtectedMode(v: Vcpu, cr0: bigint, cr3: bigint, cr4: bigint): boolean {
+/** What RSM loads into a control register: some kernels keep the high half that it has. */
+function loaded(v: Vcpu, at: number, value: bigint): bigint {
+  if (!v.traits.rsmKeepsHighHalves) return value;
+  return value & 0xffffffffn | BigInt(v.u32(at + 4)) << 32n;
+}
+
+function enterProtectedMode(v: Vcpu, saved0: bigint, cr3: bigint, saved4: bigint): boolean {
+  const cr0 = loaded(v, V.cr0, saved0), cr4 = loaded(v, V.cr4, saved4);
   const pcide = BigInt(CR4.PCIDE);
   const pcid = (cr4 & pcide) !== 0n ? cr3 & 0xfffn : 0n;
   if (!setGuestCr3(v, cr3 & ~pcid)) return false;

@@ -6,6 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
+import type { KernelTraits } from "../kernels/traits.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import { REQ } from "./constants.ts";
 
@@ -19,8 +20,8 @@ export interface Observer {
   step(step: Step, v: Vcpu): void;
   /** A consistency check failed. */
   check(id: string, text: string): void;
-  /** A kernel assertion did not hold; or a step went wrong, which is then named. */
-  warn(text: string, step?: Step): void;
+  /** A kernel assertion did not hold. */
+  warn(text: string): void;
   /** A transition function returned; `ret` is its return value. */
   inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
 }
@@ -155,6 +156,11 @@ export class Vcpu extends Machine {
   constructor(caps: Capabilities, policy: Policy) {
     super(caps);
     this.policy = policy;
+  }
+
+  /** What the kernel does beneath its steps. */
+  get traits(): KernelTraits {
+    return this.policy.kernel.traits;
   }
 
   /**

@@ -27,11 +27,13 @@ import {
   nestedRoot,
   ShadowRoot,
 } from "./shadow_walk.ts";
+import { ROLE } from "./roles.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 
 /** A walk mode that is filled in anew for each use. */
 class Mode implements KvmWalkMode {
   levels = 0;
+  narrow = false;
   writeProtect = false;
   largePages = false;
   noExecute = false;
@@ -54,6 +56,7 @@ function number(v: Vcpu, at: number): number {
 export function roleMode(v: Vcpu, role: number): KvmWalkMode {
   const base = v.u32(role), ext = v.u32(role + 4);
   mode.levels = base & 15;
+  mode.narrow = (base & ROLE.FOUR_BYTE_GPTE) !== 0;
   mode.noExecute = (base & 1 << 12) !== 0;
   mode.writeProtect = (base & 1 << 13) !== 0;
   mode.largePages = (ext & 4) !== 0;

@@ -266,8 +266,15 @@ export function walkProcessor(
 export interface KvmWalkMode extends WalkMode {
   /** Root: CR3 or nCR3. Not used with 3 levels when `pdptrs` are given. */
   readonly root: number;
+  /** Entries have 4 bytes and tables 1,024 of them, with more than 2 levels, which only inconsistent state asks for. */
+  readonly narrow?: boolean;
   /** Cached PDPTEs, low and high halves in turn, for 3 levels; read from memory when left out. */
   readonly pdptrs?: Uint32Array;
+}
+
+function narrowIndex(level: number, lo: number, hi: number): number {
+  if (level < 3) return level === 2 ? lo >>> 22 : lo >>> 12 & 0x3ff;
+  return hi >>> 10 * (level - 3) & 0x3ff;
 }
 
 /**
@@ -340,7 +347,7 @@ export function walkKvm(
     level = 2;
   } else if (level === 2) table = table % HIGH;
   if (!mode.noExecute) high |= 1 << 31;
-  const wide = mode.levels !== 2;
+  const wide = mode.levels !== 2 && mode.narrow !== true;
   const top = level;
   let rights = 7;
   let nx = false;
@@ -359,7 +366,7 @@ export function walkKvm(
         : level === 2
         ? lo >>> 21 & 0x1ff
         : lo >>> 12 & 0x1ff;
-    } else index = level === 2 ? lo >>> 22 : lo >>> 12 & 0x3ff;
+    } else index = narrowIndex(level, lo, hi);
     const at = stage2(table + index * (wide ? 8 : 4), WRITE, true, out);
     if (at < 0) return out.outcome === WALK_STAGE2 ? false : fail(out, error);
     out.tables[level - 1] = table / 4096;

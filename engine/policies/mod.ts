@@ -6,15 +6,17 @@
 import type { Policy } from "../policy.ts";
 import { ARCHITECTURAL } from "./architectural.ts";
 import { EARLY_EXIT } from "./early_exit.ts";
+import { LINUX_6_1 } from "./linux_6_1.ts";
 import { LINUX_6_12 } from "./linux_6_12.ts";
 import { UNIFIED } from "./unified.ts";
 
-export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_12, UNIFIED };
+export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_1, LINUX_6_12, UNIFIED };
 
 /** The built-in policies by name. */
 export const POLICIES: Readonly<Record<string, Policy>> = {
   [EARLY_EXIT.name]: EARLY_EXIT,
   [UNIFIED.name]: UNIFIED,
+  [LINUX_6_1.name]: LINUX_6_1,
   [LINUX_6_12.name]: LINUX_6_12,
   [ARCHITECTURAL.name]: ARCHITECTURAL,
 };

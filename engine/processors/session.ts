@@ -37,6 +37,7 @@ export function processorOfSession(
 const LAB_VMRUN: Readonly<Record<string, number>> = {
   "early-exit": 0xa8c,
   "unified": 0xb4c,
+  "linux-6.1": 0x0b8,
   "linux-6.12": 0xacc,
   "upstream": 0xacc,
 };

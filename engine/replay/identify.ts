@@ -10,7 +10,7 @@ import { POLICIES } from "../policies/mod.ts";
 import { kernelPolicy, onProcessor, type Policy, withChecks } from "../policy.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { capabilitiesOf } from "./drive.ts";
-import { CHECK_SETS, type CheckSet } from "../checks/sets.ts";
+import { checkByText, type CheckSet } from "../checks/sets.ts";
 import { type Mismatch, Replayer } from "./replayer.ts";
 
 /** What the runs of a trace say of one policy with one set of checks. */
@@ -88,6 +88,7 @@ class Trials {
   readonly trials: readonly Trial[];
   readonly #starts: number[] = [];
   #index = 0;
+  #scenario: string | undefined;
   #caps: Capabilities | undefined;
 
   constructor(policies: readonly Policy[]) {
@@ -96,12 +97,20 @@ class Trials {
 
   feed(event: TraceEvent): void {
     const index = this.#index++;
+    if (event.kind === "case") this.#scenario = event.name;
     const begins = event.kind === "setstate" || event.kind === "vmrun";
     if (begins && (event.regs !== undefined || event.kind === "setstate")) {
       this.#starts.push(index);
     }
     const caps = this.#caps ??= capabilitiesOf(event.kind === "session" ? event.meta : undefined);
     for (const trial of this.trials) {
+      if (event.kind === "check" && event.text !== undefined) {
+        const replayed = otherWording(trial.policy.kernel.checks, event.text);
+        if (replayed !== undefined) {
+          const scenario = this.#scenario, recorded = event.text;
+          this.#note(trial, { event: index, scenario, field: "check", recorded, replayed });
+        }
+      }
       trial.replayer ??= new Replayer(
         onProcessor(trial.policy, caps.processor),
         (mismatch) => this.#note(trial, mismatch),
@@ -173,12 +182,12 @@ function candidateOf(trial: Trial, telling: ReadonlySet<number>): PolicyEvidence
   return { policy, checks, for: telling.size - against, against, first };
 }
 
-/** Every policy with every set of checks that it may have: a kernel's those of kernels, hardware's its own. */
-function known(): Policy[] {
-  return Object.values(POLICIES).flatMap((policy) =>
-    CHECK_SETS.filter(({ maker }) => maker === policy.kernel.checks.maker)
-      .map((checks) => withChecks(policy, checks))
-  );
+/** A kernel words a check otherwise than a trace does, or does not make it: undefined when neither is so. */
+function otherWording(checks: CheckSet, text: string): string | undefined {
+  const id = checkByText(text)?.id;
+  if (id === undefined) return undefined;
+  const row = checks.checks.find((check) => check.id === id);
+  return row?.texts.includes(text) ? undefined : row?.texts[0] ?? "absent";
 }
 
 /** Every selection of the fixes. */
@@ -241,7 +250,7 @@ function findKnown(candidates: readonly PolicyEvidence[]): KernelVerdict {
  * ```
  */
 export async function identify(open: () => AsyncIterable<TraceEvent>): Promise<Identification> {
-  const { runs, trials } = await tryAll(known(), open());
+  const { runs, trials } = await tryAll(Object.values(POLICIES), open());
   const { all, some } = sortRuns(trials);
   const candidates = trials.map((trial) => candidateOf(trial, some))
     .sort((a, b) => a.against - b.against);

@@ -11,7 +11,7 @@ import { INNER_FIELDS, INNER_SIZE } from "../svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
 import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
-import { gif } from "../kvm/control.ts";
+import { gif, hflags } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
 import { segmentAt, type SegmentName, SEGMENTS } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
@@ -129,7 +129,7 @@ export function innerBytes(
   bytes[I.nmi_inj] = v.u8(V.nmi_injected);
   bytes[I.nmi_l1l2] = v.u8(V.nmi_l1_to_l2);
   bytes[I.soft] = v.u8(V.soft_int_injected);
-  words[I.hflags >> 2] = v.u32(V.hflags);
+  words[I.hflags >> 2] = hflags(v);
   return bytes;
 }
 

@@ -185,7 +185,9 @@ export const prepareSave: Step = {
       markDirty(v, l2, CLEAN.DT);
     }
     loadRflags(v, l12 + S.rflags);
-    if ((v.u32(cache + S.efer) & EFER.LME) === 0) v.clear32(cache + S.efer, EFER.LMA);
+    if (v.traits.ignoresLmaWithoutLme && (v.u32(cache + S.efer) & EFER.LME) === 0) {
+      v.clear32(cache + S.efer, EFER.LMA);
+    }
     setEfer(v, v.u32(cache + S.efer), v.u32(cache + S.efer + 4));
     setCr0(v, v.u32(cache + S.cr0), v.u32(cache + S.cr0 + 4));
     setCr4(v, v.u32(cache + S.cr4), v.u32(cache + S.cr4 + 4));
@@ -204,14 +206,15 @@ export const prepareSave: Step = {
       markDirty(v, l2, CLEAN.DR);
     }
     copyLbrs(v, l2, VMCB01_AT);
-    markDirty(v, l2, CLEAN.LBR);
     return OK;
   },
 };
 
-/** Copies the last-branch records. */
+/** Copies the last-branch records, where the kernel does so although nobody records branches. */
 export function copyLbrs(v: Vcpu, to: number, from: number): void {
+  if (!v.traits.copiesLbrsAlways) return;
   v.copy(to + S.dbgctl, from + S.dbgctl, 40);
+  markDirty(v, to, CLEAN.LBR);
 }
 
 /** Loads L2's CR3. */

@@ -5,7 +5,7 @@
  */
 import { MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { END, FAIL, OK, type Step } from "../policy.ts";
-import { CR0, EFER, REQ, RFLAGS } from "../kvm/constants.ts";
+import { CR0, EFER, KVM_EXIT, REQ, RFLAGS } from "../kvm/constants.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { loadPdptrs } from "../paging/pdptrs.ts";
 import { merge } from "../kvm/msrpm.ts";
@@ -135,7 +135,11 @@ export const loadPages: Step = {
 export const mergePages: Step = {
   name: "merge MSRPM (state pages)",
   doc: "Merges L1's MSR bitmap with the host's",
-  run: (v) => merge(v) ? OK : FAIL,
+  run(v) {
+    if (merge(v)) return OK;
+    v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+    return FAIL;
+  },
 };
 
 /** Asserts that state pages are only asked for while L2 runs. */

@@ -6,11 +6,11 @@
  */
 import { C, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { FAIL, OK, type Step } from "../policy.ts";
-import { CLEAN, CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from "../kvm/constants.ts";
+import { CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from "../kvm/constants.ts";
 import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
-import { l1Intercepts, leaveGuestMode, markDirty, setGif } from "../kvm/control.ts";
+import { l1Intercepts, leaveGuestMode, setGif } from "../kvm/control.ts";
 import { loadRflags, rflags, setCr0, setCr4, setEfer, updateDr7 } from "../kvm/regs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { nestedVmexit } from "../kvm/vmexit.ts";
@@ -128,9 +128,8 @@ export const switchToVmcb01: Step = {
   run(v) {
     v.copy64(VMCB01_AT + S.spec_ctrl, VMCB02_AT + S.spec_ctrl);
     switchVmcb(v, 1);
-    if (!l1Intercepts(v, INTERCEPT.INTR)) v.requestEvent();
+    if (v.traits.requestsEventsOnVmexit && !l1Intercepts(v, INTERCEPT.INTR)) v.requestEvent();
     copyLbrs(v, VMCB01_AT, VMCB02_AT);
-    markDirty(v, VMCB01_AT, CLEAN.LBR);
     return OK;
   },
 };

@@ -1,0 +1,72 @@
+/**
+ * Linux 6.1.
+ *
+ * @module
+ */
+import { RULES_6_1 } from "../checks/cpu_rules.ts";
+import { CHECKS_6_1 } from "../checks/linux_6_1.ts";
+import { list } from "../policy.ts";
+import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
+import * as out from "../steps/vmexit.ts";
+import type { Kernel } from "./kernel.ts";
+import { USES_6_12 } from "./linux_6_12.ts";
+import * as stretches from "./stretches.ts";
+
+const earlyExit = list([out.writeInvalid, out.dropGif, out.unmapVmcb12]);
+const lateExit = list([out.raiseInvalid, out.dropTracking, out.fullVmexit]);
+
+/**
+ * Linux 6.1 as its stable series ships it (6.1.192): a failed check clears GIF but leaves EVENTINJ,
+ * every #VMEXIT writes EVENTINJ back, and RSM checks nothing.
+ */
+export const KERNEL_6_1: Kernel = {
+  name: "linux-6.1",
+  doc: "Linux 6.1.192",
+  checks: CHECKS_6_1,
+  uses: USES_6_12,
+  reserves: RULES_6_1,
+  ways: {
+    vmrun: [
+      ...list(stretches.BEGIN_VMRUN),
+      ...list(stretches.CHECKS, earlyExit),
+      ...list(stretches.KEEP_L1),
+      ...list([...stretches.SWITCH_FIRST, raiseGif, mergeMsrpm], lateExit),
+    ],
+    rsm: list([
+      ...stretches.BEGIN_RSM,
+      ...stretches.SWITCH_FIRST,
+      requestPages,
+      raiseGif,
+      setRunPending,
+    ]),
+    setstate: stretches.RESTORE_SWITCH_FIRST,
+    pages: stretches.STATE_PAGES,
+    vmexit: stretches.fullVmexit(out.writeEventInj, []),
+  },
+  traits: {
+    flags: {
+      guest: 1 << 5,
+      smm: 1 << 6,
+      smmInsideNmi: 1 << 7,
+      nmiMasked: 1 << 3,
+      awaitingIret: 1 << 4,
+    },
+    invalidatesRoles: false,
+    ignoresLmaWithoutLme: false,
+    givesUpLongModeWithoutPae: false,
+    shadowsUnreachableRoots: false,
+    copiesLbrsAlways: false,
+    keepsCleanBitsOfRefused: false,
+    flushesOnSregs: false,
+    vintrByMaskingAlone: true,
+    interceptsVmmcallOfL2: false,
+    requestsEventsOnVmexit: false,
+    givesUpFailedSmi: false,
+    keepsShadowInSmram: false,
+    failedRsmLeavesL2: false,
+    rsmKeepsHighHalves: true,
+    keepsExitReason: true,
+    retriesStatePages: false,
+    freeingDropsTracking: true,
+  },
+};

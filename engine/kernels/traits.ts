@@ -1,0 +1,59 @@
+/**
+ * Where kernels part in what lies beneath the steps: how KVM injects, runs and resolves faults.
+ *
+ * @module
+ */
+
+/** Bits of hflags, each 0 where the kernel keeps the fact elsewhere. */
+export interface FlagBits {
+  /** L2 runs. */
+  readonly guest: number;
+  /** The vCPU is in system management mode. */
+  readonly smm: number;
+  /** The SMI came while NMIs were masked. */
+  readonly smmInsideNmi: number;
+  /** NMIs are masked. */
+  readonly nmiMasked: number;
+  /** An IRET was intercepted and has not retired. */
+  readonly awaitingIret: number;
+}
+
+/** What a kernel does outside the steps of its ways, by named facts; the engine never asks for its name. */
+export interface KernelTraits {
+  /** The bits of hflags (HF_*_MASK). */
+  readonly flags: FlagBits;
+  /** A new CPUID marks the roles of the MMUs as invalid (bit 11), rather than clearing them. */
+  readonly invalidatesRoles: boolean;
+  /** EFER.LMA of vmcb12 is ignored where EFER.LME is clear; else it is loaded as it stands. */
+  readonly ignoresLmaWithoutLme: boolean;
+  /** Long mode without CR4.PAE makes KVM give the virtual machine up, rather than being computed with. */
+  readonly givesUpLongModeWithoutPae: boolean;
+  /** A root beyond guest memory is shadowed by an empty page, and bits beyond bit 51 do not count; else it is a triple fault. */
+  readonly shadowsUnreachableRoots: boolean;
+  /** The last-branch records are copied at every switch, also while nobody records branches. */
+  readonly copiesLbrsAlways: boolean;
+  /** A refused entry leaves the clean bits and TLB control of the VMCB as they were. */
+  readonly keepsCleanBitsOfRefused: boolean;
+  /** KVM_SET_SREGS requests a flush of the guest's TLB when it resets the MMU. */
+  readonly flushesOnSregs: boolean;
+  /** V_INTR_MASKING alone decides who owns VINTR while L2 runs; else L1's RFLAGS.IF and its own intercept do. */
+  readonly vintrByMaskingAlone: boolean;
+  /** L0 intercepts VMMCALL while L2 runs although L1 does not, and answers with #UD. */
+  readonly interceptsVmmcallOfL2: boolean;
+  /** A #VMEXIT asks for events to be looked at where L1 does not intercept INTR. */
+  readonly requestsEventsOnVmexit: boolean;
+  /** A failure to leave L2 for an SMI makes KVM give the virtual machine up, rather than going on. */
+  readonly givesUpFailedSmi: boolean;
+  /** The interrupt shadow is kept in SMRAM, and comes back with RSM. */
+  readonly keepsShadowInSmram: boolean;
+  /** An RSM that fails after L2 was entered leaves L2 again before the vCPU shuts down. */
+  readonly failedRsmLeavesL2: boolean;
+  /** RSM adds the high halves of CR0 and CR4 as they are to those it loads. */
+  readonly rsmKeepsHighHalves: boolean;
+  /** KVM_RUN leaves the exit reason of the last run where it has none of its own. */
+  readonly keepsExitReason: boolean;
+  /** State pages that cannot be loaded are an internal error, and stay requested; else only a bitmap is, and KVM_RUN ends. */
+  readonly retriesStatePages: boolean;
+  /** Freeing nested state, as EFER.SVME is cleared, also forgets what L1 injected. */
+  readonly freeingDropsTracking: boolean;
+}
