@@ -1,4 +1,5 @@
 import { InterruptedError } from "./errors.ts";
+import { painter, terminalText } from "./paint.ts";
 import type { Output, Sink } from "./output.ts";
 import { Progress } from "./progress.ts";
 
@@ -39,7 +40,7 @@ export class Context {
   /** Writes a line to standard error, wanted or not. */
   warn(text: string): void {
     try {
-      this.#err.writeSync(new TextEncoder().encode(text + "\n"));
+      this.#err.writeSync(new TextEncoder().encode(terminalText(text) + "\n"));
     } catch {
       // There is nowhere left to complain to.
     }
@@ -47,7 +48,7 @@ export class Context {
 
   /** Text that stands out on a terminal, and is plain elsewhere. */
   bold(text: string): string {
-    return this.color ? `\x1b[1m${text}\x1b[22m` : text;
+    return painter(this.color)("bold", text);
   }
 
   /** Progress of long work on a terminal; nothing elsewhere. */

@@ -7,11 +7,14 @@
 import {
   type DiffResult,
   type FieldDifference,
+  fieldText,
   type Finding,
   type FindingField,
   partedText,
   type RunDifference,
   type RunRef,
+  shortTexts,
+  valueTexts,
 } from "../engine/diff/mod.ts";
 import type { Option } from "./command.ts";
 import { type Colour, type Paint, painter } from "./paint.ts";
@@ -81,11 +84,6 @@ function named({ scenario, spec }: RunRef): string {
   return scenario === undefined ? "" : ` (${[scenario, spec].filter(Boolean).join(" ")})`;
 }
 
-/** A value without the names of its bits, which only say much where they differ. */
-function plain(text: string): string {
-  return text.replace(/ \[.*\]$/s, "");
-}
-
 /** A word for a shell. */
 function quoted(word: string): string {
   return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
@@ -115,12 +113,13 @@ function* summaryLines({ result }: DiffOutput): Generator<string> {
   if (result.skipped > 0) yield `${plural(result.skipped, "run")} lack their inputs`;
 }
 
-function fieldText({ field, a, b, bits, runs }: FindingField, all: number): string {
-  const some = runs < all ? `, ${plural(runs, "run")}` : "";
-  const values = bits.length > 0
-    ? `${plain(a)} / ${plain(b)} (${bits.join(" ")}${some})`
-    : `${a} / ${b}${some && ` (${some.slice(2)})`}`;
-  return `${field}: ${values}`;
+function findingField(field: FindingField, all: number): string {
+  const { a, b, bits } = shortTexts(field);
+  const notes = [
+    ...(bits.length > 0 ? [bits.join(" ")] : []),
+    ...(field.runs < all ? [plural(field.runs, "run")] : []),
+  ];
+  return `${fieldText(field)}: ${a} / ${b}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
 }
 
 function checksText({ checks }: Finding, limit: number): string {
@@ -178,7 +177,7 @@ function* findingLines(
   const checks = checksText(finding, limit);
   if (checks !== "") yield `   Failed checks: ${checks}`;
   if (fields.length > 0) yield `   ${policies.join(" / ")}:`;
-  for (const field of fields.slice(0, limit)) yield `     ${fieldText(field, runs)}`;
+  for (const field of fields.slice(0, limit)) yield `     ${findingField(field, runs)}`;
   if (fields.length > limit) yield `     and ${plural(fields.length - limit, "more field")}`;
   yield `   First: event ${first.event}${named(first)}`;
   yield `   ${paint("cyan", commandOf(finding, output))}`;
@@ -219,9 +218,10 @@ export function* markdownLines(output: DiffOutput): Generator<string> {
       yield "";
       yield `| Field | ${policies.map(markdown).join(" | ")} | Bits | Runs |`;
       yield "| --- | --- | --- | --- | ---: |";
-      for (const { field, a, b, bits, runs } of fields.slice(0, limit)) {
-        const [x, y] = bits.length > 0 ? [plain(a), plain(b)] : [a, b];
-        yield `| ${[field, x, y, bits.join(" ")].map(code).join(" | ")} | ${runs} |`;
+      for (const field of fields.slice(0, limit)) {
+        const { a, b, bits } = shortTexts(field);
+        const cells = [fieldText(field), a, b, bits.join(" ")].map(code);
+        yield `| ${cells.join(" | ")} | ${field.runs} |`;
       }
       if (fields.length > limit) {
         yield "";
@@ -251,5 +251,6 @@ export function* runLines(difference: RunDifference): Generator<string> {
 function fieldLine(field: FieldDifference, a: string, b: string): string {
   const { origin } = field;
   const cause = origin === undefined ? "" : ` (left by event ${origin.event}${named(origin)})`;
-  return `${field.area} ${field.field}: ${a} ${field.a}, ${b} ${field.b}${cause}`;
+  const { a: x, b: y } = valueTexts(field);
+  return `${fieldText(field)}: ${a} ${x}, ${b} ${y}${cause}`;
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { visible } from "../codecs/visible.ts";
 import { EXIT } from "./command.ts";
 
 /** The command line is wrong. */
@@ -145,13 +146,14 @@ const NEEDS_MORE =
  * characters, which a damaged file may hold, are escaped: a terminal would obey them.
  */
 export function oneLine(text: string): string {
-  return text
+  const line = text
     .replace(NEEDS_MORE, "Deno was not told to allow this: run it as deno run $1 cli/main.ts …")
     .replace(NEEDS_ALL, 'Deno keeps it from this program; use "-" and let the shell redirect it')
     .replace(/ \(os error \d+\)/g, "")
     .replace(/\s*[\r\n]+\s*/g, " ")
     .trim()
     .replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return visible(line);
 }
 
 function detailsOf(error: Error): Record<string, string | number> {

@@ -1,3 +1,4 @@
+import { visible } from "../codecs/visible.ts";
 import { type Command, COMMON, type Option } from "./command.ts";
 
 const WIDTH = 96;
@@ -20,7 +21,8 @@ export function wrap(text: string, width: number): string[] {
 export function columns(rows: readonly (readonly [string, string])[]): string {
   const left = Math.min(34, Math.max(...rows.map(([a]) => a.length)) + 2);
   const lines: string[] = [];
-  for (const [name, doc] of rows) {
+  for (const [key, doc] of rows) {
+    const name = visible(key);
     const [first = "", ...rest] = wrap(doc, WIDTH - left - 2);
     if (name.length + 2 > left) lines.push(`  ${name}`, `  ${"".padEnd(left)}${first}`);
     else lines.push(`  ${name.padEnd(left)}${first}`);

@@ -1,3 +1,5 @@
+import { terminalLine, terminalText } from "./paint.ts";
+
 /** Thrown when nobody reads standard output any more. */
 export class ClosedOutputError extends Error {
   /** Name of the class. */
@@ -47,15 +49,23 @@ export class Output {
     this.#sink = sink;
   }
 
-  /** Writes text. @throws {ClosedOutputError} When nobody reads it. */
+  /**
+   * Writes text of any number of lines, control characters escaped.
+   *
+   * @throws {ClosedOutputError} When nobody reads it.
+   */
   text(text: string): void {
-    this.#pending += text;
-    if (this.#pending.length >= FLUSH_AT) this.flush();
+    this.#write(terminalText(text));
   }
 
-  /** Writes a line. */
+  /** Writes one line, control characters and line breaks within it escaped. */
   line(text = ""): void {
-    this.text(text + "\n");
+    this.#write(terminalLine(text) + "\n");
+  }
+
+  #write(text: string): void {
+    this.#pending += text;
+    if (this.#pending.length >= FLUSH_AT) this.flush();
   }
 
   /** Writes a value as one line of JSON. */

@@ -1,3 +1,4 @@
+import { visible } from "../codecs/visible.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
 
 /**
@@ -13,7 +14,7 @@ export function formatTable(
   rows: readonly (readonly string[])[],
 ): string {
   if (rows.length === 0) return "";
-  const all = [head, ...rows];
+  const all = [head, ...rows].map((row) => row.map(visible));
   const widths = head.map((_, i) => Math.max(...all.map((row) => unicodeWidth(row[i] ?? ""))));
   return all.map((row) =>
     `  ${

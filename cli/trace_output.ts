@@ -7,8 +7,8 @@ import {
   type TraceSink,
   TraceWriter,
 } from "../codecs/mod.ts";
+import { isSpecial } from "../codecs/container/output_file.ts";
 import type { Context } from "./context.ts";
-import { FileError } from "./errors.ts";
 import { fileError, shown, STANDARD } from "./files.ts";
 
 /** A sink, and what becomes of its file when nothing was recorded. */
@@ -20,28 +20,19 @@ interface Target {
   discard(): void;
 }
 
-/**
- * Whether a file is a device or a pipe, which cannot be written under another name first.
- *
- * @throws {FileError} When it is a folder, or cannot be looked at.
- */
-function isSpecial(path: string): boolean {
-  let info: Deno.FileInfo;
+function special(path: string): boolean {
   try {
-    info = Deno.statSync(path);
+    return isSpecial(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
     throw fileError(path, "write", error);
   }
-  if (info.isDirectory) throw new FileError(path, `Cannot write ${path}: It is a directory`);
-  return !info.isFile;
 }
 
 function openTarget(path: string, force: boolean): Target {
   if (path === STANDARD) {
     return { sink: streamSink(Deno.stdout), leave() {}, discard() {} };
   }
-  if (isSpecial(path)) {
+  if (special(path)) {
     const file = Deno.openSync(path, { write: true });
     const close = () => file.close();
     return { sink: { ...streamSink(file), close }, leave: close, discard: close };

@@ -1,6 +1,8 @@
 import type { Context } from "./context.ts";
 import { FileError } from "./errors.ts";
 import { fileError, STANDARD } from "./files.ts";
+import { writeAll } from "../codecs/container/file_guard.ts";
+import { giveName, isSpecial, isThere, PART } from "../codecs/container/output_file.ts";
 
 /** A file that gets its name when it is complete. */
 export interface WholeFile extends Disposable {
@@ -21,20 +23,14 @@ const CHUNK = 1 << 16;
  * @param target Name of the file, or `-`; and whether a file that exists is replaced.
  * @throws {FileError} When it exists, or cannot be written.
  */
-export async function wholeFile(
+export function wholeFile(
   context: Context,
   target: { readonly output: string; readonly force: boolean },
-): Promise<WholeFile> {
+): WholeFile {
   const { output: path, force } = target;
   if (path === STANDARD) {
     return { write: (text) => context.out.text(text), done() {}, [Symbol.dispose]() {} };
   }
-  const info = await Deno.stat(path).catch(() => undefined);
-  if (info?.isDirectory) throw new FileError(path, `Cannot write ${path}: It is a directory`);
-  if (info?.isFile && !force) {
-    throw new FileError(path, `Cannot write ${path}: It exists; --force overwrites it`);
-  }
-  const part = info === undefined || info.isFile ? `${path}.part` : path;
   const guard = <T>(act: () => T): T => {
     try {
       return act();
@@ -42,18 +38,22 @@ export async function wholeFile(
       throw fileError(path, "write", error);
     }
   };
-  const file = guard(() => Deno.openSync(part, { write: true, create: true, truncate: true }));
+  const taken = () => {
+    throw new FileError(path, `Cannot write ${path}: It exists; --force overwrites it`);
+  };
+  const special = guard(() => isSpecial(path));
+  if (!special && !force && guard(() => isThere(path))) taken();
+  // A name that nobody can know beforehand, and that must be new: no link is followed, and whoever
+  // else writes to the same name has another one.
+  const part = special ? path : `${path}.${crypto.randomUUID().slice(0, 8)}${PART}`;
+  const file = guard(() => Deno.openSync(part, { write: true, createNew: !special }));
   const encoder = new TextEncoder();
   let pending = "";
-  let finished = false;
+  let finished = special;
   const flush = () => {
     const bytes = encoder.encode(pending);
     pending = "";
-    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
-  };
-  const discard = () => {
-    file.close();
-    if (!finished && part !== path) Deno.removeSync(part);
+    writeAll(file, bytes);
   };
   return {
     write(text) {
@@ -61,13 +61,15 @@ export async function wholeFile(
       if (pending.length >= CHUNK) guard(flush);
     },
     done() {
-      guard(() => {
-        flush();
-        if (part !== path) Deno.renameSync(part, path);
-      });
+      guard(flush);
+      if (special) return;
+      if (!guard(() => giveName(part, path, force))) taken();
       finished = true;
     },
-    [Symbol.dispose]: discard,
+    [Symbol.dispose]() {
+      file.close();
+      if (!finished) Deno.removeSync(part);
+    },
   };
 }
 
@@ -79,12 +81,12 @@ export async function wholeFile(
  * @param text What to write.
  * @throws {FileError} When it exists, or cannot be written.
  */
-export async function writeWhole(
+export function writeWhole(
   context: Context,
   target: { readonly output: string; readonly force: boolean },
   text: string,
-): Promise<void> {
-  using file = await wholeFile(context, target);
+): void {
+  using file = wholeFile(context, target);
   file.write(text);
   file.done();
 }

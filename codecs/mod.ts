@@ -23,6 +23,7 @@ export * from "./container/file.ts";
 export * from "./container/verify.ts";
 export * from "./container/edit.ts";
 export { formatEvent } from "./text.ts";
+export { visible } from "./visible.ts";
 export * from "./lab/record.ts";
 export * from "./lab/views.ts";
 export * from "./lab/events.ts";

@@ -6,6 +6,7 @@
 import { crc32 } from "node:zlib";
 import type { Image, TraceEvent } from "../engine/event.ts";
 import { CODING, PLAN_BY_KIND } from "./container/schema.ts";
+import { visible } from "./visible.ts";
 
 /**
  * An event in one line: number, time in nanoseconds or `-`, vCPU, kind, then `name=value` for every
@@ -78,7 +79,9 @@ function json(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(json).join(",")}]`;
   if (typeof value === "object" && value !== null) {
     const entries = Object.entries(value);
-    return `{${entries.map(([key, entry]) => `${JSON.stringify(key)}:${json(entry)}`).join(",")}}`;
+    return `{${
+      entries.map(([key, entry]) => `${visible(JSON.stringify(key))}:${json(entry)}`).join(",")
+    }}`;
   }
-  return JSON.stringify(value);
+  return visible(JSON.stringify(value));
 }

@@ -86,6 +86,7 @@ export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
 export * from "./why/mod.ts";
 export * from "./exit_stats.ts";
+export * from "./query/mod.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";
 export * from "./policies/mod.ts";

@@ -183,7 +183,7 @@ function runStep(v: Vcpu, step: Step): Outcome {
     if (v.observer === undefined) throw error;
     what = `threw ${String(error)}`;
   }
-  v.observer?.warn(`Step "${step.name}" of ${v.policy.name} ${what}`);
+  v.observer?.warn(`Step "${step.name}" of ${v.policy.name} ${what}`, step);
   return FAIL;
 }
 

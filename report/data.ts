@@ -14,6 +14,7 @@ import {
   Findings,
   type RunDifference,
 } from "../engine/diff/mod.ts";
+import { fieldText, valueTexts } from "../engine/diff/mod.ts";
 import { endOf, momentOf } from "../engine/diff/compare.ts";
 import type { RunSide, RunView } from "../engine/diff/differ.ts";
 import type { Policy } from "../engine/policy.ts";
@@ -287,11 +288,12 @@ export class ReportCollector {
     const part = this.#parts[index];
     if (part === undefined) return;
     const list = fields.map((field) => {
+      const { a, b, bits } = valueTexts(field);
       const row: ReportRow = {
-        field: this.#text(`${field.area} ${field.field}`),
-        a: this.#value(field.a),
-        b: this.#value(field.b),
-        bits: field.bits.length === 0 ? -1 : this.#text(field.bits.join(" ")),
+        field: this.#text(fieldText(field)),
+        a: this.#value(a),
+        b: this.#value(b),
+        bits: bits.length === 0 ? -1 : this.#text(bits.join(" ")),
         stepA: field.stepA === undefined ? -1 : this.#text(field.stepA),
         stepB: field.stepB === undefined ? -1 : this.#text(field.stepB),
       };

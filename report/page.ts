@@ -9,7 +9,13 @@ import plotCode from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import plotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
 import pageCode from "./page.js" with { type: "text" };
 import pageStyle from "./page.css" with { type: "text" };
-import type { Finding, FindingField } from "../engine/diff/mod.ts";
+import {
+  fieldText,
+  type Finding,
+  type FindingField,
+  plainFinding,
+  shortTexts,
+} from "../engine/diff/mod.ts";
 import type { ReportData } from "./data.ts";
 
 /** Fields of a finding that its card shows. */
@@ -47,10 +53,9 @@ function plural(n: number, word: string): string {
   return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 }
 
-function fieldRow({ field, a, b, bits, runs }: FindingField): string {
-  // Where bits have names, those that differ say more than all that are set.
-  const plain = (value: string) => bits.length > 0 ? value.replace(/ \[.*\]$/s, "") : value;
-  const cells = [field, plain(a), plain(b), bits.join(" "), runs.toLocaleString("en")];
+function fieldRow(field: FindingField): string {
+  const { a, b, bits } = shortTexts(field);
+  const cells = [fieldText(field), a, b, bits.join(" "), field.runs.toLocaleString("en")];
   return `<tr>${
     cells.map((cell, i) =>
       i === 0 ? `<th scope="row">${escapeHtml(cell)}</th>` : `<td>${escapeHtml(cell)}</td>`
@@ -125,7 +130,9 @@ function summary({ policies, result }: ReportData): string {
  * ```
  */
 export function reportPage(data: ReportData, trace: string): string {
-  const packed = gzipSync(new TextEncoder().encode(JSON.stringify(data))).toString("base64");
+  // The page shows values as text; the script of the page needs them nowhere else.
+  const plain = { ...data, findings: data.findings.map(plainFinding) };
+  const packed = gzipSync(new TextEncoder().encode(JSON.stringify(plain))).toString("base64");
   const quoted = /^[\w./-]+$/.test(trace) ? trace : `'${trace.replaceAll("'", "'\\''")}'`;
   const cards = data.findings.map((finding, i) => card(finding, i, quoted)).join("\n");
   return `<!DOCTYPE html>

@@ -5,11 +5,19 @@
  */
 import { crc32 } from "node:zlib";
 import type { TraceEvent } from "../engine/event.ts";
-import { Differ, type Finding, Findings, type RunDifference } from "../engine/diff/mod.ts";
+import {
+  Differ,
+  fieldText,
+  type Finding,
+  Findings,
+  type RunDifference,
+  valueTexts,
+} from "../engine/diff/mod.ts";
 import { ARCHITECTURAL, EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { identify } from "../engine/replay/identify.ts";
 import { Replayer } from "../engine/replay/replayer.ts";
+import { copyEvent } from "../codecs/mod.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -22,7 +30,8 @@ const SETS = {
 } as const;
 
 async function record(cases: readonly Scenario[], policy: Policy, npt: boolean) {
-  return await Array.fromAsync(recordScenarios(cases, policy, { npt }));
+  // The recorder uses the memory of an event's images again.
+  return await Array.fromAsync(recordScenarios(cases, policy, { npt }), copyEvent);
 }
 
 function replayLines(events: readonly TraceEvent[], policy: Policy): string[] {
@@ -59,9 +68,10 @@ function findingLines(
     ...(needs.length === 0 ? [] : [`  needs ${needs.join(", ")}`]),
     `  first ${first.scenario}, run ${first.run}`,
     ...(cause === undefined ? [] : [`  from ${cause.run.scenario}: ${cause.title}`]),
-    ...fields.map(({ field, a, b, bits, runs }) =>
-      `  ${runs} ${field}: ${a} / ${b} (${bits.join(" ")})`
-    ),
+    ...fields.map((field) => {
+      const { a, b, bits } = valueTexts(field);
+      return `  ${field.runs} ${fieldText(field)}: ${a} / ${b} (${bits.join(" ")})`;
+    }),
   ];
 }
 
@@ -85,9 +95,10 @@ function diffLines(
     rest.parting,
     rest.reports,
     reportsOrigin?.run ?? null,
-    fields.map(({ area, field, a, b, bits, stepA, stepB, when, carried, origin, needs }) => [
-      [area, field, a, b, bits, stepA, stepB, when, carried, origin?.run, needs],
-    ]),
+    fields.map(({ area, field, stepA, stepB, when, carried, origin, needs, ...values }) => {
+      const { a, b, bits } = valueTexts({ area, field, ...values });
+      return [[area, field.name, a, b, bits, stepA, stepB, when, carried, origin?.run, needs]];
+    }),
   ]);
   const list = findings.list();
   return [

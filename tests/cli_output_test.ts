@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows }
 import { run } from "../cli/app.ts";
 import { failureOf } from "../cli/errors.ts";
 import { ClosedOutputError, Output, toJson } from "../cli/output.ts";
+import { painter, terminalLine } from "../cli/paint.ts";
 import { Progress } from "../cli/progress.ts";
 import { didYouMean } from "../cli/suggest.ts";
 
@@ -124,4 +125,25 @@ Deno.test("progress shows rate and time left, then goes away", () => {
   using none = new Progress(undefined, "events");
   none.update(1);
   assertStringIncludes(sink.text, "500");
+});
+
+Deno.test("a terminal gets the program's colours, and no control character from anywhere else", () => {
+  const recorded = "\x1b[31mred\x9b2J\u202etxt\r\n\x07\u2067";
+  const sink = new Keeper();
+  const out = new Output(sink);
+  out.line(`${painter(true)("bold", recorded)} and ${recorded}`);
+  out.text(`a\n${recorded}\n`);
+  out.json({ recorded });
+  out.flush();
+  assert(sink.text.startsWith("\x1b[1m\\u001b[31mred\\u009b2J\\u202etxt\\u000d\\u000a"), sink.text);
+  // deno-lint-ignore no-control-regex
+  const controls = sink.text.match(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g);
+  assertEquals(controls, ["\x1b", "\x1b"]);
+  assertEquals(JSON.parse(sink.text.split("\n").at(-2)!), { recorded });
+  assertEquals(terminalLine(terminalLine(recorded)), terminalLine(recorded));
+});
+
+Deno.test("errors and notes escape what a file may hold", () => {
+  const { message } = failureOf(new TypeError("a\u202eb\x9bc\x1bd"));
+  assertStringIncludes(message, "a\\u202eb\\x9bc\\x1bd");
 });

@@ -228,3 +228,34 @@ for (const [what, line, message] of REFUSED) {
       assertEquals(left.map((entry) => entry.name), ["t"]);
     }));
 }
+
+Deno.test("what is written as a whole follows no link, mixes with no other, and leaves no part behind", () =>
+  withFolder(async (folder) => {
+    const { stdout, stderr } = await shell(
+      "vmtape record enter -q -o t; echo precious > victim; ln -s victim r.html; ln -s nowhere s.html; " +
+        "ln -s victim r.html.part; " +
+        'report() { vmtape report t -p unified,upstream -q -o "$@"; echo "$1 $?"; }; ' +
+        "report r.html; report s.html; report r.html -f; cat victim; readlink r.html; " +
+        "for i in 1 2 3; do report both.html -f & done; wait; tail -c 8 both.html; " +
+        "report new.html & report new.html & wait; " +
+        "vmtape report t -p unified,upstream -q -o - | tail -c 8; ls",
+      folder,
+    );
+    assertMatch(stderr, /Cannot write r\.html: It exists; --force overwrites it/);
+    const [a, b, c, content, ...rest] = lines(stdout);
+    assertEquals([a, b, c, content], ["r.html 2", "s.html 2", "r.html 1", "precious"]);
+    const text = rest.join("\n");
+    assertEquals(text.match(/both\.html 1/g)?.length, 3, text);
+    assertEquals(new Set(text.match(/new\.html \d/g)), new Set(["new.html 1", "new.html 2"]), text);
+    const files = lines(text.slice(text.lastIndexOf("</html>")));
+    assertEquals(text.match(/<\/html>/g)?.length, 2, text);
+    assertEquals(files.slice(1), [
+      "both.html",
+      "new.html",
+      "r.html",
+      "r.html.part",
+      "s.html",
+      "t",
+      "victim",
+    ]);
+  }));

@@ -112,8 +112,8 @@ Deno.test("a recorder that is killed leaves all but the last moment", () =>
         "run",
         "-q",
         "--no-check",
-        `-R=${ROOT}`,
-        `-RW=${folder}`,
+        `-R=${ROOT},${folder}`,
+        `-W=${folder}`,
         "tests/codecs_recorder.ts",
         path,
       ],
@@ -355,3 +355,60 @@ Deno.test("failed VMRUNs are kept, with the ground they stand on", async () => {
     [session, name("b"), bad, session, follow("c"), bad],
   );
 });
+
+Deno.test("a file that is followed and then cut, removed or replaced is told, and no wait is for ever", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const events = numbered(5);
+    const whole = traceOf(events, { every: 2 });
+    const ways: [string, () => Promise<void>, RegExp][] = [
+      ["cut", () => Deno.truncate(path, 50), /was cut to 50 bytes/],
+      ["removed", () => Deno.remove(path), /was removed/],
+      ["replaced", async () => {
+        await Deno.writeFile(`${folder}/new`, whole);
+        await Deno.rename(`${folder}/new`, path);
+      }, /Another file has the name/],
+    ];
+    for (const [, act, message] of ways) {
+      await Deno.writeFile(path, whole.subarray(0, whole.length - 300));
+      let seen = 0;
+      const error = await assertRejects(async () => {
+        const chunks = fileChunks(path, { follow: true, interval: 5 });
+        for await (const block of (await readTrace(chunks, { unfinished: true })).blocks()) {
+          seen += block.head.events;
+          await act();
+        }
+      }, TraceError);
+      assertEquals([error.code, error.exitStatus], ["truncated", 3]);
+      assert(message.test(error.message), error.message);
+      assert(seen >= 2);
+    }
+    const stop = new AbortController();
+    await Deno.writeFile(path, whole.subarray(0, whole.length - 300));
+    setTimeout(() => stop.abort(), 20);
+    const options = { follow: true, interval: 1e9, signal: stop.signal };
+    await Array.fromAsync(fileChunks(path, options));
+  }));
+
+Deno.test("of two writers to one name each writes its own file, and one of them gets the name", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t.vmt`;
+    const writers = [1, 2].map((vcpu) => {
+      const writer = new TraceWriter(fileSink(path));
+      for (const event of numbered(3)) writer.write({ ...event, vcpu });
+      writer.flush();
+      return writer;
+    });
+    writers[1]!.close();
+    assertThrows(() => writers[0]!.close(), TraceError, "came to be meanwhile");
+    assertEquals(
+      new Set((await eventsOf(await Deno.readFile(path))).map(({ vcpu }) => vcpu)),
+      new Set([2]),
+    );
+    // A link is a name that is taken, wherever it leads; with force it is replaced, not followed.
+    await Deno.symlink(`${folder}/nowhere`, `${folder}/link`);
+    assertThrows(() => fileSink(`${folder}/link`), TraceError, "is there already");
+    new TraceWriter(fileSink(`${folder}/link`, { force: true })).close();
+    assertEquals((await Deno.lstat(`${folder}/link`)).isSymlink, false);
+    await assertRejects(() => Deno.stat(`${folder}/nowhere`));
+  }));

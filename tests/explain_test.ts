@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { BETWEEN, Explainer, type Explanation } from "../engine/diff/mod.ts";
+import type { FieldValue } from "../engine/image/fields.ts";
+import { BETWEEN, Explainer, type Explanation, valueTexts } from "../engine/diff/mod.ts";
 import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -31,10 +32,10 @@ Deno.test("the parting step is the first that is not the same, and the changes a
   ]);
   const gif = rows.find(({ b }) => b?.name === "clear GIF")!.b!.changes;
   assertEquals(
-    gif.map(({ area, field, bits }) => [area, field, ...bits]),
+    gif.map((change) => [change.area, change.field.name, ...valueTexts(change).bits]),
     [["nested", "gif"], ["vmcb01", "control.int_ctl", "V_GIF"]],
   );
-  assertEquals(difference?.fields.map(({ field }) => field), ["gif", "control.int_ctl"]);
+  assertEquals(difference?.fields.map(({ field }) => field.name), ["gif", "control.int_ctl"]);
 });
 
 Deno.test("a failed check is reported at its step, under both", async () => {
@@ -48,13 +49,13 @@ Deno.test("a failed check is reported at its step, under both", async () => {
 Deno.test("what each step changed leads from the first state to the last", async () => {
   const { rows } = (await explained("a", [UNIFIED, UPSTREAM]))!;
   for (const side of ["a", "b"] as const) {
-    const values = new Map<string, string>();
+    const values = new Map<string, FieldValue>();
     let changes = 0;
     for (const row of rows) {
-      for (const { area, field, before, after } of row[side]?.changes ?? []) {
+      for (const { area, field, a: before, b: after } of row[side]?.changes ?? []) {
         // vmcb12 is worked on in a copy while it is mapped.
         if (area === "vmcb12") continue;
-        const key = `${area} ${field}`;
+        const key = `${area} ${field.name}`;
         assertEquals(values.get(key) ?? before, before, key);
         values.set(key, after);
         changes++;

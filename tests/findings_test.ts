@@ -36,7 +36,7 @@ Deno.test("a follow-on is told as one, with the run it comes from", async () => 
   const text = "first\nsecond keepvm control.asid=0\nthird keepvm control.asid=0\n";
   const { findings, differences } = await compare(record(text), [EARLY_EXIT, UNIFIED]);
   const of = (run: number, field: string) =>
-    differences.find((d) => d.run === run)?.fields.find((f) => f.field === field);
+    differences.find((d) => d.run === run)?.fields.find((f) => f.field.name === field);
   assertEquals(of(0, "msrpm01")?.carried, false);
   for (const run of [1, 2]) {
     const carried = of(run, "msrpm01");

@@ -3,6 +3,8 @@ import {
   type DiffResult,
   type Finding,
   Findings,
+  plainDifference,
+  plainFinding,
   type RunDifference,
 } from "../../engine/diff/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
@@ -17,7 +19,7 @@ import { atEvent } from "../watchdog.ts";
 
 /** Prints one run that ends differently. */
 export function printRun(context: Context, difference: RunDifference): void {
-  if (context.json) context.out.json(difference);
+  if (context.json) context.out.json(plainDifference(difference));
   else for (const line of runLines(difference)) context.out.line(line);
 }
 
@@ -51,7 +53,7 @@ export function printDiff(
   { limit, format, failOn, trace, policies }: DiffPrint,
 ): number {
   const output = { result, findings, trace, policies, limit };
-  if (context.json) context.out.json({ ...result, findings });
+  if (context.json) context.out.json({ ...result, findings: findings.map(plainFinding) });
   else {
     const lines = format === "markdown" ? markdownLines(output) : diffLines(output, context.color);
     for (const line of lines) context.out.line(line);
@@ -92,7 +94,7 @@ export const diff = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policies = await policiesOf(options.policies, 2);
-    const jobs = jobsOf(options.jobs);
+    const jobs = jobsOf(options.jobs, context);
     const shard = shardOf(options.shard, context.json);
     const { runs, limit, format } = options;
     const print = {

@@ -3,8 +3,12 @@ import {
   type ExplainedStep,
   Explainer,
   type Explanation,
+  fieldText,
   partedText,
+  plainExplanation,
+  shortTexts,
   type StateChange,
+  valueTexts,
 } from "../../engine/diff/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
@@ -26,10 +30,9 @@ interface Line {
   readonly colour?: Colour;
 }
 
-function changeText({ area, field, before, after, bits }: StateChange): string {
-  const named = bits.length > 0 ? ` (${bits.join(" ")})` : "";
-  const plain = (value: string) => bits.length > 0 ? value.replace(/ \[.*\]$/s, "") : value;
-  return `${area} ${field}: ${plain(before)} → ${plain(after)}${named}`;
+function changeText(change: StateChange): string {
+  const { a, b, bits } = shortTexts(change);
+  return `${fieldText(change)}: ${a} → ${b}${bits.length > 0 ? ` (${bits.join(" ")})` : ""}`;
 }
 
 /** Cuts a line into pieces of at most `width` columns, at blanks where there are some. */
@@ -111,12 +114,13 @@ function* explanationLines(
   yield "";
   yield paint("bold", "At the end:");
   for (const field of difference.fields) {
-    const { area, a: x, b: y, bits, origin } = field;
+    const { origin } = field;
+    const { a: x, b: y, bits } = valueTexts(field);
     const named = bits.length > 0 ? ` (${bits.join(" ")})` : "";
     const from = origin === undefined
       ? ""
       : `, left by event ${origin.event}${origin.scenario ? ` (${origin.scenario})` : ""}`;
-    yield `  ${area} ${field.field}: ${a} ${x}, ${b} ${y}${named}${from}`;
+    yield `  ${fieldText(field)}: ${a} ${x}, ${b} ${y}${named}${from}`;
   }
 }
 
@@ -179,7 +183,7 @@ export const explain = defineCommand({
           : `Event ${event} belongs to no VMRUN with its inputs; vmtape dump shows which events do`,
       );
     }
-    if (context.json) context.out.json(explanation);
+    if (context.json) context.out.json(plainExplanation(explanation));
     else print(context, explanation);
     return explanation.difference === undefined ? EXIT.ok : EXIT.differs;
   },

@@ -30,11 +30,13 @@ function print(context: Context, found: Identification): void {
   const bySet = new Set(candidates.map(({ checks }) => checks)).size > 1;
   for (const { policy, checks, first } of candidates) {
     if (first === undefined) continue;
-    out.line(`\nNot ${policy}${bySet ? ` with ${checks}` : ""}, first by ${line(first)}`);
+    out.line();
+    out.line(`Not ${policy}${bySet ? ` with ${checks}` : ""}, first by ${line(first)}`);
   }
   if (firstUnexplained !== undefined) {
+    out.line();
     out.line(
-      `\n${unexplained} ${
+      `${unexplained} ${
         unexplained === 1 ? "run" : "runs"
       } went as none of these policies says, the first at ` +
         line(firstUnexplained),

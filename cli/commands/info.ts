@@ -109,14 +109,15 @@ function print(
     rows.push(["session", said.map(([key, value]) => `${key} ${value}`).join(", ")]);
   }
   context.out.line(path);
-  context.out.line(columns(rows));
+  context.out.text(columns(rows) + "\n");
   section(context, "Events by kind", counts.kinds);
   section(context, "Failed checks", counts.checks);
 }
 
 function section(context: Context, title: string, map: ReadonlyMap<string, number>): void {
   if (map.size === 0) return;
-  context.out.line(`\n${title}`);
+  context.out.line();
+  context.out.line(title);
   const width = Math.max(...[...map.values()].map((n) => String(n).length));
   for (const [key, n] of sorted(map)) context.out.line(`  ${String(n).padStart(width)}  ${key}`);
 }

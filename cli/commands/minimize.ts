@@ -137,7 +137,7 @@ export const minimizeCommand = defineCommand({
     const text = [...comment, ...small.lines].join("\n") + "\n";
     const { output, force } = options;
     if (output !== undefined && output !== STANDARD) {
-      await writeWhole(context, { output, force }, text);
+      writeWhole(context, { output, force }, text);
     }
     if (context.json) {
       const { lines, notes, tried } = small;

@@ -108,10 +108,13 @@ function print(context: Context, results: readonly ReplayResult[], found: Mismat
   }
   const groups = found.groups();
   for (const { field, count, examples } of groups.slice(0, LISTED)) {
-    out.line(`\n${count} × ${field}`);
+    out.line();
+    out.line(`${count} × ${field}`);
     for (const example of examples) out.line(`  ${line(example)}`);
   }
-  if (groups.length > LISTED) out.line(`\nand ${groups.length - LISTED} more fields`);
+  if (groups.length <= LISTED) return;
+  out.line();
+  out.line(`and ${groups.length - LISTED} more fields`);
 }
 
 /** Re-executes a trace. */
@@ -151,7 +154,7 @@ export const replay = defineCommand({
       }, options.each);
       return printReplay(context, [result], found);
     }
-    const jobs = jobsOf(options.jobs);
+    const jobs = jobsOf(options.jobs, context);
     const shard = shardOf(options.shard, context.json);
     if (jobs > 1 || shard !== undefined) {
       const { all, each } = options;

@@ -98,7 +98,7 @@ export const report = defineCommand({
     const latency = passes === 0 ? [] : await measure(context, path, policies, passes);
     const name = path.replace(/^.*[/\\]/, "");
     const data = collector.finish(options.title ?? name, latency);
-    await writeWhole(context, { output, force }, reportPage(data, path));
+    writeWhole(context, { output, force }, reportPage(data, path));
     const { findings, result } = data;
     if (context.json && output !== STANDARD) {
       context.out.json({ output, runs: result.runs, findings: findings.length });

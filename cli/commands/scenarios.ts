@@ -41,14 +41,16 @@ export const scenarios = defineCommand({
     } else if (operands.length > 0) {
       for (const { name, shows, observed, npt } of chosen) {
         context.out.line(name);
-        context.out.line(columns([
-          ["shows", shows],
-          ["observed", observed],
-          ["npt", npt ?? "on and off"],
-          ...builtinScenarios(name).map((s) => ["case", toLabCase(s)] as const),
-        ]));
+        context.out.text(
+          columns([
+            ["shows", shows],
+            ["observed", observed],
+            ["npt", npt ?? "on and off"],
+            ...builtinScenarios(name).map((s) => ["case", toLabCase(s)] as const),
+          ]) + "\n",
+        );
       }
-    } else context.out.line(columns(chosen.map(({ name, shows }) => [name, shows])));
+    } else context.out.text(columns(chosen.map(({ name, shows }) => [name, shows])) + "\n");
     return EXIT.ok;
   },
 });

@@ -112,7 +112,8 @@ export function printStats(context: Context, latency: Latency, given: StatsPrint
   } else if (form === "hlog") out.text(latency.log());
   else if (form === "hgrm") {
     for (const { policy, kind } of rows) {
-      out.line(`# ${kind}, ${policy}\n${latency.distribution(policy, kind) ?? ""}`);
+      out.line(`# ${kind}, ${policy}`);
+      out.text(`${latency.distribution(policy, kind) ?? ""}\n`);
     }
   } else {
     print(context, rows, given);

@@ -4,7 +4,9 @@
  *
  * @module
  */
-import type { RunDifference, RunRef } from "../../engine/diff/mod.ts";
+import type { FieldDifference, RunDifference, RunRef } from "../../engine/diff/mod.ts";
+import { rowOf } from "../../engine/diff/areas.ts";
+import type { FieldValue } from "../../engine/image/fields.ts";
 
 /** Differences as JSON and messages between threads carry them. */
 export interface PackedDifferences {
@@ -56,7 +58,7 @@ export class DifferencePacker {
       run: 0,
       ...(difference.scenario === undefined ? {} : { scenario: "" }),
       ...(difference.spec === undefined ? {} : { spec: "" }),
-      fields: difference.fields.map((field) => ({ ...field, origin: place(field.origin) })),
+      fields: difference.fields.map((field) => packField(field, place(field.origin))),
       reportsOrigin: place(difference.reportsOrigin),
     });
     const row = [1, 0, 0, intern(this.#shapes, this.packed.shapes, shape)];
@@ -97,10 +99,52 @@ function intern(known: Map<string, number>, list: string[], text: string): numbe
   return index;
 }
 
+/** A value and what is known of it, in hexadecimal. */
+type PackedValue = readonly [string, string];
+
+type PackedField =
+  & Omit<FieldDifference, "origin" | "field" | "a" | "b" | "differing">
+  & {
+    /** Name, offset and size. */
+    readonly field: readonly [string, number, number];
+    readonly a: PackedValue;
+    readonly b: PackedValue;
+    readonly differing: string;
+    readonly origin?: number | undefined;
+  };
+
+const hex = (value: bigint) => `0x${value.toString(16)}`;
+const packValue = ({ value, known }: FieldValue): PackedValue => [hex(value), hex(known)];
+const unpackValue = ([value, known]: PackedValue): FieldValue => (
+  { value: BigInt(value), known: BigInt(known) }
+);
+
+function packField(field: FieldDifference, origin: number | undefined): PackedField {
+  const { field: { name, offset, size }, a, b, differing } = field;
+  return {
+    ...field,
+    field: [name, offset, size],
+    a: packValue(a),
+    b: packValue(b),
+    differing: hex(differing),
+    origin,
+  };
+}
+
+function unpackField(packed: PackedField, origin: RunRef | undefined): FieldDifference {
+  const { area, field: [name, offset, size], a, b, differing } = packed;
+  return {
+    ...packed,
+    field: rowOf(area, { name, offset, size }),
+    a: unpackValue(a),
+    b: unpackValue(b),
+    differing: BigInt(differing),
+    origin,
+  };
+}
+
 type Shape = Omit<RunDifference, "fields" | "reportsOrigin"> & {
-  readonly fields: readonly (Omit<RunDifference["fields"][number], "origin"> & {
-    readonly origin?: number;
-  })[];
+  readonly fields: readonly PackedField[];
   readonly reportsOrigin?: number;
 };
 
@@ -135,7 +179,7 @@ export function* unpackDifferences(
     const difference = {
       ...shape,
       ...ref(0),
-      fields: shape.fields.map((field) => ({ ...field, origin: origin(field.origin) })),
+      fields: shape.fields.map((field) => unpackField(field, origin(field.origin))),
       reportsOrigin: origin(shape.reportsOrigin),
     };
     yield { difference, times, events: eventStep, runs: runStep };

@@ -24,7 +24,12 @@ export const SHARD = {
 
 /** The options that share out a command's work. */
 export const SHARES = [
-  { name: "jobs", short: "j", kind: "number", doc: "Work on so many threads (1)" },
+  {
+    name: "jobs",
+    short: "j",
+    kind: "number",
+    doc: "Work on so many threads, no more than there are processors (1)",
+  },
   SHARD,
   {
     name: "each",
@@ -76,11 +81,16 @@ export function shardOf(text: string | undefined, json: boolean): Shard | undefi
  * The number of threads that an option names.
  *
  * @param jobs Its value.
+ * @param context Where it is noted that there are no more processors.
  * @throws {UsageError} When it is 0.
  */
-export function jobsOf(jobs: number | undefined): number {
+export function jobsOf(jobs: number | undefined, context: Context): number {
   if (jobs === 0) throw new UsageError("Option --jobs is at least 1");
-  return jobs ?? 1;
+  const cores = Math.max(1, navigator.hardwareConcurrency);
+  if (jobs !== undefined && jobs > cores) {
+    context.note(`Working on ${cores} threads: more than processors would only take memory`);
+  }
+  return Math.min(jobs ?? 1, cores);
 }
 
 /** The groups of a shard: every n-th. */

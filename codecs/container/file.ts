@@ -5,11 +5,11 @@
  */
 import { TraceError } from "../errors.ts";
 import { guard, guardAsync, writeAll } from "./file_guard.ts";
+import { giveName, isThere, PART } from "./output_file.ts";
+
+export { PART };
 import type { TraceSink } from "./writer.ts";
 import type { TraceSource } from "./trace_file.ts";
-
-/** What a trace is called while it is written, after the name it will have. */
-export const PART = ".part";
 
 /** Most files of that name, left by recorders that were killed, that stay beside a trace. */
 const MOST_PARTS = 100;
@@ -45,7 +45,7 @@ export interface FileSink extends TraceSink, Disposable {
  * ```
  */
 export function fileSink(path: string, options: { readonly force?: boolean } = {}): FileSink {
-  if (!options.force && exists(path)) {
+  if (!options.force && guard("output", `${path} cannot be written`, () => isThere(path))) {
     throw new TraceError("exists", `${path} is there already; use another name or --force`);
   }
   const [part, file] = guard("output", `${path} cannot be written`, () => openPart(path));
@@ -58,10 +58,9 @@ export function fileSink(path: string, options: { readonly force?: boolean } = {
         file.syncSync();
         file.close();
         open = false;
-        if (!options.force && exists(path)) {
+        if (!giveName(part, path, options.force === true)) {
           throw new TraceError("exists", `${path} came to be meanwhile; the trace is in ${part}`);
         }
-        Deno.renameSync(part, path);
       }),
     [Symbol.dispose]: () => {
       if (open) file.close();
@@ -152,7 +151,8 @@ export interface FileChunksOptions {
  *
  * @param path Name of the file; `-` is standard input.
  * @param options How.
- * @throws {TraceError} `missing` or `input`.
+ * @throws {TraceError} `missing` or `input`; `truncated` when a file that is followed was cut, removed
+ * or replaced by another, so that nothing more can come.
  * @example
  * ```ts
  * import { fileChunks, fileSink, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
@@ -175,19 +175,62 @@ export async function* fileChunks(
   const part = options.follow && !exists(path) ? newestPart(path) : undefined;
   const growing = part !== undefined;
   using file = openInput(part ?? path);
+  const name = part ?? path;
   let last = !options.follow;
+  let offset = 0;
   for (;;) {
     const bytes = new Uint8Array(CHUNK);
     const got = await guardAsync("input", `${path} cannot be read`, () => file.read(bytes));
     if (got !== null && got > 0) {
+      offset += got;
       yield bytes.subarray(0, got);
       continue;
     }
     if (last) return;
     // What was written before the renaming has to be read after it was seen.
     if (options.signal?.aborted || (growing && exists(path))) last = true;
-    else await new Promise((resolve) => setTimeout(resolve, options.interval ?? 100));
+    else {
+      const trouble = guard("input", `${path} cannot be read`, () => troubleOf(file, name, offset));
+      if (trouble !== undefined) throw new TraceError("truncated", trouble, { offset });
+      await pause(options.interval ?? 100, options.signal);
+    }
   }
+}
+
+/** What keeps more from coming in a file that is followed. */
+function troubleOf(file: Deno.FsFile, name: string, offset: number): string | undefined {
+  const { size, ino, dev } = file.statSync();
+  const told = `(offset ${offset}); what was shown until then is right`;
+  if (size < offset) return `${name} was cut to ${size} bytes while it was followed ${told}`;
+  let now: Deno.FileInfo | undefined;
+  try {
+    now = Deno.statSync(name);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  // Its own name gone, a recorder's trace may have got its final one since it was looked for.
+  if (now === undefined) {
+    return exists(name.replace(/\.part\d*$/, ""))
+      ? undefined
+      : `${name} was removed while it was followed ${told}`;
+  }
+  if (now.ino !== ino || now.dev !== dev) {
+    return `Another file has the name ${name} now, while it was followed ${told}`;
+  }
+  return undefined;
+}
+
+/** Waits, but not beyond a signal. */
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
+  });
 }
 
 /** Names that a trace may have while it is written, in order of preference. */

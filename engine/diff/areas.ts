@@ -4,7 +4,7 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import type { Layout } from "../layout.ts";
+import type { Field, Layout } from "../layout.ts";
 import { INNER_LAYOUT, INNER_SIZE } from "../svm/inner_layout.ts";
 import { VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
@@ -66,6 +66,22 @@ export const AREAS: readonly Area[] = [
   { name: "vmcb02", layout: VMCB_LAYOUT, at: VMCB02_AT },
   { name: "vcpu", layout: VCPU_LAYOUT, omit: SHOWN, at: 0 },
 ];
+
+/** The part of the state with a name. */
+export function areaNamed(name: AreaName): Area {
+  return AREAS.find((area) => area.name === name) as Area;
+}
+
+/**
+ * The row of a field of a part of the state.
+ *
+ * @param name Name of the part.
+ * @param field What a row says of where it is; of bytes that no field covers, all there is.
+ */
+export function rowOf(name: AreaName, field: Pick<Field, "name" | "offset" | "size">): Field {
+  return areaNamed(name).layout.fields.find((row) => row.name === field.name) ??
+    { ...field, doc: "Reserved" };
+}
 
 /** Byte offset of the cached vmcb12, which differs only where vmcb12 did. */
 export const CACHE_AT: number = VMCB12_AT;

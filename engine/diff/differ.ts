@@ -122,13 +122,15 @@ interface Context {
  * import { Differ, EARLY_EXIT, UNIFIED } from "@vmtape/vmtape/engine";
  * const found: string[] = [];
  * const differ = new Differ([EARLY_EXIT, UNIFIED], ({ fields }) => {
- *   for (const { area, field, a, b } of fields) found.push(`${area} ${field} ${a} ${b}`);
+ *   for (const { area, field, a, b } of fields) {
+ *     found.push(`${area} ${field.name} ${a.value} ${b.value}`);
+ *   }
  * });
  * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
  *   differ.feed(event);
  * }
  * if (differ.finish().different[0] !== 1) throw new Error();
- * if (!found.includes("nested gif 0x1 0x0")) throw new Error(found.join());
+ * if (!found.includes("nested gif 1 0")) throw new Error(found.join());
  * ```
  */
 export class Differ {
@@ -453,10 +455,10 @@ export class Differ {
       const wa = writersA[i], wb = writersB[i];
       return {
         area: area.name,
-        field: row.field,
-        a: row.aText,
-        b: row.bText,
-        bits: row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
+        field: row.row,
+        a: row.a,
+        b: row.b,
+        differing: row.differing,
         stepA: wa?.step,
         stepB: wb?.step,
         when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,

@@ -7,29 +7,18 @@
 import { Buffer } from "node:buffer";
 import type { Image, TraceEvent } from "../event.ts";
 import { diffImages } from "../image/diff.ts";
-import { runList, type Way } from "../policy.ts";
+import { runList, type Step, type Way } from "../policy.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { areaImage, type AreaName, AREAS } from "./areas.ts";
+import { areaImage, AREAS } from "./areas.ts";
 import { Differ, type RunSide, type RunView } from "./differ.ts";
-import type { RunDifference, RunRef } from "./run_difference.ts";
+import type { RunDifference, RunRef, TwoValues } from "./run_difference.ts";
 import type { Policy } from "../policy.ts";
-import type { Report } from "./transitions.ts";
+import { assertion, MAPPING_STEPS, type Report } from "./transitions.ts";
 
-/** A field that a step changed. */
-export interface StateChange {
-  /** The part of the state. */
-  readonly area: AreaName;
-  /** The field. */
-  readonly field: string;
-  /** Its value before, bits by name. */
-  readonly before: string;
-  /** Its value after. */
-  readonly after: string;
-  /** Names of the bits that changed, where they have names. */
-  readonly bits: readonly string[];
-}
+/** A field that a step changed: its value before and after. */
+export type StateChange = TwoValues;
 
 /** A step that ran, or what ran between two transitions. */
 export interface ExplainedStep {
@@ -207,13 +196,19 @@ function repeat(
   steps: ExplainedStep[],
 ): View {
   let view = start;
-  let running: { step: Omit<ExplainedStep, "changes" | "reports">; reports: Report[] } | undefined;
+  let running: {
+    readonly step: Step;
+    readonly way: Way;
+    readonly depth: number;
+    readonly reports: Report[];
+  } | undefined;
   const ways: Way[] = [way];
   const settle = () => {
     const now = new View(v, vmcb12);
     if (running !== undefined) {
-      const { step, reports } = running;
-      steps.push({ ...step, changes: changesOf(view, now, step.name), reports });
+      const { step, way, depth, reports } = running;
+      const changes = changesOf(view, now, step);
+      steps.push({ name: step.name, doc: step.doc, way, depth, changes, reports });
     }
     running = undefined;
     view = now;
@@ -224,16 +219,13 @@ function repeat(
       settle();
       ways.pop();
     },
-    step: ({ name, doc }) => {
+    step: (step) => {
       settle();
-      running = {
-        step: { name, doc, way: ways.at(-1) ?? way, depth: ways.length - 1 },
-        reports: [],
-      };
+      running = { step, way: ways.at(-1) ?? way, depth: ways.length - 1, reports: [] };
     },
     check: (id, text) =>
       running?.reports.push({ kind: "check", id, text, way: ways.at(-1) ?? way }),
-    warn: (text) => running?.reports.push({ kind: "warn", id: "", text, way: ways.at(-1) ?? way }),
+    warn: (text, step) => running?.reports.push(assertion(text, ways.at(-1) ?? way, step)),
     inner() {},
   };
   runList(v, v.policy.ways[way]);
@@ -242,7 +234,7 @@ function repeat(
 }
 
 function addBetween(steps: ExplainedStep[], before: View, after: View): void {
-  const changes = changesOf(before, after, BETWEEN);
+  const changes = changesOf(before, after, undefined);
   if (changes.length === 0) return;
   const doc = "Requests, event injection, the guest itself and its exits, up to here";
   steps.push({ name: BETWEEN, doc, way: "", depth: 0, changes, reports: [] });
@@ -266,24 +258,24 @@ class View {
   }
 }
 
-function changesOf(before: View, after: View, step: string): StateChange[] {
+function changesOf(before: View, after: View, step: Step | undefined): StateChange[] {
   return AREAS.flatMap((area, i) => {
     const from = before.images[i] as Image, to = after.images[i] as Image;
     const pairs: (readonly [Image, Image])[] = [];
     if (area.name !== "vmcb12") pairs.push([from, to]);
     else {
       // Mapping fills the work area, and unmapping copies it to where it came from: no news.
-      if (!step.startsWith("map ") && step !== BETWEEN) pairs.push([before.work, after.work]);
+      if (step !== undefined && !MAPPING_STEPS.has(step)) pairs.push([before.work, after.work]);
       if (Buffer.compare(to.bytes, after.work.bytes) !== 0) pairs.push([from, to]);
     }
     return pairs.flatMap(([x, y]) => diffImages(area.layout, x, y, { onlyKnown: true }))
       .filter((row) => !(area.omit?.has(row.field) ?? false))
       .map((row): StateChange => ({
         area: area.name,
-        field: row.field,
-        before: row.aText,
-        after: row.bText,
-        bits: row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
+        field: row.row,
+        a: row.a,
+        b: row.b,
+        differing: row.differing,
       }));
   });
 }

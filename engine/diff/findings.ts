@@ -4,21 +4,31 @@
  *
  * @module
  */
-import { checkById } from "../checks/sets.ts";
-import type { FieldDifference, Moment, RunDifference, RunRef } from "./run_difference.ts";
+import type {
+  FieldDifference,
+  Moment,
+  RunDifference,
+  RunRef,
+  TwoValues,
+} from "./run_difference.ts";
 import type { Report } from "./transitions.ts";
-import { MOMENTS, oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
+import { oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
+import {
+  checkOf,
+  fieldText,
+  followOnTitle,
+  outcomeTitle,
+  partedText,
+  reportName,
+  stateTitle,
+  unsettledTitle,
+} from "./wording.ts";
 
-/** A field as a finding shows it: the first pair of values that was seen. */
-export interface FindingField {
-  /** Part of the state and field, such as `vmcb12 control.event_inj`. */
-  readonly field: string;
-  /** Value under the first policy in the first run. */
-  readonly a: string;
-  /** Value under the other. */
-  readonly b: string;
-  /** Bits that differ in any run, by name. */
-  readonly bits: readonly string[];
+/**
+ * A field as a finding shows it: the values are those of the first run that shows it, the bits
+ * those that differ in any run.
+ */
+export interface FindingField extends TwoValues {
   /** Runs in which it differs. */
   readonly runs: number;
 }
@@ -61,7 +71,7 @@ interface Group {
   readonly steps: readonly [string | undefined, string | undefined];
   readonly moment: Moment | undefined;
   readonly subject: Subject | undefined;
-  readonly outcome: readonly [string, string];
+  readonly own: Own;
   readonly lead: FieldDifference | undefined;
   readonly cause: { readonly run: RunRef; readonly group: string } | undefined;
   readonly fields: Map<string, FieldRow>;
@@ -70,7 +80,15 @@ interface Group {
   runs: number;
 }
 
-type FieldRow = { a: string; b: string; bits: Set<string>; runs: number };
+/** What only one of the policies reported, under each; what comes again counts once. */
+type Own = readonly [readonly Report[], readonly Report[]];
+
+/** A field of a group: the first difference of it, the bits that differ in any, and how many there are. */
+interface FieldRow {
+  readonly first: FieldDifference;
+  differing: bigint;
+  runs: number;
+}
 
 /** Where the differences of a run went, for when they come again. */
 interface Sorted {
@@ -112,8 +130,11 @@ interface Part {
  */
 export class Findings {
   readonly #groups = new Map<string, Group>();
-  /** The group that a field's own difference last went to, to trace follow-ons. */
-  readonly #owners = new Map<string, string>();
+  /**
+   * For each pair of policies, the id of the group that a field's own difference last went to, to
+   * trace follow-ons.
+   */
+  readonly #owners = new Map<string, Map<string, string>>();
   /** How often an owner was another than before. */
   #moves = 0;
   // A replay that takes over a run that comes again hands out the same list of fields.
@@ -137,13 +158,12 @@ export class Findings {
       for (const { group, rows } of known.groups) countRuns(group, rows, difference, times);
       return known.keys;
     }
-    const outcome = outcomesOf(difference);
-    const pair = difference.policies.join("|");
+    const own = ownOf(difference);
     const keys: string[] = [];
-    const groups = this.#partsOf(difference, outcome).map((part) => {
-      const key = `${pair}|${part.id}`;
+    const groups = this.#partsOf(difference, own).map((part) => {
+      const key = keyOf(difference.policies, part.id);
       keys.push(key);
-      return this.#put(key, difference, part, outcome, times);
+      return this.#put(key, difference, part, own, times);
     });
     const owners = this.#moves;
     this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
@@ -179,7 +199,7 @@ export class Findings {
 
   #finding(group: Group): Finding {
     const { id, kind, steps, runs, first, cause } = group;
-    const titled = cause && this.#groups.get(cause.group);
+    const titled = cause && this.#groups.get(keyOf(first.policies, cause.group));
     return {
       id,
       title: this.#titleOf(group),
@@ -189,13 +209,9 @@ export class Findings {
       needs: [...group.needs],
       parted: partedText(first),
       runs,
-      fields: [...group.fields].sort((a, b) => b[1].runs - a[1].runs).map(([field, row]) => ({
-        field,
-        a: row.a,
-        b: row.b,
-        bits: [...row.bits],
-        runs: row.runs,
-      })),
+      fields: rowsOf(group).map(({ first: { area, field, a, b }, differing, runs }) => (
+        { area, field, a, b, differing, runs }
+      )),
       checks: Object.fromEntries([...group.checks].sort((a, b) => b[1] - a[1])),
       first: refOf(first),
       cause: cause && { run: cause.run, title: titled === undefined ? "" : this.#titleOf(titled) },
@@ -203,37 +219,37 @@ export class Findings {
   }
 
   /** The parts of a run's differences, each with one cause. */
-  #partsOf(difference: RunDifference, outcome: readonly [string, string]): Part[] {
+  #partsOf(difference: RunDifference, own: Own): Part[] {
     const pair = difference.policies.join("|");
     const parts = new Map<string, Part>();
     const put = (part: Omit<Part, "fields">, field?: FieldDifference) => {
       let found = parts.get(part.id);
       if (found === undefined) parts.set(part.id, found = { ...part, fields: [] });
       if (field !== undefined) found.fields.push(field);
-      return `${pair}|${part.id}`;
+      return part.id;
     };
     const { reportsOrigin } = difference;
     const { ends } = difference;
-    const differs = outcome[0] !== outcome[1] || ends[0] !== ends[1];
+    const differs = namesOf(own[0]) !== namesOf(own[1]) || ends[0] !== ends[1];
     if (differs && reportsOrigin === undefined) {
-      const id = outcomeId(difference, outcome);
+      const id = outcomeId(difference, own);
       const owner = put({ id, kind: "outcome" });
       for (const field of difference.fields) {
         put({ id, kind: "outcome" }, field);
-        this.#own(`${pair}|${nameOf(field)}`, owner);
+        this.#own(pair, field, owner);
       }
       return [...parts.values()];
     }
     const minor: FieldDifference[] = [];
-    const own = (subject: Subject, field: FieldDifference, id: string) => {
-      this.#own(`${pair}|${nameOf(field)}`, put({ id, kind: "state", subject }, field));
+    const putOwn = (subject: Subject, field: FieldDifference, id: string) => {
+      this.#own(pair, field, put({ id, kind: "state", subject }, field));
     };
     const certainty = (field: FieldDifference) => Math.min(1, field.needs.length);
     for (const field of difference.fields.toSorted((x, y) => certainty(x) - certainty(y))) {
       const origin = field.origin ?? reportsOrigin;
       if (origin !== undefined) {
         const owner = this.#ownerOf(pair, field);
-        const id = `carried|${owner.slice(pair.length + 1)}`;
+        const id = `carried|${owner}`;
         put({ id, kind: "carried", cause: { run: origin, group: owner } }, field);
         continue;
       }
@@ -244,19 +260,19 @@ export class Findings {
         if (parts.has(certain)) put({ id: certain, kind: "state", subject }, field);
         else put({ id: `unsettled|${certain}`, kind: "unsettled", subject }, field);
       } else if (subject.minor) minor.push(field);
-      else own(subject, field, stateId(subject, field, difference));
+      else putOwn(subject, field, stateId(subject, field, difference));
     }
     for (const field of minor) {
       const subject = subjectOf(field);
       const major = [...parts.values()].find((part) =>
         part.kind === "state" && part.fields[0]?.when === field.when
       );
-      own(major?.subject ?? subject, field, major?.id ?? stateId(subject, field, difference));
+      putOwn(major?.subject ?? subject, field, major?.id ?? stateId(subject, field, difference));
     }
     if (parts.size === 0 && reportsOrigin !== undefined) {
       const owner = this.#ownerOf(pair, undefined);
       put({
-        id: `carried|${owner.slice(pair.length + 1)}`,
+        id: `carried|${owner}`,
         kind: "carried",
         cause: { run: reportsOrigin, group: owner },
       });
@@ -264,25 +280,27 @@ export class Findings {
     return [...parts.values()];
   }
 
-  #own(field: string, owner: string): void {
-    if (this.#owners.get(field) === owner) return;
-    this.#owners.set(field, owner);
+  #own(pair: string, field: FieldDifference, owner: string): void {
+    let owners = this.#owners.get(pair);
+    if (owners === undefined) this.#owners.set(pair, owners = new Map());
+    const name = fieldText(field);
+    if (owners.get(name) === owner) return;
+    owners.set(name, owner);
     this.#moves++;
   }
 
   /** The finding that a follow-on field comes from: the one its subject went to last, or the most recent. */
   #ownerOf(pair: string, field: FieldDifference | undefined): string {
-    const own = field && this.#owners.get(`${pair}|${nameOf(field)}`);
-    if (own !== undefined) return own;
-    const [last] = [...this.#owners].filter(([name]) => name.startsWith(`${pair}|`)).slice(-1);
-    return last?.[1] ?? "";
+    const owners = this.#owners.get(pair);
+    const own = field && owners?.get(fieldText(field));
+    return own ?? [...owners?.values() ?? []].at(-1) ?? "";
   }
 
   #put(
     key: string,
     difference: RunDifference,
     part: Part,
-    outcome: readonly [string, string],
+    own: Own,
     times: number,
   ): Sorted["groups"][number] {
     const [lead] = part.fields;
@@ -295,7 +313,7 @@ export class Findings {
         steps: part.kind === "outcome" ? [undefined, undefined] : [lead?.stepA, lead?.stepB],
         moment: lead?.when,
         subject: part.subject,
-        outcome,
+        own,
         lead,
         cause: part.cause,
         fields: new Map(),
@@ -307,9 +325,9 @@ export class Findings {
     }
     const { fields, needs } = group;
     const rows = part.fields.map((field) => {
-      const name = nameOf(field);
-      const row = fields.get(name) ?? { a: field.a, b: field.b, bits: new Set<string>(), runs: 0 };
-      for (const bit of field.bits) row.bits.add(bit);
+      const name = fieldText(field);
+      const row = fields.get(name) ?? { first: field, differing: 0n, runs: 0 };
+      row.differing |= field.differing;
       for (const need of field.needs) needs.add(need);
       fields.set(name, row);
       return row;
@@ -319,27 +337,35 @@ export class Findings {
   }
 
   #titleOf(group: Group): string {
-    if (group.kind === "outcome") return outcomeTitle(group);
-    const fields = [...group.fields].sort((p, q) => q[1].runs - p[1].runs).map(([name]) => name);
-    if (group.kind === "carried") {
-      const owner = this.#groups.get(group.cause?.group ?? "");
-      const nouns = owner?.subject?.noun ?? "what an earlier run left";
-      return `Follow-on of an earlier run: ${nouns}`;
+    const { subject, lead, first, moment, own, checks } = group;
+    if (group.kind === "outcome") {
+      return outcomeTitle(first, own, outcomeWay(first, own), checks.size);
     }
-    const { subject, lead, first, moment } = group;
+    if (group.kind === "carried") {
+      const owner = this.#groups.get(keyOf(first.policies, group.cause?.group ?? ""));
+      return followOnTitle(owner?.subject?.id);
+    }
     if (subject === undefined || lead === undefined) return "The reports differ";
     const side = oddSide(subject, lead);
-    const title = subject.title({
+    const title = stateTitle(subject.id, {
       odd: first.policies[side],
       other: first.policies[1 - side] as string,
-      when: moment === undefined ? "" : MOMENTS[moment],
-      first: lead,
-      fields,
+      moment,
+      bothWrite: lead.stepA !== undefined && lead.stepB !== undefined,
+      fields: rowsOf(group).map(({ first: { field } }) => field),
     });
-    return group.kind === "unsettled"
-      ? `Cannot tell without ${[...group.needs].join(", ")}: ${title}`
-      : title;
+    return group.kind === "unsettled" ? unsettledTitle(group.needs, title) : title;
   }
+}
+
+/** Key of a group: the policies, and what it is called. */
+function keyOf(policies: readonly [string, string], id: string): string {
+  return `${policies.join("|")}|${id}`;
+}
+
+/** A group's fields, the most frequent first. */
+function rowsOf({ fields }: Group): FieldRow[] {
+  return [...fields.values()].sort((a, b) => b.runs - a.runs);
 }
 
 function countRuns(
@@ -353,10 +379,6 @@ function countRuns(
   if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + times);
 }
 
-function nameOf(field: FieldDifference): string {
-  return `${field.area} ${field.field}`;
-}
-
 function stateId(subject: Subject, field: FieldDifference, difference: RunDifference): string {
   const when = subject.timeless ? "any" : field.when ?? "between";
   return `${subject.id}|${when}|${difference.policies[oddSide(subject, field)]}`;
@@ -366,121 +388,45 @@ function refOf({ event, run, scenario, spec }: RunRef): RunRef {
   return { event, run, scenario, spec };
 }
 
-/** The checks and assertions that only one of the policies met. */
-function outcomesOf(difference: RunDifference): readonly [string, string] {
-  // A VMRUN that is tried again and again meets the same each time.
-  const text = (list: readonly Report[]) =>
-    [
-      ...new Set(
-        list.map((report) => report.kind === "check" ? report.id : `assertion ${report.text}`),
-      ),
-    ].join(", ");
-  const [x, y] = onlyOf(difference);
-  return [text(x), text(y)];
-}
-
-/** What each policy reported, less what both reported first. */
-function onlyOf({ reports }: RunDifference): readonly [readonly Report[], readonly Report[]] {
+/** What each policy reported, less what both reported first. A VMRUN that is tried again and again meets the same each time. */
+function ownOf({ reports }: RunDifference): Own {
   const [x = [], y = []] = reports ?? [];
   let same = 0;
   while (same < x.length && same < y.length && x[same]?.text === y[same]?.text) same++;
-  return [x.slice(same), y.slice(same)];
+  const once = (list: readonly Report[]) =>
+    list.slice(same).filter((report, i, all) =>
+      all.findIndex((other) => reportName(other) === reportName(report)) === i
+    );
+  return [once(x), once(y)];
+}
+
+function namesOf(reports: readonly Report[]): string {
+  return reports.map(reportName).join(", ");
 }
 
 /** The way in which the outcomes come to differ. */
-function outcomeWay(difference: RunDifference): string {
-  const [x, y] = onlyOf(difference);
+function outcomeWay(difference: RunDifference, [x, y]: Own): string {
   return (x[0] ?? y[0])?.way || difference.parting.way;
 }
 
-function outcomeId(difference: RunDifference, outcome: readonly [string, string]): string {
+function outcomeId(difference: RunDifference, own: Own): string {
   const [a, b] = difference.policies;
-  const way = outcomeWay(difference);
+  const way = outcomeWay(difference, own);
   // A step that goes wrong is one mechanism, whatever the other policy does meanwhile.
-  const wrong = outcome.findIndex((text) => text.startsWith("assertion Step "));
-  if (wrong >= 0) return `outcome|${way}|${difference.policies[wrong]}|${outcome[wrong]}`;
-  const [x, y] = outcome.map(mechanism);
+  const wrong = own.findIndex(([first]) => first?.step !== undefined);
+  if (wrong >= 0) {
+    return `outcome|${way}|${difference.policies[wrong]}|${namesOf(own[wrong as 0 | 1])}`;
+  }
+  const [x, y] = own.map(mechanism);
   // A check that fails or does not says all; how the run ends then follows from it.
   const ends = x === y ? `|${difference.ends.join("|")}` : "";
   return `outcome|${way}|${a}:${x}|${b}:${y}${ends}`;
 }
 
 /** Consistency checks of vmcb12 refuse alike, whichever of them fails; those of CR3 are each their own. */
-function mechanism(ids: string): string {
-  if (ids === "") return "";
-  return ids.split(", ").map((id) => {
-    const group = checkById(id)?.group;
-    return group === undefined || group === "cr3" ? id : "vmcb12";
+function mechanism(reports: readonly Report[]): string {
+  return reports.map((report) => {
+    const group = checkOf(report)?.group;
+    return group === undefined || group === "cr3" ? reportName(report) : "vmcb12";
   }).join();
-}
-
-function docOf(ids: string): string {
-  return ids.split(", ").map((id) => {
-    const row = checkById(id);
-    return row === undefined ? id : `${row.doc.replace(/^[AT]he? /, (word) => word.toLowerCase())}`;
-  }).join("; ");
-}
-
-const WAYS: Readonly<Record<string, string>> = {
-  rsm: " on RSM",
-  setstate: " on restoring nested state",
-};
-
-function outcomeTitle({ first, outcome: [x, y], checks }: Group): string {
-  const [a, b] = first.policies;
-  const way = WAYS[outcomeWay(first)] ?? "";
-  const what = (ids: string) =>
-    checks.size > 1 ? "a vmcb12 that fails its consistency checks" : docOf(ids);
-  const checked = ([0, 1] as const).map((side) =>
-    (first.reports?.[side] ?? []).some((report) => report.kind === "check")
-  );
-  const entered = checked[0] === checked[1] ? undefined : checked[0] ? b : a;
-  if (entered === b && !y.includes("assertion")) {
-    return `${b} lets L2 in${way} where ${a} refuses: ${what(x)}`;
-  }
-  if (entered === a && !x.includes("assertion")) {
-    return `${a} lets L2 in${way} where ${b} refuses: ${what(y)}`;
-  }
-  const [endA, endB] = first.ends;
-  if (x === "" && y === "") {
-    const [odd, other, end, usual] = endA.startsWith("goes on")
-      ? [b, a, endB, endA]
-      : [a, b, endA, endB];
-    return `The vCPU ${end} under ${odd}, where it ${usual} under ${other}`;
-  }
-  const [odd, other, more] = x === "" || y.startsWith("assertion ") ? [b, a, y] : [a, b, x];
-  if (more.startsWith("assertion Step ")) return `${odd} goes wrong${way}: ${more.slice(10)}`;
-  if (x === "" || y === "") {
-    return more.startsWith("assertion ")
-      ? `${odd} breaks an assertion${way} that ${other} keeps: ${more.slice(10)}`
-      : `${odd} meets a second failure${way}, ${other} does not: ${docOf(more)}`;
-  }
-  return `Both refuse${way}, for other reasons. ${a}: ${docOf(x)}. ${b}: ${docOf(y)}`;
-}
-
-/**
- * Where two policies' steps part, in one line.
- *
- * @param difference The run's differences.
- * @returns The line.
- * @example
- * ```ts
- * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
- * import { Differ, EARLY_EXIT, partedText, UPSTREAM } from "@vmtape/vmtape/engine";
- * const lines: string[] = [];
- * const differ = new Differ([EARLY_EXIT, UPSTREAM], (difference) => lines.push(partedText(difference)));
- * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), EARLY_EXIT)) {
- *   differ.feed(event);
- * }
- * differ.finish();
- * if (!lines[0]?.endsWith('upstream goes on with "clear EVENTINJ"')) throw new Error(lines[0]);
- * ```
- */
-export function partedText(difference: RunDifference): string {
-  const { after, a, b } = difference.parting;
-  const [first, other] = difference.policies;
-  const step = (name: string) => name === "" ? "is done" : `goes on with "${name}"`;
-  if (a === b) return "The steps are the same";
-  const where = after === "" ? "At the beginning" : `After "${after}"`;
-  return `${where} ${first} ${step(a)}, ${other} ${step(b)}`;
 }

@@ -9,6 +9,8 @@ export * from "./run_difference.ts";
 export * from "./explain.ts";
 export * from "./findings.ts";
 export * from "./minimize.ts";
+export { plainDifference, plainExplanation, plainFinding } from "./plain.ts";
+export { fieldText, partedText, shortTexts, type ValueTexts, valueTexts } from "./wording.ts";
 export {
   type Place,
   type Report,

@@ -8,8 +8,7 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import { readField } from "../image/fields.ts";
-import { FieldDiff } from "../image/diff.ts";
+import { type FieldValue, readField } from "../image/fields.ts";
 import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
@@ -152,13 +151,13 @@ export class PartialDiffer {
     return rows.map((row, i): FieldDifference => {
       const certain = counts.get(keyOf(row)) === trials.length;
       // What cannot be told is shown as it is where it differs.
-      const shown = certain ? textOf(row, trials) : row.row;
+      const { a, b } = certain ? agreeingValues(row, trials) : row.row;
       return {
         area: row.area.name,
-        field: row.row.field,
-        a: shown.aText,
-        b: shown.bText,
-        bits: row.row.bits.filter((bit) => bit.verdict === "differs").map((bit) => bit.name),
+        field: row.row.row,
+        a,
+        b,
+        differing: row.row.differing,
         ...written[i]!,
         carried: false,
         origin: undefined,
@@ -191,11 +190,14 @@ function endOf(progress: Progress): RunEnd {
   return progress === "entered" ? "goes on in L2" : "goes on in L1";
 }
 
-/** A differing field with what is the same of it in every trial; the rest is unknown. */
-function textOf({ area, row }: Row, trials: readonly Trial[]): { aText: string; bText: string } {
-  const field = area.layout.fields.find(({ name }) => name === row.field);
-  if (field === undefined) return row;
+/** What of a differing field is the same in every trial; the rest is unknown. */
+function agreeingValues(
+  { area, row }: Row,
+  trials: readonly Trial[],
+): { readonly a: FieldValue; readonly b: FieldValue } {
+  const field = row.row;
+  if (!area.layout.fields.includes(field)) return row;
   const image = (side: 0 | 1): Image =>
     agreeing(trials.map(({ vcpus, vmcb12 }) => areaImage(area, vcpus[side], vmcb12).bytes));
-  return new FieldDiff(field, readField(image(0), field), readField(image(1), field));
+  return { a: readField(image(0), field), b: readField(image(1), field) };
 }

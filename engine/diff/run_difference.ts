@@ -3,22 +3,28 @@
  *
  * @module
  */
+import type { FieldValue } from "../image/fields.ts";
+import type { Field } from "../layout.ts";
 import type { Way } from "../policy.ts";
 import type { AreaName } from "./areas.ts";
 import type { Report } from "./transitions.ts";
 
-/** One field that two policies leave different. */
-export interface FieldDifference {
+/** A field that has two values: under two policies, or before and after. */
+export interface TwoValues {
   /** The part of the state. */
   readonly area: AreaName;
-  /** The field. */
-  readonly field: string;
-  /** Its value under the first policy, bits decoded by name. */
-  readonly a: string;
-  /** Its value under the other. */
-  readonly b: string;
-  /** Names of the bits that differ, where they have names. */
-  readonly bits: readonly string[];
+  /** The field's row; one made up for bytes that no field covers. */
+  readonly field: Field;
+  /** Its value under the first policy, or before. */
+  readonly a: FieldValue;
+  /** Its value under the other, or after. */
+  readonly b: FieldValue;
+  /** Mask of the bits that differ. Of a log, those that do for some of what was not recorded. */
+  readonly differing: bigint;
+}
+
+/** One field that two policies leave different. */
+export interface FieldDifference extends TwoValues {
   /** The step that wrote it last under the first policy; undefined when none did in this run. */
   readonly stepA: string | undefined;
   /** The same under the other. */

@@ -1,212 +1,205 @@
 /**
- * What differences are about, in the words of people who work on nested SVM:
- * the fields that make up one subject, and how to say that they differ.
+ * What differences are about: the fields that make up one subject, and which of two policies is
+ * the one to name. What a subject is called is in `wording.ts`.
  *
  * @module
  */
-import type { FieldDifference, Moment } from "./run_difference.ts";
+import type { FieldValue } from "../image/fields.ts";
+import { fieldMask } from "../image/fields.ts";
+import { INT_CTL } from "../svm/control_bits.ts";
+import type { INNER_FIELDS } from "../svm/inner_layout.ts";
+import type { RegsFieldName } from "../svm/regs_layout.ts";
+import type { VCPU_FIELDS } from "../svm/vcpu_fields.ts";
+import type { VmcbFieldName } from "../svm/vmcb_fields.ts";
+import { type AreaName, areaNamed } from "./areas.ts";
+import type { FieldDifference } from "./run_difference.ts";
 
-/** Who does what, for a title. */
-export interface Telling {
-  /** The policy that leaves the field, or whose value is the odd one. */
-  readonly odd: string;
-  /** The other policy. */
-  readonly other: string;
-  /** When it happens, such as ` after a failed consistency check`; empty when that is not known. */
-  readonly when: string;
-  /** The difference itself, as first seen. */
-  readonly first: FieldDifference;
-  /** Names of all fields, the most frequent first. */
-  readonly fields: readonly string[];
-}
+/** Names of the subjects, in the order in which they are tried. */
+export type SubjectId =
+  | "gif"
+  | "eventinj"
+  | "msrpm01"
+  | "msrpm-recalc"
+  | "vmcb12-gpa"
+  | "guest-mode"
+  | "requests"
+  | "vmcb02"
+  | "pdptrs"
+  | "mmu"
+  | "ncr3"
+  | "tracking"
+  | "exit"
+  | "events"
+  | "l1"
+  | "saved-l1"
+  | "vmcb01"
+  | "l2"
+  | "other";
+
+/** Whether a difference is what a subject is about. */
+type About = (difference: FieldDifference) => boolean;
 
 /** One subject. */
 export interface Subject {
   /** Stable id. */
-  readonly id: string;
-  /** The fields, as `AREA FIELD`. */
-  readonly fields: RegExp;
-  /** The bits, where only some of a field's are meant. */
-  readonly bits?: readonly string[];
-  /** What it is called. */
-  readonly noun: string;
-  /** The value under the policy that the title is about: the odd one out. Otherwise who leaves it. */
-  readonly odd?: RegExp;
+  readonly id: SubjectId;
+  /** Which differences it is about. */
+  readonly about: About;
+  /**
+   * Whether a value is that of the policy that the title is about: the odd one out. Without it,
+   * that is the policy that leaves the field alone.
+   */
+  readonly odd?: (value: FieldValue, difference: FieldDifference) => boolean;
   /** One mechanism whenever it shows, not one for each kind of transition. */
   readonly timeless?: boolean;
   /** Belongs to another subject that differs in the same transition, if there is one. */
   readonly minor?: boolean;
-  /** Says it. */
-  title(telling: Telling): string;
 }
 
-const stays = (noun: string) => ({ odd, when }: Telling) =>
-  `${noun} stays set${when || " after the run"} under ${odd}`;
+/** Names of the fields of each part of the state. */
+interface AreaFields {
+  readonly vmcb12: VmcbFieldName;
+  readonly vmcb01: VmcbFieldName;
+  readonly vmcb02: VmcbFieldName;
+  readonly L1: RegsFieldName;
+  readonly nested: typeof INNER_FIELDS[number]["name"];
+  readonly vcpu: typeof VCPU_FIELDS[number]["name"];
+}
+
+/** Some fields of a part of the state. */
+function fields<A extends AreaName>(area: A, ...names: readonly AreaFields[A][]): About {
+  const set: ReadonlySet<string> = new Set(names);
+  return (difference) => difference.area === area && set.has(difference.field.name);
+}
+
+/** Fields of a part of the state whose names begin alike. */
+function family(area: AreaName, ...prefixes: readonly string[]): About {
+  const set = new Set(
+    areaNamed(area).layout.fields.map(({ name }) => name)
+      .filter((name) => prefixes.some((prefix) => name.startsWith(prefix))),
+  );
+  return (difference) => difference.area === area && set.has(difference.field.name);
+}
+
+/** All of a part of the state. */
+function all(area: AreaName): About {
+  return (difference) => difference.area === area;
+}
+
+/** A field in which nothing but some bits differs. */
+function onlyBits<A extends AreaName>(area: A, name: AreaFields[A], mask: number): About {
+  const is = fields(area, name);
+  const others = ~BigInt(mask);
+  return (difference) => is(difference) && (difference.differing & others) === 0n;
+}
+
+function any(...abouts: readonly About[]): About {
+  return (difference) => abouts.some((about) => about(difference));
+}
+
+const isSet = ({ value }: FieldValue): boolean => value !== 0n;
+const notKnownZero = ({ value, known }: FieldValue, { field }: FieldDifference): boolean =>
+  value !== 0n || known !== fieldMask(field);
+
+/** `msrpm01` and `msrpm02` of the inner state: the bitmap merged for L2. */
+const MERGED = 2n;
 
 /** All subjects; the first that fits is meant. */
 export const SUBJECTS: readonly Subject[] = [
   {
     id: "gif",
-    fields: /^(nested gif|vmcb01 control\.int_ctl)$/,
-    bits: ["V_GIF"],
-    noun: "GIF",
-    odd: /^0x(1|[0-9a-f]*[2367abef][0-9a-f]{2})\b/,
-    title: stays("GIF"),
+    about: any(
+      fields("nested", "gif"),
+      onlyBits("vmcb01", "control.int_ctl", INT_CTL.V_GIF),
+    ),
+    odd: ({ value }, { differing }) => (value & differing) !== 0n,
   },
   {
     id: "eventinj",
-    fields: /^vmcb12 control\.event_inj(_err)?$/,
-    noun: "EVENTINJ in vmcb12",
-    odd: /^(?!0x0\b)/,
-    title: ({ odd, when }) => `EVENTINJ stays in vmcb12${when} under ${odd}`,
+    about: fields("vmcb12", "control.event_inj", "control.event_inj_err"),
+    odd: notKnownZero,
   },
   {
     id: "msrpm01",
-    fields: /^nested msrpm01$/,
-    noun: "vmcb01's MSR bitmap",
-    odd: /merged/,
+    about: fields("nested", "msrpm01"),
+    odd: ({ value }) => value === MERGED,
     timeless: true,
-    title: ({ odd }) =>
-      `vmcb01 points at the merged MSR bitmap under ${odd}: L1 runs with L2's from then on`,
   },
-  {
-    id: "msrpm-recalc",
-    fields: /^nested msrpm_recalc$/,
-    noun: 'the MSR bitmap\'s "recalculate" flag',
-    odd: /^0x1/,
-    title: ({ odd, when }) => `The MSR bitmap's "recalculate" flag stays set${when} under ${odd}`,
-  },
-  {
-    id: "vmcb12-gpa",
-    fields: /^nested vmcb12_gpa$/,
-    noun: "the address of the vmcb12 in use",
-    title: ({ odd, other, when }) =>
-      `${other} clears the noted address of vmcb12${when}, ${odd} leaves it`,
-  },
-  {
-    id: "guest-mode",
-    fields: /^nested (guest_mode|active|run_pending)$/,
-    noun: "guest mode",
-    odd: /^0x[12]/,
-    title: ({ odd, other, when }) => `${odd} is left in guest mode${when}, ${other} is not`,
-  },
+  { id: "msrpm-recalc", about: fields("nested", "msrpm_recalc"), odd: isSet },
+  { id: "vmcb12-gpa", about: fields("nested", "vmcb12_gpa") },
+  { id: "guest-mode", about: fields("nested", "guest_mode", "active", "run_pending"), odd: isSet },
   {
     id: "requests",
-    fields: /^(nested req|vcpu requests|vcpu mp_state|vmcb0[12] control\.clean)$/,
+    about: any(
+      fields("nested", "req"),
+      fields("vcpu", "requests", "mp_state"),
+      fields("vmcb01", "control.clean"),
+      fields("vmcb02", "control.clean"),
+    ),
     minor: true,
-    noun: "requests to the vCPU",
-    title: ({ when }) => `Other requests wait for the vCPU${when}`,
   },
-  {
-    id: "vmcb02",
-    fields: /^(vmcb02 .*|nested (msrpm02|last_vmcb12_gpa))$/,
-    noun: "vmcb02",
-    title: ({ odd, other, when }) =>
-      when.includes("failure") || when.includes("failed")
-        ? `vmcb02 has been filled already${when} under ${other}, not under ${odd}`
-        : `vmcb02 is not the same${when}`,
-  },
-  {
-    id: "pdptrs",
-    fields: /^vcpu (pdptr\d|pdptrs_.*)$/,
-    noun: "the cached PDPTRs",
-    timeless: true,
-    title: () => "The cached PDPTRs differ: they were loaded for another paging mode",
-  },
+  { id: "vmcb02", about: any(all("vmcb02"), fields("nested", "msrpm02", "last_vmcb12_gpa")) },
+  { id: "pdptrs", about: family("vcpu", "pdptr"), timeless: true },
   {
     id: "mmu",
-    fields: /^nested (mmu|walk|n?cpu_role|root_role|g(cpu|root)_role)$/,
-    noun: "the MMU's mode",
+    about: fields(
+      "nested",
+      "mmu",
+      "walk",
+      "cpu_role",
+      "ncpu_role",
+      "root_role",
+      "gcpu_role",
+      "groot_role",
+    ),
     timeless: true,
-    title: () => "The MMU is set up for another paging mode",
   },
-  {
-    id: "ncr3",
-    fields: /^nested ctl_ncr3$/,
-    noun: "the cached nCR3",
-    odd: /^(?!0x0\b)/,
-    title: ({ odd, when }) => `L1's nCR3 stays cached${when} under ${odd}`,
-  },
+  { id: "ncr3", about: fields("nested", "ctl_ncr3"), odd: notKnownZero },
   {
     id: "tracking",
-    fields: /^(nested (nmi_l1l2|soft)|vcpu (nmi_l1_to_l2|soft_int.*))$/,
-    noun: "the tracking of events that L1 injected",
-    odd: /^0x1/,
-    title: ({ odd, when }) => `An event that L1 injected stays tracked${when} under ${odd}`,
+    about: any(
+      fields("nested", "nmi_l1l2", "soft"),
+      fields("vcpu", "nmi_l1_to_l2"),
+      family("vcpu", "soft_int"),
+    ),
+    odd: isSet,
   },
-  {
-    id: "exit",
-    fields: /^vmcb12 control\.exit_.*$/,
-    noun: "the #VMEXIT that L1 sees",
-    title: ({ odd, other }) => `L1 sees another #VMEXIT under ${odd} than under ${other}`,
-  },
+  { id: "exit", about: family("vmcb12", "control.exit_") },
   {
     id: "events",
-    fields:
-      /^(nested (exc|int|nmi)_.*|vcpu (vmexit|exception|interrupt|nmi|smi)_.*|L1 (exc|int|nmi).*)$/,
-    noun: "queued events",
-    title: ({ when }) => `Other events are queued${when}`,
+    about: any(
+      family("nested", "exc_", "int_", "nmi_"),
+      family("vcpu", "vmexit_", "exception_", "interrupt_", "nmi_", "smi_"),
+      family("L1", "exception_", "interrupt_", "nmi_"),
+    ),
   },
   {
     id: "l1",
-    fields: /^(L1 .*|nested (cr\d|efer|rip|rax|rsp|rflags))$/,
-    noun: "the registers",
-    title: ({ fields, when }) => `The registers differ${when}: ${shortNames(fields)}`,
+    about: any(
+      all("L1"),
+      fields("nested", "cr0", "cr3", "cr4", "efer", "rip", "rax", "rsp", "rflags"),
+    ),
   },
   {
     id: "saved-l1",
-    fields: /^vmcb01 save\.(efer|cr0|cr3|cr4|rflags|rip|rsp|rax)$/,
-    noun: "L1's registers in vmcb01",
+    about: fields(
+      "vmcb01",
+      "save.efer",
+      "save.cr0",
+      "save.cr3",
+      "save.cr4",
+      "save.rflags",
+      "save.rip",
+      "save.rsp",
+      "save.rax",
+    ),
     timeless: true,
-    title: ({ odd, other, when, first }) =>
-      first.stepA === undefined || first.stepB === undefined
-        ? `${other} has saved L1 in vmcb01${when}, ${odd} has not`
-        : `vmcb01 holds other registers of L1${when}`,
   },
-  {
-    id: "vmcb01",
-    fields: /^vmcb01 .*$/,
-    noun: "vmcb01",
-    title: ({ fields, when }) => `vmcb01 is not the same${when}: ${shortNames(fields)}`,
-  },
-  {
-    id: "l2",
-    fields: /^vmcb12 save\..*$/,
-    noun: "L2's registers in vmcb12",
-    title: ({ fields, when }) => `vmcb12 holds other registers of L2${when}: ${shortNames(fields)}`,
-  },
+  { id: "vmcb01", about: all("vmcb01") },
+  { id: "l2", about: family("vmcb12", "save.") },
 ];
 
-const OTHER: Subject = {
-  id: "other",
-  fields: /^/,
-  noun: "other state",
-  title: ({ fields, when }) => `Other state differs${when}: ${shortNames(fields)}`,
-};
-
-/** How many fields a title names. */
-const NAMED = 3;
-
-function shortNames(fields: readonly string[]): string {
-  const names = fields.slice(0, NAMED).map((field) =>
-    field.replace(/^\S+ /, "").replace(/^(save|control)\./, "")
-  );
-  return names.join(", ") + (fields.length > NAMED ? ", …" : "");
-}
-
-/** What a moment is called after a title. */
-export const MOMENTS: Readonly<Record<Moment, string>> = {
-  "entry": " after VMRUN",
-  "failed check": " after a failed consistency check",
-  "late failure": " after a late failure (CR3 or MSR bitmap)",
-  "refused": " after a refused VMRUN",
-  "#VMEXIT": " after a #VMEXIT",
-  "RSM": " after RSM",
-  "failed RSM": " after a failed RSM",
-  "restore": " after restoring nested state",
-  "failed restore": " after a failed restore of nested state",
-  "pages": " after L2's pages were fetched",
-};
+const OTHER: Subject = { id: "other", about: () => true };
 
 /**
  * What a difference is about.
@@ -215,12 +208,7 @@ export const MOMENTS: Readonly<Record<Moment, string>> = {
  * @returns The subject.
  */
 export function subjectOf(difference: FieldDifference): Subject {
-  const name = `${difference.area} ${difference.field}`;
-  return SUBJECTS.find(({ fields, bits }) =>
-    fields.test(name) &&
-    (bits === undefined || difference.bits.length === 0 ||
-      difference.bits.every((bit) => bits.includes(bit)))
-  ) ?? OTHER;
+  return SUBJECTS.find(({ about }) => about(difference)) ?? OTHER;
 }
 
 /**
@@ -229,8 +217,8 @@ export function subjectOf(difference: FieldDifference): Subject {
  * @param subject What the difference is about.
  * @param difference The difference.
  */
-export function oddSide(subject: Subject, difference: FieldDifference): 0 | 1 {
+export function oddSide({ odd }: Subject, difference: FieldDifference): 0 | 1 {
   const { a, b, stepA, stepB } = difference;
-  if (subject.odd !== undefined) return subject.odd.test(a) && !subject.odd.test(b) ? 0 : 1;
+  if (odd !== undefined) return odd(a, difference) && !odd(b, difference) ? 0 : 1;
   return stepA === undefined && stepB !== undefined ? 0 : 1;
 }

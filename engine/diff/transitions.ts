@@ -7,6 +7,7 @@
 import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
+import { mapForExit, mapSavedVmcb12, mapVmcb12 } from "../steps/mod.ts";
 import { copyWords } from "../paging/shadow_pages.ts";
 import type { Observer } from "../kvm/vcpu.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
@@ -21,6 +22,8 @@ export interface Report {
   readonly text: string;
   /** The way it was met in; empty between transitions. */
   readonly way: Way | "";
+  /** Name of the step that went wrong itself, if that is what the assertion is about. */
+  readonly step?: string;
 }
 
 /** One transition: the way taken and its steps. */
@@ -98,7 +101,7 @@ export class TransitionLog {
       for (const transition of this.#depth) transition.steps.push(step);
     },
     check: (id, text) => this.reports.push({ kind: "check", id, text, way: this.#way }),
-    warn: (text) => this.reports.push({ kind: "warn", id: "", text, way: this.#way }),
+    warn: (text, step) => this.reports.push(assertion(text, this.#way, step)),
     inner() {},
   };
 
@@ -173,8 +176,7 @@ export class TransitionLog {
       const settle = () =>
         changedPlaces(v.bytes, places, values, (i) => {
           if (running === undefined) return;
-          // Mapping vmcb12 fills the work area; that writes nothing.
-          const mapping = places[i]!.at >= MAPPED_AT && running.name.startsWith("map ");
+          const mapping = places[i]!.at >= MAPPED_AT && MAPPING_STEPS.has(running);
           if (!mapping) writers[i] = { step: running.name, transition };
         });
       v.observer = {
@@ -216,6 +218,14 @@ export class TransitionLog {
     v.smram = s.smram;
     return v;
   }
+}
+
+/** Steps that map a page of guest memory: they fill the work area, which writes nothing. */
+export const MAPPING_STEPS: ReadonlySet<Step> = new Set([mapVmcb12, mapSavedVmcb12, mapForExit]);
+
+/** A broken assertion, or a step that went wrong. */
+export function assertion(text: string, way: Way | "", step: Step | undefined): Report {
+  return { kind: "warn", id: "", text, way, ...(step && { step: step.name }) };
 }
 
 /** Takes over the bytes of places; calls back for each that is not as it was. */

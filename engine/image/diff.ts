@@ -8,7 +8,7 @@ import { Buffer } from "node:buffer";
 import type { Field, Layout } from "../layout.ts";
 import type { Image } from "../event.ts";
 import { checkImage, fieldMask, type FieldValue, readField } from "./fields.ts";
-import { formatBits, formatValue, namedBits } from "./format.ts";
+import { bitMask, formatBits, formatValue, namedBits } from "./format.ts";
 import { cutReserved, type Slot, slotsOf } from "./slots.ts";
 
 /** Whether two things agree; `unknown` when what is known of them does not settle it. */
@@ -56,7 +56,8 @@ export class FieldDiff {
   readonly differing: bigint;
   /** Mask of the bits that are not known on both sides. */
   readonly unknown: bigint;
-  readonly #row: Field;
+  /** The field's row; one made up for bytes that no field covers. */
+  readonly row: Field;
 
   /**
    * Compares two values of a field.
@@ -66,7 +67,7 @@ export class FieldDiff {
    * @param b Its value in the second image.
    */
   constructor(row: Field, a: FieldValue, b: FieldValue) {
-    this.#row = row;
+    this.row = row;
     this.field = row.name;
     this.offset = row.offset;
     this.size = row.size;
@@ -80,23 +81,23 @@ export class FieldDiff {
 
   /** The first value with its bits by name. */
   get aText(): string {
-    return formatValue(this.#row, this.a);
+    return formatValue(this.row, this.a);
   }
 
   /** The second value with its bits by name. */
   get bText(): string {
-    return formatValue(this.#row, this.b);
+    return formatValue(this.row, this.b);
   }
 
   /** The bits that are not the same, highest first; empty for a field without named bits. */
   get bits(): BitDiff[] {
     const out: BitDiff[] = [];
-    if (this.#row.bits === undefined) return out;
-    for (const bits of this.#row.bits.toReversed()) {
-      const mask = ((1n << BigInt(bits.width ?? 1)) - 1n) << BigInt(bits.bit);
+    if (this.row.bits === undefined) return out;
+    for (const bits of this.row.bits.toReversed()) {
+      const mask = bitMask(bits);
       this.#add(out, bits.name, mask, formatBits(bits, this.a), formatBits(bits, this.b));
     }
-    const rest = fieldMask(this.#row) & ~namedBits(this.#row);
+    const rest = fieldMask(this.row) & ~namedBits(this.row);
     const text = ({ value, known }: FieldValue) =>
       (known & rest) === rest ? `0x${(value & rest).toString(16)}` : "?";
     this.#add(out, "reserved", rest, text(this.a), text(this.b));
@@ -111,7 +112,7 @@ export class FieldDiff {
       return names.length === 0 ? line : `${line} (${names.join(" ")})`;
     }
     // A whole field that was not seen needs no list of its bits.
-    const whole = this.unknown === fieldMask(this.#row) || names.length === 0;
+    const whole = this.unknown === fieldMask(this.row) || names.length === 0;
     return `${line} (cannot tell${whole ? "" : `: ${names.join(" ")}`})`;
   }
 
@@ -122,7 +123,7 @@ export class FieldDiff {
    */
   toJSON(): Record<string, unknown> {
     const hex = (value: bigint) => `0x${value.toString(16)}`;
-    const all = fieldMask(this.#row);
+    const all = fieldMask(this.row);
     const side = ({ value, known }: FieldValue, text: string) => ({
       value: hex(value),
       ...(known === all ? {} : { known: hex(known) }),

@@ -37,11 +37,30 @@ import { fieldMask, type FieldValue } from "./fields.ts";
 export function formatValue(field: Field, { value, known }: FieldValue): string {
   if (known === 0n) return "?";
   const whole = known === fieldMask(field);
-  const digits = field.size > 8 ? memoryOrder(field, value, known) : hex(field, value, known);
+  const digits = formatDigits(field, { value, known });
   const name = whole && value <= 0xffff_ffffn ? field.values?.[Number(value)] : undefined;
   if (name !== undefined) return `${digits} [${name}]`;
   const names = whole && value === 0n ? [] : bitTexts(field, value, known);
   return names.length === 0 ? digits : `${digits} [${names.join(" ")}]`;
+}
+
+/**
+ * A field's value as {@linkcode formatValue} gives it, without the names of its bits.
+ *
+ * @param field The field.
+ * @param value Its value.
+ * @returns The text.
+ * @example
+ * ```ts
+ * import { fieldNamed, formatDigits, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * const efer = fieldNamed(VMCB_LAYOUT, "save.efer");
+ * const text = formatDigits(efer, { value: 0x1500n, known: 0xffff_ffff_ffff_ffffn });
+ * if (text !== "0x1500") throw new Error(text);
+ * ```
+ */
+export function formatDigits(field: Field, { value, known }: FieldValue): string {
+  if (known === 0n) return "?";
+  return field.size > 8 ? memoryOrder(field, value, known) : hex(field, value, known);
 }
 
 /**
@@ -81,10 +100,45 @@ export function formatBits(bits: BitField, { value, known }: FieldValue): string
  */
 export function namedBits(field: Field): bigint {
   let mask = 0n;
-  for (const { bit, width = 1 } of field.bits ?? []) {
-    mask |= ((1n << BigInt(width)) - 1n) << BigInt(bit);
-  }
+  for (const bits of field.bits ?? []) mask |= bitMask(bits);
   return mask;
+}
+
+/**
+ * The bits that one row of a field's bits stands for.
+ *
+ * @param bits The row.
+ * @returns A mask of them.
+ * @example
+ * ```ts
+ * import { bitMask } from "@vmtape/vmtape/engine";
+ * if (bitMask({ name: "IOPL", bit: 12, width: 2 }) !== 0x3000n) throw new Error();
+ * ```
+ */
+export function bitMask({ bit, width = 1 }: BitField): bigint {
+  return ((1n << BigInt(width)) - 1n) << BigInt(bit);
+}
+
+/**
+ * Names of the bits of a field that a mask takes in, highest first; `reserved` for those without.
+ *
+ * @param field The field.
+ * @param mask The mask.
+ * @returns The names; none for a field without named bits.
+ * @example
+ * ```ts
+ * import { bitNames, fieldNamed, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * const names = bitNames(fieldNamed(VMCB_LAYOUT, "save.efer"), 0x1400n);
+ * if (names.join() !== "SVME,LMA") throw new Error(names.join());
+ * ```
+ */
+export function bitNames(field: Field, mask: bigint): string[] {
+  const names: string[] = [];
+  for (const bits of field.bits?.toReversed() ?? []) {
+    if ((mask & bitMask(bits)) !== 0n) names.push(bits.name);
+  }
+  if (field.bits !== undefined && (mask & ~namedBits(field)) !== 0n) names.push("reserved");
+  return names;
 }
 
 function bitTexts(field: Field, value: bigint, known: bigint): string[] {

@@ -20,8 +20,8 @@ export interface Observer {
   step(step: Step, v: Vcpu): void;
   /** A consistency check failed. */
   check(id: string, text: string): void;
-  /** A kernel assertion did not hold. */
-  warn(text: string): void;
+  /** A kernel assertion did not hold; or a step went wrong, which is then named. */
+  warn(text: string, step?: Step): void;
   /** A transition function returned; `ret` is its return value. */
   inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
 }

@@ -240,6 +240,11 @@ function counter<const N extends string>(
   ];
 }
 
+/** Name of a row of the whole VMCB. */
+export type VmcbFieldName =
+  | `control.${typeof CONTROL_FIELDS[number]["name"]}`
+  | `save.${typeof SAVE_FIELDS[number]["name"]}`;
+
 /** The whole VMCB: control fields as `control.NAME`, save fields as `save.NAME`. */
 export const VMCB_LAYOUT: Layout = {
   name: "vmcb",

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { visible } from "../../codecs/visible.ts";
 import { type Group, GROUP_NUMBERS, GROUPS } from "./groups.ts";
 import type { ComparisonResult, GroupCount } from "./tally.ts";
 
@@ -48,7 +49,7 @@ export function formatComparison(result: ComparisonResult, limit = Infinity): st
   }
   const left = result.disagreements.length - shown.length;
   if (left > 0) lines.push(`and ${left} more fields`);
-  return lines.map((line) => line.trimEnd() + "\n").join("");
+  return lines.map((line) => visible(line.trimEnd()) + "\n").join("");
 }
 
 function counts(groups: Readonly<Record<Group, GroupCount>>): string[] {

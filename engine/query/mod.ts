@@ -1,0 +1,8 @@
+/**
+ * Conditions on events: reading them, and asking them of events.
+ *
+ * @module
+ */
+export { compileCondition, type Matcher, type Truth } from "./evaluate.ts";
+export { FIELD_NAMES } from "./fields.ts";
+export { type Condition, ConditionError, type Operator, parseCondition } from "./parse.ts";
