@@ -5,6 +5,7 @@
  */
 import { wordsOf } from "../codecs/lab/views.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../engine/event.ts";
+import { eventLine } from "../engine/event_line.ts";
 import { dumpImage } from "../engine/image/dump.ts";
 import type { Layout } from "../engine/layout.ts";
 import { INNER_LAYOUT } from "../engine/svm/inner_layout.ts";
@@ -80,4 +81,29 @@ export function eventJson(number: number, event: TraceEvent): Record<string, unk
     out[key] = isImage(value) ? imageJson(value) : value;
   }
   return out;
+}
+
+/** An image's fields that are known and not zero, by name; of what has no layout, its words. */
+function imageFields(type: FieldType, image: Image): Record<string, unknown> {
+  const layout = LAYOUTS[type];
+  if (layout === undefined || image.bytes.length !== layout.size) return imageJson(image);
+  const rows = dumpImage(layout, image, { onlyNonZero: true, onlyKnown: true });
+  return Object.fromEntries(rows.map(({ field, text }) => [field, text]));
+}
+
+/**
+ * An event as a JSON object with its images field by field, by name.
+ *
+ * @param number Its number in the trace.
+ * @param event The event.
+ * @returns The object.
+ */
+export function decodedEvent(number: number, event: TraceEvent): Record<string, unknown> {
+  const out = { ...eventJson(number, event), text: eventLine(event) };
+  return Object.assign(
+    out,
+    Object.fromEntries(
+      [...imagesOf(event)].map(([name, type, image]) => [name, imageFields(type, image)]),
+    ),
+  );
 }

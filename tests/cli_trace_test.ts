@@ -29,9 +29,12 @@ async function withSample(use: (folder: string, trace: string) => Promise<void>)
 
 const lines = (text: string) => text.trimEnd().split("\n");
 
-Deno.test("dump prints one line an event", () =>
+Deno.test("dump says what happened, with exit codes and checks by name, and --raw what is stored", () =>
   withSample(async (_folder, trace) => {
-    const { code, stdout, stderr } = await vmtape(["dump", trace]);
+    const words = lines((await vmtape(["dump", trace])).stdout);
+    assertEquals(words.slice(2, 4), ["2 - 0 case good", "3 1000 0 vmrun VMRUN vmcb12 0x10000"]);
+    assertEquals(words[7], "7 2500 0 exit #VMEXIT VMEXIT_INVALID");
+    const { code, stdout, stderr } = await vmtape(["dump", trace, "--raw"]);
     assertEquals([code, stderr], [0, ""]);
     assertEquals(lines(stdout).length, 11);
     assertEquals(lines(stdout).slice(0, 4).map((line) => line.replace(/:[0-9a-f]{8}$/, ":CRC")), [
@@ -56,11 +59,52 @@ Deno.test("dump prints a range, some kinds, and what is in images", () =>
 
 Deno.test("dump --json loses nothing and stays valid line by line", () =>
   withSample(async (_folder, trace) => {
-    const { stdout } = await vmtape(["dump", trace, "--json"]);
+    const { stdout } = await vmtape(["dump", trace, "--json", "--raw"]);
     const events = lines(stdout).map((line) => JSON.parse(line));
     assertEquals(events.map((event) => event.number), [...events.keys()]);
     assertEquals(events[7].vmcb12, { size: 4096, words: { "070": "f".repeat(16) } });
     assertEquals(events[3].vmcb12_gpa, "0x10000");
+    const named = lines((await vmtape(["dump", trace, "--json"])).stdout).map((line) =>
+      JSON.parse(line)
+    );
+    assertMatch(named[7].vmcb12["control.exit_code"], /^0xffffffff/);
+    assertEquals(named[7].text, "#VMEXIT VMEXIT_INVALID");
+  }));
+
+Deno.test("dump chooses events by vCPU, scenario, exit, check, time and conditions", () =>
+  withFolder(async (folder) => {
+    const record = "vmtape record enter gif-left-set eventinj-left -o t -p early-exit -q; ";
+    const one = await shell(
+      record + "vmtape dump t --case gif-left --kind check,vmrun; " +
+        "vmtape dump t --exit VMMCALL; vmtape dump t --check asid-zero | wc -l; " +
+        "vmtape dump t -w 'kind==vmrun && control.event_inj & V' --columns kind,rip,save.rip; " +
+        "vmtape dump t --vcpu 7 | wc -l; vmtape dump t --since 0 | wc -l",
+      folder,
+    );
+    const [vmrun, check, exit, checks, columns, vcpu, timed] = lines(one.stdout);
+    assertMatch(vmrun!, /^\d+ - 0 vmrun VMRUN next rip 0x8003 .* ASID 0x0$/);
+    assertMatch(check!, /^\d+ - 0 check asid-zero failed: control->asid == 0$/);
+    assertMatch(exit!, /^\d+ - 0 regs post .* vmcb12 VMMCALL$/);
+    assertEquals([checks, columns, vcpu, timed], ["2", "vmrun\t0x8003\t0x9000", "0", "0"]);
+    const state = (await shell("vmtape dump t --at 43", folder)).stdout;
+    assertMatch(state, /^After event 43, under early-exit:\nvmcb12\n/);
+    assertStringIncludes(state, "control.intercept_word4");
+  }));
+
+Deno.test("dump refuses what makes no sense: fields there are not, options that exclude each other", () =>
+  withSample(async (_folder, trace) => {
+    for (
+      const [args, message] of [
+        [["-w", "save.ripp==1"], "did you mean save.rip?, at column 1"],
+        [["--columns", "exit_cod"], "did you mean exit_code?"],
+        [["--raw", "--columns", "kind"], "--raw and --columns exclude each other"],
+        [["--follow", "--at", "3"], "--follow and --at exclude each other"],
+        [["--exit", "NPFF"], '"NPFF" is no number'],
+      ] as const
+    ) {
+      const { code, stderr } = await vmtape(["dump", trace, ...args]);
+      assertEquals([code, stderr.includes(message)], [2, true], stderr);
+    }
   }));
 
 Deno.test("dump refuses a range without an event and unknown kinds", () =>
@@ -133,7 +177,10 @@ Deno.test("recover takes what comes through a pipe, counts the end that is missi
     const [a, b, c, verified] = lines(stdout).map((line) => JSON.parse(line));
     assertEquals([b.saved, b.lost, b.skipped], [11, 0, 0], stderr);
     assert(a.saved === 5 && a.lost === 3 && c.lost === 3 && verified.lost === 3, stdout);
-    assertMatch((await vmtape(["dump", `${folder}/a`])).stdout, /\n5 - 0 lost count=0x3\n$/);
+    assertMatch(
+      (await vmtape(["dump", `${folder}/a`])).stdout,
+      /\n5 - 0 lost 3 events were dropped\n$/,
+    );
     const left = (await Array.fromAsync(Deno.readDir(folder))).map((entry) => entry.name);
     assertEquals(left.sort(), ["a", "b", "c", "cut", "t"]);
   }));

@@ -1,20 +1,33 @@
 import { type EventBlock, type EventRange, readTrace } from "../../codecs/mod.ts";
 import { formatEvent } from "../../codecs/text.ts";
-import { EVENTS, type TraceEvent } from "../../engine/event.ts";
+import type { TraceEvent } from "../../engine/event.ts";
+import { eventLine } from "../../engine/event_line.ts";
+import { eventField } from "../../engine/query/mod.ts";
 import { defineCommand, EXIT, type Values } from "../command.ts";
 import type { Context } from "../context.ts";
+import { POLICY } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
-import { decodedLines, eventJson } from "../event_text.ts";
+import { EVENT_FILTER, EventFilter } from "../event_filter.ts";
+import { decodedEvent, decodedLines, eventJson } from "../event_text.ts";
 import { STANDARD } from "../files.ts";
 import { openChunks, openTraceFile } from "../inputs.ts";
+import { printState, stateAt } from "../machine_state.ts";
+import { loadPolicy } from "../policy_input.ts";
 import { RANGE, rangeOf } from "../range.ts";
-
-const KINDS = EVENTS.map((row) => row.kind);
 
 const OPTIONS = [
   ...RANGE,
-  { name: "kind", kind: "list", choices: KINDS, doc: "Only events of these kinds" },
+  ...EVENT_FILTER,
   { name: "fields", kind: "flag", doc: "Under each event its images, field by field" },
+  {
+    name: "columns",
+    kind: "list",
+    value: "A,B…",
+    doc: "Print these fields of each event, separated by tabs, such as event,time,exit_code",
+  },
+  { name: "raw", kind: "flag", doc: "Every field as it is stored, images as size and CRC-32" },
+  { name: "at", kind: "number", value: "EVENT", doc: "Print the machine's state after an event" },
+  { ...POLICY, doc: "With --at, the policy that leads there (the recorded one)" },
   { name: "follow", kind: "flag", doc: "Wait for more at the end, as of a recorder at work" },
 ] as const;
 
@@ -23,22 +36,39 @@ type Options = Values<typeof OPTIONS>;
 /** Prints events. */
 class Printer {
   readonly #context: Context;
-  readonly #kinds: ReadonlySet<string>;
-  readonly #fields: boolean;
+  readonly #filter: EventFilter;
+  readonly #options: Options;
+  readonly #columns: readonly ((event: TraceEvent, number: number) => string)[];
 
   constructor(context: Context, options: Options) {
     this.#context = context;
-    this.#kinds = new Set(options.kind);
-    this.#fields = options.fields;
+    this.#filter = new EventFilter(options);
+    this.#options = options;
+    this.#columns = options.columns.map((name) => {
+      const text = eventField(name);
+      if (typeof text === "string") throw new UsageError(`Option --columns: ${text}`);
+      return text;
+    });
   }
 
   event(number: number, event: TraceEvent): void {
-    if (this.#kinds.size > 0 && !this.#kinds.has(event.kind)) return;
+    if (!this.#filter.wants(event, number)) return;
     const { out, json } = this.#context;
-    if (json) out.json(eventJson(number, event));
+    const { raw, fields } = this.#options;
+    if (this.#columns.length > 0) {
+      const cells = this.#columns.map((text) => text(event, number));
+      if (json) {
+        out.json(Object.fromEntries(this.#options.columns.map((name, i) => [name, cells[i]])));
+      } else out.line(cells.join("\t"));
+    } else if (json) out.json(raw ? eventJson(number, event) : decodedEvent(number, event));
     else {
-      out.line(formatEvent(number, event));
-      if (this.#fields) { for (const line of decodedLines(event)) out.line(line); }
+      out.line(
+        raw
+          ? formatEvent(number, event)
+          : `${number} ${event.time ?? "-"} ${event.vcpu} ${event.kind} ${eventLine(event)}`
+            .trimEnd(),
+      );
+      if (fields) { for (const line of decodedLines(event)) out.line(line); }
     }
   }
 
@@ -47,30 +77,60 @@ class Printer {
       if (number >= from && number < to) this.event(number, event);
     }
   }
+
+  done(): void {
+    const { unsettled } = this.#filter;
+    if (unsettled === 0) return;
+    this.#context.note(
+      `Of ${unsettled} more event${unsettled === 1 ? "" : "s"} too little was recorded to tell`,
+    );
+  }
 }
 
 /** All of a stream is read, since there is no going back and forth in it. */
 async function dumpStream(context: Context, path: string, options: Options): Promise<void> {
   const { follow } = options;
   const range = rangeOf(options);
+  const printer = new Printer(context, options);
   const { signal } = follow ? context : {};
   const chunks = await openChunks(path, { follow, ...(signal ? { signal } : {}) });
   const trace = await readTrace(chunks, { unfinished: follow });
-  const printer = new Printer(context, options);
   for await (const block of trace.blocks()) {
-    if (block.head.firstEvent >= (range.to ?? Infinity)) return;
+    if (block.head.firstEvent >= (range.to ?? Infinity)) break;
     printer.block(block, range);
     if (follow) context.out.flush();
   }
+  printer.done();
 }
 
 async function dumpFile(context: Context, path: string, options: Options): Promise<void> {
+  const printer = new Printer(context, options);
   using file = await openTraceFile(path);
   const { trace } = file;
   const range = rangeOf(options, trace);
-  const printer = new Printer(context, options);
   for await (const block of trace.blocks(range)) printer.block(block, range);
   trace.requireIntact();
+  printer.done();
+}
+
+async function dumpState(context: Context, path: string, event: number, policy?: string) {
+  using file = await openTraceFile(path);
+  const named = policy === undefined ? undefined : await loadPolicy(policy);
+  printState(context, event, await stateAt(file.trace, event, named));
+}
+
+/** What cannot be asked for together. */
+function refuse(options: Options): void {
+  const { follow, to, at, raw, columns, fields } = options;
+  const exclusive: readonly (readonly [boolean, string, string])[] = [
+    [follow && to !== undefined, "--follow", "--to"],
+    [follow && at !== undefined, "--follow", "--at"],
+    [raw && columns.length > 0, "--raw", "--columns"],
+    [fields && columns.length > 0, "--fields", "--columns"],
+  ];
+  for (const [both, a, b] of exclusive) {
+    if (both) throw new UsageError(`Options ${a} and ${b} exclude each other`);
+  }
 }
 
 /** Prints the events of a trace. */
@@ -78,19 +138,32 @@ export const dump = defineCommand({
   name: "dump",
   summary: "Print the events of a trace, one a line",
   details:
-    "A line holds number, time in nanoseconds (or -), vCPU, kind, and the fields that the source " +
-    "could see. An image (a VMCB, a page, registers) is shown as its size and CRC-32; --fields " +
-    "shows what is in it, --json its words that are not zero.",
+    "A line holds number, time in nanoseconds (or -), vCPU, kind, and what happened in words. " +
+    "--fields shows what is in VMCBs, pages and registers, --raw every field as it is stored, --json " +
+    "all of it by name. Conditions (--where) take ==, !=, <, <=, >, >=, & (any of these bits), &&, " +
+    "||, ! and parentheses, names of exit codes and bits; an event of which too little was recorded " +
+    "to tell is not printed, but counted.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: OPTIONS,
   examples: [
     { line: "dump run.vmtape --from 1200 --to 1210", doc: "Ten events" },
-    { line: "dump run.vmtape --kind vmrun,exit --fields", doc: "VMCBs before and after, decoded" },
+    { line: "dump night.vmtape --exit NPF --vcpu 1", doc: "Nested page faults of one vCPU" },
+    {
+      line: "dump run.vmtape -w 'control.exit_code==NPF && save.rip>=0x8000' --fields",
+      doc: "VMCBs that meet a condition, decoded",
+    },
+    {
+      line: "dump run.vmtape --kind l2exit --columns event,time,exit_code,rip",
+      doc: "A table for another tool",
+    },
+    { line: "dump run.vmtape --at 20", doc: "The whole state of the vCPU after an event" },
     { line: "dump run.vmtape --follow", doc: "What a recorder is writing right now" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    if (options.follow && options.to !== undefined) {
-      throw new UsageError("Options --follow and --to exclude each other");
+    refuse(options);
+    if (options.at !== undefined) {
+      await dumpState(context, path, options.at, options.policy);
+      return EXIT.ok;
     }
     // A trace without an end is told from a whole one by reading all of it.
     const whole = options.from === undefined && options.to === undefined;

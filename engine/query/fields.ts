@@ -7,6 +7,7 @@ import { closest } from "../closest.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../event.ts";
 import { readField } from "../image/fields.ts";
 import type { Field, Layout } from "../layout.ts";
+import { exitCodeName } from "../svm/exit_codes.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
@@ -122,3 +123,41 @@ export function askedBy(name: string): Asked | undefined {
 export function closestField(name: string): string | undefined {
   return closest(name, FIELD_NAMES);
 }
+
+/**
+ * A way to print a field of events.
+ *
+ * @param name Its name.
+ * @returns Gives the field of an event as text, `-` where the event lacks it and `?` where it is
+ * unknown; or, for a name that there is not, what is wrong.
+ * @example
+ * ```ts
+ * import { eventField } from "@vmtape/vmtape/engine";
+ * const text = eventField("exit_code");
+ * if (typeof text === "string") throw new Error(text);
+ * if (text({ kind: "l2exit", vcpu: 0, exit_code: 0x400n }, 3) !== "NPF") throw new Error();
+ * ```
+ */
+export function eventField(
+  name: string,
+): ((event: TraceEvent, number: number) => string) | string {
+  const asked = askedBy(name);
+  if (asked === undefined) {
+    const near = closestField(name);
+    return `There is no field ${JSON.stringify(name)}${near ? `, did you mean ${near}?` : ""}`;
+  }
+  const decimal = DECIMAL.has(name);
+  return (event, number) => {
+    const seen = asked.read(event, number);
+    if (seen === undefined) return "-";
+    if ("text" in seen) return seen.text;
+    if (seen.known !== seen.mask) return "?";
+    if (name === "exit_code") return exitCodeName(seen.value).replace(/^SVM_EXIT_/, "");
+    const named = asked.row?.values?.[Number(seen.value)];
+    if (named !== undefined) return named.replace(/^SVM_EXIT_/, "");
+    return decimal ? String(seen.value) : `0x${seen.value.toString(16)}`;
+  };
+}
+
+/** Fields that are counted, not addressed. */
+const DECIMAL: ReadonlySet<string> = new Set(["event", "vcpu", "time", "errno", "rc", "count"]);

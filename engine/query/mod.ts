@@ -4,5 +4,5 @@
  * @module
  */
 export { compileCondition, type Matcher, type Truth } from "./evaluate.ts";
-export { FIELD_NAMES } from "./fields.ts";
+export { eventField, FIELD_NAMES } from "./fields.ts";
 export { type Condition, ConditionError, type Operator, parseCondition } from "./parse.ts";
