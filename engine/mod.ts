@@ -19,6 +19,7 @@ export * from "./svm/regs_layout.ts";
 export * from "./svm/inner_layout.ts";
 export * from "./svm/cpuid.ts";
 export * from "./svm/machine.ts";
+export type { Getter, Place, Source, ViewField, Whereabouts } from "./svm/view_source.ts";
 export * from "./cpu/mod.ts";
 export * from "./image/fields.ts";
 export * from "./image/format.ts";

@@ -5,10 +5,17 @@
  */
 import type { Image } from "../event.ts";
 import type { Field, Layout } from "../layout.ts";
-import { INNER_LAYOUT, INNER_SIZE } from "../svm/inner_layout.ts";
-import { VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
-import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
-import { VCPU_FIELDS, VCPU_SIZE } from "../svm/vcpu_fields.ts";
+import {
+  CPU_FIELDS,
+  INNER_FIELDS,
+  INNER_LAYOUT,
+  INNER_SIZE,
+  NESTED_FIELDS,
+} from "../svm/inner_layout.ts";
+import { MAPPED_AT, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { REGS_FIELDS, REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
+import { VCPU_FIELDS, VCPU_SIZE, type VcpuField } from "../svm/vcpu_fields.ts";
+import { type Place, placeOfRow, type ViewField } from "../svm/view_source.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { hostVmcbMask, ImageBuffer, innerBytes, regsBytes } from "../replay/views.ts";
@@ -34,37 +41,45 @@ export interface Area {
   readonly at?: number;
 }
 
-/** Fields of the vCPU area that the other areas show, and cached roots, which only the model has. */
-const SHOWN = new Set<string>(
-  VCPU_FIELDS.map((field) => field.name).filter((name) =>
-    REGS_LAYOUT.fields.some((field) => field.name === name) ||
-    INNER_LAYOUT.fields.some((field) => field.name === name) ||
-    /^(pgd|prev|guest_p|root_|guest_root|guest_cpu|nested_cpu|merged|pending_vmcb12|active|next_rip|mmu|walk|map|slot)/
-      .test(name) ||
-    /^(hsave_msr|requests|exception_|interrupt_|soft_int_injected|nmi_l1_to_l2|nmi_masked)/
-      .test(name)
-  ),
+const NESTED: ReadonlySet<string> = new Set(NESTED_FIELDS.map(({ name }) => name));
+const REGISTERS: ReadonlySet<string> = new Set(REGS_FIELDS.map(({ name }) => name));
+
+/** Of L1's registers, what the nested bookkeeping shows. */
+const L1_OMITS = namesOf(REGS_FIELDS, ({ name }) => NESTED.has(name));
+
+/** Of the state inside the kernel, what L1's registers show, and what is nothing of the machine. */
+const NESTED_OMITS = new Set([
+  ...namesOf(CPU_FIELDS, ({ name }) => REGISTERS.has(name)),
+  ...namesOf(INNER_FIELDS, ({ from }) => from.kind === "none"),
+  // Its bits are guest mode and SMM.
+  "hflags",
+]);
+
+/** Of the vCPU area, what either of them shows, and what is internal. */
+const VCPU_OMITS = namesOf(
+  VCPU_FIELDS as readonly VcpuField[],
+  ({ offset, size, internal }) =>
+    internal === true ||
+    [...REGS_FIELDS, ...INNER_FIELDS].map(placeOfRow).some((shown) =>
+      shown.size > 0 && shown.at < offset + size && offset < shown.at + shown.size
+    ),
 );
-const REGISTERS = new Set<string>(
-  REGS_LAYOUT.fields.map((field) => field.name).filter((name) =>
-    name === "run_pending" || name === "guest_mode" || name === "gif"
-  ),
-);
-const DUPLICATED = new Set<string>(
-  INNER_LAYOUT.fields.map((field) => field.name).filter((name) =>
-    name === "ret" || name === "hflags" ||
-    ["cr0", "cr3", "cr4", "efer", "rip", "rax", "rsp", "rflags"].includes(name)
-  ),
-);
+
+function namesOf<F extends Field>(
+  fields: readonly F[],
+  which: (field: F) => boolean,
+): ReadonlySet<string> {
+  return new Set(fields.filter(which).map(({ name }) => name));
+}
 
 /** All parts, in the order of output. */
 export const AREAS: readonly Area[] = [
   { name: "vmcb12", layout: VMCB_LAYOUT },
-  { name: "L1", layout: REGS_LAYOUT, omit: REGISTERS },
-  { name: "nested", layout: INNER_LAYOUT, omit: DUPLICATED },
+  { name: "L1", layout: REGS_LAYOUT, omit: L1_OMITS },
+  { name: "nested", layout: INNER_LAYOUT, omit: NESTED_OMITS },
   { name: "vmcb01", layout: VMCB_LAYOUT, at: VMCB01_AT },
   { name: "vmcb02", layout: VMCB_LAYOUT, at: VMCB02_AT },
-  { name: "vcpu", layout: VCPU_LAYOUT, omit: SHOWN, at: 0 },
+  { name: "vcpu", layout: VCPU_LAYOUT, omit: VCPU_OMITS, at: 0 },
 ];
 
 /** The part of the state with a name. */
@@ -83,8 +98,21 @@ export function rowOf(name: AreaName, field: Pick<Field, "name" | "offset" | "si
     { ...field, doc: "Reserved" };
 }
 
-/** Byte offset of the cached vmcb12, which differs only where vmcb12 did. */
-export const CACHE_AT: number = VMCB12_AT;
+/**
+ * Where in the machine's bytes a field of a part of the state is, so that its last writer can be
+ * found. Fields of vmcb12 are where it is mapped.
+ *
+ * @param area The part.
+ * @param field The field.
+ * @returns The place; of size 0 where the field is nowhere in particular.
+ */
+export function placeOf(area: Area, field: Field): Place {
+  if (area.at !== undefined) return { at: area.at + field.offset, size: field.size };
+  if (area.name === "vmcb12") return { at: MAPPED_AT + field.offset, size: field.size };
+  return VIEWS.has(field) ? placeOfRow(field as ViewField) : { at: 0, size: 0 };
+}
+
+const VIEWS: ReadonlySet<Field> = new Set<Field>([...REGS_FIELDS, ...INNER_FIELDS]);
 
 /**
  * Memory for the parts of a vCPU's state that need computing, to be filled again and again.

@@ -22,10 +22,11 @@ import {
 } from "./compare.ts";
 import { type Unit, UnitCollector } from "../replay/units.ts";
 import { PartialDiffer } from "./partial_differ.ts";
-import { placeOf } from "./places.ts";
 import { RefBook, type RepeatedReports } from "./ref_book.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
-import { type Place, TransitionLog } from "./transitions.ts";
+import type { Place } from "../svm/view_source.ts";
+import { placeOf } from "./areas.ts";
+import { TransitionLog } from "./transitions.ts";
 
 /** What one policy did in a run. */
 export interface RunSide {
@@ -442,7 +443,7 @@ export class Differ {
     const ownReports = reportsSame && endsSame || shadow === undefined || vs === undefined ||
       !reportsSame && !sameReports(a.log.reports, shadow.log.reports) ||
       !endsSame && endOf(va) !== endOf(vs);
-    const places: Place[] = rows.map(({ area, row }) => placeOf(area.name, area.at, row));
+    const places: Place[] = rows.map(({ area, row }) => placeOf(area, row.row));
     const writersA = a.log.lastWriters(va, places);
     const writersB = b.log.lastWriters(vb, places);
     const origins = new Map<string, RunRef>();

@@ -15,9 +15,8 @@ import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
 import { assumptionOf, DirectDriver, type Progress, vmcb12Of } from "../replay/direct.ts";
 import { type Unit, unitKey } from "../replay/units.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { areaImage } from "./areas.ts";
+import { areaImage, placeOf } from "./areas.ts";
 import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
-import { placeOf } from "./places.ts";
 import type { FieldDifference, RunDifference, RunEnd } from "./run_difference.ts";
 import { type Report, TransitionLog } from "./transitions.ts";
 
@@ -137,7 +136,7 @@ export class PartialDiffer {
     if (rows.length === 0) return [];
     const { vcpus: [va, vb] } = this.#try(unit, trial.state);
     const [{ log: logA }, { log: logB }] = this.#sides;
-    const places = rows.map(({ area, row }) => placeOf(area.name, area.at, row));
+    const places = rows.map(({ area, row }) => placeOf(area, row.row));
     const writersA = logA.lastWriters(va, places), writersB = logB.lastWriters(vb, places);
     const written = rows.map((_, i) => {
       const wa = writersA[i], wb = writersB[i];

@@ -6,6 +6,7 @@
  */
 import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
 import { mapForExit, mapSavedVmcb12, mapVmcb12 } from "../steps/mod.ts";
 import { copyWords } from "../paging/shadow_pages.ts";
@@ -43,14 +44,6 @@ interface Snapshot {
   fromVmrun: boolean;
   restoreFlags: number;
   smram: Uint8Array | undefined;
-}
-
-/** Where a field is while a transition runs: an offset in the machine's bytes and a size. */
-export interface Place {
-  /** Byte offset in `Machine.bytes`. */
-  readonly at: number;
-  /** Bytes. */
-  readonly size: number;
 }
 
 /** The step that wrote a field last, and the transition it was part of. */
@@ -237,10 +230,10 @@ function changedPlaces(
 ): void {
   let to = 0;
   for (let i = 0; i < places.length; i++) {
-    const { at, size } = places[i] as Place;
+    const { at, size, mask = 0xff } = places[i] as Place;
     let differs = false;
     for (let k = 0; k < size; k++, to++) {
-      const byte = bytes[at + k] as number;
+      const byte = (bytes[at + k] as number) & mask;
       if (byte === values[to]) continue;
       values[to] = byte;
       differs = true;

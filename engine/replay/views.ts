@@ -4,8 +4,7 @@
  *
  * @module
  */
-import { offsets } from "../layout.ts";
-import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { INNER_FIELDS, INNER_SIZE } from "../svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
@@ -13,53 +12,14 @@ import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
 import { gif, hflags } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
-import { segmentAt, type SegmentName, SEGMENTS } from "../kvm/segments.ts";
+import { segmentAt } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
+import type { Getter, Whereabouts } from "../svm/view_source.ts";
+import { ImageBuffer, View } from "./view.ts";
 
-const I = offsets(INNER_FIELDS);
-const R = offsets(REGS_FIELDS);
+export { ImageBuffer };
 
-/** Memory for an image, to be filled again and again. */
-export class ImageBuffer {
-  /** The bytes. */
-  readonly bytes: Uint8Array;
-  /** The same as 32-bit words. */
-  readonly words: Uint32Array;
-
-  /**
-   * Makes memory that is all zero.
-   *
-   * @param size Bytes, a multiple of 4.
-   * @example
-   * ```ts
-   * import { ImageBuffer, INNER_SIZE, innerBytes, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
-   * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
-   * const buffer = new ImageBuffer(INNER_SIZE);
-   * if (innerBytes(v, 1, buffer) !== buffer.bytes || buffer.words[0] !== 1) throw new Error();
-   * ```
-   */
-  constructor(size: number) {
-    this.words = new Uint32Array(size / 4);
-    this.bytes = new Uint8Array(this.words.buffer);
-  }
-}
-
-/** Pairs of 64-bit fields as indexes of words: where to, where from. */
-function words(pairs: readonly (readonly [number, number])[]): Int32Array {
-  return Int32Array.from(pairs.flat(), (at) => at >> 2);
-}
-
-function copyAll(to: Uint32Array, from: Uint32Array, pairs: Int32Array): void {
-  for (let i = 0; i < pairs.length; i += 2) {
-    const a = pairs[i] as number, b = pairs[i + 1] as number;
-    to[a] = from[b] as number;
-    to[a + 1] = from[b + 1] as number;
-  }
-}
-
-function copyWords(to: Uint32Array, at: number, from: Uint32Array, source: number, bytes: number) {
-  for (let i = 0; i < bytes >> 2; i++) to[(at >> 2) + i] = from[(source >> 2) + i] as number;
-}
+const RET = INNER_FIELDS.find(({ name }) => name === "ret")!.offset >> 2;
 
 function mapKind(v: Vcpu, vmcb: number): number {
   const map = v.u32(vmcb + C.msrpm_base_pa);
@@ -68,22 +28,66 @@ function mapKind(v: Vcpu, vmcb: number): number {
   return map === HOST.MERGED_MSRPM && v.u8(V.nested_initialized) !== 0 ? 2 : 3;
 }
 
-const INNER_WORDS = words([
-  [I.vmcb12_gpa, V.vmcb12_gpa],
-  [I.last_vmcb12_gpa, V.last_vmcb12_gpa],
-  [I.ctl_ncr3, VMCB12_AT + C.nested_cr3],
-  [I.cr0, V.cr0],
-  [I.cr3, V.cr3],
-  [I.cr4, V.cr4],
-  [I.efer, V.efer],
-  [I.rip, V.rip],
-  [I.rax, V.rax],
-  [I.rsp, V.rsp],
-  [I.cpu_role, V.root_cpu_role],
-  [I.gcpu_role, V.guest_cpu_role],
-  [I.ncpu_role, V.nested_cpu_role],
-  [I.req, V.requests],
-]);
+/** Whether the exception that userspace is shown is one that is to become a #VMEXIT. */
+function showsVmexit(v: Vcpu): boolean {
+  return v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
+    v.u8(V.exception_injected) === 0;
+}
+
+/** Vector of the exception that userspace is shown. */
+function shownVector(v: Vcpu): number {
+  return v.u32(showsVmexit(v) ? V.vmexit_vector : V.exception_vector);
+}
+
+function shownPending(v: Vcpu): number {
+  return v.u8(showsVmexit(v) ? V.vmexit_pending : V.exception_pending);
+}
+
+/** Whether the ioctl reports the exception: not where KVM would run the instruction again (#BP, #OF). */
+function reported(v: Vcpu): boolean {
+  const vector = shownVector(v);
+  return vector !== 3 && vector !== 4;
+}
+
+const GETTERS: Readonly<Record<Getter, (v: Vcpu) => number>> = {
+  guestMode: (v) => v.guestMode ? 1 : 0,
+  smm: (v) => v.smm ? 1 : 0,
+  gif: (v) => gif(v) ? 1 : 0,
+  mmu: (v) => v.u8(V.mmu) + 1,
+  walkMmu: (v) => v.u8(V.walk_mmu) + 1,
+  msrpm01: (v) => mapKind(v, VMCB01_AT),
+  // Without nested state there is no vmcb02.
+  msrpm02: (v) => v.u8(V.nested_initialized) === 0 ? 4 : mapKind(v, VMCB02_AT),
+  rflags,
+  hflags,
+  runPendingOfL2: (v) => v.guestMode ? v.u8(V.run_pending) : 0,
+  exceptionPending: (v) => reported(v) ? shownPending(v) : 0,
+  exceptionInjected: (v) => {
+    if (!reported(v)) return 0;
+    return showsVmexit(v) ? shownPending(v) : v.u8(V.exception_injected) | shownPending(v);
+  },
+  exceptionVector: shownVector,
+  exceptionError: (v) => v.u32(showsVmexit(v) ? V.vmexit_error : V.exception_error),
+  interruptInjected: (v) => v.u8(V.interrupt_soft) !== 0 ? 0 : v.u8(V.interrupt_injected),
+};
+
+const WHEREABOUTS: Readonly<Record<Whereabouts, (v: Vcpu) => number>> = {
+  es: (v) => segmentAt(v, "es"),
+  cs: (v) => segmentAt(v, "cs"),
+  ss: (v) => segmentAt(v, "ss"),
+  ds: (v) => segmentAt(v, "ds"),
+  fs: (v) => segmentAt(v, "fs"),
+  gs: (v) => segmentAt(v, "gs"),
+  ldtr: (v) => segmentAt(v, "ldtr"),
+  tr: (v) => segmentAt(v, "tr"),
+  gdtr: (v) => v.vmcb + S.gdtr_selector,
+  idtr: (v) => v.vmcb + S.idtr_selector,
+  rflags: (v) => v.vmcb + S.rflags,
+  currentVmcb12Gpa: (v) => v.guestMode ? V.vmcb12_gpa : -1,
+};
+
+const INNER_VIEW = new View(INNER_FIELDS, WHEREABOUTS, GETTERS);
+const REGS_VIEW = new View(REGS_FIELDS, WHEREABOUTS, GETTERS);
 
 /**
  * The state inside the kernel as one of its functions returns.
@@ -105,61 +109,10 @@ export function innerBytes(
   ret: number,
   into: ImageBuffer = new ImageBuffer(INNER_SIZE),
 ): Uint8Array {
-  const { bytes, words } = into;
-  copyAll(words, v.words, INNER_WORDS);
-  words[I.ret >> 2] = ret;
-  bytes[I.guest_mode] = v.guestMode ? 1 : 0;
-  bytes[I.active] = v.u32(V.active);
-  bytes[I.run_pending] = v.u8(V.run_pending);
-  bytes[I.gif] = gif(v) ? 1 : 0;
-  bytes[I.mmu] = v.u8(V.mmu) + 1;
-  bytes[I.walk] = v.u8(V.walk_mmu) + 1;
-  bytes[I.msrpm01] = mapKind(v, VMCB01_AT);
-  // Without nested state there is no vmcb02.
-  bytes[I.msrpm02] = v.u8(V.nested_initialized) === 0 ? 4 : mapKind(v, VMCB02_AT);
-  bytes[I.msrpm_recalc] = v.u8(V.msrpm_recalc);
-  words[I.rflags >> 2] = rflags(v);
-  words[(I.rflags >> 2) + 1] = v.u32(v.vmcb + S.rflags + 4);
-  words[I.root_role >> 2] = v.u32(V.root_root_role);
-  words[I.groot_role >> 2] = v.u32(V.guest_root_role);
-  bytes[I.exc_pend] = v.u8(V.exception_pending);
-  bytes[I.exc_inj] = v.u8(V.exception_injected);
-  bytes[I.exc_vec] = v.u32(V.exception_vector);
-  bytes[I.int_inj] = v.u8(V.interrupt_injected);
-  bytes[I.nmi_inj] = v.u8(V.nmi_injected);
-  bytes[I.nmi_l1l2] = v.u8(V.nmi_l1_to_l2);
-  bytes[I.soft] = v.u8(V.soft_int_injected);
-  words[I.hflags >> 2] = hflags(v);
-  return bytes;
+  INNER_VIEW.fill(v, into);
+  into.words[RET] = ret;
+  return into.bytes;
 }
-
-const GPRS = REGS_FIELDS.slice(0, 16);
-const PLAIN = words([
-  [R.rip, V.rip],
-  [R.cr0, V.cr0],
-  [R.cr2, V.cr2],
-  [R.cr3, V.cr3],
-  [R.cr4, V.cr4],
-  [R.cr8, V.cr8],
-  [R.efer, V.efer],
-  [R.dr0, V.dr0],
-  [R.dr1, V.dr1],
-  [R.dr2, V.dr2],
-  [R.dr3, V.dr3],
-  [R.dr6, V.dr6],
-  [R.dr7, V.dr7],
-  [R.hsave_pa, V.hsave_msr],
-]);
-const SEGMENT_AT = {
-  es: R.es_selector,
-  cs: R.cs_selector,
-  ss: R.ss_selector,
-  ds: R.ds_selector,
-  fs: R.fs_selector,
-  gs: R.gs_selector,
-  ldtr: R.ldtr_selector,
-  tr: R.tr_selector,
-} as const;
 
 /**
  * What userspace sees through the ioctls. Looking counts queued NMIs and SMIs,
@@ -178,48 +131,8 @@ const SEGMENT_AT = {
  */
 export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE)): Uint8Array {
   look(v);
-  const { bytes, words } = into;
-  const from = v.words;
-  const guestMode = v.guestMode;
-  copyWords(words, R.rax, from, V.rax, GPRS.length * 8);
-  copyAll(words, from, PLAIN);
-  words[R.rflags >> 2] = rflags(v);
-  words[(R.rflags >> 2) + 1] = v.u32(v.vmcb + S.rflags + 4);
-  words.fill(0, R.vmcb_pa >> 2, (R.vmcb_pa >> 2) + 2);
-  if (guestMode) copyWords(words, R.vmcb_pa, from, V.vmcb12_gpa, 8);
-  for (let i = 0; i < SEGMENTS.length; i++) {
-    const name = SEGMENTS[i] as SegmentName;
-    copyWords(words, SEGMENT_AT[name], from, segmentAt(v, name), 16);
-  }
-  copyWords(words, R.gdtr_selector, from, v.vmcb + S.gdtr_selector, 16);
-  copyWords(words, R.idtr_selector, from, v.vmcb + S.idtr_selector, 16);
-  words.fill(0, R.gif >> 2);
-  bytes[R.gif] = gif(v) ? 1 : 0;
-  bytes[R.guest_mode] = guestMode ? 1 : 0;
-  bytes[R.run_pending] = guestMode ? v.u8(V.run_pending) : 0;
-  bytes[R.smm] = v.smm ? 1 : 0;
-  queuedEvents(v, into);
-  return bytes;
-}
-
-function queuedEvents(v: Vcpu, { bytes, words }: ImageBuffer): void {
-  const forExit = v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
-    v.u8(V.exception_injected) === 0;
-  const vector = v.u32(forExit ? V.vmexit_vector : V.exception_vector);
-  const pending = v.u8(forExit ? V.vmexit_pending : V.exception_pending);
-  // The ioctl does not report exceptions whose instruction KVM would run again.
-  if (vector !== 3 && vector !== 4) {
-    bytes[R.exception_pending] = pending;
-    bytes[R.exception_injected] = forExit ? pending : v.u8(V.exception_injected) | pending;
-  }
-  bytes[R.exception_vector] = vector;
-  words[R.exception_error >> 2] = v.u32(forExit ? V.vmexit_error : V.exception_error);
-  const soft = v.u8(V.interrupt_soft) !== 0;
-  bytes[R.interrupt_injected] = soft ? 0 : v.u8(V.interrupt_injected);
-  bytes[R.interrupt_vector] = v.u8(V.interrupt_vector);
-  bytes[R.nmi_injected] = v.u8(V.nmi_injected);
-  bytes[R.nmi_pending] = v.u32(V.nmi_pending);
-  bytes[R.nmi_masked] = v.u8(V.nmi_masked);
+  REGS_VIEW.fill(v, into);
+  return into.bytes;
 }
 
 /** Bytes of a VMCB image that hold host addresses, ASIDs or clocks, which differ from run to run. */

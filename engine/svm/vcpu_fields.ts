@@ -7,6 +7,12 @@
  */
 import type { Field } from "../layout.ts";
 
+/** A row of the vCPU area. */
+export interface VcpuField extends Field {
+  /** Says nothing by itself, or only the model has it: a diff leaves it out. */
+  readonly internal?: boolean;
+}
+
 const gpr = <const N extends string>(name: N, index: number): Field & { readonly name: N } => ({
   name,
   offset: index * 8,
@@ -60,11 +66,29 @@ export const VCPU_FIELDS = [
     size: 1,
     doc: "An exception's delivery was interrupted",
   },
-  { name: "exception_has_error", offset: 0x102, size: 1, doc: "It has an error code" },
-  { name: "exception_has_payload", offset: 0x103, size: 1, doc: "It has a payload" },
+  {
+    name: "exception_has_error",
+    offset: 0x102,
+    size: 1,
+    internal: true,
+    doc: "It has an error code",
+  },
+  {
+    name: "exception_has_payload",
+    offset: 0x103,
+    size: 1,
+    internal: true,
+    doc: "It has a payload",
+  },
   { name: "exception_vector", offset: 0x104, size: 4, doc: "Its vector" },
   { name: "exception_error", offset: 0x108, size: 8, doc: "Its error code" },
-  { name: "exception_payload", offset: 0x110, size: 8, doc: "Its payload (CR2 or DR6 bits)" },
+  {
+    name: "exception_payload",
+    offset: 0x110,
+    size: 8,
+    internal: true,
+    doc: "Its payload (CR2 or DR6 bits)",
+  },
   {
     name: "vmexit_pending",
     offset: 0x118,
@@ -82,7 +106,13 @@ export const VCPU_FIELDS = [
     size: 1,
     doc: "An interrupt's delivery is under way",
   },
-  { name: "interrupt_soft", offset: 0x131, size: 1, doc: "It is a software interrupt" },
+  {
+    name: "interrupt_soft",
+    offset: 0x131,
+    size: 1,
+    internal: true,
+    doc: "It is a software interrupt",
+  },
   { name: "interrupt_vector", offset: 0x132, size: 1, doc: "Its vector" },
   { name: "nmi_injected", offset: 0x133, size: 1, doc: "An NMI's delivery is under way" },
   { name: "nmi_pending", offset: 0x134, size: 4, doc: "NMIs waiting" },
@@ -158,6 +188,7 @@ export const VCPU_FIELDS = [
     name: "next_rip",
     offset: 0x188,
     size: 8,
+    internal: true,
     doc: "Address after the intercepted instruction, 0 when unknown",
   },
   {
@@ -181,39 +212,91 @@ export const VCPU_FIELDS = [
     name: "pgd_root",
     offset: 0x1e8,
     size: 8,
+    internal: true,
     doc: "root_mmu: CR3 of its current root; all ones when it has none",
   },
-  { name: "pgd_role", offset: 0x1f0, size: 4, doc: "root_mmu: role of its current root" },
-  { name: "guest_pgd_role", offset: 0x1f4, size: 4, doc: "guest_mmu: role of its current root" },
+  {
+    name: "pgd_role",
+    offset: 0x1f0,
+    size: 4,
+    internal: true,
+    doc: "root_mmu: role of its current root",
+  },
+  {
+    name: "guest_pgd_role",
+    offset: 0x1f4,
+    size: 4,
+    internal: true,
+    doc: "guest_mmu: role of its current root",
+  },
   {
     name: "guest_pgd_root",
     offset: 0x1f8,
     size: 8,
+    internal: true,
     doc: "guest_mmu: nCR3 of its current root; all ones when it has none",
   },
-  { name: "prev0_pgd", offset: 0x200, size: 8, doc: "root_mmu: cached earlier root" },
-  { name: "prev1_pgd", offset: 0x208, size: 8, doc: "root_mmu: cached earlier root" },
-  { name: "prev2_pgd", offset: 0x210, size: 8, doc: "root_mmu: cached earlier root" },
-  { name: "prev0_role", offset: 0x218, size: 4, doc: "Its role" },
-  { name: "prev1_role", offset: 0x21c, size: 4, doc: "Its role" },
-  { name: "prev2_role", offset: 0x220, size: 4, doc: "Its role" },
+  {
+    name: "prev0_pgd",
+    offset: 0x200,
+    size: 8,
+    internal: true,
+    doc: "root_mmu: cached earlier root",
+  },
+  {
+    name: "prev1_pgd",
+    offset: 0x208,
+    size: 8,
+    internal: true,
+    doc: "root_mmu: cached earlier root",
+  },
+  {
+    name: "prev2_pgd",
+    offset: 0x210,
+    size: 8,
+    internal: true,
+    doc: "root_mmu: cached earlier root",
+  },
+  { name: "prev0_role", offset: 0x218, size: 4, internal: true, doc: "Its role" },
+  { name: "prev1_role", offset: 0x21c, size: 4, internal: true, doc: "Its role" },
+  { name: "prev2_role", offset: 0x220, size: 4, internal: true, doc: "Its role" },
   { name: "smbase", offset: 0x228, size: 8, doc: "SMBASE" },
-  { name: "guest_prev0_pgd", offset: 0x230, size: 8, doc: "guest_mmu: cached earlier root" },
-  { name: "guest_prev1_pgd", offset: 0x238, size: 8, doc: "guest_mmu: cached earlier root" },
-  { name: "guest_prev2_pgd", offset: 0x240, size: 8, doc: "guest_mmu: cached earlier root" },
-  { name: "guest_prev0_role", offset: 0x248, size: 4, doc: "Its role" },
-  { name: "guest_prev1_role", offset: 0x24c, size: 4, doc: "Its role" },
-  { name: "guest_prev2_role", offset: 0x250, size: 4, doc: "Its role" },
+  {
+    name: "guest_prev0_pgd",
+    offset: 0x230,
+    size: 8,
+    internal: true,
+    doc: "guest_mmu: cached earlier root",
+  },
+  {
+    name: "guest_prev1_pgd",
+    offset: 0x238,
+    size: 8,
+    internal: true,
+    doc: "guest_mmu: cached earlier root",
+  },
+  {
+    name: "guest_prev2_pgd",
+    offset: 0x240,
+    size: 8,
+    internal: true,
+    doc: "guest_mmu: cached earlier root",
+  },
+  { name: "guest_prev0_role", offset: 0x248, size: 4, internal: true, doc: "Its role" },
+  { name: "guest_prev1_role", offset: 0x24c, size: 4, internal: true, doc: "Its role" },
+  { name: "guest_prev2_role", offset: 0x250, size: 4, internal: true, doc: "Its role" },
   {
     name: "merged_msrpm",
     offset: 0x260,
     size: 36,
+    internal: true,
     doc: "Words of the merged MSR bitmap that L1 has a say in",
   },
   {
     name: "pending_vmcb12_gpa",
     offset: 0x288,
     size: 8,
+    internal: true,
     doc: "Address of the vmcb12 of the transition under way",
   },
   {
@@ -222,7 +305,7 @@ export const VCPU_FIELDS = [
     size: 16,
     doc: "root_mmu: shadow pages under a root of four, number + 1 in 32 bits each",
   },
-  { name: "guest_pae_roots", offset: 0x2a0, size: 16, doc: "guest_mmu: the same" },
+  { name: "guest_pae_roots", offset: 0x2a0, size: 16, internal: true, doc: "guest_mmu: the same" },
   {
     name: "last_retry_rip",
     offset: 0x2b0,
@@ -230,7 +313,7 @@ export const VCPU_FIELDS = [
     doc: "RIP of the last fault that was retried after a table was unprotected",
   },
   { name: "last_retry_address", offset: 0x2b8, size: 8, doc: "Address of that fault" },
-] as const satisfies readonly Field[];
+] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */
 export const VCPU_SIZE = 0x400;
