@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../engine/event.ts";
 import { QEMU_BINARY } from "../traces/qemu/mod.ts";
 
@@ -71,7 +72,12 @@ export function fakeStub(
         if (n === null) break;
         const answer = talk(new TextDecoder().decode(chunk.subarray(0, n)));
         if (answer === undefined) break;
-        if (answer) await conn.write(new TextEncoder().encode(answer));
+        try {
+          const bytes = Buffer.from(answer, "latin1");
+          for (let at = 0; at < bytes.length;) at += await conn.write(bytes.subarray(at));
+        } catch {
+          break; // the client has heard enough
+        }
       }
       try {
         conn.close();

@@ -8,11 +8,19 @@
 import { type GdbAddress, gdbAddressText } from "./gdb_address.ts";
 import { fromHex, GdbConnection, type GdbStop, type GdbTransport } from "./gdb_connection.ts";
 import type { GdbOptions } from "./gdb_connection.ts";
-import { GdbError, gdbText } from "./gdb_packets.ts";
+import { GdbError, gdbText, quoted } from "./gdb_packets.ts";
 import { GdbRegisterLayout, GdbRegisters } from "./gdb_registers.ts";
 
-/** Bytes of memory in one packet: QEMU's packets hold 4,096 characters, two a byte. */
-const MEMORY_CHUNK = 2000;
+/** Bytes of memory in one packet, two characters each, when the stub does not say how long its packets are. */
+const MEMORY_CHUNK = 0x400;
+/** The same at most, whatever it says. */
+const MAX_MEMORY_CHUNK = 0x8000;
+/** Of these, what the address in a request to write takes. */
+const MEMORY_HEADER = 32;
+/** Documents of a target's description at most; QEMU's are three. */
+const MAX_DOCUMENTS = 32;
+/** vCPUs at most; QEMU's machines have 4,096 at most. */
+const MAX_THREADS = 8192;
 
 /** Memory requests under way at once. */
 const PIPELINE = 16;
@@ -44,6 +52,7 @@ const PIPELINE = 16;
 export class GdbClient {
   readonly #link: GdbConnection;
   #thread = "";
+  #chunk = MEMORY_CHUNK;
   #layout = new GdbRegisterLayout([]);
 
   private constructor(link: GdbConnection) {
@@ -125,45 +134,72 @@ export class GdbClient {
   }
 
   async #greet(): Promise<void> {
+    const where = this.#link.where;
     const features = gdbText(
       await this.#link.request("qSupported:xmlRegisters=i386;vContSupported+"),
     );
     if (!features.includes("qXfer:features:read+")) {
       throw new GdbError(
         "remote",
-        `The GDB stub at ${this.#link.where} does not describe its registers; it must be QEMU 7.2 or newer`,
+        `The GDB stub at ${where} does not describe its registers; it must be QEMU 7.2 or newer`,
       );
     }
+    const size = parseInt(/PacketSize=([0-9a-f]{1,8})/i.exec(features)?.[1] ?? "0", 16) >> 1;
+    if (size > 2 * MEMORY_HEADER) this.#chunk = Math.min(size, MAX_MEMORY_CHUNK);
     if (features.includes("QStartNoAckMode+")) {
       await this.#link.dropAcks();
     }
-    this.#layout = GdbRegisterLayout.parse(await this.#describe("target.xml", 0));
+    this.#layout = GdbRegisterLayout.parse(await this.#describe());
     await this.#link.ok("Qqemu.PhyMemMode:1").catch((cause) => {
       throw new GdbError(
         "remote",
-        `The GDB stub at ${this.#link.where} cannot read physical memory; it must be QEMU 7.2 or newer`,
+        `The GDB stub at ${where} cannot read physical memory; it must be QEMU 7.2 or newer`,
         { cause },
       );
     });
+    // Only QEMU knows that request.
+    this.#link.leaveAcks();
   }
 
-  async #describe(annex: string, depth: number): Promise<string[]> {
+  /** Documents of the target's description, each with what it includes behind it. */
+  async #describe(): Promise<string[]> {
+    const deadline = performance.now() + this.#link.timeoutMs;
+    const seen = new Set<string>();
+    const documents: string[] = [];
+    const read = async (annex: string): Promise<void> => {
+      if (seen.has(annex)) return;
+      if (seen.add(annex).size > MAX_DOCUMENTS) throw this.#undescribed(annex);
+      const text = await this.#document(annex, deadline);
+      documents.push(text);
+      for (const [, href] of text.matchAll(/<xi:include\s+href="([^"]{1,80})"/g)) await read(href!);
+    };
+    await read("target.xml");
+    return documents;
+  }
+
+  async #document(annex: string, deadline: number): Promise<string> {
     let text = "";
     for (;;) {
       const part = gdbText(
         await this.#link.request(`qXfer:features:read:${annex}:${text.length.toString(16)},ffb`),
       );
-      if (!/^[lm]/.test(part) || text.length > 1 << 20) {
-        throw new GdbError("protocol", `The GDB stub does not describe its registers (${annex})`);
-      }
+      if (!/^[lm]/.test(part) || text.length > 1 << 20) throw this.#undescribed(annex);
       text += part.slice(1);
-      if (part.startsWith("l") || part.length === 1) break;
+      if (part.startsWith("l") || part.length === 1) return text;
+      if (performance.now() > deadline) {
+        throw new GdbError(
+          "timeout",
+          `The GDB stub at ${this.#link.where} takes longer than ${this.#link.timeoutMs} ms to describe its registers`,
+        );
+      }
     }
-    const documents = [text];
-    for (const [, href] of text.matchAll(/<xi:include\s+href="([^"]+)"/g)) {
-      if (depth < 4) documents.push(...await this.#describe(href!, depth + 1));
-    }
-    return documents;
+  }
+
+  #undescribed(annex: string): GdbError {
+    return new GdbError(
+      "protocol",
+      `The GDB stub at ${this.#link.where} does not describe its registers (${quoted(annex)})`,
+    );
   }
 
   /**
@@ -172,13 +208,21 @@ export class GdbClient {
    * @returns Their names, in the order of their number.
    */
   async threads(): Promise<string[]> {
-    const out: string[] = [];
+    const out = new Set<string>();
     let answer = gdbText(await this.#link.request("qfThreadInfo"));
     while (answer.startsWith("m")) {
-      out.push(...answer.slice(1).split(","));
+      const before = out.size;
+      for (const name of answer.slice(1).split(",")) out.add(name);
+      // A list that repeats itself has no end.
+      if (out.size === before || out.size > MAX_THREADS) {
+        throw new GdbError("protocol", `The GDB stub at ${this.#link.where} lists vCPUs for ever`);
+      }
       answer = gdbText(await this.#link.request("qsThreadInfo"));
     }
-    return out;
+    if (out.size === 0) {
+      throw new GdbError("protocol", `The GDB stub at ${this.#link.where} lists no vCPU`);
+    }
+    return [...out];
   }
 
   /**
@@ -230,9 +274,7 @@ export class GdbClient {
   #refusal(what: string, answer: string): GdbError {
     return new GdbError(
       "remote",
-      `The GDB stub at ${this.#link.where} cannot ${what} (answer ${
-        JSON.stringify(answer.slice(0, 20))
-      })`,
+      `The GDB stub at ${this.#link.where} cannot ${what} (answer ${quoted(answer)})`,
     );
   }
 
@@ -251,7 +293,7 @@ export class GdbClient {
     const work = async () => {
       while (next < length && !missing) {
         const at = next;
-        const size = Math.min(MEMORY_CHUNK, length - at);
+        const size = Math.min(this.#chunk, length - at);
         next = at + size;
         const answer = await this.#link.request(
           `m${(base + BigInt(at)).toString(16)},${size.toString(16)}`,
@@ -297,8 +339,10 @@ export class GdbClient {
   async writeMemory(address: bigint | number, bytes: Uint8Array): Promise<void> {
     const base = BigInt(address);
     const requests: Promise<void>[] = [];
-    for (let at = 0; at < bytes.length; at += MEMORY_CHUNK) {
-      const part = bytes.subarray(at, at + MEMORY_CHUNK);
+    // The address is in the same packet.
+    const room = this.#chunk - MEMORY_HEADER;
+    for (let at = 0; at < bytes.length; at += room) {
+      const part = bytes.subarray(at, at + room);
       requests.push(
         this.#link.ok(
           `M${(base + BigInt(at)).toString(16)},${part.length.toString(16)}:${part.toHex()}`,

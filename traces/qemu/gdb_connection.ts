@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { GdbError, GdbFramer, gdbPacket, gdbText } from "./gdb_packets.ts";
+import { Buffer } from "node:buffer";
+import { GdbError, GdbFramer, gdbPacket, gdbText, quoted } from "./gdb_packets.ts";
 
 /** Why the target stopped. */
 export interface GdbStop {
@@ -46,9 +47,27 @@ export interface GdbTransport {
 }
 
 interface Waiter {
-  resolve(payload: Uint8Array): void;
+  resolve(answer: GdbAnswer): void;
   reject(error: unknown): void;
+  /** Output of the monitor so far. */
+  console: string;
+  /** Milliseconds it may take. */
+  readonly limitMs: number;
 }
+
+/** An answer of the stub. */
+interface GdbAnswer {
+  readonly payload: Uint8Array;
+  /** What the monitor printed before it. */
+  readonly console: string;
+}
+
+/** Output of one monitor command held at most, in characters; that of the largest machines is a tenth. */
+const MAX_CONSOLE = 4 << 20;
+/** Damaged packets asked for again one after the other. */
+const MAX_DAMAGED = 8;
+/** Packets at most that answer nothing. */
+const MAX_UNASKED = 64;
 
 const REASONS: Readonly<Record<string, GdbStop["reason"]>> = {
   "05": "breakpoint",
@@ -74,8 +93,14 @@ export class GdbConnection {
   #running = false;
   #dead: GdbError | undefined;
   #acks = true;
-  #console = "";
-  #sending: Promise<void> = Promise.resolve();
+  #damaged = 0;
+  #unasked = 0;
+  /** What is to be sent next, in one go. */
+  #queue: Uint8Array[] = [];
+  #sending: Promise<void> | undefined;
+  /** When the request that waits longest came to be the next one, and what looks after it. */
+  #waitingSince = 0;
+  #watch: ReturnType<typeof setTimeout> | undefined;
 
   /**
    * Begins to listen.
@@ -109,6 +134,14 @@ export class GdbConnection {
   /** Agrees with the stub to leave acknowledgements out. */
   async dropAcks(): Promise<void> {
     await this.ok("QStartNoAckMode");
+    this.leaveAcks();
+  }
+
+  /**
+   * Leaves acknowledgements out. QEMU takes the next request for one, and a byte that comes while
+   * its guest runs, an acknowledgement too, for the wish to stop it.
+   */
+  leaveAcks(): void {
     this.#acks = false;
   }
 
@@ -121,8 +154,9 @@ export class GdbConnection {
         this.#framer.push(chunk.subarray(0, n));
         for (let frame = this.#framer.next(); frame; frame = this.#framer.next()) {
           if (this.#acks) this.#write(Uint8Array.of(frame.intact ? 0x2b : 0x2d));
+          this.#damaged = frame.intact ? 0 : this.#damaged + 1;
           if (frame.intact) this.#deliver(frame.payload);
-          else if (!this.#acks) {
+          else if (!this.#acks || this.#damaged > MAX_DAMAGED) {
             throw new GdbError("protocol", `A packet from ${this.where} has a bad checksum`);
           }
         }
@@ -142,6 +176,7 @@ export class GdbConnection {
 
   #end(error: GdbError): void {
     this.#dead ??= error;
+    clearTimeout(this.#watch);
     for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#dead);
     this.#stopWaiter?.reject(this.#dead);
     this.#stopWaiter = undefined;
@@ -152,14 +187,19 @@ export class GdbConnection {
 
   #deliver(payload: Uint8Array): void {
     const kind = payload[0];
+    const [waiter] = this.#waiters;
     // Output of the monitor comes ahead of its OK, as O and hex; OK itself begins with the same letter.
     if (kind === 0x4f && payload.length > 2) {
-      this.#console += decodeHex(gdbText(payload.subarray(1)));
+      if (waiter === undefined) return this.#nobodyAsked();
+      waiter.console += decodeHex(gdbText(payload.subarray(1)));
+      if (waiter.console.length > MAX_CONSOLE) {
+        throw new GdbError("protocol", `The monitor behind ${this.where} prints without end`);
+      }
       return;
     }
     if (kind === 0x54 || kind === 0x53 || kind === 0x57 || kind === 0x58) {
       // Connecting to a running guest stops it, and that is reported before any answer.
-      if (!this.#running) return;
+      if (!this.#running) return this.#nobodyAsked();
       this.#running = false;
       const text = gdbText(payload);
       const thread = /thread:([^;]+);/.exec(text)?.[1];
@@ -174,13 +214,61 @@ export class GdbConnection {
       this.#stopWaiter = undefined;
       return;
     }
-    this.#waiters.shift()?.resolve(payload);
+    if (waiter === undefined) return this.#nobodyAsked();
+    this.#waiters.shift();
+    waiter.resolve({ payload, console: waiter.console });
+    this.#waitingSince = performance.now();
+    if (this.#waiters.length === 0) {
+      clearTimeout(this.#watch);
+      this.#watch = undefined;
+    }
   }
 
+  #nobodyAsked(): void {
+    if (++this.#unasked > MAX_UNASKED) {
+      throw new GdbError("protocol", `${this.where} sends packets that nobody asked for`);
+    }
+  }
+
+  /** Looks after the request that waits longest. */
+  #watchFor(waiter: Waiter): void {
+    const late = () => {
+      const [first] = this.#waiters;
+      const left = (first?.limitMs ?? 0) - (performance.now() - this.#waitingSince);
+      if (first && left > 0) {
+        this.#watch = setTimeout(late, left);
+        return;
+      }
+      this.#end(
+        new GdbError(
+          "timeout",
+          `No answer from ${this.where} in ${
+            first?.limitMs ?? waiter.limitMs
+          } ms; it may not be a GDB stub, or another debugger may be attached to it`,
+        ),
+      );
+    };
+    this.#waitingSince = performance.now();
+    this.#watch = setTimeout(late, waiter.limitMs);
+  }
+
+  /** Sends bytes; what is asked for before the next turn of the event loop goes out together. */
   #write(bytes: Uint8Array): void {
-    this.#sending = this.#sending.then(async () => {
-      for (let at = 0; at < bytes.length;) at += await this.#transport.write(bytes.subarray(at));
-    }).catch((cause) => this.#end(this.#closed(cause)));
+    this.#queue.push(bytes);
+    this.#sending ??= this.#send();
+  }
+
+  async #send(): Promise<void> {
+    await Promise.resolve();
+    try {
+      while (this.#queue.length > 0) {
+        const bytes = Buffer.concat(this.#queue.splice(0));
+        for (let at = 0; at < bytes.length;) at += await this.#transport.write(bytes.subarray(at));
+      }
+    } catch (cause) {
+      this.#end(this.#closed(cause));
+    }
+    this.#sending = undefined;
   }
 
   /**
@@ -192,22 +280,16 @@ export class GdbConnection {
    * @throws {GdbError} `closed` or `timeout`; either ends the conversation.
    */
   async request(payload: string, timeoutMs: number = this.#timeoutMs): Promise<Uint8Array> {
-    if (this.#dead) throw this.#dead;
-    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    this.#waiters.push({ resolve, reject });
-    const timer = setTimeout(() =>
-      this.#end(
-        new GdbError(
-          "timeout",
-          `No answer from ${this.where} in ${timeoutMs} ms; it may not be a GDB stub, or another debugger may be attached to it`,
-        ),
-      ), timeoutMs);
+    return (await this.#ask(payload, timeoutMs)).payload;
+  }
+
+  #ask(payload: string, limitMs: number): Promise<GdbAnswer> {
+    if (this.#dead) return Promise.reject(this.#dead);
+    const { promise, resolve, reject } = Promise.withResolvers<GdbAnswer>();
+    const waiter: Waiter = { resolve, reject, console: "", limitMs };
+    if (this.#waiters.push(waiter) === 1) this.#watchFor(waiter);
     this.#write(gdbPacket(payload));
-    try {
-      return await promise;
-    } finally {
-      clearTimeout(timer);
-    }
+    return promise;
   }
 
   /**
@@ -217,15 +299,26 @@ export class GdbConnection {
    * @throws {GdbError} `remote`, at any other answer.
    */
   async ok(payload: string): Promise<void> {
-    const answer = gdbText(await this.request(payload));
+    await this.output(payload);
+  }
+
+  /**
+   * Sends a request that is answered by OK, before which the monitor's output may come.
+   *
+   * @param payload The request.
+   * @returns The output.
+   * @throws {GdbError} `remote`, at any other answer.
+   */
+  async output(payload: string): Promise<string> {
+    const { payload: bytes, console } = await this.#ask(payload, this.#timeoutMs);
+    const answer = gdbText(bytes);
     if (answer !== "OK") {
       throw new GdbError(
         "remote",
-        `The GDB stub at ${this.where} answered ${JSON.stringify(answer)} to ${
-          payload.slice(0, 40)
-        }`,
+        `The GDB stub at ${this.where} answered ${quoted(answer)} to ${payload.slice(0, 40)}`,
       );
     }
+    return console;
   }
 
   /**
@@ -267,18 +360,6 @@ export class GdbConnection {
     if (this.#running && !this.#dead) this.#write(Uint8Array.of(3));
   }
 
-  /**
-   * Sends a request that is answered by OK, before which the monitor's output comes.
-   *
-   * @param payload The request.
-   * @returns The output.
-   */
-  async output(payload: string): Promise<string> {
-    this.#console = "";
-    await this.ok(payload);
-    return this.#console;
-  }
-
   /** Waits until everything is sent. */
   async flush(): Promise<void> {
     await this.#sending;
@@ -300,7 +381,7 @@ export function fromHex(text: string): Uint8Array | undefined {
   if (text.length % 2 !== 0) return undefined;
   try {
     // QEMU writes x for what it cannot read of a register.
-    return Uint8Array.fromHex(text.replaceAll("x", "0"));
+    return Uint8Array.fromHex(text.includes("x") ? text.replaceAll("x", "0") : text);
   } catch {
     return undefined;
   }

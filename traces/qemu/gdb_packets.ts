@@ -9,7 +9,7 @@ import { Buffer } from "node:buffer";
 
 const DOLLAR = 0x24, HASH = 0x23, ESCAPE = 0x7d, REPEAT = 0x2a, PLUS = 0x2b, MINUS = 0x2d;
 
-/** Longest packet accepted: far above QEMU's 4,096, so that only garbage exceeds it. */
+/** Longest packet accepted, as sent and with its repetitions undone: far above QEMU's, so that only garbage exceeds it. */
 const MAX_PACKET = 1 << 20;
 
 /** What can be wrong when talking to a GDB stub. */
@@ -71,6 +71,25 @@ export function gdbText(bytes: Uint8Array): string {
 }
 
 /**
+ * What a stub said, for a message: in quotation marks, short, and harmless to a terminal.
+ *
+ * @param text What it said, one character a byte.
+ * @returns The quotation.
+ * @example
+ * ```ts
+ * import { quoted } from "@vmtape/vmtape/traces";
+ * if (quoted("a\x1b[0m") !== `"a\\u001b[0m"`) throw new Error();
+ * ```
+ */
+export function quoted(text: string): string {
+  const short = text.length > 40 ? text.slice(0, 40) + "..." : text;
+  return JSON.stringify(short).replace(
+    /[\x7f-\x9f]/g,
+    (c) => `\\x${c.charCodeAt(0).toString(16)}`,
+  );
+}
+
+/**
  * A packet ready to send.
  *
  * @param payload ASCII text; `$`, `#`, `}` and `*` are escaped.
@@ -103,7 +122,7 @@ export function gdbPacket(payload: string): Uint8Array {
  *
  * @param raw Bytes between `$` and `#`.
  * @returns The payload.
- * @throws {GdbError} `protocol`, when an escape or a repetition has nothing to act on.
+ * @throws {GdbError} `protocol`, when an escape or a repetition has nothing to act on, or the payload is longer than a megabyte.
  * @example
  * ```ts
  * import { gdbText, gdbUnescape } from "@vmtape/vmtape/traces";
@@ -113,22 +132,38 @@ export function gdbPacket(payload: string): Uint8Array {
  */
 export function gdbUnescape(raw: Uint8Array): Uint8Array {
   if (!raw.includes(ESCAPE) && !raw.includes(REPEAT)) return raw;
-  const out: number[] = [];
+  const out = new Uint8Array(unescapedLength(raw));
+  let length = 0;
   for (let i = 0; i < raw.length; i++) {
     const byte = raw[i]!;
-    if (byte !== ESCAPE && byte !== REPEAT) {
-      out.push(byte);
-      continue;
+    if (byte === ESCAPE) {
+      out[length++] = raw[++i]! ^ 0x20;
+    } else if (byte === REPEAT) {
+      const end = length + raw[++i]! - 29;
+      out.fill(out[length - 1]!, length, end);
+      length = end;
+    } else {
+      out[length++] = byte;
     }
-    const next = raw[++i];
-    const last = out.at(-1);
-    if (next === undefined || (byte === REPEAT && (last === undefined || next < 29))) {
+  }
+  return out;
+}
+
+/** Length of a payload with its escapes undone: known, and bounded, before anything is put anywhere. */
+function unescapedLength(raw: Uint8Array): number {
+  let length = 0;
+  for (let i = 0; i < raw.length; i++) {
+    const byte = raw[i]!;
+    const next = byte === ESCAPE || byte === REPEAT ? raw[++i] : byte;
+    if (next === undefined || (byte === REPEAT && (length === 0 || next < 29))) {
       throw new GdbError("protocol", "A packet of the GDB stub ends inside an escape");
     }
-    if (byte === ESCAPE) out.push(next ^ 0x20);
-    else for (let n = next - 29; n > 0; n--) out.push(last!);
+    length += byte === REPEAT ? next - 29 : 1;
+    if (length > MAX_PACKET) {
+      throw new GdbError("protocol", "Not a GDB stub: a packet of it is longer than a megabyte");
+    }
   }
-  return Uint8Array.from(out);
+  return length;
 }
 
 /** What {@linkcode GdbFramer.next} finds. */
@@ -194,7 +229,7 @@ export class GdbFramer {
         const seen = gdbText(bytes.subarray(this.#start, Math.min(this.#end, this.#start + 24)));
         throw new GdbError(
           "protocol",
-          `Not a GDB stub: it says ${JSON.stringify(seen)}; give the address of QEMU's -gdb option`,
+          `Not a GDB stub: it says ${quoted(seen)}; give the address of QEMU's -gdb option`,
         );
       }
       const hash = bytes.subarray(0, this.#end).indexOf(HASH, this.#start);

@@ -3,7 +3,10 @@
  *
  * @module
  */
-import { GdbError } from "./gdb_packets.ts";
+import { GdbError, quoted } from "./gdb_packets.ts";
+
+/** Bits of a register at most; AVX-512's have a quarter. */
+const MAX_BITS = 2048;
 
 /** One register of the target. */
 export interface GdbRegister {
@@ -59,10 +62,10 @@ export class GdbRegisterLayout {
       );
       const name = attributes.get("name");
       const bits = Number(attributes.get("bitsize"));
-      if (name === undefined || !Number.isInteger(bits) || bits <= 0) {
+      if (name === undefined || !Number.isInteger(bits) || bits <= 0 || bits > MAX_BITS) {
         throw new GdbError(
           "protocol",
-          `The target description has a register without a size: ${tag}`,
+          `The target description has a register without a usable size: ${quoted(tag!)}`,
         );
       }
       const said = attributes.get("regnum");
