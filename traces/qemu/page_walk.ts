@@ -60,51 +60,118 @@ export async function findMappings(
     return [...wanted].map((physical) => ({ linear: physical, physical }));
   }
   const walk = new Walk(mode, wanted, read);
-  await walk.table(mode.cr3 & (walk.top === 3 && !walk.long ? 0xffff_ffe0n : FRAME), walk.top, 0n);
+  await walk.table(walk.format.root(mode.cr3), walk.format.top, 0n);
   return walk.found;
+}
+
+/** How a guest's tables are laid out. */
+class TableFormat {
+  /** Whether addresses have 64 bits. */
+  readonly long: boolean;
+  /** Levels of tables: 5, 4, 3 (PAE) or 2. */
+  readonly top: number;
+  /** Bytes of an entry. */
+  readonly entry: 4 | 8;
+  readonly #pse: boolean;
+
+  constructor(mode: PagingMode) {
+    this.long = (mode.efer >> 10n & 1n) !== 0n;
+    const pae = (mode.cr4 >> 5n & 1n) !== 0n;
+    this.entry = this.long || pae ? 8 : 4;
+    this.top = this.long ? ((mode.cr4 >> 12n & 1n) !== 0n ? 5 : 4) : pae ? 3 : 2;
+    this.#pse = this.entry === 8 || (mode.cr4 >> 4n & 1n) !== 0n;
+  }
+
+  /** Address of the first table. */
+  root(cr3: bigint): bigint {
+    return cr3 & (this.top === 3 ? 0xffff_ffe0n : FRAME);
+  }
+
+  /** Lowest bit of an address that chooses an entry of a table at a level. */
+  shift(level: number): bigint {
+    return 12n + BigInt(level - 1) * (this.entry === 8 ? 9n : 10n);
+  }
+
+  /** Whether an entry leads to memory, not to another table. */
+  isLeaf(entry: bigint, level: number): boolean {
+    return level === 1 ||
+      ((entry & LARGE) !== 0n && this.#pse && level <= (this.long ? 3 : 2));
+  }
+}
+
+/**
+ * Translates one linear address, whatever may be done there.
+ *
+ * @param mode The vCPU's control registers.
+ * @param linear The address.
+ * @param read Reads physical memory.
+ * @returns The physical address, or undefined where nothing is mapped.
+ * @example
+ * ```ts
+ * import { translateLinear } from "@vmtape/vmtape/traces";
+ * const off = { cr0: 0x11n, cr3: 0n, cr4: 0n, efer: 0n };
+ * if (await translateLinear(off, 0x8123n, () => Promise.resolve(undefined)) !== 0x8123n) throw new Error();
+ * ```
+ */
+export async function translateLinear(
+  mode: PagingMode,
+  linear: bigint,
+  read: ReadPhysical,
+): Promise<bigint | undefined> {
+  if ((mode.cr0 >> 31n & 1n) === 0n) return linear;
+  const format = new TableFormat(mode);
+  let table = format.root(mode.cr3);
+  for (let level = format.top;; level--) {
+    const shift = format.shift(level);
+    const index = linear >> shift & (format.entry === 8 ? 0x1ffn : 0x3ffn);
+    const bytes = await read(table + index * BigInt(format.entry), format.entry);
+    if (bytes === undefined) return undefined;
+    const entry = wordAt(bytes, 0, format.entry);
+    if ((entry & PRESENT) === 0n) return undefined;
+    if (format.isLeaf(entry, level)) {
+      const inside = (1n << shift) - 1n;
+      return entry & FRAME & ~inside | linear & inside;
+    }
+    table = entry & FRAME;
+  }
+}
+
+function wordAt(bytes: Uint8Array, offset: number, size: 4 | 8): bigint {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return size === 8 ? view.getBigUint64(offset, true) : BigInt(view.getUint32(offset, true));
 }
 
 class Walk {
   readonly found: Mapping[] = [];
-  readonly long: boolean;
-  /** Levels of tables: 5, 4, 3 (PAE) or 2. */
-  readonly top: number;
-  readonly #entry: 4 | 8;
+  readonly format: TableFormat;
   readonly #nxe: boolean;
-  readonly #pse: boolean;
   readonly #wanted: ReadonlySet<bigint>;
   readonly #read: ReadPhysical;
   #tables = 0;
 
   constructor(mode: PagingMode, wanted: ReadonlySet<bigint>, read: ReadPhysical) {
-    this.long = (mode.efer >> 10n & 1n) !== 0n;
-    const pae = (mode.cr4 >> 5n & 1n) !== 0n;
-    this.#entry = this.long || pae ? 8 : 4;
-    this.top = this.long ? ((mode.cr4 >> 12n & 1n) !== 0n ? 5 : 4) : pae ? 3 : 2;
+    this.format = new TableFormat(mode);
     this.#nxe = (mode.efer >> 11n & 1n) !== 0n;
-    this.#pse = this.#entry === 8 || (mode.cr4 >> 4n & 1n) !== 0n;
     this.#wanted = wanted;
     this.#read = read;
   }
 
   async table(at: bigint, level: number, linear: bigint): Promise<void> {
     if (this.#tables++ >= MAX_TABLES) return;
-    const paeRoot = this.#entry === 8 && !this.long && level === 3;
+    const { entry: size, long, top } = this.format;
+    const paeRoot = size === 8 && !long && level === 3;
     const bytes = await this.#read(at, paeRoot ? 32 : 4096);
     if (bytes === undefined) return;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const count = bytes.length / this.#entry;
-    const shift = 12n + BigInt(level - 1) * (this.#entry === 8 ? 9n : 10n);
-    for (let i = 0; i < count; i++) {
-      const entry = this.#entry === 8
-        ? view.getBigUint64(8 * i, true)
-        : BigInt(view.getUint32(4 * i, true));
+    const shift = this.format.shift(level);
+    for (let i = 0; i < bytes.length / size; i++) {
+      const entry = wordAt(bytes, size * i, size);
       if ((entry & PRESENT) === 0n || (this.#nxe && (entry & NX) !== 0n)) continue;
-      const here = canonical(linear | BigInt(i) << shift, this.long ? this.top : 0);
-      const leaf = level === 1 ||
-        ((entry & LARGE) !== 0n && this.#pse && level <= (this.long ? 3 : 2));
-      if (leaf) this.#leaf(entry & FRAME & -(1n << shift), here, 1n << shift);
-      else await this.table(entry & FRAME, level - 1, here);
+      const here = canonical(linear | BigInt(i) << shift, long ? top : 0);
+      if (this.format.isLeaf(entry, level)) {
+        this.#leaf(entry & FRAME & -(1n << shift), here, 1n << shift);
+      } else {
+        await this.table(entry & FRAME, level - 1, here);
+      }
     }
   }
 

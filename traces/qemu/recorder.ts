@@ -4,15 +4,13 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
-import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { inMemory, locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
+import { Breakpoints } from "./breakpoints.ts";
+import { locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
+import { Follower, STEP_MS, stopWithin, type VmrunSite } from "./follower.ts";
 import type { GdbClient } from "./gdb_client.ts";
-import type { GdbStop } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
-import { monitorSection, VcpuView } from "./vcpu_view.ts";
-import { isBackInL1, type PendingVmrun, VMRUN_LENGTH, VMRUN_OPCODE, vmrunInputs } from "./vmrun.ts";
+import { VcpuReader } from "./vcpu_reader.ts";
 
 /** How to follow a guest. */
 export interface QemuRecordOptions {
@@ -30,16 +28,6 @@ export interface QemuRecordOptions {
   readonly onNote?: (text: string) => void;
   /** Called after each VMRUN with the number of them. */
   readonly onProgress?: (vmruns: number) => void;
-}
-
-/** One VMRUN instruction of the guest. */
-export interface VmrunSite {
-  /** Linear address. */
-  readonly linear: bigint;
-  /** Physical address, when it was found by searching. */
-  readonly physical?: bigint;
-  /** How often a vCPU stopped there to execute VMRUN. */
-  vmruns: number;
 }
 
 /** What was recorded of a guest. */
@@ -63,14 +51,10 @@ export interface QemuRecordResult {
 /** Milliseconds between searches at first; each doubles it, up to eight seconds. */
 const FIRST_SEARCH_MS = 250;
 const LAST_SEARCH_MS = 8000;
-/** Milliseconds for a step or an interrupt to take effect. */
-const STEP_MS = 2000;
-/** Steps tried over one VMRUN. */
-const STEP_ATTEMPTS = 4;
-/** Pages of inputs remembered at most. */
-const MAX_PAGES = 1024;
-/** Breakpoints set at most: what looks like VMRUN in so many places is data. */
-const MAX_SITES = 512;
+/** Milliseconds that a #VMEXIT is waited for when the recording is to end. */
+const LAST_EXIT_MS = 250;
+/** Milliseconds after which a lone vCPU that is in L2 gets the breakpoint at its VMRUN back. */
+const REARM_MS = 1000;
 /** EFER.SVME: without it VMRUN does not exist. */
 const SVME = 1n << 12n;
 
@@ -122,11 +106,12 @@ export async function recordQemu(
       await gdb.detach().catch(() => {});
       throw error;
     }
-    if (!(error instanceof GdbError)) throw error;
+    // Only a connection that was closed is the end of QEMU; a stub that says nonsense is an error.
+    if (!(error instanceof GdbError) || gdb.ended.code !== "closed") throw error;
     ended = options.signal?.aborted ? "interrupted" : "gone";
   } finally {
     gdb.close();
-    await sink.close();
+    await recorder.close();
   }
   return recorder.result(ended);
 }
@@ -136,20 +121,13 @@ class Recorder {
   readonly #sink: EventSink;
   readonly #options: QemuRecordOptions;
   readonly #started = performance.now();
-  readonly #sites = new Map<bigint, VmrunSite>();
-  /** Those of them that hold a breakpoint. */
-  readonly #stops = new Set<bigint>();
-  /** VMRUNs without their #VMEXIT, by vCPU. */
-  readonly #pending = new Map<string, PendingVmrun>();
-  /** Addresses behind a VMRUN that hold a breakpoint, and how many vCPUs wait there. */
-  readonly #after = new Map<bigint, number>();
-  /** Pages as they were recorded last, by vCPU and address. */
-  readonly #recorded = new Map<string, Uint8Array>();
+  readonly #breakpoints: Breakpoints;
+  #follower: Follower | undefined;
   #threads: readonly string[] = [];
   #memory: readonly MemoryRegion[] = [];
   #version = "unknown";
-  #vmruns = 0;
-  #exits = 0;
+  #told = 0;
+  #failed = false;
   #nextSearch = FIRST_SEARCH_MS;
   #noted = "";
 
@@ -157,53 +135,85 @@ class Recorder {
     this.#gdb = gdb;
     this.#sink = sink;
     this.#options = options;
+    this.#breakpoints = new Breakpoints(gdb);
   }
 
   result(ended: RecordingEnd): QemuRecordResult {
-    const used = [...this.#sites.values()].filter((site) => site.vmruns > 0);
+    const sites = [...this.#follower?.sites.values() ?? []];
+    const used = sites.filter((site) => site.vmruns > 0);
     return {
       ended,
-      vmruns: this.#vmruns,
-      exits: this.#exits,
+      vmruns: this.#follower?.vmruns ?? 0,
+      exits: this.#follower?.exits ?? 0,
       sites: used,
-      unused: this.#sites.size - used.length,
+      unused: sites.length - used.length,
       vcpus: this.#threads.length,
       version: this.#version,
     };
   }
 
+  /** Hands over what is left, and closes the sink. */
+  async close(): Promise<void> {
+    try {
+      if (!this.#failed) await this.#handOver();
+    } finally {
+      await this.#sink.close();
+    }
+  }
+
   async run(): Promise<RecordingEnd> {
-    await this.#begin();
-    const { at, signal, limit = Infinity, durationMs = Infinity } = this.#options;
-    for (const linear of at ?? []) await this.#addSite({ linear, vmruns: 0 });
-    if (!at) await this.#search();
-    const onAbort = () => this.#gdb.interrupt();
+    const follower = await this.#begin();
+    const { at, signal } = this.#options;
+    for (const linear of at ?? []) follower.addSite({ linear, vmruns: 0 });
+    if (!at) await this.#search(follower);
+    let late: ReturnType<typeof setTimeout> | undefined;
+    // In the middle of L2 the guest is stopped only when its #VMEXIT does not come.
+    const onAbort = () => {
+      late = setTimeout(() => this.#gdb.interrupt(), follower.waiting ? LAST_EXIT_MS : 0);
+    };
     signal?.addEventListener("abort", onAbort);
     try {
-      for (;;) {
-        if (signal?.aborted) return "interrupted";
-        const left = durationMs - (performance.now() - this.#started);
-        const full = this.#vmruns >= limit;
-        if (left <= 0 || full && this.#pending.size === 0) return "done";
-        if (full) await this.#followNoMore();
-        this.#gdb.resume();
-        const searching = !at && this.#vmruns === 0;
-        // The last VMRUN's #VMEXIT is waited for, though not for ever.
-        const patience = full ? STEP_MS : searching ? this.#nextSearch : Infinity;
-        const wait = Math.min(left, patience);
-        const stop = await this.#stopWithin(wait);
-        if (stop.reason === "gone") return "gone";
-        if (stop.reason === "shutdown") return "done";
-        if (stop.reason === "breakpoint") await this.#atStop(stop);
-        else if (full) return "done";
-        else if (searching && !signal?.aborted) await this.#search();
-      }
+      return await this.#follow(follower);
     } finally {
+      clearTimeout(late);
       signal?.removeEventListener("abort", onAbort);
     }
   }
 
-  async #begin(): Promise<void> {
+  async #follow(follower: Follower): Promise<RecordingEnd> {
+    const { at, signal, limit = Infinity, durationMs = Infinity } = this.#options;
+    for (;;) {
+      const left = durationMs - (performance.now() - this.#started);
+      const full = follower.vmruns >= limit;
+      const over = full || left <= 0 ? "done" : signal?.aborted ? "interrupted" : undefined;
+      if (over && !follower.waiting) return over;
+      if (over) follower.followNoMore();
+      this.#gdb.resume();
+      // While the guest runs: what the debugger does meanwhile costs it nothing.
+      await Promise.all([this.#breakpoints.settled(), this.#handOver()]);
+      const searching = !at && follower.vmruns === 0;
+      const grace = follower.waiting ? LAST_EXIT_MS : 0;
+      const patience = full
+        ? STEP_MS
+        : searching
+        ? this.#nextSearch
+        : follower.lifted
+        ? REARM_MS
+        : Infinity;
+      const stop = await stopWithin(
+        this.#gdb,
+        over === "done" ? patience : Math.min(left + grace, patience),
+      );
+      if (stop.reason === "gone") return "gone";
+      if (stop.reason === "shutdown") return "done";
+      if (stop.reason === "breakpoint") await follower.atStop(stop);
+      else if (over) return over;
+      else if (searching && !signal?.aborted) await this.#search(follower);
+      else follower.rearm();
+    }
+  }
+
+  async #begin(): Promise<Follower> {
     const gdb = this.#gdb;
     this.#threads = await gdb.threads();
     this.#version = (await gdb.monitor("info version")).trim();
@@ -232,54 +242,51 @@ class Recorder {
         },
       });
     }
+    const reader = new VcpuReader(gdb, this.#threads, this.#memory);
+    return this.#follower = new Follower(gdb, this.#threads, reader, this.#breakpoints, {
+      time: () => ({ time: Math.round((performance.now() - this.#started) * 1e6) }),
+      note: (text) => this.#note(text),
+    });
   }
 
-  /** The next stop; when none comes in time, the guest is interrupted for one. */
-  async #stopWithin(ms: number): Promise<GdbStop> {
-    const limit = ms === Infinity ? undefined : Math.max(1, ms);
-    const stop = await this.#gdb.stopped(limit);
-    if (stop) return stop;
-    this.#gdb.interrupt();
-    const late = await this.#gdb.stopped(STEP_MS);
-    if (late) return late;
-    throw new GdbError("timeout", "QEMU does not stop its guest; it may hang or be stopped itself");
+  /** Gives the sink what was seen. */
+  async #handOver(): Promise<void> {
+    const follower = this.#follower;
+    if (follower === undefined) return;
+    for (const event of follower.take()) {
+      try {
+        await this.#sink.write(event);
+      } catch (error) {
+        this.#failed = true;
+        throw error;
+      }
+    }
+    if (follower.vmruns > this.#told) this.#options.onProgress?.(follower.vmruns);
+    this.#told = follower.vmruns;
   }
 
-  async #search(): Promise<void> {
+  async #search(follower: Follower): Promise<void> {
     const files = await Promise.all(this.#threads.map((thread) => this.#gdb.registers(thread)));
     const able = files.filter((registers) => (registers.need("efer") & SVME) !== 0n);
     if (able.length === 0) {
-      if (this.#sites.size > 0) return;
+      if (follower.sites.size > 0) return;
       this.#note("No vCPU has EFER.SVME set yet: the guest does not use SVM so far");
       return;
     }
     this.#nextSearch = Math.min(this.#nextSearch * 2, LAST_SEARCH_MS);
     const found = await scanForVmrun(this.#gdb, this.#memory, this.#options.signal);
     const roots = new Map(able.map((registers) => [registers.need("cr3"), registers]));
-    const before = this.#sites.size;
+    const before = follower.sites.size;
     for (const registers of roots.values()) {
       for (const site of await locate(this.#gdb, registers, this.#memory, found)) {
-        await this.#addSite({ ...site, vmruns: 0 });
+        follower.addSite({ ...site, vmruns: 0 });
       }
     }
-    if (this.#sites.size > before || before === 0) {
+    if (follower.sites.size > before || before === 0) {
       this.#note(
-        `The opcode of VMRUN is at ${found.length} places in memory, ${this.#sites.size} of them executable`,
+        `The opcode of VMRUN is at ${found.length} places in memory, ${follower.sites.size} of them executable`,
       );
     }
-  }
-
-  async #addSite(site: VmrunSite): Promise<void> {
-    if (this.#sites.has(site.linear) || this.#sites.size >= MAX_SITES) return;
-    await this.#gdb.insertBreakpoint(site.linear);
-    this.#stops.add(site.linear);
-    this.#sites.set(site.linear, site);
-  }
-
-  /** Takes the breakpoints at VMRUNs away; those behind them stay for the #VMEXITs that are due. */
-  async #followNoMore(): Promise<void> {
-    for (const site of this.#stops) await this.#gdb.removeBreakpoint(site);
-    this.#stops.clear();
   }
 
   #note(text: string): void {
@@ -287,155 +294,4 @@ class Recorder {
     this.#noted = text;
     this.#options.onNote?.(text);
   }
-
-  async #atStop(stop: GdbStop): Promise<void> {
-    const thread = stop.thread ?? this.#threads[0]!;
-    const view = await this.#view(thread);
-    const linear = linearRip(view);
-    const pending = this.#pending.get(thread);
-    if (pending && linear === pending.site + VMRUN_LENGTH && await this.#exit(thread, view)) {
-      // Another vCPU may still wait there; then this one has to be taken past the breakpoint.
-      if (this.#after.has(linear)) await this.#step(thread);
-      return;
-    }
-    const site = this.#stops.has(linear) ? this.#sites.get(linear) : undefined;
-    if (site && await this.#isVmrun(thread, view, pending)) {
-      await this.#vmrun(thread, site, view);
-    } else if (site || this.#after.has(linear)) {
-      await this.#step(thread);
-    }
-  }
-
-  async #vmrun(thread: string, site: VmrunSite, view: VcpuView): Promise<void> {
-    const vcpu = this.#threads.indexOf(thread);
-    if (this.#pending.has(thread)) {
-      // L1 is back without having passed the breakpoint: an exception at VMRUN, or a handler that jumped.
-      await this.#forget(thread);
-      await this.#sink.write({ kind: "lost", vcpu, ...this.#time(), count: 1n });
-    }
-    view.set("guest_mode", 0n);
-    const vmcb12Gpa = view.get("rax")!;
-    const vmcb12 = await this.#page(vmcb12Gpa);
-    if (vmcb12) await this.#inputs(vcpu, vmcb12);
-    if (site.vmruns++ === 0) this.#note(`VMRUN at ${site.linear.toString(16)}`);
-    this.#vmruns++;
-    await this.#sink.write({
-      kind: "vmrun",
-      vcpu,
-      ...this.#time(),
-      rip: view.get("rip")! + VMRUN_LENGTH,
-      vmcb12_gpa: vmcb12Gpa,
-      regs: view.image(),
-      ...(vmcb12 === undefined ? {} : { vmcb12: { bytes: vmcb12 } }),
-    });
-    this.#options.onProgress?.(this.#vmruns);
-    this.#pending.set(thread, { site: site.linear, l1: view, vmcb12Gpa, vmcb12 });
-    const after = site.linear + VMRUN_LENGTH;
-    const waiting = this.#after.get(after) ?? 0;
-    this.#after.set(after, waiting + 1);
-    if (waiting === 0) await this.#gdb.insertBreakpoint(after);
-    const now = await this.#enter(thread, site);
-    if (linearRip(now) === after && await this.#exit(thread, now) && this.#after.has(after)) {
-      await this.#step(thread);
-    }
-  }
-
-  /** Records the pages that VMRUN depends on, when they are not as they were recorded last. */
-  async #inputs(vcpu: number, vmcb12: Uint8Array): Promise<void> {
-    for (const gpa of vmrunInputs(vmcb12)) {
-      const bytes = await this.#page(gpa);
-      const key = `${vcpu} ${gpa}`;
-      const before = this.#recorded.get(key);
-      if (!bytes || (before && Buffer.compare(before, bytes) === 0)) continue;
-      if (this.#recorded.size >= MAX_PAGES) this.#recorded.clear();
-      this.#recorded.set(key, bytes);
-      await this.#sink.write({ kind: "memory", vcpu, ...this.#time(), gpa, data: { bytes } });
-    }
-  }
-
-  /** Steps over a VMRUN. Now and then QEMU ends a step before the instruction was executed. */
-  async #enter(thread: string, site: VmrunSite): Promise<VcpuView> {
-    for (let attempt = 1;; attempt++) {
-      await this.#step(thread);
-      const now = await this.#view(thread);
-      const moved = linearRip(now) !== site.linear ||
-        now.get("cr3") !== this.#pending.get(thread)!.l1.get("cr3");
-      if (moved || attempt === STEP_ATTEMPTS) return now;
-    }
-  }
-
-  /** Records a #VMEXIT, if that is what it is. */
-  async #exit(thread: string, view: VcpuView): Promise<boolean> {
-    const pending = this.#pending.get(thread)!;
-    const vmcb12 = await this.#page(pending.vmcb12Gpa);
-    if (!isBackInL1(pending, view, vmcb12)) return false;
-    await this.#forget(thread);
-    view.set("guest_mode", 0n);
-    this.#exits++;
-    await this.#sink.write({
-      kind: "exit",
-      vcpu: this.#threads.indexOf(thread),
-      ...this.#time(),
-      vmcb12_gpa: pending.vmcb12Gpa,
-      regs: view.image(),
-      ...(vmcb12 === undefined ? {} : { vmcb12: { bytes: vmcb12 } }),
-    });
-    return true;
-  }
-
-  async #forget(thread: string): Promise<void> {
-    const pending = this.#pending.get(thread)!;
-    this.#pending.delete(thread);
-    const after = pending.site + VMRUN_LENGTH;
-    const waiting = this.#after.get(after)! - 1;
-    if (waiting > 0) {
-      this.#after.set(after, waiting);
-      return;
-    }
-    this.#after.delete(after);
-    await this.#gdb.removeBreakpoint(after);
-  }
-
-  /** Whether a stop at a candidate is L1 about to execute VMRUN: this is what verifies it. */
-  async #isVmrun(thread: string, view: VcpuView, pending?: PendingVmrun): Promise<boolean> {
-    if ((view.get("efer") ?? 0n) & SVME) {
-      const code = await this.#gdb.readLinear(thread, linearRip(view), VMRUN_OPCODE.length);
-      if (code?.every((byte, i) => byte === VMRUN_OPCODE[i]) !== true) return false;
-      // While a #VMEXIT is awaited, the same code under other page tables is L2's.
-      return pending === undefined || view.get("cr3") === pending.l1.get("cr3");
-    }
-    return false;
-  }
-
-  /** Lets one vCPU execute one instruction, past any breakpoint; the others stay stopped. */
-  async #step(thread: string): Promise<void> {
-    this.#gdb.resume(`s:${thread}`);
-    const stop = await this.#stopWithin(STEP_MS);
-    if (stop.reason === "gone") throw new GdbError("closed", "QEMU ended during a step");
-  }
-
-  async #page(gpa: bigint): Promise<Uint8Array | undefined> {
-    return inMemory(this.#memory, gpa, VMCB_SIZE)
-      ? await this.#gdb.readMemory(gpa, VMCB_SIZE)
-      : undefined;
-  }
-
-  async #view(thread: string): Promise<VcpuView> {
-    const all = this.#threads.length > 1 ? " -a" : "";
-    const text = await this.#gdb.monitor(`info registers${all}`);
-    return new VcpuView().addRegisters(await this.#gdb.registers(thread))
-      .addMonitor(monitorSection(text, this.#threads.indexOf(thread)));
-  }
-
-  #time(): { time: number } {
-    return { time: Math.round((performance.now() - this.#started) * 1e6) };
-  }
-}
-
-/** RIP as a linear address: outside 64-bit mode CS has a base. */
-function linearRip(view: VcpuView): bigint {
-  const rip = view.get("rip")!;
-  const long = ((view.get("efer") ?? 0n) & 0x400n) !== 0n &&
-    ((view.get("cs_attrib") ?? 0n) & 0x200n) !== 0n;
-  return long ? rip : (view.get("cs_base") ?? 0n) + rip & 0xffff_ffffn;
 }

@@ -48,6 +48,7 @@ const LAZY_FLAGS = 0xcd5n;
 export class VcpuView {
   readonly #bytes = new Uint8Array(REGS_SIZE);
   readonly #known = new Uint8Array(REGS_SIZE);
+  readonly #view = new DataView(this.#bytes.buffer);
 
   /**
    * Adds what the register packet holds.
@@ -142,6 +143,11 @@ export class VcpuView {
   #put(name: RegisterName, value: bigint | undefined, unseen = 0n): void {
     if (value === undefined) return;
     const field = FIELDS.get(name)!;
+    if (field.size === 8 && unseen === 0n) {
+      this.#view.setBigUint64(field.offset, value, true);
+      this.#known.fill(0xff, field.offset, field.offset + 8);
+      return;
+    }
     for (let i = 0; i < field.size; i++) {
       const mask = 0xff & ~Number(unseen >> BigInt(8 * i) & 0xffn);
       this.#bytes[field.offset + i] = Number(value >> BigInt(8 * i) & 0xffn) & mask;

@@ -93,3 +93,25 @@ export function vmrunInputs(vmcb12: Uint8Array): bigint[] {
   if (pae && shadow) pages.push(view.getBigUint64(S.cr3, true) & PAGE_MASK);
   return pages;
 }
+
+/** EVENTINJ: bit 31 says that there is one, bits 10 to 8 of what type; 0 is an interrupt. */
+const EVENTINJ_VALID = 0x80000000, EVENTINJ_TYPE = 0x700;
+
+/**
+ * Whether a VMRUN injects an interrupt into L2 (EVENTINJ, APM vol. 2, 15.20).
+ *
+ * @param vmcb12 The VMCB.
+ * @returns True for an interrupt; false for none, an NMI, an exception, a software interrupt.
+ * @example
+ * ```ts
+ * import { injectsInterrupt } from "@vmtape/vmtape/traces";
+ * const vmcb12 = new Uint8Array(4096);
+ * new DataView(vmcb12.buffer).setUint32(0xa8, 0x80000020, true);
+ * if (!injectsInterrupt(vmcb12)) throw new Error();
+ * ```
+ */
+export function injectsInterrupt(vmcb12: Uint8Array): boolean {
+  const view = new DataView(vmcb12.buffer, vmcb12.byteOffset, vmcb12.byteLength);
+  const event = view.getUint32(C.event_inj, true);
+  return (event & EVENTINJ_VALID) !== 0 && (event & EVENTINJ_TYPE) === 0;
+}
