@@ -16,6 +16,7 @@ import {
   shortTexts,
   valueTexts,
 } from "../engine/diff/mod.ts";
+import { SUBJECTS } from "../engine/diff/subjects.ts";
 import type { Option } from "./command.ts";
 import { type Colour, type Paint, painter } from "./paint.ts";
 
@@ -36,10 +37,10 @@ export const DIFF_OUTPUT = [
     name: "fail-on",
     kind: "text",
     value: "WHAT",
-    choices: ["any", "outcome", "none"],
-    open: true,
-    doc: "Which findings end with status 1: any, those where one policy enters L2 and the other " +
-      "does not (outcome), none, or those whose title or id contains a text (any)",
+    choices: ["any", "outcome", "none", ...SUBJECTS.map(({ id }) => id)],
+    doc:
+      "Which findings end with status 1: any, those where one enters L2 and the other does not " +
+      "(outcome), none, or those about one subject (any)",
   },
 ] as const satisfies readonly Option[];
 
@@ -55,6 +56,8 @@ export interface DiffOutput {
   readonly policies: readonly string[];
   /** So many fields of a finding. */
   readonly limit?: number | undefined;
+  /** Of two recordings: the command that shows a finding, which no steps explain. */
+  readonly show?: (finding: Finding) => string;
 }
 
 /**
@@ -72,11 +75,11 @@ export function failsOn({ result, findings }: DiffOutput, on = "any"): boolean {
     case "outcome":
       return findings.some((finding) => finding.kind === "outcome");
     default:
-      return findings.some(({ id, title }) => id.includes(on) || title.includes(on));
+      return findings.some(({ id }) => id.split("|").includes(on));
   }
 }
 
-function plural(n: number, word: string): string {
+export function plural(n: number, word: string): string {
   return `${n} ${word}${n === 1 ? "" : "s"}`;
 }
 
@@ -85,12 +88,13 @@ function named({ scenario, spec }: RunRef): string {
 }
 
 /** A word for a shell. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** The command that shows a finding's first run: step by step, or what a log has of it. */
-function commandOf(finding: Finding, { trace, policies, result }: DiffOutput): string {
+function commandOf(finding: Finding, { trace, policies, result, show }: DiffOutput): string {
+  if (show !== undefined) return show(finding);
   const { scenario, event } = finding.first;
   // A log that names no scenarios has not all inputs either, so that no single run can be explained.
   if (scenario === undefined) {
@@ -141,7 +145,7 @@ function causeText({ cause }: Finding): string | undefined {
  */
 export function* diffLines(output: DiffOutput, color: boolean): Generator<string> {
   const paint = painter(color);
-  yield* summaryLines(output);
+  if (output.show === undefined) yield* summaryLines(output);
   for (const [i, finding] of output.findings.entries()) {
     yield "";
     yield* findingLines(finding, i + 1, output, paint);
@@ -173,7 +177,7 @@ function* findingLines(
     scope(finding, output)
   })`;
   const cause = causeText(finding);
-  yield `   ${cause ?? parted}`;
+  if (cause !== undefined || output.show === undefined) yield `   ${cause ?? parted}`;
   const checks = checksText(finding, limit);
   if (checks !== "") yield `   Failed checks: ${checks}`;
   if (fields.length > 0) yield `   ${policies.join(" / ")}:`;
@@ -205,13 +209,16 @@ function code(text: string): string {
  */
 export function* markdownLines(output: DiffOutput): Generator<string> {
   const { findings, limit = FIELDS } = output;
-  for (const line of summaryLines(output)) yield `- ${markdown(line)}`;
+  if (output.show === undefined) {
+    for (const line of summaryLines(output)) yield `- ${markdown(line)}`;
+  }
   for (const [i, finding] of findings.entries()) {
     const { title, policies, fields, parted, first } = finding;
     yield "";
     yield `### ${i + 1}. ${markdown(title)} (${markdown(scope(finding, output))})`;
     yield "";
-    yield `${markdown(causeText(finding) ?? parted)}.`;
+    const cause = causeText(finding) ?? (output.show === undefined ? parted : undefined);
+    if (cause !== undefined) yield `${markdown(cause)}.`;
     const checks = checksText(finding, limit);
     if (checks !== "") yield `Failed checks: ${markdown(checks)}.`;
     if (fields.length > 0) {
@@ -242,7 +249,10 @@ export function* markdownLines(output: DiffOutput): Generator<string> {
  */
 export function* runLines(difference: RunDifference): Generator<string> {
   const { event, policies: [a, b], fields, reports } = difference;
-  yield `event ${event}${named(difference)}: ${partedText(difference)}`;
+  const { after, a: stepA, b: stepB } = difference.parting;
+  // Two recordings have no steps.
+  const parted = after + stepA + stepB === "" ? "" : `: ${partedText(difference)}`;
+  yield `event ${event}${named(difference)}${parted}`;
   const texts = (side: 0 | 1) => reports?.[side].map((report) => report.text).join("; ") || "none";
   if (reports) yield `  failed checks and assertions: ${a} ${texts(0)}, ${b} ${texts(1)}`;
   for (const field of fields) yield `  ${fieldLine(field, a, b)}`;

@@ -86,6 +86,7 @@ export * from "./processors/mod.ts";
 export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
 export * from "./why/mod.ts";
+export * from "./recordings/mod.ts";
 export * from "./event_line.ts";
 export * from "./exit_stats.ts";
 export * from "./query/mod.ts";

@@ -77,14 +77,14 @@ Deno.test("--fail-on chooses what ends with status 1", async () => {
   const one = await output();
   const same = { ...one, result: { ...one.result, different: [0] }, findings: [] };
   assertEquals([failsOn(one), failsOn(same)], [true, false]);
-  assertEquals([failsOn(one, "none"), failsOn(one, "outcome"), failsOn(one, "GIF")], [
+  assertEquals([failsOn(one, "none"), failsOn(one, "outcome"), failsOn(one, "gif")], [
     false,
     true,
     true,
   ]);
   const { findings } = one;
   const states = { ...one, findings: findings.filter(({ kind }) => kind !== "outcome") };
-  assertEquals([failsOn(states, "outcome"), failsOn(one, "no such thing")], [false, false]);
+  assertEquals([failsOn(states, "outcome"), failsOn(one, "pdptrs")], [false, false]);
 });
 
 Deno.test("the JSON has the keys that its page documents, and no others", () =>
@@ -119,7 +119,7 @@ Deno.test("diff --format markdown and --fail-on work on the command line", () =>
       "vmtape record gif-left-set -o t -q -p early-exit; set -e; " +
         "vmtape diff t -p early-exit,unified --format markdown --fail-on none; " +
         "vmtape diff t -p early-exit,unified --fail-on outcome >/dev/null; " +
-        "! vmtape diff t -p early-exit,unified --fail-on GIF >/dev/null",
+        "! vmtape diff t -p early-exit,unified --fail-on gif >/dev/null",
       folder,
     );
     assertEquals([code, stderr], [0, ""]);

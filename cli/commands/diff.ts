@@ -11,7 +11,9 @@ import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
 import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
+import { diffRecordings } from "../recordings_diff.ts";
 import { DiffTotal } from "../shares/diff_share.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
 import { shardFile } from "../shares/shard_file.ts";
@@ -61,6 +63,24 @@ export function printDiff(
   return failsOn(output, failOn) ? EXIT.differs : EXIT.ok;
 }
 
+/** Options that mean nothing where two recordings are compared. */
+function refusePolicies(options: {
+  readonly policies: readonly string[];
+  readonly each: boolean;
+  readonly jobs: unknown;
+  readonly shard: unknown;
+}): void {
+  const given = [
+    ["--policies", options.policies.length > 0],
+    ["--each", options.each],
+    ["--jobs", options.jobs !== undefined],
+    ["--shard", options.shard !== undefined],
+  ] as const;
+  for (const [name, is] of given) {
+    if (is) throw new UsageError(`Option ${name} and a second trace exclude each other`);
+  }
+}
+
 /** Re-executes a trace under several policies and says what differs. */
 export const diff = defineCommand({
   name: "diff",
@@ -68,11 +88,13 @@ export const diff = defineCommand({
   details:
     "Each policy is compared with the first. Differences of one mechanism are one finding, with " +
     "the step that parted the policies, the fields and their values in the first run that shows it. " +
-    "A follow-on is what differs only because of the state that an earlier run left. Ends with 1 " +
-    "when anything differs, or as --fail-on says.",
-  operands: { usage: "TRACE", min: 1, max: 1 },
+    "A follow-on is what differs only because of the state that an earlier run left. Given two " +
+    "traces and no policies, they are taken as recordings of the same thing (two kernels, before " +
+    "and after a patch, two nights): runs are aligned by scenario, else by vCPU and sequence, and " +
+    "what was recorded is compared. Ends with 1 when anything differs, or as --fail-on says.",
+  operands: { usage: "TRACE [TRACE]", min: 1, max: 2 },
   options: [
-    { ...POLICIES_OPTION, required: true },
+    POLICIES_OPTION,
     { name: "runs", kind: "flag", doc: "Every run that ends differently, with all its fields" },
     ...DIFF_OUTPUT,
     ...SHARES,
@@ -84,6 +106,10 @@ export const diff = defineCommand({
       doc: "The same for a pull request",
     },
     {
+      line: "diff before.vmtape after.vmtape --fail-on outcome",
+      doc: "Two recordings, in CI: fails when one enters L2 where the other does not",
+    },
+    {
       line: "diff run.vmtape --policies linux-6.12,./mine.ts --fail-on outcome",
       doc: "In CI: fails only when one enters L2 where the other does not",
     },
@@ -92,7 +118,16 @@ export const diff = defineCommand({
       doc: "What a policy of your own does otherwise, VMRUN by VMRUN",
     },
   ],
-  async run(context, { options, operands: [path = ""] }) {
+  async run(context, { options, operands: [path = "", other] }) {
+    if (other !== undefined) {
+      refusePolicies(options);
+      return await diffRecordings(context, [path, other], options);
+    }
+    if (options.policies.length === 0) {
+      throw new UsageError(
+        "Option -p, --policies A,B… is needed, or a second recording to compare with",
+      );
+    }
     const policies = await policiesOf(options.policies, 2);
     const jobs = jobsOf(options.jobs, context);
     const shard = shardOf(options.shard, context.json);
