@@ -17,7 +17,9 @@ import type { TraceEvent } from "../engine/event.ts";
 import { importLab } from "../traces/scenarios/lab_import.ts";
 import { UsageError } from "./errors.ts";
 import { openInput, shown, STANDARD } from "./files.ts";
-import { isGzip, isTrace, peek } from "./inputs.ts";
+import { fingerprint } from "./fingerprint.ts";
+import { isGzip, isTrace } from "./inputs.ts";
+import type { HowWritten } from "./trace_output.ts";
 
 /** Forms by their name on the command line; those of tracepoint logs with the importer's own name. */
 export const FORMS = {
@@ -41,9 +43,14 @@ export interface ImportSource extends AsyncDisposable {
   readonly stats?: TracepointStats;
   /** Where it comes from, for the trace's metadata. */
   readonly source: "lab" | "kvm";
+  /** How its trace is to be written. */
+  readonly how: HowWritten;
 }
 
 const HEAD = 512;
+
+/** How long what came of a live log waits to be seen, in milliseconds, twice at most. */
+const SOON = 250;
 
 /** The beginning of what is compressed, or of what is not. */
 function plainHead(head: Uint8Array): Uint8Array {
@@ -63,6 +70,45 @@ async function* one(events: AsyncIterable<TraceEvent>): AsyncGenerator<readonly 
   for await (const event of events) yield [event];
 }
 
+/** As much of a stream as tells what it is: a live one may give one line, and nothing for hours. */
+async function firstOf(
+  stream: ReadableStream<Uint8Array>,
+): Promise<{ head: Uint8Array; stream: ReadableStream<Uint8Array> }> {
+  const reader = stream.getReader();
+  const chunks: Uint8Array[] = [];
+  let text = "";
+  while (text.length < HEAD && !/\S[^]*\n/.test(text)) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    text += new TextDecoder("latin1").decode(value.subarray(0, HEAD));
+  }
+  const waiting = chunks.slice();
+  return {
+    head: Uint8Array.from(chunks.flatMap((chunk) => [...chunk.subarray(0, HEAD)])),
+    stream: new ReadableStream({
+      async pull(controller) {
+        const chunk = waiting.shift() ?? (await reader.read()).value;
+        if (chunk === undefined) controller.close();
+        else controller.enqueue(chunk);
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }, { highWaterMark: 0 }),
+  };
+}
+
+/**
+ * How the trace of an input is written. One that comes from a file is the same
+ * each time: no clock cuts its blocks, and its identity is of the file. One
+ * that comes as it happens is to be seen soon.
+ */
+function howWritten(path: string): { live: boolean; how: HowWritten } {
+  const id = fingerprint(path);
+  return id === undefined
+    ? { live: true, how: { flushInterval: SOON } }
+    : { live: false, how: { id, flushInterval: 0 } };
+}
+
 /**
  * Opens a recording.
  *
@@ -72,7 +118,8 @@ async function* one(events: AsyncIterable<TraceEvent>): AsyncGenerator<readonly 
  * @throws {FileError} When it cannot be read.
  */
 export async function openImport(path: string, form?: Form): Promise<ImportSource> {
-  const { head, stream } = await peek(await openInput(path), HEAD);
+  const { live, how } = howWritten(path);
+  const { head, stream } = await firstOf(await openInput(path));
   if (isTrace(head)) {
     await stream.cancel();
     throw new UsageError(`${shown(path)} is a vmtape trace already; use it as it is`);
@@ -81,19 +128,22 @@ export async function openImport(path: string, form?: Form): Promise<ImportSourc
     return {
       batches: one(importLab(readLabRecords(stream, { file: shown(path) }))),
       source: "lab",
+      how,
       [Symbol.asyncDispose]: async () => {},
     };
   }
   let log: TracepointSource & Partial<Disposable> = stream;
-  if (path !== STANDARD) {
+  // What is read once only, such as trace_pipe, has lost its beginning when it is opened again.
+  if (path !== STANDARD && !live) {
     await stream.cancel();
     log = tracepointFile(path);
   }
-  const reading = importTracepoints(log, { spool: fileSpool });
+  const reading = importTracepoints(log, { spool: fileSpool, ...(live ? { idle: SOON } : {}) });
   return {
     batches: checked(reading, reading.stats, path, form),
     stats: reading.stats,
     source: "kvm",
+    how,
     [Symbol.asyncDispose]: () => Promise.resolve(log[Symbol.dispose]?.()),
   };
 }

@@ -6,6 +6,7 @@ import {
   type TraceHeader,
   type TraceSink,
   TraceWriter,
+  type TraceWriterOptions,
 } from "../codecs/mod.ts";
 import { isSpecial } from "../codecs/container/output_file.ts";
 import type { Context } from "./context.ts";
@@ -49,6 +50,9 @@ function openTarget(path: string, force: boolean): Target {
   };
 }
 
+/** How a trace is written, besides where to. */
+export type HowWritten = Pick<TraceWriterOptions, "id" | "flushInterval">;
+
 /** What {@linkcode writeTrace} wrote. */
 export interface Written {
   /** Number of events. */
@@ -65,21 +69,23 @@ export interface Written {
  *
  * @param context Where to say what was kept.
  * @param output Name of the trace, or `-`; and whether a file that exists is replaced.
- * @param fill Opens the trace, once, with its metadata and the header of a trace that it is made of, and
- * writes the events.
+ * @param fill Opens the trace, once, with its metadata and the header of a trace that it is made of,
+ * where it has one, and writes the events.
  * @returns How much was written.
  * @throws {TraceError} `exists` or `output`, and whatever `fill` throws.
  */
 export async function writeTrace(
   context: Context,
   output: { readonly output: string; readonly force: boolean },
-  fill: (open: (meta: Meta, like?: TraceHeader) => TraceWriter) => Promise<void>,
+  fill: (
+    open: (meta: Meta, like?: TraceHeader, how?: HowWritten) => TraceWriter,
+  ) => Promise<void>,
 ): Promise<Written> {
   const { output: path, force } = output;
   const target = openTarget(path, force);
   let writer: TraceWriter | undefined;
   try {
-    await fill((meta, like) => writer = new TraceWriter(target.sink, { meta, like }));
+    await fill((meta, like, how) => writer = new TraceWriter(target.sink, { meta, like, ...how }));
     writer ??= new TraceWriter(target.sink);
     writer.close();
     return writer;

@@ -1,7 +1,38 @@
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { shown } from "../files.ts";
 import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
-import { reportWritten, writeTrace } from "../trace_output.ts";
+import { reportWritten, writeTrace, type Written } from "../trace_output.ts";
+
+/** An input had no event in it. */
+class NothingError extends Error {}
+
+/** Waits for something, or for Ctrl-C. */
+async function orAborted<T>(what: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(signal.reason);
+  signal.addEventListener("abort", stop);
+  try {
+    return await Promise.race([what, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** The same, but Ctrl-C is heard also while nothing comes. */
+async function* untilAborted<T>(all: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
+  const items = all[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await orAborted(items.next(), signal);
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    // Not waited for: it may be reading what never comes.
+    items.return?.()?.catch(() => {});
+  }
+}
 
 /** Turns recordings of other origin into traces. */
 export const importCommand = defineCommand({
@@ -12,7 +43,8 @@ export const importCommand = defineCommand({
     "or perf script print them, or as trace-cmd stores them (trace.dat); each plain or compressed " +
     "with gzip.\n\n" +
     "What a source could not see is unknown in the trace, not zero: a tracepoint log holds no save " +
-    "area. Ctrl-C ends the import; what was read until then is a whole trace.",
+    "area. Ctrl-C ends the import; what was read until then is a whole trace. A file gives the same " +
+    "trace each time, byte for byte. Ends with 1, and writes nothing, when there was nothing to import.",
   operands: { usage: "FILE", min: 1, max: 1 },
   options: [
     OUTPUT,
@@ -31,20 +63,30 @@ export const importCommand = defineCommand({
     { line: "import - -o live.vmtape < /sys/kernel/tracing/trace_pipe", doc: "Follow a machine" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    await using input = await openImport(path, options.from as Form | undefined);
     const { signal } = context;
+    await using input = await orAborted(openImport(path, options.from as Form | undefined), signal);
     const meta = { source: input.source, file: shown(path).replace(/^.*\//, "") };
     using progress = context.progress("events");
-    const written = await writeTrace(context, options, async (open) => {
-      const writer = open(meta);
-      for await (const batch of input.batches) {
-        signal.throwIfAborted();
-        for (const event of batch) writer.write(event);
-        progress.update(writer.events);
-      }
-    });
+    let written: Written | undefined;
+    try {
+      written = await writeTrace(context, options, async (open) => {
+        const writer = open(meta, undefined, input.how);
+        for await (const batch of untilAborted(input.batches, signal)) {
+          for (const event of batch) writer.write(event);
+          progress.update(writer.events);
+        }
+        if (writer.events === 0) throw new NothingError();
+      });
+    } catch (error) {
+      if (!(error instanceof NothingError)) throw error;
+    }
     progress.done();
     for (const note of input.stats ? importNotes(input.stats) : []) context.note(note);
+    if (written === undefined) {
+      context.warn(`Nothing to import was in ${shown(path)}; no trace was written`);
+      if (context.json) context.out.json({ events: 0, import: input.stats });
+      return EXIT.differs;
+    }
     reportWritten(context, options.output, written, { import: input.stats });
     return EXIT.ok;
   },

@@ -5,7 +5,10 @@
  */
 import { fileChunks, type FileSource, fileSource } from "../container/file.ts";
 import { guard, writeAll } from "../container/file_guard.ts";
-import type { Spool, TracepointSource } from "./source.ts";
+import { type Spool, spoolLimit, type TracepointSource } from "./source.ts";
+
+/** Bytes of a trace.dat out of gzip or a pipe that are kept in a temporary file: 4 GiB. */
+export const SPOOLED_IN_FILE: number = 4 * 2 ** 30;
 
 /**
  * A log in a file, as {@linkcode importTracepoints} takes it: a regular file to
@@ -42,8 +45,10 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  * A spool in a temporary file, which is gone afterwards.
  *
  * @param dir Where; the system's own place when left out.
+ * @param limit How many bytes it takes.
  * @returns The spool; its `write` and `finish` wait for the disk.
- * @throws {TraceError} `output` when the file cannot be made; its `write` throws it as well.
+ * @throws {TraceError} `output` when the file cannot be made; its `write` throws it as well, and a
+ * {@linkcode TracepointError} of code `limit` beyond that many bytes.
  * @example
  * ```ts
  * import { fileSpool } from "@vmtape/vmtape/codecs";
@@ -55,7 +60,7 @@ export function tracepointFile(path: string): TracepointSource & Partial<Disposa
  * if (source.size !== 3 || bytes[0] !== 2) throw new Error();
  * ```
  */
-export function fileSpool(dir?: string): Spool {
+export function fileSpool(dir?: string, limit: number = SPOOLED_IN_FILE): Spool {
   const folder = dir ?? "the folder for temporary files (TMPDIR)";
   const what = `Cannot keep the input in ${folder} while it is read`;
   const { path, file } = guard("output", what, () => {
@@ -67,8 +72,11 @@ export function fileSpool(dir?: string): Spool {
   });
   let source: FileSource | undefined;
   let open = true;
+  let size = 0;
   return {
     write(bytes) {
+      size += bytes.length;
+      if (size > limit) throw spoolLimit(limit, size);
       guard("output", what, () => writeAll(file, bytes));
     },
     finish() {

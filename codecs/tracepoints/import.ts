@@ -36,6 +36,12 @@ export interface TracepointOptions extends KvmEventOptions {
    * memory, up to {@linkcode SPOOLED_IN_MEMORY} bytes, when left out.
    */
   readonly spool?: () => Spool | Promise<Spool>;
+  /**
+   * Of a live log: after so many milliseconds without more of it, what waits for a record that may
+   * follow is handed out as it is. It waits for as long as it takes when left out, so that the same
+   * log gives the same events.
+   */
+  readonly idle?: number;
 }
 
 /** Bytes of a streamed trace.dat that are kept in memory when no other place is given. */
@@ -79,7 +85,7 @@ export function importTracepoints(
   return reading(source, options, stats, {
     sink: events,
     take: () => events.take(),
-    finish: () => events.finish(),
+    settle: () => events.finish(),
   });
 }
 
@@ -121,7 +127,7 @@ export function readTracepoints(
       records = [];
       return taken;
     },
-    finish() {},
+    settle() {},
   });
 }
 
@@ -129,7 +135,8 @@ export function readTracepoints(
 interface Collector<T> {
   readonly sink: RecordSink;
   take(): T[];
-  finish(): void;
+  /** Nothing that waits is waited for any longer. */
+  settle(): void;
 }
 
 function reading<T>(
@@ -141,22 +148,52 @@ function reading<T>(
   return {
     stats,
     async *[Symbol.asyncIterator]() {
+      const all = steps(source, options, stats, collector.sink);
       let fault: unknown;
+      let waiting = false;
       try {
-        for await (const _ of steps(source, options, stats, collector.sink)) {
+        for (let more = true; more;) {
+          const next = all.next();
+          waiting = true;
+          if (options.idle !== undefined && !await within(next, options.idle)) {
+            collector.settle();
+            const batch = collector.take();
+            if (batch.length > 0) yield batch;
+          }
+          more = !(await next).done;
+          waiting = false;
           const batch = collector.take();
           if (batch.length > 0) yield batch;
         }
       } catch (error) {
         // Whatever was read before it comes first.
         fault = error;
+        waiting = false;
+      } finally {
+        // An input that gives nothing more cannot be waited for.
+        const left = all.return(undefined);
+        if (waiting) left.catch(() => {});
+        else await left;
       }
-      collector.finish();
+      collector.settle();
       const batch = collector.take();
       if (batch.length > 0) yield batch;
       if (fault !== undefined) throw fault;
     },
   };
+}
+
+/** Whether something comes within a time. */
+async function within(what: Promise<unknown>, milliseconds: number): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), milliseconds);
+  });
+  try {
+    return await Promise.race([what.then(() => true, () => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function* steps(

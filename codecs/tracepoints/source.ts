@@ -90,6 +90,21 @@ export function hasAnyPlace(source: TracepointSource): source is TraceSource {
 }
 
 /**
+ * What is said of a stream that is longer than a spool may be.
+ *
+ * @param limit How many bytes that are.
+ * @param size How many there are so far.
+ */
+export function spoolLimit(limit: number, size: number): TracepointError {
+  return new TracepointError(
+    "limit",
+    `A trace.dat that comes as a stream or in gzip is kept up to ${limit} bytes while it is ` +
+      "read; save it to a file, uncompressed, and import that",
+    { offset: size },
+  );
+}
+
+/**
  * A spool in memory.
  *
  * @param limit How many bytes it takes.
@@ -109,14 +124,7 @@ export function memorySpool(limit: number): Spool {
   return {
     write(bytes) {
       size += bytes.length;
-      if (size > limit) {
-        throw new TracepointError(
-          "limit",
-          `A trace.dat that comes as a stream is kept in memory up to ${limit} bytes; ` +
-            "save it to a file, uncompressed, and import that",
-          { offset: size },
-        );
-      }
+      if (size > limit) throw spoolLimit(limit, size);
       parts.push(bytes.slice());
     },
     finish() {
