@@ -7,10 +7,11 @@
 import { type Check, check, CR4_PAE, illegal, longPaging } from "./check.ts";
 import type { CheckSet } from "./check_set.ts";
 import { CHECKS_6_12 } from "./linux_6_12.ts";
+import { EVENT_INJ, NESTED_CTL } from "../svm/control_bits.ts";
 import { C, type Machine, S } from "../svm/machine.ts";
 
-const NP_ENABLE = 1;
-const EVENT_VALID = 0x80000000;
+const NP_ENABLE = NESTED_CTL.NP_ENABLE;
+const EVENT_VALID = EVENT_INJ.V;
 
 function nestedPaging(m: Machine, at: number): boolean {
   return (m.u32(at + C.nested_ctl) & NP_ENABLE) !== 0;

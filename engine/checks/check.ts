@@ -4,6 +4,7 @@
  * @module
  */
 import type { Feature } from "../svm/cpuid.ts";
+import { CR0, CR4, EFER } from "../svm/bits.ts";
 import { C, type Machine, S } from "../svm/machine.ts";
 
 /** Where a check belongs: on the save area, on the control area, or on loading CR3. */
@@ -40,19 +41,19 @@ export interface Check {
   fails(m: Machine, at: number): boolean;
 }
 
-const EFER_LME = 1 << 8, EFER_LMA = 1 << 10;
-const CR0_PG = 1 << 31;
+const EFER_LME = EFER.LME, EFER_LMA = EFER.LMA;
+const CR0_PG = CR0.PG;
 
 /** EFER.SVME. */
-export const EFER_SVME: number = 1 << 12;
+export const EFER_SVME: number = EFER.SVME;
 /** CR0.PE. */
-export const CR0_PE = 1;
+export const CR0_PE: number = CR0.PE;
 /** CR0.NW. */
-export const CR0_NW: number = 1 << 29;
+export const CR0_NW: number = CR0.NW;
 /** CR0.CD. */
-export const CR0_CD: number = 1 << 30;
+export const CR0_CD: number = CR0.CD;
 /** CR4.PAE. */
-export const CR4_PAE: number = 1 << 5;
+export const CR4_PAE: number = CR4.PAE;
 
 /** Bytes of the MSR permission map. */
 export const MSRPM_SIZE = 0x2000;

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { lowerCase, RFLAGS, SEGMENT_ATTRIB } from "../svm/bits.ts";
+import { EXITS } from "../svm/exit_codes.ts";
+import { VECTORS } from "../svm/intercepts.ts";
 
 /** The instruction finished; go on. */
 export const NEXT = 0;
@@ -32,96 +35,59 @@ export const SEG = {
 } as const;
 
 /** RFLAGS bits. */
-export const FLAG = {
-  cf: 1,
-  pf: 4,
-  af: 0x10,
-  zf: 0x40,
-  sf: 0x80,
-  tf: 0x100,
-  if: 0x200,
-  df: 0x400,
-  of: 0x800,
-  iopl: 0x3000,
-  nt: 0x4000,
-  rf: 0x10000,
-  vm: 0x20000,
-  ac: 0x40000,
-} as const;
+export const FLAG = lowerCase(RFLAGS);
 
 /** Attribute bits of a segment, as the VMCB packs them. */
-export const ATTR = {
-  type: 15,
-  s: 0x10,
-  dpl: 0x60,
-  p: 0x80,
-  l: 0x200,
-  db: 0x400,
-  g: 0x800,
-} as const;
+export const ATTR = lowerCase(SEGMENT_ATTRIB);
 
 /** Exit codes that the processor's own logic needs. */
 export const EXIT_CODE = {
-  readCr: 0x00,
-  writeCr: 0x10,
-  readDr: 0x20,
-  writeDr: 0x30,
-  exception: 0x40,
-  vintr: 0x64,
-  cr0Write: 0x65,
-  idtrRead: 0x66,
-  gdtrRead: 0x67,
-  ldtrRead: 0x68,
-  trRead: 0x69,
-  idtrWrite: 0x6a,
-  gdtrWrite: 0x6b,
-  ldtrWrite: 0x6c,
-  trWrite: 0x6d,
-  rdtsc: 0x6e,
-  rdpmc: 0x6f,
-  pushf: 0x70,
-  popf: 0x71,
-  cpuid: 0x72,
-  rsm: 0x73,
-  iret: 0x74,
-  swint: 0x75,
-  invd: 0x76,
-  pause: 0x77,
-  hlt: 0x78,
-  invlpg: 0x79,
-  invlpga: 0x7a,
-  ioio: 0x7b,
-  msr: 0x7c,
-  shutdown: 0x7f,
-  vmrun: 0x80,
-  vmmcall: 0x81,
-  vmload: 0x82,
-  vmsave: 0x83,
-  stgi: 0x84,
-  clgi: 0x85,
-  skinit: 0x86,
-  wbinvd: 0x89,
-  monitor: 0x8a,
-  mwait: 0x8b,
-  npf: 0x400,
+  readCr: EXITS.READ_CR0,
+  writeCr: EXITS.WRITE_CR0,
+  readDr: EXITS.READ_DR0,
+  writeDr: EXITS.WRITE_DR0,
+  exception: EXITS.EXCP,
+  vintr: EXITS.VINTR,
+  cr0Write: EXITS.CR0_SEL_WRITE,
+  idtrRead: EXITS.IDTR_READ,
+  gdtrRead: EXITS.GDTR_READ,
+  ldtrRead: EXITS.LDTR_READ,
+  trRead: EXITS.TR_READ,
+  idtrWrite: EXITS.IDTR_WRITE,
+  gdtrWrite: EXITS.GDTR_WRITE,
+  ldtrWrite: EXITS.LDTR_WRITE,
+  trWrite: EXITS.TR_WRITE,
+  rdtsc: EXITS.RDTSC,
+  rdpmc: EXITS.RDPMC,
+  pushf: EXITS.PUSHF,
+  popf: EXITS.POPF,
+  cpuid: EXITS.CPUID,
+  rsm: EXITS.RSM,
+  iret: EXITS.IRET,
+  swint: EXITS.SWINT,
+  invd: EXITS.INVD,
+  pause: EXITS.PAUSE,
+  hlt: EXITS.HLT,
+  invlpg: EXITS.INVLPG,
+  invlpga: EXITS.INVLPGA,
+  ioio: EXITS.IOIO,
+  msr: EXITS.MSR,
+  shutdown: EXITS.SHUTDOWN,
+  vmrun: EXITS.VMRUN,
+  vmmcall: EXITS.VMMCALL,
+  vmload: EXITS.VMLOAD,
+  vmsave: EXITS.VMSAVE,
+  stgi: EXITS.STGI,
+  clgi: EXITS.CLGI,
+  skinit: EXITS.SKINIT,
+  wbinvd: EXITS.WBINVD,
+  monitor: EXITS.MONITOR,
+  mwait: EXITS.MWAIT,
+  npf: EXITS.NPF,
 } as const;
 
 /** Vectors of exceptions. */
-export const VECTOR = {
-  de: 0,
-  db: 1,
-  nmi: 2,
-  of: 4,
-  br: 5,
-  ud: 6,
-  nm: 7,
-  df: 8,
-  ts: 10,
-  np: 11,
-  ss: 12,
-  gp: 13,
-  pf: 14,
-} as const;
+export const VECTOR = lowerCase(VECTORS);
 
 /** CR4 bits that the processor has: VME to LA57, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE, PKS. */
 export const CR4_VALID: number = 0x1fff | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 |

@@ -4,12 +4,13 @@
  *
  * @module
  */
+import { EVENT_INJ } from "../svm/control_bits.ts";
 import { loadDescriptor, loadSegment } from "./segments.ts";
 import { ATTR, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import type { Processor } from "./processor.ts";
 
 const HIGH = 0x1_0000_0000;
-const EVENT_VALID = 0x80000000;
+const EVENT_VALID = EVENT_INJ.V;
 
 function hasErrorCode(vector: number): boolean {
   return vector === 8 || (vector >= 10 && vector <= 14) || vector === 17;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { EFER } from "../svm/bits.ts";
 import type { Machine } from "../svm/machine.ts";
 import { ATTR, FLAG, NEXT, SEG } from "./constants.ts";
 import { Instruction } from "./decode.ts";
@@ -14,7 +15,7 @@ import { Walk } from "../paging/walk.ts";
 /** Whether the hypervisor's MSR bitmap intercepts an access; the bitmap is not in guest memory. */
 export type MsrIntercepted = (index: number, write: boolean) => boolean;
 
-const EFER_LMA = 1 << 10;
+const EFER_LMA = EFER.LMA;
 
 /** Registers and bookkeeping of one processor. */
 export class Registers {

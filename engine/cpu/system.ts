@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { EFER } from "../svm/bits.ts";
 import { next } from "./branch.ts";
 import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED } from "./constants.ts";
 import { moveControl, moveDebug, writeCr0 } from "./control_registers.ts";
@@ -188,7 +189,7 @@ function group7(cpu: Processor): number {
   return ud(cpu);
 }
 
-const SVME = 1 << 12;
+const SVME = EFER.SVME;
 
 function group7Register(cpu: Processor, modrm: number): number {
   const svme = (cpu.efer & SVME) !== 0;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { CR0, CR4, EFER } from "../svm/bits.ts";
 import type { Machine } from "../svm/machine.ts";
 import {
   FETCH,
@@ -62,12 +63,12 @@ export interface Paging {
   ): boolean;
 }
 
-const CR0_WP = 1 << 16;
-const CR4_PSE = 1 << 4;
-const CR4_PAE = 1 << 5;
-const CR4_LA57 = 1 << 12;
-const EFER_LMA = 1 << 10;
-const EFER_NXE = 1 << 11;
+const CR0_WP = CR0.WP;
+const CR4_PSE = CR4.PSE;
+const CR4_PAE = CR4.PAE;
+const CR4_LA57 = CR4.LA57;
+const EFER_LMA = EFER.LMA;
+const EFER_NXE = EFER.NX;
 
 // One mode object per combination of the bits that matter.
 const MODES: (WalkMode | undefined)[] = [];

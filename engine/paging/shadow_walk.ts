@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { CR4 } from "../svm/bits.ts";
 import { DEVICES, DEVICES_AT, NESTED_AT, V } from "../svm/machine.ts";
 import { FETCH, PF, USER, type Walk, WALK_FAULT, WALK_STAGE2, WRITE } from "./walk.ts";
 import { ROLE } from "./roles.ts";
@@ -160,7 +161,7 @@ export function isDeviceAt(v: Vcpu, lo: number, hi: number): boolean {
 
 const device = new ShadowRoot();
 
-const CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21;
+const CR4_SMEP = CR4.SMEP, CR4_SMAP = CR4.SMAP;
 
 /** Looks a linear address up in the shadow pages of the guest's tables. */
 export function lookUpShadow(

@@ -36,6 +36,44 @@ export function masks<const T extends readonly BitField[]>(bits: T): Masks<T> {
   return out as Masks<T>;
 }
 
+/**
+ * Numbers of the bits of a table by name: of a group of several the lowest.
+ *
+ * @param bits The table.
+ * @param first Number of its bit 0, where it is part of a longer one.
+ * @returns One number per name.
+ * @example
+ * ```ts
+ * import { bitNumbers } from "@vmtape/vmtape/engine";
+ * if (bitNumbers([{ name: "HLT", bit: 24 }] as const, 96).HLT !== 120) throw new Error();
+ * ```
+ */
+export function bitNumbers<const T extends readonly BitField[]>(bits: T, first = 0): Masks<T> {
+  const out: Record<string, number> = {};
+  for (const { name, bit } of bits) out[name] = first + bit;
+  return out as Masks<T>;
+}
+
+/** The same names in lower case. */
+export type Lower<T> = { readonly [K in keyof T & string as Lowercase<K>]: number };
+
+/**
+ * Numbers by name, the names in lower case, as the processor's code spells them.
+ *
+ * @param numbers The numbers.
+ * @returns The same numbers.
+ * @example
+ * ```ts
+ * import { lowerCase, RFLAGS } from "@vmtape/vmtape/engine";
+ * if (lowerCase(RFLAGS).tf !== 0x100) throw new Error();
+ * ```
+ */
+export function lowerCase<const T extends Readonly<Record<string, number>>>(numbers: T): Lower<T> {
+  return Object.fromEntries(
+    Object.entries(numbers).map(([name, number]) => [name.toLowerCase(), number]),
+  ) as Lower<T>;
+}
+
 /** Bits of CR0 (APM vol. 2, 3.1.1). */
 export const CR0_BITS = [
   { name: "PE", bit: 0 },

@@ -23,13 +23,8 @@ export const VMEXIT_INVALID = 0xffff_ffff_ffff_ffffn;
 
 const sixteen = Array.from({ length: 16 }, (_, i) => i);
 
-/** All exit codes, in order; those below zero last. */
-export const EXIT_CODES: readonly ExitCode[] = [
-  ...accesses(0x000, "READ_CR", [0, 2, 3, 4, 8]),
-  ...accesses(0x010, "WRITE_CR", [0, 2, 3, 4, 8]),
-  ...accesses(0x020, "READ_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
-  ...accesses(0x030, "WRITE_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
-  ...EXCEPTION_NAMES.map(exception),
+/** Exits because of an instruction or an interrupt. */
+const INSTRUCTIONS = [
   svm(0x060, "INTR", "interrupt"),
   svm(0x061, "NMI", "nmi"),
   svm(0x062, "SMI", "smi"),
@@ -78,9 +73,10 @@ export const EXIT_CODES: readonly ExitCode[] = [
   svm(0x08d, "XSETBV", "xsetbv"),
   svm(0x08e, "RDPRU"),
   svm(0x08f, "EFER_WRITE_TRAP", "write_efer_trap"),
-  ...sixteen.map((i) =>
-    svm(0x090 + i, `CR${i}_WRITE_TRAP`, [0, 4, 8].includes(i) ? `write_cr${i}_trap` : undefined)
-  ),
+] as const;
+
+/** Exits that came later, and those of nested paging and AVIC. */
+const LATER = [
   svm(0x0a0, "INVLPGB"),
   svm(0x0a1, "INVLPGB_ILLEGAL"),
   svm(0x0a2, "INVPCID", "invpcid"),
@@ -92,6 +88,20 @@ export const EXIT_CODES: readonly ExitCode[] = [
   svm(0x401, "AVIC_INCOMPLETE_IPI", "avic_incomplete_ipi", "AVIC_INCOMPLETE_IPI"),
   svm(0x402, "AVIC_UNACCELERATED_ACCESS", "avic_unaccelerated_access", "AVIC_NOACCEL"),
   svm(0x403, "VMGEXIT", "vmgexit"),
+] as const;
+
+/** All exit codes, in order; those below zero last. */
+export const EXIT_CODES: readonly ExitCode[] = [
+  ...accesses(0x000, "READ_CR", [0, 2, 3, 4, 8]),
+  ...accesses(0x010, "WRITE_CR", [0, 2, 3, 4, 8]),
+  ...accesses(0x020, "READ_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
+  ...accesses(0x030, "WRITE_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
+  ...EXCEPTION_NAMES.map(exception),
+  ...INSTRUCTIONS,
+  ...sixteen.map((i) =>
+    svm(0x090 + i, `CR${i}_WRITE_TRAP`, [0, 4, 8].includes(i) ? `write_cr${i}_trap` : undefined)
+  ),
+  ...LATER,
   vmgexit(0x8000_0001, "MMIO_READ", "mmio_read"),
   vmgexit(0x8000_0002, "MMIO_WRITE", "mmio_write"),
   vmgexit(0x8000_0003, "NMI_COMPLETE", "nmi_complete"),
@@ -111,6 +121,30 @@ export const EXIT_CODES: readonly ExitCode[] = [
   svm(-3, "IDLE_REQUIRED"),
   svm(-4, "INVALID_PMC"),
 ];
+
+type Short<T> = T extends ExitCode & { readonly name: `SVM_EXIT_${infer N}` } ? N : never;
+
+/**
+ * Exit codes by KVM's name without SVM_EXIT_; `EXCP` is that of exception vector 0, `READ_CR0` and
+ * the like that of the first register.
+ *
+ * @example
+ * ```ts
+ * import { EXITS } from "@vmtape/vmtape/engine";
+ * if (EXITS.VMRUN !== 0x80 || EXITS.EXCP !== 0x40) throw new Error();
+ * ```
+ */
+export const EXITS = {
+  READ_CR0: 0x00,
+  WRITE_CR0: 0x10,
+  READ_DR0: 0x20,
+  WRITE_DR0: 0x30,
+  EXCP: 0x40,
+  SW: 0xf000_0000,
+  ...Object.fromEntries(
+    [...INSTRUCTIONS, ...LATER].map(({ name, code }) => [name.slice("SVM_EXIT_".length), code]),
+  ) as { readonly [N in Short<(typeof INSTRUCTIONS | typeof LATER)[number]>]: number },
+} as const;
 
 /**
  * Names of the values of the exit code's low half. -1 is SVM_EXIT_ERR here, as
@@ -186,7 +220,12 @@ function displayName(row: ExitCode): string {
   return row.code === -1 ? "VMEXIT_INVALID" : row.name;
 }
 
-function svm(code: number, name: string, trace?: string, apm = `VMEXIT_${name}`): ExitCode {
+function svm<const N extends string>(
+  code: number,
+  name: N,
+  trace?: string,
+  apm = `VMEXIT_${name}`,
+): ExitCode & { readonly name: `SVM_EXIT_${N}` } {
   return { code, name: `SVM_EXIT_${name}`, apm, ...(trace === undefined ? {} : { trace }) };
 }
 

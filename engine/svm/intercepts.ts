@@ -6,24 +6,38 @@
  * @module
  */
 import type { BitField } from "../layout.ts";
+import { bitNumbers, type Masks } from "./bits.ts";
 
 /** Mnemonics of the exception vectors 0 to 31; vectors without one are `VECTOR_n`. */
-export const EXCEPTION_NAMES: readonly string[] = [
-  "DE DB NMI BP OF BR UD NM DF OLD_MF TS NP SS GP PF SPURIOUS MF AC MC XM VE CP",
-  "VECTOR_22 VECTOR_23 VECTOR_24 VECTOR_25 VECTOR_26 VECTOR_27 HV VC SX VECTOR_31",
-].join(" ").split(" ");
+export const EXCEPTION_NAMES = [
+  ...["DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", "OLD_MF", "TS"] as const,
+  ...["NP", "SS", "GP", "PF", "SPURIOUS", "MF", "AC", "MC", "XM", "VE", "CP"] as const,
+  ...["VECTOR_22", "VECTOR_23", "VECTOR_24", "VECTOR_25", "VECTOR_26"] as const,
+  ...["VECTOR_27", "HV", "VC", "SX", "VECTOR_31"] as const,
+] as const;
+
+/** A bit of an intercept word, under its name. */
+type Intercept<N extends string> = BitField & { readonly name: N };
+type Sixteen = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15;
 
 /** Word 0 (byte 0x000): reads and writes of the control registers. */
-export const INTERCEPT_CR_BITS: readonly BitField[] = accesses("CR");
+export const INTERCEPT_CR_BITS: readonly Intercept<`CR${Sixteen}_${"READ" | "WRITE"}`>[] = accesses(
+  "CR",
+);
 
 /** Word 1 (byte 0x004): reads and writes of the debug registers. */
-export const INTERCEPT_DR_BITS: readonly BitField[] = accesses("DR");
+export const INTERCEPT_DR_BITS: readonly Intercept<`DR${Sixteen}_${"READ" | "WRITE"}`>[] = accesses(
+  "DR",
+);
 
 /** Word 2 (byte 0x008): exception vectors. */
-export const INTERCEPT_EXCEPTION_BITS: readonly BitField[] = bitsFrom(0, EXCEPTION_NAMES);
+export const INTERCEPT_EXCEPTION_BITS = bitsFrom(0, EXCEPTION_NAMES);
+
+/** Exception vectors by mnemonic. */
+export const VECTORS: Masks<typeof INTERCEPT_EXCEPTION_BITS> = bitNumbers(INTERCEPT_EXCEPTION_BITS);
 
 /** Word 3 (byte 0x00c). */
-export const INTERCEPT_WORD3_BITS: readonly BitField[] = bitsFrom(0, [
+export const INTERCEPT_WORD3_BITS = bitsFrom(0, [
   "INTR",
   "NMI",
   "SMI",
@@ -59,7 +73,7 @@ export const INTERCEPT_WORD3_BITS: readonly BitField[] = bitsFrom(0, [
 ]);
 
 /** Word 4 (byte 0x010). The TRAP_* bits take effect after the instruction. */
-export const INTERCEPT_WORD4_BITS: readonly BitField[] = bitsFrom(0, [
+export const INTERCEPT_WORD4_BITS = bitsFrom(0, [
   "VMRUN",
   "VMMCALL",
   "VMLOAD",
@@ -76,11 +90,11 @@ export const INTERCEPT_WORD4_BITS: readonly BitField[] = bitsFrom(0, [
   "XSETBV",
   "RDPRU",
   "TRAP_EFER_WRITE",
-  ...Array.from({ length: 16 }, (_, i) => `TRAP_CR${i}_WRITE`),
+  ...Array.from({ length: 16 }, (_, i) => `TRAP_CR${i as Sixteen}_WRITE` as const),
 ]);
 
 /** Word 5 (byte 0x014). */
-export const INTERCEPT_WORD5_BITS: readonly BitField[] = bitsFrom(0, [
+export const INTERCEPT_WORD5_BITS = bitsFrom(0, [
   "INVLPGB",
   "INVLPGB_ILLEGAL",
   "INVPCID",
@@ -90,14 +104,36 @@ export const INTERCEPT_WORD5_BITS: readonly BitField[] = bitsFrom(0, [
   "IDLE_HLT",
 ]);
 
-function bitsFrom(first: number, names: readonly string[]): BitField[] {
+/**
+ * Numbers of intercepts by name, counted over all six words.
+ *
+ * @example
+ * ```ts
+ * import { INTERCEPTS } from "@vmtape/vmtape/engine";
+ * if (INTERCEPTS.HLT !== 120 || INTERCEPTS.CR3_WRITE !== 19) throw new Error();
+ * ```
+ */
+export const INTERCEPTS = {
+  ...bitNumbers(INTERCEPT_CR_BITS, 0),
+  ...bitNumbers(INTERCEPT_DR_BITS, 32),
+  ...bitNumbers(INTERCEPT_WORD3_BITS, 96),
+  ...bitNumbers(INTERCEPT_WORD4_BITS, 128),
+  ...bitNumbers(INTERCEPT_WORD5_BITS, 160),
+} as const;
+
+/** Number of the intercept of exception vector 0. */
+export const EXCEPTION_INTERCEPTS = 64;
+
+function bitsFrom<const N extends string>(first: number, names: readonly N[]): Intercept<N>[] {
   return names.map((name, i) => ({ name, bit: first + i }));
 }
 
-function accesses(register: string): BitField[] {
-  const sixteen = Array.from({ length: 16 }, (_, i) => `${register}${i}`);
+function accesses<const R extends string>(
+  register: R,
+): Intercept<`${R}${Sixteen}_${"READ" | "WRITE"}`>[] {
+  const sixteen = Array.from({ length: 16 }, (_, i) => i as Sixteen);
   return [
-    ...bitsFrom(0, sixteen.map((r) => `${r}_READ`)),
-    ...bitsFrom(16, sixteen.map((r) => `${r}_WRITE`)),
+    ...bitsFrom(0, sixteen.map((i) => `${register}${i}_READ` as const)),
+    ...bitsFrom(16, sixteen.map((i) => `${register}${i}_WRITE` as const)),
   ];
 }
