@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { sessionSection } from "./session_section.ts";
 import { timeLane, wordLane } from "../codecs/container/columns.ts";
 import {
   BLOCK,
@@ -52,6 +53,7 @@ export function traceFormatPage(): string {
     ...eventsBlock(),
     ...images(),
     ...eventTable(),
+    ...sessionSection(),
     ...otherBlocks(),
     ...damage(),
     ...limits(),

@@ -13,6 +13,11 @@ import {
   LAB_CPUID,
 } from "../engine/svm/cpuid.ts";
 import { canUse, type Capabilities, sameCapabilities, withCpuid } from "../engine/svm/machine.ts";
+import { CHECKS_6_12 } from "../engine/checks/sets.ts";
+import { setVerdict } from "../engine/checks/verdict.ts";
+import type { Image } from "../engine/event.ts";
+import { C, S } from "../engine/svm/machine.ts";
+import { VMCB_SIZE } from "../engine/svm/vmcb_fields.ts";
 import { capabilitiesOf } from "../engine/replay/drive.ts";
 
 const CAPS: Capabilities = { physicalBits: 40, npt: true, memory: 1 << 24 };
@@ -111,4 +116,41 @@ Deno.test("cpuid: a session says it, and machines with another one are others", 
   assert(!sameCapabilities(caps, { ...caps, cpuid: LAB_CPUID }));
   assert(sameCapabilities(caps, { ...caps, cpuid: Cpuid.of(cpuid.toMeta()) }));
   assert(sameCapabilities(CAPS, { ...CAPS, cpuid: LAB_CPUID }));
+});
+
+/** A vmcb12 that passes every check of 6.12, all of it known, with another CR4, EFER or CR3. */
+function vmcb12(change: Readonly<Record<number, bigint>>): Image {
+  const bytes = new Uint8Array(VMCB_SIZE), view = new DataView(bytes.buffer);
+  view.setBigUint64(S.efer, 0x1500n, true);
+  view.setBigUint64(S.cr0, 0x80000031n, true);
+  view.setBigUint64(S.cr3, 0x40000n, true);
+  view.setBigUint64(S.cr4, 0x20n, true);
+  view.setBigUint64(S.dr7, 0x400n, true);
+  view.setUint32(C.intercept_word4, 1, true);
+  view.setUint32(C.asid, 1, true);
+  for (const [at, value] of Object.entries(change)) view.setBigUint64(Number(at), value, true);
+  return { bytes };
+}
+
+Deno.test("cpuid: a check that depends on what is unknown cannot be told, and names it", () => {
+  const { checks } = CHECKS_6_12;
+  const on = (cpuid: Cpuid, change: Readonly<Record<number, bigint>>) => {
+    const { verdict, check, needs } = setVerdict(checks, withCpuid(CAPS, cpuid), vmcb12(change));
+    return [verdict, check ?? needs.filter((name) => name.startsWith("cpu.")).join()];
+  };
+  const la57 = { [S.cr4]: 0x1020n };
+  assertEquals(on(Cpuid.OF_HYPERVISOR, la57).join(" "), "unknown cpu.la57");
+  assertEquals(on(Cpuid.OF_HYPERVISOR.set("la57", false), la57), ["fails", "cr4-reserved"]);
+  assertEquals(on(Cpuid.OF_HYPERVISOR.set("la57", true), { [S.cr4]: 0x81020n }), [
+    "fails",
+    "cr4-reserved",
+  ]);
+  assertEquals(on(Cpuid.OF_HYPERVISOR, { [S.efer]: 0x5d00n })[1], "cpu.fxsr_opt");
+  assertEquals(on(Cpuid.OF_HYPERVISOR, { [S.cr3]: 1n << 44n })[1], "cpu.pa");
+  assertEquals(
+    on(Cpuid.OF_HYPERVISOR.withPhysicalBits(40), { [S.cr3]: 1n << 44n })[1],
+    "lme-pg-cr3",
+  );
+  // What no processor has needs no CPUID to be refused.
+  assertEquals(on(Cpuid.OF_HYPERVISOR, { [S.cr4]: 0x80000020n }), ["fails", "cr4-reserved"]);
 });

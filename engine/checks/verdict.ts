@@ -32,7 +32,10 @@ export interface SetVerdict {
   readonly verdict: CheckVerdict;
   /** The first check that certainly fails, when one does. */
   readonly check: string | undefined;
-  /** What would have to be known to tell: names of fields, and of what lies outside the VMCB. */
+  /**
+   * What would have to be known to tell: names of fields, of what L1's CPUID says (`cpu.la57`; `cpu.pa`,
+   * its address width), and of what lies outside the VMCB.
+   */
   readonly needs: readonly string[];
 }
 
@@ -77,28 +80,46 @@ function machineOf(caps: Capabilities): Machine {
   return machine;
 }
 
+/** Widths that processors have: the least and the most. */
+const LEAST_BITS = 32, MOST_BITS = 52;
+
+/**
+ * A machine with all of L1's CPUID decided that is unknown: with as little, or as much, as may be.
+ * More never makes a check fail that would pass with less.
+ */
+function decided(caps: Capabilities, most: boolean): Capabilities {
+  const { cpuid } = caps;
+  if (cpuid === undefined || cpuid.whole) return caps;
+  const width = cpuid.physicalBits ?? (most ? MOST_BITS : LEAST_BITS);
+  return { ...caps, cpuid: cpuid.decided(most, width), physicalBits: width };
+}
+
 /** A check's fields and what is known of them. */
 class Question {
   readonly #check: Check;
-  readonly #m: Machine;
-  readonly #page: Uint8Array;
+  readonly #caps: Capabilities;
+  #m: Machine;
+  #page: Uint8Array;
   readonly #image: Image;
   readonly #rows: readonly Field[];
 
   constructor(check: Check, caps: Capabilities, image: Image) {
     this.#check = check;
     this.#image = image;
+    this.#caps = caps;
     this.#m = machineOf(caps);
     this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
     this.#rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
   }
 
   /**
-   * Looks for unknown bits with which the check ends as asked.
+   * Looks for unknown bits, of the image and of L1's CPUID, with which the check ends as asked.
    *
    * @returns The fields' values, or undefined when there are none.
    */
   witness(fails: boolean): ReadonlyMap<string, bigint> | undefined {
+    this.#m = machineOf(decided(this.#caps, !fails));
+    this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
     this.#page.set(this.#image.bytes);
     // One field goes through all candidates, the others through the extremes.
     for (let turn = 0; turn < Math.max(1, this.#rows.length); turn++) {
@@ -175,6 +196,23 @@ function unknownFields(check: Check, image: Image): string[] {
   });
 }
 
+/** What of L1's CPUID would settle a check: `cpu.NAME` for each feature without which it would fail, `cpu.pa`. */
+function unknownCpuid(check: Check, caps: Capabilities, image: Image): string[] {
+  const { cpuid } = caps;
+  if (cpuid === undefined) return [];
+  const most = decided(caps, true);
+  const fails = (changed: Capabilities) => checkVerdict(check, changed, image) !== "passes";
+  const names = (check.cpuid ?? []).filter((name) =>
+    !cpuid.knows(name) &&
+    fails({ ...most, cpuid: most.cpuid!.set(name, !most.cpuid!.has(name)) })
+  ).map((name) => `cpu.${name}`);
+  if (cpuid.physicalBits === undefined) {
+    const narrow = most.cpuid!.withPhysicalBits(LEAST_BITS);
+    if (fails({ ...most, cpuid: narrow, physicalBits: LEAST_BITS })) names.push("cpu.pa");
+  }
+  return names;
+}
+
 /**
  * What a set of checks says of a vmcb12.
  *
@@ -208,6 +246,7 @@ export function setVerdict(
     if (verdict === "passes") continue;
     known = false;
     for (const name of unknownFields(check, image)) needs.add(name);
+    for (const name of unknownCpuid(check, caps, image)) needs.add(name);
     if (check.beyond !== undefined) needs.add(check.beyond);
   }
   return { verdict: known ? "passes" : "unknown", check: undefined, needs: [...needs] };

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { V } from "../svm/machine.ts";
+import { hostPhysicalBits, V } from "../svm/machine.ts";
 import { CR4_VALID, EXIT, EXIT_CODE, NEXT } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
 import { gp, ud } from "./faults.ts";
@@ -47,7 +47,7 @@ export function moveControl(cpu: Processor, write: boolean): number {
       cpu.cr2Hi = hi;
       return NEXT;
     case 3:
-      if (cpu.longMode && hi >>> cpu.m.caps.physicalBits - 32 !== 0) return invalid(cpu);
+      if (cpu.longMode && hi >>> hostPhysicalBits(cpu.m.caps) - 32 !== 0) return invalid(cpu);
       cpu.cr3 = (cpu.longMode ? hi * HIGH : 0) + lo;
       return NEXT;
     case 4:

@@ -5,6 +5,7 @@
  * @module
  */
 import { EFER } from "../svm/bits.ts";
+import { hostPhysicalBits } from "../svm/machine.ts";
 import { next } from "./branch.ts";
 import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED } from "./constants.ts";
 import { moveControl, moveDebug, writeCr0 } from "./control_registers.ts";
@@ -269,7 +270,7 @@ function group7Register(cpu: Processor, modrm: number): number {
 function validVmcb(cpu: Processor): boolean {
   const lo = cpu.gpr[0] as number;
   const hi = cpu.insn.aflag === 3 ? cpu.gpr[1] as number : 0;
-  return (lo & 0xfff) === 0 && hi >>> cpu.m.caps.physicalBits - 32 === 0;
+  return (lo & 0xfff) === 0 && hi >>> hostPhysicalBits(cpu.m.caps) - 32 === 0;
 }
 
 // False when RDTSC(P) faults or exits; the counter itself is not modelled.

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Machine, VMCB01_AT } from "../svm/machine.ts";
+import { hostPhysicalBits, type Machine, VMCB01_AT } from "../svm/machine.ts";
 import { ATTR, CR4_VALID, EFER_VALID, EXIT, NEXT, REFUSED, SEG } from "./constants.ts";
 import type { Paging } from "../paging/paging.ts";
 import type { Processor } from "./processor.ts";
@@ -31,7 +31,7 @@ export function load(cpu: Processor, m: Machine, vmcb: number, paging: Paging): 
   if (word(SAVE.cr0 + 1) !== 0 || (word(SAVE.cr0) & 0x60000000) === 0x20000000) {
     return refuseEarly(cpu);
   }
-  if (word(SAVE.cr3 + 1) >>> m.caps.physicalBits - 32 !== 0) return refuseEarly(cpu);
+  if (word(SAVE.cr3 + 1) >>> hostPhysicalBits(m.caps) - 32 !== 0) return refuseEarly(cpu);
   if (word(SAVE.cr4 + 1) !== 0 || (word(SAVE.cr4) & ~CR4_VALID) !== 0) return refuseEarly(cpu);
   words[at + CONTROL.info2] = 0;
   words[at + CONTROL.info2 + 1] = 0;

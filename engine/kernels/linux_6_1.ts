@@ -57,6 +57,7 @@ export const KERNEL_6_1: Kernel = {
     shadowsUnreachableRoots: false,
     copiesLbrsAlways: false,
     keepsCleanBitsOfRefused: false,
+    checksEferOfSregs: false,
     flushesOnSregs: false,
     vintrByMaskingAlone: true,
     interceptsVmmcallOfL2: false,

@@ -112,6 +112,7 @@ const TRAITS: KernelTraits = {
   shadowsUnreachableRoots: true,
   copiesLbrsAlways: true,
   keepsCleanBitsOfRefused: true,
+  checksEferOfSregs: true,
   flushesOnSregs: true,
   vintrByMaskingAlone: false,
   interceptsVmmcallOfL2: true,

@@ -34,6 +34,8 @@ export interface KernelTraits {
   readonly copiesLbrsAlways: boolean;
   /** A refused entry leaves the clean bits and TLB control of the VMCB as they were. */
   readonly keepsCleanBitsOfRefused: boolean;
+  /** KVM_SET_SREGS refuses an EFER that L1's CPUID does not allow. */
+  readonly checksEferOfSregs: boolean;
   /** KVM_SET_SREGS requests a flush of the guest's TLB when it resets the MMU. */
   readonly flushesOnSregs: boolean;
   /** V_INTR_MASKING alone decides who owns VINTR while L2 runs; else L1's RFLAGS.IF and its own intercept do. */

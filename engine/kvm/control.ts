@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, canUse, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import {
   ALL_CLEAN,
   CLEAN,
@@ -14,6 +14,7 @@ import {
   RFLAGS,
   V_IRQ_INJECTION,
 } from "./constants.ts";
+import { VIRT_EXT } from "../svm/control_bits.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 const V_TPR = INT_CTL.V_TPR;
@@ -50,7 +51,24 @@ export function nestedNpt(v: Vcpu): boolean {
 
 /** Whether L1 gave L2 a virtual GIF. */
 export function nestedVgif(v: Vcpu): boolean {
-  return (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_GIF_ENABLE) !== 0;
+  return (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_GIF_ENABLE) !== 0 && canUse(v.caps, "vgif");
+}
+
+/** Whether L1 gave L2 virtual NMIs (nested_vnmi_enabled). */
+export function nestedVnmi(v: Vcpu): boolean {
+  return (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_NMI_ENABLE) !== 0 && canUse(v.caps, "vnmi");
+}
+
+/** Whether L1 virtualizes the last-branch records for L2. */
+export function nestedLbrs(v: Vcpu): boolean {
+  return (v.u32(VMCB12_AT + C.virt_ext) & VIRT_EXT.LBR_CTL_ENABLE) !== 0 && canUse(v.caps, "lbrv");
+}
+
+/** Whether L2's VMLOAD and VMSAVE go to the processor (not nested_vmcb_needs_vls_intercept). */
+function nestedVls(v: Vcpu): boolean {
+  return (v.u32(VMCB12_AT + C.virt_ext) & VIRT_EXT.VIRTUAL_VMLOAD_VMSAVE_ENABLE) !== 0 &&
+    nestedNpt(v) &&
+    canUse(v.caps, "v_vmsave_vmload");
 }
 
 /** Makes the active VMCB's intercepts from vmcb01's and, in guest mode, L1's (recalc_intercepts). */
@@ -71,6 +89,7 @@ export function recalcIntercepts(v: Vcpu): void {
   for (let word = 0; word < 24; word += 4) {
     v.or32(active + word, v.u32(VMCB12_AT + word));
   }
+  if (nestedVls(v)) return;
   setBit(v, active, INTERCEPT.VMLOAD);
   setBit(v, active, INTERCEPT.VMSAVE);
 }

@@ -85,7 +85,8 @@ function validSregs(v: Vcpu, s: Sregs): boolean {
     const cs = s.segments["cs"]?.attrib ?? reportedAttributes(v, "cs");
     if (lma || (cs & 0x200) !== 0) return false;
   }
-  return validCr4(v, s.cr4) && validCr0(s.cr0) && validEfer(v, s.efer);
+  return validCr4(v, s.cr4) && validCr0(s.cr0) &&
+    (!v.traits.checksEferOfSregs || validEfer(v, s.efer));
 }
 
 /**

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { C, S, V, VMCB01_AT } from "../svm/machine.ts";
+import { C, canUse, type Capabilities, hostCpuid, S, V, VMCB01_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import {
   CR0,
@@ -71,12 +71,22 @@ const SHADOW_INTERCEPTS = [
   INTERCEPT.INVLPG,
 ] as const;
 
+/** What L0 intercepts for what L1's CPUID lacks (svm_recalc_instruction_intercepts). */
+function cpuidIntercepts(caps: Capabilities): number[] {
+  const host = hostCpuid(caps);
+  const bits: number[] = [];
+  if (host.has("invpcid") && (!caps.npt || !canUse(caps, "invpcid"))) bits.push(INTERCEPT.INVPCID);
+  if (host.has("rdtscp") && !canUse(caps, "rdtscp")) bits.push(INTERCEPT.RDTSCP);
+  return bits;
+}
+
 function initVmcb(v: Vcpu): void {
   const at = VMCB01_AT;
   for (const bit of INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
   if (!v.caps.npt) {
     for (const bit of SHADOW_INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
   }
+  for (const bit of cpuidIntercepts(v.caps)) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
   v.set32(at + C.intercept_dr, 0x00ff00ff);
   v.set32(at + C.iopm_base_pa, HOST.IOPM);
   v.set32(at + C.iopm_base_pa + 4, HOST_HIGH);

@@ -5,7 +5,7 @@
  * @module
  */
 import { CR0, CR4, EFER } from "../svm/bits.ts";
-import type { Machine } from "../svm/machine.ts";
+import { hostPhysicalBits, type Machine } from "../svm/machine.ts";
 import {
   FETCH,
   type KvmWalkMode,
@@ -129,8 +129,8 @@ function throughTables(
   out: Walk,
 ): boolean {
   const mode = walkMode(r.cr0, r.cr4, r.efer);
-  const { physicalBits } = m.caps;
-  return walkProcessor(m.memory, physicalBits, mode, r.cr3, lo, hi, access, who, stage2, out);
+  const bits = hostPhysicalBits(m.caps);
+  return walkProcessor(m.memory, bits, mode, r.cr3, lo, hi, access, who, stage2, out);
 }
 
 /**

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, hostPhysicalBits, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { memoryOnly, type Paging, walkMode } from "./paging.ts";
 import {
   FETCH,
@@ -83,7 +83,7 @@ function twoStage(stage2: Stage2): Paging {
     translate: (m, r, lo, hi, access, who, out) =>
       walkProcessor(
         m.memory,
-        m.caps.physicalBits,
+        hostPhysicalBits(m.caps),
         walkMode(r.cr0, r.cr4, r.efer),
         r.cr3,
         lo,

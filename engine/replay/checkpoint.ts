@@ -43,7 +43,10 @@ export type Progress = Readonly<Record<string, unknown>>;
 
 /** Everything of a vCPU that is neither its bytes nor guest memory, nor stays empty between runs. */
 interface Scalars {
-  readonly caps: Omit<Capabilities, "cpuid"> & { readonly cpuid?: unknown };
+  readonly caps: Omit<Capabilities, "cpuid" | "hostCpuid"> & {
+    readonly cpuid?: unknown;
+    readonly hostCpuid?: unknown;
+  };
   readonly resident: number;
   readonly pages: readonly number[];
   readonly machine: number;
@@ -69,7 +72,7 @@ interface Scalars {
 export function saveState(v: Vcpu, progress: Progress): Uint8Array {
   const pages = [...v.memory.pages()];
   const scalars: Scalars = {
-    caps: { ...v.caps, ...(v.caps.cpuid === undefined ? {} : { cpuid: v.caps.cpuid.toMeta() }) },
+    caps: { ...v.caps, cpuid: v.caps.cpuid?.toMeta(), hostCpuid: v.caps.hostCpuid?.toMeta() },
     resident: v.memory.resident,
     pages,
     machine: v.bytes.length,
@@ -153,9 +156,14 @@ export function loadState(
   policy: Policy,
 ): { readonly vcpu: Vcpu; readonly progress: Progress } {
   const { scalars, progress, machineAt, pagesAt } = parse(bytes);
-  const { cpuid: meta, ...rest } = scalars.caps;
-  const cpuid = cpuidOfMeta(meta);
-  const v = new Vcpu(cpuid === undefined ? rest : { ...rest, cpuid }, policy);
+  const { cpuid: own, hostCpuid: offered, ...rest } = scalars.caps;
+  const cpuid = cpuidOfMeta(own), hostCpuid = cpuidOfMeta(offered);
+  const caps = {
+    ...rest,
+    ...(cpuid === undefined ? {} : { cpuid }),
+    ...(hostCpuid === undefined ? {} : { hostCpuid }),
+  };
+  const v = new Vcpu(caps, policy);
   if (v.bytes.length !== scalars.machine) {
     throw new CheckpointError(
       "A checkpoint is of a model with other state; replay from the start instead",

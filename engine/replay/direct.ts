@@ -10,8 +10,10 @@ import { createVcpu } from "../kvm/ioctls.ts";
 import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { type Check, CHECKS_6_12, type CheckSet } from "../checks/sets.ts";
-import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
+import { featuresOf, RULES_7_3 } from "../checks/cpu_rules.ts";
+import { type Check, checkById, CHECKS_6_12, type CheckSet } from "../checks/sets.ts";
+import { type Feature, LAB_CPUID } from "../svm/cpuid.ts";
+import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
@@ -127,6 +129,24 @@ export function assumptionOf(unit: Unit, variant: number): Assumption | undefine
   return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
 }
 
+/** Features that decide about bits of CR4 and EFER. */
+const OF_REGISTERS: readonly Feature[] = featuresOf([...RULES_7_3.cr4, ...RULES_7_3.efer]);
+
+/**
+ * A machine that fits what a unit shows of L1's processor. Of what is unknown it has what CR4 and
+ * EFER may need, unless the kernel refused one of them, and for the rest what the lab's machine has.
+ */
+function assumedCaps(unit: Unit): Capabilities {
+  const { caps } = unit;
+  if (caps.cpuid === undefined || caps.cpuid.whole) return caps;
+  const failed = checkById(evidenceOf(unit).failed ?? "")?.cpuid !== undefined;
+  let cpuid = caps.cpuid.withPhysicalBits(caps.physicalBits);
+  for (const name of OF_REGISTERS) {
+    if (!failed && !cpuid.knows(name)) cpuid = cpuid.set(name, name !== "lmsle_mbz");
+  }
+  return { ...caps, cpuid: cpuid.over(LAB_CPUID) };
+}
+
 /** Where a unit's vmcb12 lies: where it was seen, or somewhere. */
 export function vmcb12Of(unit: Unit): bigint {
   return unit.vmcb12Gpa ?? SOMEWHERE;
@@ -183,7 +203,7 @@ export class DirectDriver {
    */
   runFrom(unit: Unit, state: Assumption): Progress {
     const gpa = vmcb12Of(unit);
-    const { caps } = unit;
+    const caps = assumedCaps(unit);
     const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
     v.memory = new FewPages(caps.physicalBits);
     this.vcpu = v;

@@ -71,7 +71,7 @@ export class ReplayError extends Error {
  * The machine a session describes.
  *
  * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits`, `cpuid` (see
- * {@linkcode cpuidOfMeta}), `host_physical_bits`, `memory` (bytes) and `resident` (the address below
+ * {@linkcode cpuidOfMeta}), `host_cpuid`, `host_physical_bits`, `memory` (bytes) and `resident` (the address below
  * which all of it was touched beforehand).
  * @returns What it says; 40 address bits, nested paging and 16 MiB where it says nothing.
  * @example
@@ -88,10 +88,11 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
     typeof value === "number" ? value : otherwise;
   const npt = meta?.["npt"];
   const resident = given["resident"], host = given["host_physical_bits"];
-  const cpuid = cpuidOfMeta(given["cpuid"]);
+  const cpuid = cpuidOfMeta(given["cpuid"]), offered = cpuidOfMeta(given["host_cpuid"]);
   return {
     physicalBits: cpuid?.physicalBits ?? number(given["physical_bits"], DEFAULTS.physicalBits),
     ...(cpuid === undefined ? {} : { cpuid }),
+    ...(offered === undefined ? {} : { hostCpuid: offered }),
     ...(typeof host === "number" ? { hostPhysicalBits: host } : {}),
     memory: number(given["memory"], DEFAULTS.memory),
     npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",

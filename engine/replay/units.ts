@@ -6,6 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
+import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
@@ -45,12 +46,19 @@ export interface Unit {
   } | undefined;
 }
 
-/** Physical address bits outside what processors have are no bits to check addresses by. */
-function bounded(caps: Capabilities): Capabilities {
+/**
+ * What a log's session says of its machine. A log that says nothing of L1's processor leaves what
+ * not every L1 has unknown; physical address bits that no processor has are none to check addresses by.
+ */
+function capabilitiesOfLog(meta: Readonly<Record<string, unknown>> | undefined): Capabilities {
+  const caps = capabilitiesOf(meta);
+  const given = (meta?.["capabilities"] as Record<string, unknown> | undefined)?.["physical_bits"];
   const { physicalBits: bits } = caps;
-  return Number.isInteger(bits) && bits >= 32 && bits <= 52
-    ? caps
-    : { ...caps, physicalBits: DEFAULT_BITS };
+  const width = Number.isInteger(bits) && bits >= 32 && bits <= 52 ? bits : DEFAULT_BITS;
+  const unknown = typeof given === "number" && width === bits
+    ? Cpuid.OF_HYPERVISOR.withPhysicalBits(width)
+    : Cpuid.OF_HYPERVISOR;
+  return { ...caps, physicalBits: width, cpuid: caps.cpuid ?? unknown };
 }
 
 const DEFAULT_BITS = capabilitiesOf(undefined).physicalBits;
@@ -133,7 +141,7 @@ export class UnitCollector {
     switch (event.kind) {
       case "session":
         this.#close(vcpu);
-        vcpu.caps = bounded(capabilitiesOf(event.meta));
+        vcpu.caps = capabilitiesOfLog(event.meta);
         vcpu.kvm = event.meta?.["source"] !== "qemu";
         vcpu.memory = new Map();
         break;
@@ -185,7 +193,7 @@ export class UnitCollector {
   #vcpu(number: number): Vcpu {
     let vcpu = this.#vcpus.get(number);
     if (vcpu === undefined) {
-      vcpu = { caps: capabilitiesOf(undefined), kvm: true, memory: new Map(), open: undefined };
+      vcpu = { caps: capabilitiesOfLog(undefined), kvm: true, memory: new Map(), open: undefined };
       this.#vcpus.set(number, vcpu);
     }
     return vcpu;

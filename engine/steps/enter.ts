@@ -3,7 +3,18 @@
  *
  * @module
  */
-import { C, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { VIRT_EXT } from "../svm/control_bits.ts";
+import {
+  C,
+  canUse,
+  hostCpuid,
+  MAPPED_AT,
+  S,
+  V,
+  VMCB01_AT,
+  VMCB02_AT,
+  VMCB12_AT,
+} from "../svm/machine.ts";
 import { FAIL, OK, type Step } from "../policy.ts";
 import {
   CLEAN,
@@ -22,8 +33,10 @@ import { switchVmcb } from "../kvm/nested_state.ts";
 import {
   enterGuestMode,
   markDirty,
+  nestedLbrs,
   nestedNpt,
   nestedVgif,
+  nestedVnmi,
   recalcIntercepts,
   setGif,
   transitionFlush,
@@ -110,6 +123,10 @@ export const flushTlb: Step = {
   },
 };
 
+const DEBUGCTL_LBR = 1;
+/** Bits of DEBUGCTL that AMD's processors reserve, as KVM sees it. */
+const DEBUGCTL_RESERVED = ~DEBUGCTL_LBR;
+
 const EVENT_SOFT = EVTINJ.SOFT;
 
 function isSoftEvent(event: number): boolean {
@@ -118,11 +135,20 @@ function isSoftEvent(event: number): boolean {
   return type === EVENT_SOFT || type === EVTINJ.EXEPT && isSoftException(event & 0xff);
 }
 
+/** Where the RIP is that a soft event of L1's returns to: vmcb12's next RIP, or L2's own RIP. */
+function nextRipFor(v: Vcpu, source: number): number {
+  const given = canUse(v.caps, "nrip_save") || v.u8(V.run_pending) === 0;
+  return given ? VMCB12_AT + C.next_rip : source + S.rip;
+}
+
 /** RIP and CS base of L2 as its VMCB or vmcb12 has them. */
 function prepareControlFrom(v: Vcpu, source: number): void {
   const l1 = VMCB01_AT, l2 = VMCB02_AT, l12 = VMCB12_AT;
   let from12: number = INT_CTL.V_TPR | V_IRQ_INJECTION;
   let from01: number = INT_CTL.V_INTR_MASKING;
+  if (nestedVnmi(v)) {
+    from12 |= INT_CTL.V_NMI_PENDING | INT_CTL.V_NMI_ENABLE | INT_CTL.V_NMI_BLOCKING;
+  }
   if (nestedVgif(v)) from12 |= INT_CTL.V_GIF | INT_CTL.V_GIF_ENABLE;
   else from01 |= INT_CTL.V_GIF | INT_CTL.V_GIF_ENABLE;
   v.copy64(l2 + C.nested_ctl, l1 + C.nested_ctl);
@@ -142,9 +168,9 @@ function prepareControlFrom(v: Vcpu, source: number): void {
     v.set8(V.soft_int_injected, 1);
     v.copy64(V.soft_int_csbase, source + S.cs_base);
     v.copy64(V.soft_int_old_rip, source + S.rip);
-    const pending = v.u8(V.run_pending) !== 0;
-    v.copy64(V.soft_int_next_rip, pending ? source + S.rip : l12 + C.next_rip);
+    v.copy64(V.soft_int_next_rip, nextRipFor(v, source));
   }
+  if (hostCpuid(v.caps).has("nrip_save")) v.copy64(l2 + C.next_rip, nextRipFor(v, source));
   v.set32(l2 + C.pause_filter_thresh, 0);
   recalcIntercepts(v);
 }
@@ -205,16 +231,36 @@ export const prepareSave: Step = {
       v.or32(V.dr6, DR6_ACTIVE_LOW);
       markDirty(v, l2, CLEAN.DR);
     }
-    copyLbrs(v, l2, VMCB01_AT);
+    if (nestedLbrs(v)) {
+      copyLbrFields(v, l2, l12);
+      v.clear32(l2 + S.dbgctl, DEBUGCTL_RESERVED);
+      v.set32(l2 + S.dbgctl + 4, 0);
+    } else copyLbrs(v, l2, VMCB01_AT);
+    updateLbrs(v);
     return OK;
   },
 };
 
 /** Copies the last-branch records, where the kernel does so although nobody records branches. */
 export function copyLbrs(v: Vcpu, to: number, from: number): void {
-  if (!v.traits.copiesLbrsAlways) return;
+  if (
+    !v.traits.copiesLbrsAlways && (v.u32(VMCB01_AT + C.virt_ext) & VIRT_EXT.LBR_CTL_ENABLE) === 0
+  ) return;
+  copyLbrFields(v, to, from);
+}
+
+/** Copies the last-branch records from one save area to another (svm_copy_lbrs). */
+export function copyLbrFields(v: Vcpu, to: number, from: number): void {
   v.copy(to + S.dbgctl, from + S.dbgctl, 40);
   markDirty(v, to, CLEAN.LBR);
+}
+
+/** Turns LBR virtualization on in the active VMCB where branches are recorded (svm_update_lbrv). */
+export function updateLbrs(v: Vcpu): void {
+  const active = v.vmcb;
+  const on = (v.u32(active + S.dbgctl) & DEBUGCTL_LBR) !== 0 || v.guestMode && nestedLbrs(v);
+  if (on && hostCpuid(v.caps).has("lbrv")) v.or32(active + C.virt_ext, VIRT_EXT.LBR_CTL_ENABLE);
+  else v.clear32(active + C.virt_ext, VIRT_EXT.LBR_CTL_ENABLE);
 }
 
 /** Loads L2's CR3. */

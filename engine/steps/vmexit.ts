@@ -4,17 +4,17 @@
  *
  * @module
  */
-import { C, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, canUse, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { FAIL, OK, type Step } from "../policy.ts";
 import { CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from "../kvm/constants.ts";
 import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
-import { l1Intercepts, leaveGuestMode, setGif } from "../kvm/control.ts";
+import { l1Intercepts, leaveGuestMode, nestedLbrs, setGif } from "../kvm/control.ts";
 import { loadRflags, rflags, setCr0, setCr4, setEfer, updateDr7 } from "../kvm/regs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { nestedVmexit } from "../kvm/vmexit.ts";
-import { copyLbrs } from "./enter.ts";
+import { copyLbrFields, copyLbrs, updateLbrs } from "./enter.ts";
 import { address, mapPage, reportCheck, unmapPage } from "./vmcb12.ts";
 
 /** Maps vmcb12 again, to be written. */
@@ -96,6 +96,7 @@ export const writeControl: Step = {
     v.copy64(to + C.exit_info_1, l2 + C.exit_info_1);
     v.copy64(to + C.exit_info_2, l2 + C.exit_info_2);
     if (v.u32(to + C.exit_code) !== 0xffffffff) saveInterruptedEvent(v);
+    if (canUse(v.caps, "nrip_save")) v.copy64(to + C.next_rip, l2 + C.next_rip);
     v.set32(to + C.int_ctl, v.u32(VMCB12_AT + C.int_ctl));
     return OK;
   },
@@ -129,7 +130,9 @@ export const switchToVmcb01: Step = {
     v.copy64(VMCB01_AT + S.spec_ctrl, VMCB02_AT + S.spec_ctrl);
     switchVmcb(v, 1);
     if (v.traits.requestsEventsOnVmexit && !l1Intercepts(v, INTERCEPT.INTR)) v.requestEvent();
-    copyLbrs(v, VMCB01_AT, VMCB02_AT);
+    if (nestedLbrs(v)) copyLbrFields(v, MAPPED_AT, VMCB02_AT);
+    else copyLbrs(v, VMCB01_AT, VMCB02_AT);
+    updateLbrs(v);
     return OK;
   },
 };

@@ -150,6 +150,15 @@ export class Cpuid {
   static readonly UNKNOWN: Cpuid = new Cpuid(new Uint32Array(WORDS), new Uint32Array(WORDS));
 
   /**
+   * What is known of an L1 that runs VMRUN and of which nothing else is told: it has SVM, and what
+   * every processor with SVM has (long mode, no-execute pages).
+   */
+  static readonly OF_HYPERVISOR: Cpuid = Cpuid.UNKNOWN.set("svm", true).set("lm", true).set(
+    "nx",
+    true,
+  );
+
+  /**
    * What a table of leaves says.
    *
    * @param leaves Registers EAX, EBX, ECX, EDX by leaf; a leaf that is left out holds zeros, as
@@ -265,6 +274,26 @@ export class Cpuid {
     }
     if (this.physicalBits === undefined) words[WIDTH_AT] = words[WIDTH_AT]! & ~0xff | bits;
     return new Cpuid(words, new Uint32Array(WORDS).fill(0xffffffff));
+  }
+
+  /**
+   * That with everything taken from another one that is unknown.
+   *
+   * @param other Where it comes from.
+   * @returns The result.
+   * @example
+   * ```ts
+   * import { Cpuid, LAB_CPUID } from "@vmtape/vmtape/engine";
+   * if (!Cpuid.UNKNOWN.set("npt", false).over(LAB_CPUID).equals(LAB_CPUID.set("npt", false))) throw new Error();
+   * ```
+   */
+  over(other: Cpuid): Cpuid {
+    const words = this.#words.slice(), known = this.#known.slice();
+    for (let i = 0; i < WORDS; i++) {
+      words[i] = words[i]! | other.#words[i]! & ~known[i]!;
+      known[i] = known[i]! | other.#known[i]!;
+    }
+    return new Cpuid(words, known);
   }
 
   /** The same as metadata of a session, for {@linkcode cpuidOfMeta}. */

@@ -55,6 +55,8 @@ export interface Capabilities {
   readonly cpuid?: Cpuid;
   /** Physical address bits of the processor beneath; those of L1's CPUID when left out. */
   readonly hostPhysicalBits?: number;
+  /** What KVM can offer on the processor beneath; what L1's CPUID offers when left out. */
+  readonly hostCpuid?: Cpuid;
   /** The hypervisor uses nested paging itself (kvm_amd.npt). */
   readonly npt: boolean;
   /** Bytes of guest memory. */
@@ -76,7 +78,18 @@ export function sameCapabilities(a: Capabilities, b: Capabilities): boolean {
     a.physicalBits === b.physicalBits && a.npt === b.npt && a.memory === b.memory &&
       a.resident === b.resident && a.processor === b.processor &&
       a.vmrunRip === b.vmrunRip && a.hostPhysicalBits === b.hostPhysicalBits &&
-      (a.cpuid ?? LAB_CPUID).equals(b.cpuid ?? LAB_CPUID);
+      (a.cpuid ?? LAB_CPUID).equals(b.cpuid ?? LAB_CPUID) &&
+      hostCpuid(a).equals(hostCpuid(b));
+}
+
+/** What KVM can offer on the processor beneath. */
+export function hostCpuid(caps: Capabilities): Cpuid {
+  return caps.hostCpuid ?? caps.cpuid ?? LAB_CPUID;
+}
+
+/** Physical address bits of the processor beneath. */
+export function hostPhysicalBits(caps: Capabilities): number {
+  return caps.hostPhysicalBits ?? caps.physicalBits;
 }
 
 /**
