@@ -18,6 +18,7 @@ import {
 } from "../engine/diff/mod.ts";
 import { SUBJECTS } from "../engine/diff/subjects.ts";
 import type { Option } from "./command.ts";
+import { plural } from "./plural.ts";
 import { type Colour, type Paint, painter } from "./paint.ts";
 
 /** How many fields of a finding are printed. */
@@ -77,10 +78,6 @@ export function failsOn({ result, findings }: DiffOutput, on = "any"): boolean {
     default:
       return findings.some(({ id }) => id.split("|").includes(on));
   }
-}
-
-export function plural(n: number, word: string): string {
-  return `${n} ${word}${n === 1 ? "" : "s"}`;
 }
 
 function named({ scenario, spec }: RunRef): string {

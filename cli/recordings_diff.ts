@@ -21,11 +21,11 @@ import {
   type DiffOutput,
   failsOn,
   markdownLines,
-  plural,
   quoted,
   runLines,
 } from "./diff_output.ts";
 import { UsageError } from "./errors.ts";
+import { plural } from "./plural.ts";
 import { STANDARD } from "./files.ts";
 import { inTrace, openTrace } from "./inputs.ts";
 
@@ -106,7 +106,9 @@ function* summary(found: Comparison): Generator<string> {
   const { pairs, by, longest } = alignment;
   const share = percent(2 * pairs.length, x + y);
   const how = by === "scenario" ? "by scenario" : `by vCPU, sequence${SIGNS[alignment.sign]}`;
-  yield `${a} and ${b}: ${pairs.length} runs of ${x} and ${y} align ${how} (${share}), ` +
+  yield `${a} and ${b}: ${plural(pairs.length, "run")} of ${x} and ${y} ${
+    pairs.length === 1 ? "aligns" : "align"
+  } ${how} (${share}), ` +
     `${different} of them ${different === 1 ? "differs" : "differ"}`;
   if (!longest) yield "They are too far apart for the best alignment: this one is near it";
   if (broken > 0) yield `${plural(broken, "pair")} lost events and are not compared`;

@@ -7,6 +7,9 @@ import { didYouMean } from "./suggest.ts";
 /** Names of the built-in scenarios. */
 export const BUILTIN_NAMES: readonly string[] = BUILTINS.map((builtin) => builtin.name);
 
+/** What someone may have meant who misspelt an operand: a second word of a command among it. */
+const SUGGESTED = [...BUILTIN_NAMES, "qemu", "kvm"];
+
 /** Operands of commands that run scenarios. */
 export const SCENARIO_OPERANDS = {
   usage: "[SCENARIO…]",
@@ -33,7 +36,7 @@ async function scenariosOf(operand: string): Promise<Scenario[]> {
   }
   if (BUILTIN_NAMES.includes(operand)) return builtinScenarios(operand);
   throw new UsageError(
-    `${operand} is neither a file nor a built-in scenario${didYouMean(operand, BUILTIN_NAMES)}`,
+    `${operand} is neither a file nor a built-in scenario${didYouMean(operand, SUGGESTED)}`,
   );
 }
 

@@ -210,15 +210,17 @@ export class Latency {
         const samples = kinds.get(kind);
         if (samples === undefined) continue;
         const { histogram: h, min, max } = samples;
+        // A histogram gives the end of the bucket that a percentile falls in, which may lie above all samples.
+        const at = (percentile: number) => Math.min(h.getValueAtPercentile(percentile), max);
         rows.push({
           policy,
           kind,
           count: h.totalCount,
           min,
-          p50: h.getValueAtPercentile(50),
-          p90: h.getValueAtPercentile(90),
-          p99: h.getValueAtPercentile(99),
-          p999: h.getValueAtPercentile(99.9),
+          p50: at(50),
+          p90: at(90),
+          p99: at(99),
+          p999: at(99.9),
           max,
           mean: h.mean,
         });

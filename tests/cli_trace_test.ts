@@ -306,3 +306,17 @@ Deno.test("what is written as a whole follows no link, mixes with no other, and 
       "victim",
     ]);
   }));
+
+Deno.test("filter and recover that keep nothing, and compare of nothing, do not end with 0", () =>
+  withFolder(async (folder) => {
+    const { stdout, stderr } = await shell(
+      "vmtape record enter -o t -q; vmtape filter t --case nosuch -o f -q; echo $?; " +
+        "vmtape filter t --case enter -o g -q; echo $?; head -c 200 t > cut; " +
+        "vmtape recover cut -o r -q; echo $?; : > a; vmtape compare a a; echo $?; " +
+        "vmtape record qeum -o x; echo $?",
+      folder,
+    );
+    assertEquals(lines(stdout), ["1", "0", "1", "2", "2"], stderr);
+    assertStringIncludes(stderr, "There is nothing to compare: neither holds a record");
+    assertStringIncludes(stderr, 'neither a file nor a built-in scenario, did you mean "qemu"?');
+  }));

@@ -106,10 +106,10 @@ Deno.test("diff of a recording and the same again is silent with 0; of a missing
     assertEquals(stdout.split("\n"), [
       "a and b: 3 runs of 3 and 3 align by scenario (100.0 %), 0 of them differ",
       "0",
-      "a and c: 1 runs of 3 and 1 align by scenario (50.0 %), 0 of them differ",
+      "a and c: 1 run of 3 and 1 aligns by scenario (50.0 %), 0 of them differ",
       "Only in a: 2 runs, the first gif-left-set",
       "1",
-      "a and c: 1 runs of 3 and 1 align by scenario (50.0 %), 0 of them differ",
+      "a and c: 1 run of 3 and 1 aligns by scenario (50.0 %), 0 of them differ",
       "Only in a: 2 runs, the first gif-left-set",
       "0",
       "0",

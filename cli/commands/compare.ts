@@ -47,6 +47,9 @@ export const compareCommand = defineCommand({
     if (a === "-" && b === "-") throw new UsageError("Only one of the two can be standard input");
     const skip = await readSkipList(options.skip);
     const result = await compare(await openRecords(a), await openRecords(b), skip ? { skip } : {});
+    if (result.compared + result.skipped + result.onlyA.length + result.onlyB.length === 0) {
+      throw new UsageError("There is nothing to compare: neither holds a record");
+    }
     if (context.json) context.out.json(result);
     else context.out.text(formatComparison(result, options.limit ?? LISTED));
     const { compared, agreed, onlyA, onlyB, otherSpec } = result;

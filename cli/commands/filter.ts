@@ -23,7 +23,7 @@ export const filter = defineCommand({
   summary: "Write some of a trace's scenarios into a trace of its own, which replays",
   details:
     "Sessions and memory are always kept, and so is what a scenario that is kept goes on from " +
-    "(keepvm). Several conditions have to hold together.",
+    "(keepvm). Several conditions have to hold together. Ends with 1 when none is kept.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { name: "failed-only", kind: "flag", doc: "Keep those in which a VMRUN failed" },
@@ -57,6 +57,6 @@ export const filter = defineCommand({
     );
     context.note(`${asked} of ${scenarios} scenarios are as asked`);
     reportWritten(context, options.output, written, { scenarios, asked });
-    return EXIT.ok;
+    return asked > 0 ? EXIT.ok : EXIT.differs;
   },
 });

@@ -6,6 +6,7 @@ import { STANDARD } from "../files.ts";
 import { columns } from "../help.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
 import { toJson } from "../output.ts";
+import { plural } from "../plural.ts";
 
 /** Counts over the events of a trace. */
 class Counts {
@@ -81,10 +82,6 @@ function describe(header: TraceHeader) {
     id: header.id.toHex(),
     meta: header.meta,
   };
-}
-
-function plural(n: number, word: string): string {
-  return `${n} ${word}${n === 1 ? "" : "s"}`;
 }
 
 function print(

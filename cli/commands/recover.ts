@@ -10,7 +10,8 @@ export const recover = defineCommand({
   details:
     "Works on a trace that was cut off, as by a crash of its recorder (look for a file whose name " +
     "ends in .part), and on one whose bytes were changed. Where events are missing, the new trace " +
-    "says so; checkpoints behind them are left out, since nothing leads there any more.",
+    "says so; checkpoints behind them are left out, since nothing leads there any more. Ends with 1 " +
+    "when nothing could be saved.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [OUTPUT, FORCE],
   examples: [
@@ -26,6 +27,6 @@ export const recover = defineCommand({
     const { events, lost, skipped } = recovery!;
     context.note(`${events} events saved, ${lost} are lost, ${skipped} bytes belong to no block`);
     reportWritten(context, options.output, written, { saved: events, lost, skipped });
-    return EXIT.ok;
+    return events > 0 ? EXIT.ok : EXIT.differs;
   },
 });

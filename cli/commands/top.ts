@@ -4,6 +4,7 @@ import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
 import { openChunks } from "../inputs.ts";
+import { plural } from "../plural.ts";
 import { formatTable } from "../table.ts";
 
 /** Milliseconds between two looks at a recorder at work. */
@@ -62,10 +63,6 @@ function tableOf(stats: ExitStats, by: string, limit: number): string {
     ...times.map((name) => `L2 ${name}`),
     ...times.map((name) => `handling ${name}`),
   ], cells);
-}
-
-function plural(n: number, word: string): string {
-  return `${n} ${word}${n === 1 ? "" : "s"}`;
 }
 
 function summary(stats: ExitStats, vcpu?: number): string {
