@@ -63,6 +63,11 @@ export class Output {
     this.#write(terminalLine(text) + "\n");
   }
 
+  /** Writes cells of a line between tabs, control characters and line breaks within them escaped. */
+  cells(cells: readonly string[]): void {
+    this.#write(cells.map(terminalLine).join("\t") + "\n");
+  }
+
   #write(text: string): void {
     this.#pending += text;
     if (this.#pending.length >= FLUSH_AT) this.flush();

@@ -59,7 +59,7 @@ class Printer {
       const cells = this.#columns.map((text) => text(event, number));
       if (json) {
         out.json(Object.fromEntries(this.#options.columns.map((name, i) => [name, cells[i]])));
-      } else out.line(cells.join("\t"));
+      } else out.cells(cells);
     } else if (json) out.json(raw ? eventJson(number, event) : decodedEvent(number, event));
     else {
       out.line(
