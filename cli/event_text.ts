@@ -7,6 +7,7 @@ import { wordsOf } from "../codecs/lab/views.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../engine/event.ts";
 import { eventLine } from "../engine/event_line.ts";
 import { dumpImage } from "../engine/image/dump.ts";
+import { fits } from "../engine/image/fields.ts";
 import type { Layout } from "../engine/layout.ts";
 import { INNER_LAYOUT } from "../engine/svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
@@ -86,7 +87,7 @@ export function eventJson(number: number, event: TraceEvent): Record<string, unk
 /** An image's fields that are known and not zero, by name; of what has no layout, its words. */
 function imageFields(type: FieldType, image: Image): Record<string, unknown> {
   const layout = LAYOUTS[type];
-  if (layout === undefined || image.bytes.length !== layout.size) return imageJson(image);
+  if (layout === undefined || !fits(layout, image)) return imageJson(image);
   const rows = dumpImage(layout, image, { onlyNonZero: true, onlyKnown: true });
   return Object.fromEntries(rows.map(({ field, text }) => [field, text]));
 }

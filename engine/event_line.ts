@@ -4,7 +4,7 @@
  * @module
  */
 import type { EventOf, Image, TraceEvent } from "./event.ts";
-import { fieldMask, fieldNamed, readField } from "./image/fields.ts";
+import { fieldMask, fieldNamed, fits, readField } from "./image/fields.ts";
 import { formatValue } from "./image/format.ts";
 import type { Layout } from "./layout.ts";
 import { describeExit } from "./svm/exit_info.ts";
@@ -42,14 +42,14 @@ function exitText(code: bigint, info1 = 0n, info2 = 0n): string {
 
 /** A field's value as text; undefined when the image lacks it, or is of another version's size. */
 function value(layout: Layout, image: Image | undefined, name: string): string | undefined {
-  if (image === undefined || image.bytes.length !== layout.size) return undefined;
+  if (image === undefined || !fits(layout, image)) return undefined;
   const row = fieldNamed(layout, name);
   const seen = readField(image, row);
   return seen.known === 0n ? undefined : formatValue(row, seen);
 }
 
 function number(layout: Layout, image: Image | undefined, name: string): bigint | undefined {
-  if (image === undefined || image.bytes.length !== layout.size) return undefined;
+  if (image === undefined || !fits(layout, image)) return undefined;
   const row = fieldNamed(layout, name);
   const seen = readField(image, row);
   return seen.known === fieldMask(row) ? seen.value : undefined;

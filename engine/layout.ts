@@ -42,6 +42,8 @@ export interface Layout {
   readonly name: string;
   /** Size of the image in bytes. */
   readonly size: number;
+  /** Size of images that end earlier; what they leave off is unknown. */
+  readonly shorter?: number;
   /** Rows in order of their offset. */
   readonly fields: readonly Field[];
 }

@@ -170,6 +170,9 @@ class Look {
     if (!(reserves instanceof CpuRules)) {
       this.say(`${place}.reserves`, "rules of CR4 and EFER, such as RULES_6_12", reserves);
     }
+    if (!isObject(value["mmu"])) {
+      this.say(`${place}.mmu`, "what its MMU is like, such as MMU_6_12", value["mmu"]);
+    }
     if (!isObject(traits)) {
       this.say(`${place}.traits`, "a kernel's traits, such as KERNEL_6_12.traits", traits);
     }

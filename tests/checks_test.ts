@@ -4,6 +4,7 @@ import {
   CHECK_SETS,
   checkByText,
   CHECKS_6_12,
+  CHECKS_7_3,
   CHECKS_APM,
 } from "../engine/checks/sets.ts";
 import { C, Machine, S, VMCB12_AT } from "../engine/svm/machine.ts";
@@ -67,6 +68,7 @@ const CASES: Readonly<Record<string, { trips: readonly Change[]; passes: readonl
     passes: [["iopm_base_pa", (1n << 40n) - 0x3000n]],
   },
   "event-injection": { trips: [["event_inj", 0x80000302n]], passes: [["event_inj", 0x8000031fn]] },
+  "event-inj": { trips: [["event_inj", 0x8000031dn]], passes: [["event_inj", 0x8000031en]] },
   "vnmi-without-nmi-intercept": {
     trips: [["int_ctl", 1n << 26n]],
     passes: [["int_ctl", 1n << 26n], ["intercept_word3", 2n]],
@@ -143,9 +145,25 @@ Deno.test("every reserved event is illegal to inject, every other one is not", (
   }
 });
 
+Deno.test("Linux 7.3 lets L1 inject what exists, and nothing else", () => {
+  const row = CHECKS_7_3.checks.find(({ id }) => id === "event-inj")!;
+  const none = new Set([2, 9, 15, 20, 21, 22, 23, 24, 25, 26, 27, 29, 31]);
+  for (let type = 0; type < 8; type++) {
+    for (let vector = 0; vector < 256; vector++) {
+      const legal = type === 0 || type === 2 || type === 4 ||
+        type === 3 && vector < 32 && !none.has(vector);
+      const event = BigInt(type << 8 | vector);
+      assertEquals(row.fails(changed([["event_inj", event | 0x80000000n]]), VMCB12_AT), !legal);
+      assert(!row.fails(changed([["event_inj", event]]), VMCB12_AT));
+    }
+  }
+});
+
 Deno.test("a kernel's text, old or new, leads to its check", () => {
-  for (const rows of [CHECKS_6_12.checks, CHECKS_APM.checks]) {
-    for (const row of rows) for (const text of row.texts) assertEquals(checkByText(text), row);
+  for (const { checks } of CHECK_SETS) {
+    for (const { id, texts } of checks) {
+      for (const text of texts) assertEquals(checkByText(text)?.id, id);
+    }
   }
   assertEquals(checkByText("no such check"), undefined);
 });

@@ -13,8 +13,8 @@ function exists(url: URL): boolean {
 export const GROUND_TRUTH: URL | undefined = exists(folder) ? folder : undefined;
 
 /** The recordings in it. */
-export const RECORDINGS = ["early-exit", "unified", "linux-6.1", "linux-6.12"].flatMap((kernel) =>
-  [0, 1].map((npt) => `A-${kernel}-npt${npt}`)
+export const RECORDINGS = ["early-exit", "unified", "linux-6.1", "linux-6.12", "linux-7.3"].flatMap(
+  (kernel) => [0, 1].map((npt) => `A-${kernel}-npt${npt}`),
 );
 
 /** The bytes of a recording, compressed. */

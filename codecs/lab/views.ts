@@ -5,6 +5,7 @@
  * @module
  */
 import type { Image } from "../../engine/event.ts";
+import { fitImage } from "../../engine/image/fields.ts";
 import { type Field, offsets } from "../../engine/layout.ts";
 import { CPU_FIELDS, INNER_LAYOUT, NESTED_FIELDS } from "../../engine/svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../../engine/svm/regs_layout.ts";
@@ -244,7 +245,7 @@ function innerValue(field: Field, text: string): bigint {
  * ```
  */
 export function bookkeepingOf(image: Image): Pick<LabInner, "nested" | "cpu"> {
-  const reader = new Reader(image);
+  const reader = new Reader(fitImage(INNER_LAYOUT, image));
   const texts = (fields: readonly Field[]) => {
     const out: Record<string, string> = {};
     for (const field of fields) {

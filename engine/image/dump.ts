@@ -5,7 +5,7 @@
  */
 import type { Field, Layout } from "../layout.ts";
 import type { Image } from "../event.ts";
-import { checkImage, fieldMask, readField } from "./fields.ts";
+import { fieldMask, fitImage, readField } from "./fields.ts";
 import { formatValue } from "./format.ts";
 import { cutReserved, slotsOf } from "./slots.ts";
 
@@ -38,7 +38,7 @@ export interface DumpOptions {
  * get a row when they are not known to be 0.
  *
  * @param layout How the image is laid out.
- * @param image The image.
+ * @param from The image.
  * @param options What to leave out.
  * @returns One row a field.
  * @throws {ImageSizeError} When the image is not as long as the layout.
@@ -51,8 +51,8 @@ export interface DumpOptions {
  * if (`${row?.field} ${row?.text}` !== "control.exit_code 0x81 [SVM_EXIT_VMMCALL]") throw new Error();
  * ```
  */
-export function dumpImage(layout: Layout, image: Image, options: DumpOptions = {}): DumpRow[] {
-  checkImage(layout, image);
+export function dumpImage(layout: Layout, from: Image, options: DumpOptions = {}): DumpRow[] {
+  const image = fitImage(layout, from);
   const rows: DumpRow[] = [];
   const add = (field: Field, reserved: boolean) => {
     const { value, known } = readField(image, field);

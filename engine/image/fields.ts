@@ -116,6 +116,49 @@ export function checkImage(layout: Layout, image: Image): void {
 }
 
 /**
+ * Whether an image is as long as its layout, or ends where the layout allows it.
+ *
+ * @param layout The layout.
+ * @param image The image.
+ * @example
+ * ```ts
+ * import { fits, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * if (fits(VMCB_LAYOUT, { bytes: new Uint8Array(100) })) throw new Error();
+ * ```
+ */
+export function fits(layout: Layout, { bytes: { length } }: Image): boolean {
+  return length === layout.size || length === layout.shorter;
+}
+
+/**
+ * An image as long as its layout: one that ends earlier, where the layout allows that, gets unknown
+ * bytes at its end.
+ *
+ * @param layout The layout.
+ * @param image The image.
+ * @returns The image itself when it is as long as the layout.
+ * @throws {ImageSizeError} When its bytes or its mask are longer or shorter than is allowed.
+ * @example
+ * ```ts
+ * import { fieldNamed, fitImage, INNER_LAYOUT, readField } from "@vmtape/vmtape/engine";
+ * const short = { bytes: new Uint8Array(INNER_LAYOUT.shorter!) };
+ * const whole = fitImage(INNER_LAYOUT, short);
+ * if (readField(whole, fieldNamed(INNER_LAYOUT, "gva_role")).known !== 0n) throw new Error();
+ * ```
+ */
+export function fitImage(layout: Layout, image: Image): Image {
+  if (image.bytes.length !== layout.shorter) {
+    checkImage(layout, image);
+    return image;
+  }
+  const bytes = new Uint8Array(layout.size), known = new Uint8Array(layout.size);
+  bytes.set(image.bytes);
+  if (image.known === undefined) known.fill(0xff, 0, layout.shorter);
+  else known.set(image.known);
+  return { bytes, known };
+}
+
+/**
  * A copy of an image, to be kept when the original is used again.
  *
  * @param image The image.
@@ -337,7 +380,7 @@ export function writeField(
 }
 
 /**
- * Reads a field of an image with what is known of it.
+ * Reads a field of an image with what is known of it; beyond the end of an image nothing is.
  *
  * @param image The image.
  * @param field The field.
@@ -350,6 +393,7 @@ export function writeField(
  * ```
  */
 export function readField(image: Image, field: Field): FieldValue {
+  if (field.offset + field.size > image.bytes.length) return { value: 0n, known: 0n };
   const value = readBigint(image.bytes, field);
   if (image.known === undefined) return { value, known: fieldMask(field) };
   const known = readBigint(image.known, field);

@@ -46,6 +46,7 @@ export const HARDWARE: Kernel = {
   checks: CHECKS_APM,
   uses: KERNEL_6_12.uses,
   reserves: KERNEL_6_12.reserves,
+  mmu: KERNEL_6_12.mmu,
   ways: {
     vmrun: [
       ...list(stretches.BEGIN_VMRUN),

@@ -9,6 +9,7 @@ import { fieldNamed } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { StepEntry, Way } from "../policy.ts";
+import type { MmuTraits } from "./mmu_traits.ts";
 import type { KernelTraits } from "./traits.ts";
 
 /** The steps of each way, in order. */
@@ -29,6 +30,8 @@ export interface Kernel {
   readonly uses: readonly string[];
   /** Which bits of CR4 and EFER it lets a guest have. */
   readonly reserves: CpuRules;
+  /** What its MMU is like. */
+  readonly mmu: MmuTraits;
   /** The steps of each way. */
   readonly ways: Ways;
   /** What it does beneath its steps. */

@@ -8,8 +8,10 @@ import { CHECKS_6_1 } from "../checks/linux_6_1.ts";
 import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
+import { ALL_CLEAN } from "../kvm/constants.ts";
 import type { Kernel } from "./kernel.ts";
 import { USES_6_12 } from "./linux_6_12.ts";
+import { MMU_6_12 } from "./mmu_traits.ts";
 import * as stretches from "./stretches.ts";
 
 const earlyExit = list([out.writeInvalid, out.dropGif, out.unmapVmcb12]);
@@ -43,6 +45,7 @@ export const KERNEL_6_1: Kernel = {
     pages: stretches.STATE_PAGES,
     vmexit: stretches.fullVmexit(out.writeEventInj, []),
   },
+  mmu: MMU_6_12,
   traits: {
     flags: {
       guest: 1 << 5,
@@ -69,5 +72,12 @@ export const KERNEL_6_1: Kernel = {
     keepsExitReason: true,
     retriesStatePages: false,
     freeingDropsTracking: true,
+    cleanBits: ALL_CLEAN,
+    interceptsIcebp: false,
+    recalcsByRequest: false,
+    updatesStealTime: true,
+    clearingSvmeSetsGif: true,
+    copiesPatForNptOnly: false,
+    rereadsNestedPdptes: false,
   },
 };

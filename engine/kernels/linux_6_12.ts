@@ -8,9 +8,11 @@ import { CHECKS_6_12 } from "../checks/linux_6_12.ts";
 import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
+import { ALL_CLEAN } from "../kvm/constants.ts";
 import type { Kernel } from "./kernel.ts";
-import type { KernelTraits } from "./traits.ts";
+import { MMU_6_12 } from "./mmu_traits.ts";
 import * as stretches from "./stretches.ts";
+import type { KernelTraits } from "./traits.ts";
 
 /** One fix. */
 export interface Fix {
@@ -124,6 +126,13 @@ const TRAITS: KernelTraits = {
   keepsExitReason: false,
   retriesStatePages: true,
   freeingDropsTracking: false,
+  cleanBits: ALL_CLEAN,
+  interceptsIcebp: false,
+  recalcsByRequest: false,
+  updatesStealTime: true,
+  clearingSvmeSetsGif: true,
+  copiesPatForNptOnly: false,
+  rereadsNestedPdptes: false,
 };
 
 /**
@@ -159,6 +168,7 @@ export function withFixes(fixes: Iterable<FixId>): Kernel {
     checks: CHECKS_6_12,
     uses: USES_6_12,
     reserves: RULES_6_12,
+    mmu: MMU_6_12,
     ways: {
       vmrun: [
         ...list(stretches.BEGIN_VMRUN),

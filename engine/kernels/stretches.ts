@@ -65,9 +65,8 @@ export const STATE_PAGES: readonly StepEntry[] = list([
   restore.mergePages,
 ]);
 
-/** The full #VMEXIT up to the point where EVENTINJ is written. */
+/** The full #VMEXIT from where vmcb12 is mapped up to the point where EVENTINJ is written. */
 const EXIT_BEGIN: readonly Step[] = [
-  out.mapForExit,
   out.leaveGuest,
   out.writeSave,
   out.writeControl,
@@ -78,9 +77,15 @@ const EXIT_BEGIN: readonly Step[] = [
  *
  * @param eventInj What becomes of EVENTINJ.
  * @param last Steps at its end.
+ * @param map How vmcb12 is mapped.
  */
-export function fullVmexit(eventInj: Step, last: readonly Step[]): readonly StepEntry[] {
+export function fullVmexit(
+  eventInj: Step,
+  last: readonly Step[],
+  map: Step = out.mapForExit,
+): readonly StepEntry[] {
   return list([
+    map,
     ...EXIT_BEGIN,
     eventInj,
     out.switchToVmcb01,

@@ -58,4 +58,21 @@ export interface KernelTraits {
   readonly retriesStatePages: boolean;
   /** Freeing nested state, as EFER.SVME is cleared, also forgets what L1 injected. */
   readonly freeingDropsTracking: boolean;
+  /** Clean bits of a VMCB after a run (VMCB_ALL_CLEAN_MASK less those always dirty). */
+  readonly cleanBits: number;
+  /** L0 intercepts ICEBP. */
+  readonly interceptsIcebp: boolean;
+  /**
+   * Intercepts that follow from the guest's CPUID and EFER.SVME are recomputed by a request
+   * (KVM_REQ_RECALC_INTERCEPTS), with the MSR bitmap; else vGIF's are never made.
+   */
+  readonly recalcsByRequest: boolean;
+  /** Loading a vCPU asks for its steal time to be updated. */
+  readonly updatesStealTime: boolean;
+  /** Clearing EFER.SVME sets GIF; else dropping an L2 without a #VMEXIT does. */
+  readonly clearingSvmeSetsGif: boolean;
+  /** vmcb02 gets the PAT only where the hypervisor uses nested paging. */
+  readonly copiesPatForNptOnly: boolean;
+  /** An L2 in PAE mode under nested paging has its PDPTEs read again; else stale ones stay. */
+  readonly rereadsNestedPdptes: boolean;
 }

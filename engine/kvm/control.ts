@@ -4,16 +4,7 @@
  * @module
  */
 import { C, canUse, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
-import {
-  ALL_CLEAN,
-  CLEAN,
-  HF,
-  INT_CTL,
-  INTERCEPT,
-  REQ,
-  RFLAGS,
-  V_IRQ_INJECTION,
-} from "./constants.ts";
+import { CLEAN, EFER, HF, INT_CTL, INTERCEPT, REQ, RFLAGS, V_IRQ_INJECTION } from "./constants.ts";
 import { VIRT_EXT } from "../svm/control_bits.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -31,7 +22,7 @@ export function markAllDirty(v: Vcpu, vmcb: number): void {
 
 /** Marks every group of a VMCB as unchanged, as after a run. */
 export function markAllClean(v: Vcpu, vmcb: number): void {
-  v.set32(vmcb + C.clean, ALL_CLEAN);
+  v.set32(vmcb + C.clean, v.traits.cleanBits);
 }
 
 /** Whether a VMCB has an intercept. */
@@ -112,6 +103,15 @@ export function setIntercept(v: Vcpu, bit: number): void {
 export function clearIntercept(v: Vcpu, bit: number): void {
   clearBit(v, VMCB01_AT, bit);
   recalcIntercepts(v);
+}
+
+/** Recomputes what follows from EFER.SVME and CPUID: vGIF's intercepts and the MSR bitmap (KVM_REQ_RECALC_INTERCEPTS). */
+export function recalcForGuest(v: Vcpu): void {
+  const change = (v.u32(V.efer) & EFER.SVME) !== 0 ? clearBit : setBit;
+  change(v, VMCB01_AT, INTERCEPT.STGI);
+  change(v, VMCB01_AT, INTERCEPT.CLGI);
+  recalcIntercepts(v);
+  v.set8(V.msrpm_recalc, 1);
 }
 
 /** Adds (`on`) or drops the intercepts of all debug register accesses. */

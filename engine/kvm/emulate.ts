@@ -130,7 +130,8 @@ export function skipInstruction(v: Vcpu): boolean {
   return true;
 }
 
-function skipOnly(v: Vcpu): boolean {
+/** Moves RIP past the instruction, and nothing else (skip_emulated_instruction). */
+export function skipOnly(v: Vcpu): boolean {
   if (v.u64(V.next_rip) !== 0n) {
     v.copy64(V.rip, V.next_rip);
     return true;

@@ -27,7 +27,7 @@ const EINVAL = 22;
 
 /** Every ioctl loads the vCPU, which asks for the steal time to be updated. */
 function touch(v: Vcpu): void {
-  v.request(REQ.STEAL_UPDATE);
+  if (v.traits.updatesStealTime) v.request(REQ.STEAL_UPDATE);
 }
 
 /**

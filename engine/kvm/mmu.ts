@@ -8,11 +8,10 @@ import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { CLEAN, CR0, CR4, EFER, HOST, HOST_HIGH, REQ } from "./constants.ts";
 import { markDirty, nestedNpt } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
-import { ROLE } from "../paging/roles.ts";
+import { EXT, ROLE } from "../paging/roles.ts";
 import { findPage, getPage, rootGfn } from "../paging/shadow_pages.ts";
 import { legalGpa, loadPdptrs, readPdptrs } from "../paging/pdptrs.ts";
 
-const EXT = { VALID: 1, PSE: 4, PKE: 8, SMAP: 16, SMEP: 32, LA57: 64, LMA: 128 } as const;
 const ROOT_LEVEL = 5;
 
 let roleExt = 0;
@@ -33,7 +32,8 @@ function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
   if (wp) role |= ROLE.CR0_WP;
   if ((cr4 & CR4.SMEP) !== 0) {
     roleExt |= EXT.SMEP;
-    if (!wp) role |= ROLE.SMEP_ANDNOT_WP;
+    if (v.policy.kernel.mmu.smepInRole) role |= ROLE.SMEP;
+    else if (!wp) role |= ROLE.SMEP_ANDNOT_WP;
   }
   if ((cr4 & CR4.SMAP) !== 0) {
     roleExt |= EXT.SMAP;
@@ -54,6 +54,10 @@ function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
 /** Recomputes the roles of the MMU in use from the vCPU's registers (kvm_init_mmu). */
 export function initMmu(v: Vcpu): void {
   const base = cpuRole(v, v.u32(V.cr0), v.u32(V.cr4), v.u32(V.efer));
+  if (v.policy.kernel.mmu.oneWalker) {
+    v.set32(V.gva_role, base);
+    v.set32(V.gva_role + 4, roleExt);
+  }
   if (v.u8(V.walk_mmu) === 1) {
     v.set32(V.nested_cpu_role, base);
     v.set32(V.nested_cpu_role + 4, roleExt);
@@ -78,7 +82,8 @@ export function initNestedMmu(v: Vcpu): void {
   v.assertThat(v.u8(V.walk_mmu) === 0, "mmu_is_nested(vcpu)");
   v.set8(V.mmu, 1);
   const cr4 = v.u32(VMCB01_AT + S.cr4) & ~CR4.PKE;
-  const base = cpuRole(v, CR0.PG, cr4, v.u32(VMCB01_AT + S.efer));
+  const cr0 = v.policy.kernel.mmu.nestedTableWriteProtect ? CR0.PG | CR0.WP : CR0.PG;
+  const base = cpuRole(v, cr0, cr4, v.u32(VMCB01_AT + S.efer));
   v.assertThat(
     (base & ROLE.DIRECT) === 0 && (base & ROLE.GUEST_MODE) !== 0,
     "cpu_role.base.direct || !cpu_role.base.guest_mode",
@@ -303,7 +308,10 @@ export function loadPgd(v: Vcpu): void {
  */
 export function loadCr3(v: Vcpu, cr3: bigint, nested: boolean, reload: boolean): string {
   if (!legalGpa(v, cr3)) return "cr3-legal";
-  if (reload && !nested && v.paePaging && !loadPdptrs(v, cr3)) return "pdptrs";
+  if (reload && v.paePaging) {
+    if (!nested && !loadPdptrs(v, cr3)) return "pdptrs";
+    if (nested && v.traits.rereadsNestedPdptes) v.set8(V.pdptrs_valid, 0);
+  }
   v.set64(V.cr3, cr3);
   initMmu(v);
   if (!nested) newPgd(v, cr3);

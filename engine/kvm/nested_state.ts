@@ -6,7 +6,7 @@
  */
 import { V, VMCB01_AT } from "../svm/machine.ts";
 import { REQ } from "./constants.ts";
-import { leaveGuestMode, markAllDirty } from "./control.ts";
+import { leaveGuestMode, markAllDirty, setGif } from "./control.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** Makes the given VMCB (1 or 2) the active one (svm_switch_vmcb). */
@@ -29,6 +29,7 @@ export function leaveNested(v: Vcpu): void {
     switchVmcb(v, 1);
     uninitMmu(v);
     markAllDirty(v, VMCB01_AT);
+    if (!v.traits.clearingSvmeSetsGif) setGif(v, true);
   }
   v.unrequest(REQ.GET_NESTED_STATE_PAGES);
 }

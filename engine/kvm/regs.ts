@@ -5,7 +5,7 @@
  * @module
  */
 import { S, V, VMCB02_AT } from "../svm/machine.ts";
-import { CLEAN, CR0, CR4, EFER, INTERCEPT, RFLAGS } from "./constants.ts";
+import { CLEAN, CR0, CR4, EFER, INTERCEPT, REQ, RFLAGS } from "./constants.ts";
 import { clearIntercept, markDirty, setGif, setIntercept } from "./control.ts";
 import { leaveNested } from "./nested_state.ts";
 import type { Vcpu } from "./vcpu.ts";
@@ -46,9 +46,10 @@ export function setEfer(v: Vcpu, efer: number, high = 0): void {
     if ((hardware & EFER.LMA) === 0) hardware &= ~EFER.LME;
   }
   if (((old ^ efer) & EFER.SVME) !== 0) {
+    if (v.traits.recalcsByRequest) v.request(REQ.RECALC_INTERCEPTS);
     if ((efer & EFER.SVME) === 0) {
       leaveNested(v);
-      setGif(v, true);
+      if (v.traits.clearingSvmeSetsGif) setGif(v, true);
       if (!v.smm) freeNested(v);
     } else if (v.u8(V.nested_initialized) === 0) {
       v.bytes.fill(0, VMCB02_AT, VMCB02_AT + 4096);

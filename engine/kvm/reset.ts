@@ -80,9 +80,17 @@ function cpuidIntercepts(caps: Capabilities): number[] {
   return bits;
 }
 
+/** What L0 intercepts until the guest has SVM on. */
+const VGIF_INTERCEPTS = [INTERCEPT.STGI, INTERCEPT.CLGI] as const;
+
 function initVmcb(v: Vcpu): void {
   const at = VMCB01_AT;
   for (const bit of INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
+  const { interceptsIcebp, recalcsByRequest } = v.traits;
+  if (interceptsIcebp) v.or32(at + C.intercept_word4, 1 << (INTERCEPT.ICEBP & 31));
+  if (recalcsByRequest) {
+    for (const bit of VGIF_INTERCEPTS) v.or32(at + C.intercept_word4, 1 << (bit & 31));
+  }
   if (!v.caps.npt) {
     for (const bit of SHADOW_INTERCEPTS) v.or32(at + (bit >> 5) * 4, 1 << (bit & 31));
   }
@@ -161,7 +169,8 @@ export function initVcpu(v: Vcpu, init: boolean): void {
     v.set8(V.nmi_masked, 0);
     v.set8(V.awaiting_iret, 0);
   }
-  v.set8(V.msrpm_recalc, 1);
+  if (v.traits.recalcsByRequest) v.request(REQ.RECALC_INTERCEPTS);
+  else v.set8(V.msrpm_recalc, 1);
   v.set64(v.vmcb + S.rflags, BigInt(RFLAGS.FIXED));
   v.requestEvent();
   v.set64(V.rip, 0xfff0n);

@@ -31,7 +31,14 @@ import { freeObsoleteRoots, loadPgd, reload } from "./mmu.ts";
 import { syncPages } from "../paging/shadow_pages.ts";
 import { msrIntercepted } from "./msrpm.ts";
 import { CLEAN } from "./constants.ts";
-import { isIntercept, markAllClean, markDirty, nestedVgif, setDrIntercepts } from "./control.ts";
+import {
+  isIntercept,
+  markAllClean,
+  markDirty,
+  nestedVgif,
+  recalcForGuest,
+  setDrIntercepts,
+} from "./control.ts";
 import { updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
@@ -124,6 +131,7 @@ function serveRequests(v: Vcpu): boolean {
     }
   }
   v.unrequest(REQ.STEAL_UPDATE);
+  if (v.take(REQ.RECALC_INTERCEPTS)) recalcForGuest(v);
   if (v.take(REQ.SMI)) {
     v.set8(V.smi_pending, 1);
     v.requestEvent();

@@ -6,8 +6,8 @@
  */
 import { Buffer } from "node:buffer";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
-import type { KernelTraits } from "../kernels/traits.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
+import type { KernelTraits } from "../kernels/traits.ts";
 import { REQ } from "./constants.ts";
 
 /** Receives what happens inside, as it happens. */
@@ -158,11 +158,6 @@ export class Vcpu extends Machine {
     this.policy = policy;
   }
 
-  /** What the kernel does beneath its steps. */
-  get traits(): KernelTraits {
-    return this.policy.kernel.traits;
-  }
-
   /**
    * A copy that shares guest memory until either writes it, under another policy.
    *
@@ -282,6 +277,11 @@ export class Vcpu extends Machine {
    */
   assertThat(holds: boolean, text: string): void {
     if (!holds) this.observer?.warn(text);
+  }
+
+  /** What the kernel does beneath its steps. */
+  get traits(): KernelTraits {
+    return this.policy.kernel.traits;
   }
 
   /** Whether the guest has paging on (CR0.PG). */

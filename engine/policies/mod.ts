@@ -8,9 +8,10 @@ import { ARCHITECTURAL } from "./architectural.ts";
 import { EARLY_EXIT } from "./early_exit.ts";
 import { LINUX_6_1 } from "./linux_6_1.ts";
 import { LINUX_6_12 } from "./linux_6_12.ts";
+import { LINUX_7_3 } from "./linux_7_3.ts";
 import { UNIFIED } from "./unified.ts";
 
-export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_1, LINUX_6_12, UNIFIED };
+export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_1, LINUX_6_12, LINUX_7_3, UNIFIED };
 
 /** The built-in policies by name. */
 export const POLICIES: Readonly<Record<string, Policy>> = {
@@ -18,6 +19,7 @@ export const POLICIES: Readonly<Record<string, Policy>> = {
   [UNIFIED.name]: UNIFIED,
   [LINUX_6_1.name]: LINUX_6_1,
   [LINUX_6_12.name]: LINUX_6_12,
+  [LINUX_7_3.name]: LINUX_7_3,
   [ARCHITECTURAL.name]: ARCHITECTURAL,
 };
 

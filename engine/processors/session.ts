@@ -39,6 +39,7 @@ const LAB_VMRUN: Readonly<Record<string, number>> = {
   "unified": 0xb4c,
   "linux-6.1": 0x0b8,
   "linux-6.12": 0xacc,
+  "linux-7.3": 0x2d8,
   "upstream": 0xacc,
 };
 

@@ -5,7 +5,7 @@
  */
 import { closest } from "../closest.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../event.ts";
-import { readField } from "../image/fields.ts";
+import { fits, readField } from "../image/fields.ts";
 import type { Field, Layout } from "../layout.ts";
 import { exitCodeName } from "../svm/exit_codes.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
@@ -70,7 +70,7 @@ function imageField(names: readonly string[], row: Field, layout: Layout): Asked
       for (const name of names) {
         const image = (event as unknown as Loose)[name] as Image | undefined;
         // An image of another size is of another version: nothing of it is known by name.
-        if (image?.bytes === undefined || image.bytes.length !== layout.size) continue;
+        if (image?.bytes === undefined || !fits(layout, image)) continue;
         return { ...readField(image, row), mask };
       }
       return undefined;

@@ -9,7 +9,7 @@ import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Outcome } from "./outcomes.ts";
-import { hostVmcbMask, ImageBuffer, innerBytes, vmcb02Used } from "./views.ts";
+import { hostVmcbMask, ImageBuffer, innerView, vmcb02Used } from "./views.ts";
 
 /** Memory of images, of which the run under way uses the first few. */
 export class ProducedImages {
@@ -38,7 +38,7 @@ export class ProducedImages {
     return {
       kind: "inner",
       at,
-      inner: { bytes: innerBytes(v, ret, buffer) },
+      inner: innerView(v, ret, buffer),
       vmcb01: { bytes: this.#vmcb(v, VMCB01_AT), known },
       vmcb02: vmcb02Used(v) ? { bytes: this.#vmcb(v, VMCB02_AT), known } : undefined,
     };

@@ -4,9 +4,11 @@
  *
  * @module
  */
+import type { Image } from "../event.ts";
+import { offsets } from "../layout.ts";
 import { C, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { INNER_FIELDS, INNER_SIZE } from "../svm/inner_layout.ts";
+import { INNER_FIELDS, INNER_SIZE, INNER_SIZE_THREE_ROLES } from "../svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
 import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
@@ -19,7 +21,8 @@ import { ImageBuffer, View } from "./view.ts";
 
 export { ImageBuffer };
 
-const RET = INNER_FIELDS.find(({ name }) => name === "ret")!.offset >> 2;
+const I = offsets(INNER_FIELDS);
+const RET = I.ret >> 2;
 
 function mapKind(v: Vcpu, vmcb: number): number {
   const map = v.u32(vmcb + C.msrpm_base_pa);
@@ -112,6 +115,43 @@ export function innerBytes(
   INNER_VIEW.fill(v, into);
   into.words[RET] = ret;
   return into.bytes;
+}
+
+/** CPU roles of kernels with an MMU each for L1, L2 and L1's nested page table. */
+const THREE_ROLES = [I.cpu_role, I.gcpu_role, I.ncpu_role] as const;
+
+/** What a kernel with one walker shows: all but those. */
+const ONE_WALKER = new Uint8Array(INNER_SIZE).fill(0xff);
+for (const at of THREE_ROLES) ONE_WALKER.fill(0, at, at + 8);
+
+/**
+ * The state inside the kernel as one of its functions returns, as far as that kernel has it and as
+ * it packs it. Without that, {@linkcode innerBytes} is comparable between kernels.
+ *
+ * @param v The vCPU.
+ * @param ret What the function returns.
+ * @param into Where to, {@linkcode INNER_SIZE} bytes; new memory when left out.
+ * @returns An image of layout `inner`.
+ */
+export function innerView(
+  v: Vcpu,
+  ret: number,
+  into: ImageBuffer = new ImageBuffer(INNER_SIZE),
+): Image {
+  innerBytes(v, ret, into);
+  const { oneWalker, roles } = v.policy.kernel.mmu;
+  if (!oneWalker) return { bytes: into.bytes.subarray(0, INNER_SIZE_THREE_ROLES) };
+  const { bytes, words } = into;
+  for (const at of THREE_ROLES) bytes.fill(0, at, at + 8);
+  for (const [to, from] of [[I.gva_role, V.gva_role], [I.ngpa_role, V.guest_cpu_role]] as const) {
+    const base = v.u32(from), ext = v.u32(from + 4);
+    words[to >> 2] = roles.cpu(base, ext);
+    words[(to >> 2) + 1] = roles.ext(base, ext);
+  }
+  words[I.root_role >> 2] = roles.root(v.u32(V.root_root_role));
+  words[I.groot_role >> 2] = roles.root(v.u32(V.guest_root_role));
+  bytes[I.pdptrs_user] = v.u8(V.pdptrs_from_userspace);
+  return { bytes, known: ONE_WALKER };
 }
 
 /**

@@ -190,56 +190,68 @@ export const prepareSave: Step = {
   name: "prepare save",
   doc: "Loads L2's segments, EFER, CR0, CR4, flags and registers from vmcb12, by its clean bits",
   run(v) {
-    const l2 = VMCB02_AT, l12 = MAPPED_AT, cache = VMCB12_AT;
-    v.copy64(l2 + S.g_pat, VMCB01_AT + S.g_pat);
-    markDirty(v, l2, CLEAN.NPT);
-    let all = false;
-    if (v.u64(V.vmcb12_gpa) !== v.u64(V.last_vmcb12_gpa)) {
-      all = true;
-      v.copy64(V.last_vmcb12_gpa, V.vmcb12_gpa);
-      v.set8(V.msrpm_recalc, 1);
-    }
-    const clean = all ? 0 : v.u32(l12 + C.clean);
-    if ((clean & 1 << CLEAN.SEG) === 0) {
-      v.copy(l2 + S.es_selector, l12 + S.es_selector, 64);
-      v.set8(l2 + S.cpl, v.u8(l12 + S.cpl));
-      markDirty(v, l2, CLEAN.SEG);
-    }
-    if ((clean & 1 << CLEAN.DT) === 0) {
-      v.copy(l2 + S.gdtr_selector, l12 + S.gdtr_selector, 16);
-      v.copy(l2 + S.idtr_selector, l12 + S.idtr_selector, 16);
-      markDirty(v, l2, CLEAN.DT);
-    }
-    loadRflags(v, l12 + S.rflags);
-    if (v.traits.ignoresLmaWithoutLme && (v.u32(cache + S.efer) & EFER.LME) === 0) {
-      v.clear32(cache + S.efer, EFER.LMA);
-    }
-    setEfer(v, v.u32(cache + S.efer), v.u32(cache + S.efer + 4));
-    setCr0(v, v.u32(cache + S.cr0), v.u32(cache + S.cr0 + 4));
-    setCr4(v, v.u32(cache + S.cr4), v.u32(cache + S.cr4 + 4));
-    v.copy64(V.cr2, l12 + S.cr2);
-    v.copy64(V.rax, l12 + S.rax);
-    v.copy64(V.rsp, l12 + S.rsp);
-    v.copy64(V.rip, l12 + S.rip);
-    v.copy64(l2 + S.rax, l12 + S.rax);
-    v.copy64(l2 + S.rsp, l12 + S.rsp);
-    v.copy64(l2 + S.rip, l12 + S.rip);
-    if ((clean & 1 << CLEAN.DR) === 0) {
-      v.copy64(l2 + S.dr7, cache + S.dr7);
-      v.or32(l2 + S.dr7, DR7_FIXED);
-      v.copy64(V.dr6, cache + S.dr6);
-      v.or32(V.dr6, DR6_ACTIVE_LOW);
-      markDirty(v, l2, CLEAN.DR);
-    }
-    if (nestedLbrs(v)) {
-      copyLbrFields(v, l2, l12);
-      v.clear32(l2 + S.dbgctl, DEBUGCTL_RESERVED);
-      v.set32(l2 + S.dbgctl + 4, 0);
-    } else copyLbrs(v, l2, VMCB01_AT);
-    updateLbrs(v);
+    loadL2(v, MAPPED_AT);
     return OK;
   },
 };
+
+/**
+ * Loads L2's registers (nested_vmcb02_prepare_save).
+ *
+ * @param v The vCPU.
+ * @param l12 Byte offset of what holds them: vmcb12 itself, or the cache where all of it was cached.
+ */
+export function loadL2(v: Vcpu, l12: number): void {
+  const l2 = VMCB02_AT, cache = VMCB12_AT;
+  if (v.caps.npt || !v.traits.copiesPatForNptOnly) {
+    v.copy64(l2 + S.g_pat, VMCB01_AT + S.g_pat);
+    markDirty(v, l2, CLEAN.NPT);
+  }
+  let all = false;
+  if (v.u64(V.vmcb12_gpa) !== v.u64(V.last_vmcb12_gpa)) {
+    all = true;
+    v.copy64(V.last_vmcb12_gpa, V.vmcb12_gpa);
+    v.set8(V.msrpm_recalc, 1);
+  }
+  const clean = all ? 0 : v.u32(l12 + C.clean);
+  if ((clean & 1 << CLEAN.SEG) === 0) {
+    v.copy(l2 + S.es_selector, l12 + S.es_selector, 64);
+    v.set8(l2 + S.cpl, v.u8(l12 + S.cpl));
+    markDirty(v, l2, CLEAN.SEG);
+  }
+  if ((clean & 1 << CLEAN.DT) === 0) {
+    v.copy(l2 + S.gdtr_selector, l12 + S.gdtr_selector, 16);
+    v.copy(l2 + S.idtr_selector, l12 + S.idtr_selector, 16);
+    markDirty(v, l2, CLEAN.DT);
+  }
+  loadRflags(v, l12 + S.rflags);
+  if (v.traits.ignoresLmaWithoutLme && (v.u32(cache + S.efer) & EFER.LME) === 0) {
+    v.clear32(cache + S.efer, EFER.LMA);
+  }
+  setEfer(v, v.u32(cache + S.efer), v.u32(cache + S.efer + 4));
+  setCr0(v, v.u32(cache + S.cr0), v.u32(cache + S.cr0 + 4));
+  setCr4(v, v.u32(cache + S.cr4), v.u32(cache + S.cr4 + 4));
+  v.copy64(V.cr2, l12 + S.cr2);
+  v.copy64(V.rax, l12 + S.rax);
+  v.copy64(V.rsp, l12 + S.rsp);
+  v.copy64(V.rip, l12 + S.rip);
+  v.copy64(l2 + S.rax, l12 + S.rax);
+  v.copy64(l2 + S.rsp, l12 + S.rsp);
+  v.copy64(l2 + S.rip, l12 + S.rip);
+  if ((clean & 1 << CLEAN.DR) === 0) {
+    v.copy64(l2 + S.dr7, cache + S.dr7);
+    v.or32(l2 + S.dr7, DR7_FIXED);
+    v.copy64(V.dr6, cache + S.dr6);
+    v.or32(V.dr6, DR6_ACTIVE_LOW);
+    markDirty(v, l2, CLEAN.DR);
+  }
+  if (nestedLbrs(v)) {
+    copyLbrFields(v, l2, l12);
+    v.clear32(l2 + S.dbgctl, DEBUGCTL_RESERVED);
+    v.set32(l2 + S.dbgctl + 4, 0);
+  } else copyLbrs(v, l2, VMCB01_AT);
+  updateLbrs(v);
+}
 
 /** Copies the last-branch records, where the kernel does so although nobody records branches. */
 export function copyLbrs(v: Vcpu, to: number, from: number): void {

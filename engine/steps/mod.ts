@@ -20,6 +20,15 @@ export {
   switchToVmcb02,
 } from "./enter.ts";
 export {
+  advanceRip,
+  cacheWholeVmcb12,
+  cutRestored,
+  mapForExitOrShutDown,
+  mapVmcb12OrStop,
+  prepareSaveFromCache,
+  requireVmcb12Address,
+} from "./cached_vmcb12.ts";
+export {
   assertGuestMode,
   checkRestored,
   loadPages,

@@ -124,7 +124,12 @@ export const loadPages: Step = {
   name: "load PDPTEs",
   doc: "Reloads the PDPTEs of a PAE L2 without nested paging",
   run(v) {
-    if (v.u8(V.pdptrs_from_userspace) !== 0 || nestedNpt(v) || !v.paePaging) return OK;
+    if (!v.paePaging) return OK;
+    if (nestedNpt(v)) {
+      if (v.traits.rereadsNestedPdptes) v.set8(V.pdptrs_valid, 0);
+      return OK;
+    }
+    if (v.u8(V.pdptrs_from_userspace) !== 0) return OK;
     if (loadPdptrs(v, v.u64(V.cr3))) return OK;
     reportCheck(v, "pdptrs-pages");
     return FAIL;

@@ -23,8 +23,12 @@ export function mapPage(v: Vcpu, gpa: number): boolean {
   return true;
 }
 
+/** Stands for a page that could not be mapped: what is written to the work area reaches nobody. */
+export const UNMAPPED = -1;
+
 /** Writes the work area back to the guest page it was mapped from. */
 export function unmapPage(v: Vcpu): void {
+  if (v.vmcb12 === UNMAPPED) return;
   v.memory.writable(v.vmcb12).set(v.bytes.subarray(MAPPED_AT, MAPPED_AT + 4096));
 }
 

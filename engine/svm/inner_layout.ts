@@ -219,6 +219,27 @@ export const CPU_FIELDS = [
     from: got("hflags", V.hflags, 4),
     doc: "Guest mode (bit 0), SMM (bit 1)",
   },
+  {
+    name: "gva_role",
+    offset: 0xa8,
+    size: 8,
+    from: NOWHERE,
+    doc: "gva_walk: CPU role, of kernels with one walker",
+  },
+  {
+    name: "ngpa_role",
+    offset: 0xb0,
+    size: 8,
+    from: NOWHERE,
+    doc: "ngpa_walk: CPU role, of the same kernels",
+  },
+  {
+    name: "pdptrs_user",
+    offset: 0xb8,
+    size: 1,
+    from: NOWHERE,
+    doc: "The PDPTEs were set by userspace; the same kernels",
+  },
 ] as const satisfies readonly ViewField[];
 
 /** Rows of the inner view: `nested`, then `cpu`. */
@@ -228,7 +249,15 @@ export const INNER_FIELDS = [
 ] as const satisfies readonly ViewField[];
 
 /** Size of the inner view in bytes. */
-export const INNER_SIZE = 0xa8;
+export const INNER_SIZE = 0xc0;
+
+/** Size of the view of a kernel whose MMUs have a CPU role each: what it lacks is left off. */
+export const INNER_SIZE_THREE_ROLES = 0xa8;
 
 /** The state inside the kernel that a recorder within it shows. */
-export const INNER_LAYOUT: Layout = { name: "inner", size: INNER_SIZE, fields: INNER_FIELDS };
+export const INNER_LAYOUT: Layout = {
+  name: "inner",
+  size: INNER_SIZE,
+  shorter: INNER_SIZE_THREE_ROLES,
+  fields: INNER_FIELDS,
+};

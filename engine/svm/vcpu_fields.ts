@@ -313,6 +313,13 @@ export const VCPU_FIELDS = [
     doc: "RIP of the last fault that was retried after a table was unprotected",
   },
   { name: "last_retry_address", offset: 0x2b8, size: 8, doc: "Address of that fault" },
+  {
+    name: "gva_role",
+    offset: 0x2c0,
+    size: 8,
+    internal: true,
+    doc: "CPU role of the one walker of guest tables, of kernels that have only one",
+  },
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */

@@ -24,7 +24,7 @@ import { KVM_EXIT } from "../../engine/kvm/constants.ts";
 import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
-import { innerBytes, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
+import { innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
 import { FRESH_BELOW, MEMORY_SIZE } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import type { Scenario } from "./scenario.ts";
@@ -236,7 +236,7 @@ export class EmulatedVm implements ScenarioVm {
           kind: "inner",
           vcpu: 0,
           at,
-          inner: { bytes: innerBytes(v, ret) },
+          inner: innerView(v, ret),
           ...(full ? { vmcb01: vmcb(VMCB01_AT) } : {}),
           ...(full && vmcb02Used(v) ? { vmcb02: vmcb(VMCB02_AT) } : {}),
         }),
