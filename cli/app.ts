@@ -4,6 +4,8 @@ import { COMMANDS } from "./commands.ts";
 import { Context } from "./context.ts";
 import { type Failure, failureOf, UsageError } from "./errors.ts";
 import { commandHelp, programHelp } from "./help.ts";
+import { policyModules } from "./policy_modules.ts";
+import { giveUp } from "./permissions.ts";
 import { ClosedOutputError, Output, type Sink } from "./output.ts";
 import { parse } from "./parse.ts";
 import { didYouMean } from "./suggest.ts";
@@ -18,6 +20,10 @@ export interface World {
   readonly color: boolean;
   /** Whether to show where an internal error comes from. */
   readonly debug: boolean;
+  /** Whether this is a thread that may do no more than the command line names. */
+  readonly confined?: boolean;
+  /** Whether the process does nothing but this, and may give up what it does not need. */
+  readonly alone?: boolean;
 }
 
 function index(): (readonly [string, string])[] {
@@ -69,6 +75,15 @@ async function dispatch(args: readonly string[], out: Output, world: World): Pro
   if (line.common.version) {
     out.line(`vmtape ${config.version}`);
     return EXIT.ok;
+  }
+  if (world.alone) giveUp(command);
+  if (!world.confined) {
+    const modules = policyModules(command, line);
+    if (modules.length > 0) {
+      const { color, debug } = world;
+      const { runConfined } = await import("./confined.ts");
+      return await runConfined(args, { command, parsed: line, modules }, { color, debug });
+    }
   }
   using context = new Context({ out, err: world.err }, { ...line.common, color: world.color });
   return await command.run(context, line);

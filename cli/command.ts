@@ -99,6 +99,12 @@ export interface Parsed<T extends readonly Option[] = readonly Option[]> {
   readonly operands: readonly string[];
 }
 
+/**
+ * A permission that few commands need: to start QEMU, to connect to its debugging stub, to call the
+ * system's C library.
+ */
+export type Ability = "run" | "net" | "ffi";
+
 /** A subcommand. */
 export interface Command<T extends readonly Option[] = readonly Option[]> {
   /** Name on the command line. */
@@ -111,6 +117,8 @@ export interface Command<T extends readonly Option[] = readonly Option[]> {
   readonly operands: Operands;
   /** Its options; the common ones come on top. */
   readonly options: T;
+  /** What it has to do besides reading files and writing its output; see {@linkcode Ability}. */
+  readonly needs?: readonly Ability[];
   /** Command lines to learn from. */
   readonly examples: readonly Example[];
   /** Does it, and returns the exit status. */

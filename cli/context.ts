@@ -2,6 +2,7 @@ import { InterruptedError } from "./errors.ts";
 import { painter, terminalText } from "./paint.ts";
 import type { Output, Sink } from "./output.ts";
 import { Progress } from "./progress.ts";
+import { willBeGraceful } from "./watchdog.ts";
 
 /** What a command has to work with besides its arguments. */
 export class Context {
@@ -63,6 +64,7 @@ export class Context {
    * then, or the signal is never delivered.
    */
   get signal(): AbortSignal {
+    willBeGraceful();
     if (!this.#interrupt) {
       const controller = new AbortController();
       this.#interrupt = controller;

@@ -19,6 +19,7 @@ if (import.meta.main) {
     err: Deno.stderr,
     color: Deno.stdout.isTerminal() && !Deno.noColor,
     debug: debug(),
+    alone: true,
   });
   Deno.exit(status);
 }

@@ -3,7 +3,9 @@ import { checkPolicy, PolicyError } from "../engine/policy_check.ts";
 import type { Policy } from "../engine/policy.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
-import { watch } from "./watchdog.ts";
+import { isModule, moduleLoader, reasonOf } from "./policy_modules.ts";
+import { watchEnd } from "./watchdog.ts";
+import { watch } from "./watched_policy.ts";
 
 /** Names of the built-in policies. */
 export const POLICY_NAMES: readonly string[] = [...Object.keys(POLICIES), ...Object.keys(ALIASES)];
@@ -12,24 +14,24 @@ export const POLICY_NAMES: readonly string[] = [...Object.keys(POLICIES), ...Obj
 export const OWN_POLICY =
   "a name (`upstream` is the newest kernel modelled), or a module such as ./mine.ts whose default export is a policy";
 
-function isModule(name: string): boolean {
-  return /[/\\]|\.[cm]?[jt]s$/.test(name);
-}
-
 async function importPolicy(path: string): Promise<Policy> {
-  let module: Record<string, unknown>;
+  const fail = (why: string, cause?: unknown) =>
+    new FileError(path, `Cannot load the policy ${path}: ${oneLine(why)}`, { cause });
+  const load = moduleLoader(path);
+  // Nobody runs code of others where it may do all that the program may.
+  if (load === undefined) throw fail("This command takes built-in policies only");
+  let module: Readonly<Record<string, unknown>>;
   try {
-    const file = await Deno.realPath(path);
-    module = await import(new URL(`file://${encodeURI(file)}`).href);
+    module = await watchEnd(`The module ${path}`, load);
   } catch (error) {
-    const why = error instanceof Deno.errors.NotFound ? "No such file" : (error as Error).message;
-    throw new FileError(path, `Cannot load the policy ${path}: ${oneLine(why)}`, { cause: error });
+    throw fail(reasonOf(error), error);
   }
   try {
     return watch(checkPolicy(module["default"] ?? module["policy"]));
   } catch (error) {
-    if (!(error instanceof PolicyError)) throw error;
-    throw new FileError(path, `${path} exports no policy: ${error.message}`, { cause: error });
+    // A property of it may be a function of its own, which throws whatever it likes.
+    const why = error instanceof PolicyError ? error.message : reasonOf(error);
+    throw new FileError(path, `${path} exports no policy: ${oneLine(why)}`, { cause: error });
   }
 }
 

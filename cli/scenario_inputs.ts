@@ -26,7 +26,8 @@ async function isFile(path: string): Promise<boolean> {
   // A device or a folder is no built-in scenario either, and reading it says what is wrong.
   return await Deno.stat(path).then(
     () => true,
-    (error) => !(error instanceof Deno.errors.NotFound),
+    // What the command line does not name may not be looked at beside a policy of the user's own.
+    (error) => !(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable),
   );
 }
 

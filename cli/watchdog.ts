@@ -1,109 +1,159 @@
 /**
- * Telling which step of a user's policy does not end. JavaScript cannot
- * interrupt a loop, but another thread can see that nothing moves on.
+ * Telling what of a user's policy does not end. JavaScript cannot interrupt a loop, but another
+ * thread can see that nothing moves on, and end the one that loops.
  *
  * @module
  */
-import type { Policy, Step, StepEntry, Way } from "../engine/policy.ts";
-import { POLICIES } from "../engine/policies/mod.ts";
-import * as steps from "../engine/steps/mod.ts";
+import { oneLine } from "./errors.ts";
 
-/** What the watching thread is told. */
+/** What a thread lets others see of it. */
 export interface Watched {
   /** Words of {@linkcode WORD}. */
-  readonly words: Int32Array;
-  /** Names of the steps, by number. */
-  readonly steps: readonly string[];
-  /** Seconds after which a step counts as one that does not end. */
-  readonly seconds: number;
+  readonly words: Int32Array<SharedArrayBuffer>;
+  /** Tells the thread from others. */
+  readonly id: string;
+  /** Names of what may not end, by number from 1. */
+  readonly names: readonly string[];
 }
 
-/** What both threads see. */
-export const WORD = {
-  /** Number of the step that runs, from 1; 0 while none does. */
-  step: 0,
-  /** Steps begun so far. */
+/** What the threads share. */
+const WORD = {
+  /** Number of what runs, from 1; 0 while nothing of the user's does. */
+  running: 0,
+  /** How often something began or ended so far. */
   begun: 1,
   /** Number of the event that was taken last. */
   event: 2,
+  /** Whether the command puts its output in order when it is interrupted. */
+  graceful: 3,
 } as const;
 
-/** Seconds after which a step counts as one that does not end. */
+/** Seconds after which something counts as not ending. */
 const SECONDS = 5;
 
+/** Seconds after which it is ended. */
+const MOST_SECONDS = 20;
+
 const words = new Int32Array(new SharedArrayBuffer(4 * Object.keys(WORD).length));
+const id = crypto.randomUUID();
 const names: string[] = [];
-const noting = new WeakMap<Step, Step>();
-let thread: Worker | undefined;
+let report: ((watched: Watched) => void) | undefined;
+
+/** Has another thread watch this one from now on. */
+export function watchedThread(tell: (watched: Watched) => void): void {
+  report = tell;
+  tell({ words, id, names: [...names] });
+}
 
 /** Notes the event that is being carried out. */
 export function atEvent(event: number): void {
   words[WORD.event] = event;
 }
 
-/** The steps of lists and of their handlers. */
-function* stepsOf(list: readonly StepEntry[]): Generator<Step> {
-  for (const { step, onFail = [] } of list) {
-    yield step;
-    yield* stepsOf(onFail);
+/** Notes that the command puts its output in order when it is interrupted. */
+export function willBeGraceful(): void {
+  words[WORD.graceful] = 1;
+}
+
+/** A number for something that may not end, by which it is told what runs. */
+export function numberOf(name: string): number {
+  const number = names.push(oneLine(name));
+  report?.({ words, id, names: [...names] });
+  return number;
+}
+
+/** Notes that something runs until it is left; returns what ran around it. */
+export function enter(number: number): number {
+  const outer = Atomics.exchange(words, WORD.running, number);
+  Atomics.add(words, WORD.begun, 1);
+  return outer;
+}
+
+/** Notes that something ended, and what goes on around it. */
+export function leave(outer: number): void {
+  Atomics.store(words, WORD.running, outer);
+  Atomics.add(words, WORD.begun, 1);
+}
+
+/** Watches that something of the user's ends. */
+export async function watchEnd<T>(what: string, act: () => Promise<T>): Promise<T> {
+  const outer = enter(numberOf(what));
+  try {
+    return await act();
+  } finally {
+    leave(outer);
   }
 }
 
-/** The steps that come with the program: those end, and diffs tell them apart by identity. */
-const builtin: ReadonlySet<unknown> = new Set<unknown>([
-  ...Object.values(steps),
-  ...Object.values(POLICIES).flatMap(({ ways }) =>
-    Object.values(ways).flatMap((list) => [...stepsOf(list)])
-  ),
-]);
+/** What was last seen of a thread. */
+interface Seen {
+  watched: Watched;
+  begun: number;
+  since: number;
+  said: boolean;
+}
 
-/** The step, noting when it begins and ends. */
-function noted(step: Step): Step {
-  if (builtin.has(step)) return step;
-  const found = noting.get(step);
-  if (found !== undefined) return found;
-  const number = names.push(step.name);
-  const wrapped: Step = {
-    name: step.name,
-    doc: step.doc,
-    run(v) {
-      const outer = words[WORD.step]!;
-      words[WORD.step] = number;
-      words[WORD.begun]!++;
-      try {
-        return step.run(v);
-      } finally {
-        words[WORD.step] = outer;
-        words[WORD.begun]!++;
+/** Watches threads, on a thread that has nothing else to do. */
+export class WatchedThreads {
+  readonly #threads = new Map<string, Seen>();
+  readonly #end: (why: string) => void;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  /** @param end Called when something has not ended for too long. */
+  constructor(end: (why: string) => void) {
+    this.#end = end;
+    this.#timer = setInterval(() => this.#look(), 250);
+  }
+
+  /** Whether a thread puts its output in order when the program is interrupted. */
+  get graceful(): boolean {
+    return [...this.#threads.values()].some(({ watched }) =>
+      Atomics.load(watched.words, WORD.graceful) !== 0
+    );
+  }
+
+  /** Watches a thread, or knows more names of one that is watched already. */
+  add(watched: Watched): void {
+    const seen = this.#threads.get(watched.id);
+    if (seen !== undefined) seen.watched = watched;
+    else {this.#threads.set(watched.id, {
+        watched,
+        begun: -1,
+        since: performance.now(),
+        said: false,
+      });}
+  }
+
+  /** Watches no more. */
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #look(): void {
+    for (const seen of this.#threads.values()) {
+      const { words, names } = seen.watched;
+      const running = Atomics.load(words, WORD.running), begun = Atomics.load(words, WORD.begun);
+      if (running === 0 || begun !== seen.begun) {
+        Object.assign(seen, { begun, since: performance.now(), said: false });
+        continue;
       }
-    },
-  };
-  noting.set(step, wrapped);
-  return wrapped;
-}
-
-function entries(list: readonly StepEntry[]): readonly StepEntry[] {
-  return list.map((entry) => ({
-    ...entry,
-    step: noted(entry.step),
-    ...(entry.onFail && { onFail: entries(entry.onFail) }),
-  }));
-}
-
-/**
- * Has another thread watch a policy's own steps.
- *
- * @param policy The policy.
- * @returns The policy, its own steps noting when they begin and end.
- */
-export function watch(policy: Policy): Policy {
-  const before = names.length;
-  const ways = Object.fromEntries(
-    Object.entries(policy.ways).map(([way, list]) => [way, entries(list)]),
-  ) as Record<Way, readonly StepEntry[]>;
-  if (names.length > before) {
-    thread ??= new Worker(new URL("./watchdog_thread.ts", import.meta.url), { type: "module" });
-    thread.postMessage({ words, steps: [...names], seconds: SECONDS } satisfies Watched);
+      const what = names[running - 1] ?? "A policy";
+      const step = what.startsWith("Step");
+      const place = step ? `, at event ${Atomics.load(words, WORD.event)}` : "";
+      const passed = performance.now() - seen.since;
+      if (passed >= MOST_SECONDS * 1000) {
+        this.#end(`${what} has not ended for ${MOST_SECONDS} s${place}: the run was ended`);
+      } else if (passed >= SECONDS * 1000 && !seen.said) {
+        seen.said = true;
+        say(
+          `${what} has not ended for ${SECONDS} s${place}: it seems to loop for ever. Ctrl-C ends ` +
+            `the run, else it is ended after ${MOST_SECONDS} s`,
+        );
+      }
+    }
   }
-  return { ...policy, ways };
+}
+
+function say(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`vmtape: ${text}\n`));
 }

@@ -2,7 +2,7 @@ import type { Context } from "./context.ts";
 import { FileError } from "./errors.ts";
 import { fileError, STANDARD } from "./files.ts";
 import { writeAll } from "../codecs/container/file_guard.ts";
-import { giveName, isSpecial, isThere, PART } from "../codecs/container/output_file.ts";
+import { giveName, isSpecial, isThere, openPart } from "../codecs/container/output_file.ts";
 
 /** A file that gets its name when it is complete. */
 export interface WholeFile extends Disposable {
@@ -43,10 +43,9 @@ export function wholeFile(
   };
   const special = guard(() => isSpecial(path));
   if (!special && !force && guard(() => isThere(path))) taken();
-  // A name that nobody can know beforehand, and that must be new: no link is followed, and whoever
-  // else writes to the same name has another one.
-  const part = special ? path : `${path}.${crypto.randomUUID().slice(0, 8)}${PART}`;
-  const file = guard(() => Deno.openSync(part, { write: true, createNew: !special }));
+  const [part, file] = guard(() =>
+    special ? [path, Deno.openSync(path, { write: true })] : openPart(path)
+  );
   const encoder = new TextEncoder();
   let pending = "";
   let finished = special;

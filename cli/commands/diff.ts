@@ -129,7 +129,7 @@ export const diff = defineCommand({
       );
     }
     const policies = await policiesOf(options.policies, 2);
-    const jobs = jobsOf(options.jobs, context);
+    const jobs = jobsOf(options.jobs);
     const shard = shardOf(options.shard, context.json);
     const { runs, limit, format } = options;
     const print = {

@@ -21,6 +21,7 @@ export const recordKvmCommand = defineCommand({
     { name: "no-tracepoints", kind: "flag", doc: "Leave tracefs alone" },
     FORCE,
   ],
+  needs: ["ffi"],
   examples: [
     {
       line: "record kvm -o mine.vmtape",

@@ -106,6 +106,7 @@ export const recordQemuCommand = defineCommand({
     "the trace. Ctrl-C ends the recording; what was recorded is a whole trace.",
   operands: { usage: "", min: 0, max: 0 },
   options: OPTIONS,
+  needs: ["run", "net"],
   examples: [
     {
       line: "record qemu --attach localhost:1234 -o guest.vmtape",

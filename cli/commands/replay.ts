@@ -154,7 +154,7 @@ export const replay = defineCommand({
       }, options.each);
       return printReplay(context, [result], found);
     }
-    const jobs = jobsOf(options.jobs, context);
+    const jobs = jobsOf(options.jobs);
     const shard = shardOf(options.shard, context.json);
     if (jobs > 1 || shard !== undefined) {
       const { all, each } = options;

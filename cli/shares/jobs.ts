@@ -10,6 +10,7 @@ import { type DiffShare, diffShare } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
 import { Queue } from "./queue.ts";
 import { type ReplayShare, replayShare } from "./replay_share.ts";
+import { startThread, type Thread } from "./threads.ts";
 
 /** What is to be done with each group. */
 export type Task =
@@ -98,7 +99,7 @@ export async function* sharesOf<T extends Task>(
 /** Threads that wait for groups. */
 export interface Workers extends Disposable {
   /** The threads. */
-  readonly threads: readonly Worker[];
+  readonly threads: readonly Thread[];
 }
 
 /**
@@ -109,7 +110,7 @@ export interface Workers extends Disposable {
  */
 export function startWorkers(assignment: Assignment, jobs: number): Workers {
   const threads = Array.from({ length: jobs - 1 }, () => {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const worker = startThread();
     worker.postMessage(assignment);
     return worker;
   });
@@ -127,7 +128,7 @@ class Pool {
   readonly #answers: PromiseWithResolvers<Answer["share"]>[];
   readonly #settled = new Set<number>();
 
-  constructor(groups: readonly Group[], workers: readonly Worker[]) {
+  constructor(groups: readonly Group[], workers: readonly Thread[]) {
     this.#answers = groups.map(() => Promise.withResolvers());
     if (groups.length < 2 || workers.length === 0) return;
     this.#queue = Queue.of(groups, AHEAD * (workers.length + 1));

@@ -81,16 +81,12 @@ export function shardOf(text: string | undefined, json: boolean): Shard | undefi
  * The number of threads that an option names.
  *
  * @param jobs Its value.
- * @param context Where it is noted that there are no more processors.
  * @throws {UsageError} When it is 0.
  */
-export function jobsOf(jobs: number | undefined, context: Context): number {
+export function jobsOf(jobs: number | undefined): number {
   if (jobs === 0) throw new UsageError("Option --jobs is at least 1");
-  const cores = Math.max(1, navigator.hardwareConcurrency);
-  if (jobs !== undefined && jobs > cores) {
-    context.note(`Working on ${cores} threads: more than processors would only take memory`);
-  }
-  return Math.min(jobs ?? 1, cores);
+  // More threads than processors would only take memory.
+  return Math.min(jobs ?? 1, Math.max(1, navigator.hardwareConcurrency));
 }
 
 /** The groups of a shard: every n-th. */

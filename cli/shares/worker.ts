@@ -7,11 +7,22 @@
 import { fileSource, TraceFile } from "../../codecs/mod.ts";
 import type { Group } from "./groups.ts";
 import { type Answer, type Assignment, shareOf } from "./jobs.ts";
+import { watchedThread } from "../watchdog.ts";
 import { Queue, type QueueParts } from "./queue.ts";
+
+/** Whom the thread works for. */
+interface Giver {
+  postMessage(message: unknown): void;
+  onmessage: ((event: MessageEvent) => void) | null;
+}
 
 let assignment: Assignment | undefined;
 
-async function carryOut({ path, task }: Assignment, { parts }: { parts: QueueParts }) {
+async function carryOut(
+  { path, task }: Assignment,
+  { parts }: { parts: QueueParts },
+  giver: Giver,
+) {
   const queue = new Queue(parts);
   let trace: Promise<TraceFile> | undefined;
   const share = async (group: Group) => {
@@ -26,11 +37,22 @@ async function carryOut({ path, task }: Assignment, { parts }: { parts: QueuePar
   for (let index; (index = queue.take()) !== undefined;) {
     queue.wait(index);
     const answer = await share(parts.groups[index]!);
-    self.postMessage({ index, ...answer } satisfies Answer);
+    giver.postMessage({ index, ...answer } satisfies Answer);
   }
 }
 
-self.onmessage = async ({ data }: MessageEvent<Assignment | { parts: QueueParts }>) => {
-  if ("task" in data) assignment = data;
-  else if (assignment !== undefined) await carryOut(assignment, data);
-};
+/** Takes work from whoever gives it. */
+function workFor(giver: Giver): void {
+  giver.onmessage = async ({ data }: MessageEvent<Given>) => {
+    if ("port" in data) {
+      // Started by a thread that watches over policies, for another one that carries them out.
+      watchedThread((watched) => self.postMessage({ watched }));
+      workFor(data.port);
+    } else if ("task" in data) assignment = data;
+    else if (assignment !== undefined) await carryOut(assignment, data, giver);
+  };
+}
+
+type Given = Assignment | { readonly parts: QueueParts } | { readonly port: MessagePort };
+
+workFor(self);

@@ -5,14 +5,11 @@
  */
 import { TraceError } from "../errors.ts";
 import { guard, guardAsync, writeAll } from "./file_guard.ts";
-import { giveName, isThere, PART } from "./output_file.ts";
+import { giveName, isThere, openPart, PART, partNames } from "./output_file.ts";
 
 export { PART };
 import type { TraceSink } from "./writer.ts";
 import type { TraceSource } from "./trace_file.ts";
-
-/** Most files of that name, left by recorders that were killed, that stay beside a trace. */
-const MOST_PARTS = 100;
 
 const CHUNK = 1 << 18;
 
@@ -231,26 +228,6 @@ async function pause(ms: number, signal: AbortSignal | undefined): Promise<void>
     const timer = setTimeout(end, ms);
     signal?.addEventListener("abort", end);
   });
-}
-
-/** Names that a trace may have while it is written, in order of preference. */
-function* partNames(path: string): Generator<string> {
-  yield path + PART;
-  for (let i = 2; i <= MOST_PARTS; i++) yield `${path}${PART}${i}`;
-}
-
-function openPart(path: string): [string, Deno.FsFile] {
-  for (const part of partNames(path)) {
-    try {
-      return [part, Deno.openSync(part, { write: true, createNew: true })];
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    }
-  }
-  throw new TraceError(
-    "exists",
-    `${path}${PART} and ${MOST_PARTS - 1} more are there; recover or remove them`,
-  );
 }
 
 function newestPart(path: string): string | undefined {

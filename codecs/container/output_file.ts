@@ -4,8 +4,41 @@
  * @module
  */
 
+import { TraceError } from "../errors.ts";
+
 /** Ends the name of a file while it is written. */
 export const PART = ".part";
+
+/** Most files of that name, left by writers that were killed, that stay beside a file. */
+const MOST_PARTS = 100;
+
+/** Names that a file may have while it is written, in order of preference. */
+export function* partNames(path: string): Generator<string> {
+  yield path + PART;
+  for (let i = 2; i <= MOST_PARTS; i++) yield `${path}${PART}${i}`;
+}
+
+/**
+ * Opens a file to be written under a name that nobody else has: what is there is never opened, so
+ * that no link is followed and no two writers mix.
+ *
+ * @param path The name that it will have.
+ * @returns The name that it has until then, and the file.
+ * @throws {TraceError} `exists` when all names are taken; whatever the system says.
+ */
+export function openPart(path: string): [part: string, file: Deno.FsFile] {
+  for (const part of partNames(path)) {
+    try {
+      return [part, Deno.openSync(part, { write: true, createNew: true })];
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }
+  }
+  throw new TraceError(
+    "exists",
+    `${path}${PART} and ${MOST_PARTS - 1} more are there; recover or remove them`,
+  );
+}
 
 /** Whether a name is taken, be it by a link that leads nowhere. */
 export function isThere(path: string): boolean {

@@ -1,0 +1,45 @@
+/**
+ * The thread in which a command with a policy of the user's own runs.
+ *
+ * @module
+ */
+/// <reference lib="deno.worker" />
+import process from "node:process";
+import { run } from "./app.ts";
+import { reasonOf } from "./policy_modules.ts";
+import type { Assigned, FromThread } from "./confined.ts";
+import { startThreadsBy } from "./shares/threads.ts";
+import { watchedThread } from "./watchdog.ts";
+
+// What follows is taken before a policy can put something else in its place.
+const send = self.postMessage.bind(self) as (
+  message: FromThread,
+  transfer?: Transferable[],
+) => void;
+const token = crypto.randomUUID();
+const { stdout: out, stderr: err } = Deno;
+
+function refuse(): never {
+  throw new Error("A policy cannot end the program");
+}
+Deno.exit = refuse;
+Object.assign(process, { exit: refuse, reallyExit: refuse });
+self.close = refuse;
+// Standard output is the command's: what a policy has to say goes elsewhere.
+const { console: told } = globalThis;
+told.log = told.info = told.debug = told.error;
+
+function wrong(event: Event, what: unknown): void {
+  event.preventDefault();
+  send({ wrong: reasonOf(what) });
+}
+self.addEventListener("error", (event) => wrong(event, event.error));
+self.addEventListener("unhandledrejection", (event) => wrong(event, event.reason));
+
+self.onmessage = async ({ data }: MessageEvent<Assigned>) => {
+  send({ token });
+  startThreadsBy((spawn) => send({ spawn }, [spawn]));
+  watchedThread((watched) => send({ watched }));
+  const status = await run(data.args, { ...data, out, err, confined: true });
+  send({ from: token, status });
+};

@@ -1,0 +1,96 @@
+/**
+ * Modules with policies of the user's own. They are code of somebody's, and are only ever run in a
+ * thread whose permissions are what the command line names; see {@linkcode threadEntry}.
+ *
+ * @module
+ */
+
+import type { Command, Parsed } from "./command.ts";
+
+/** A module that can be loaded, by its name on the command line. */
+type Loader = () => Promise<Readonly<Record<string, unknown>>>;
+
+const loaders = new Map<string, Loader>();
+
+/** Whether a policy's name is that of a module. */
+export function isModule(name: string): boolean {
+  return /[/\\]|\.[cm]?[jt]s$/.test(name);
+}
+
+/** The modules with policies that a command line names. */
+export function policyModules(command: Command, { options }: Parsed): string[] {
+  const found = new Set<string>();
+  for (const { name } of command.options) {
+    if (name !== "policy" && name !== "policies") continue;
+    const value = (options as Readonly<Record<string, unknown>>)[name];
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (typeof one === "string" && isModule(one)) found.add(one);
+    }
+  }
+  return [...found];
+}
+
+/** Called by the entry of a thread, before anything else runs there: which modules it may load. */
+export function offerModules(modules: Readonly<Record<string, Loader>>): void {
+  for (const [name, load] of Object.entries(modules)) loaders.set(name, load);
+}
+
+/** How to load a module; undefined when this thread may not. */
+export function moduleLoader(name: string): Loader | undefined {
+  return loaders.get(name);
+}
+
+/** A text as part of a program. */
+function literal(text: string): string {
+  return JSON.stringify(text).replace(
+    /[\u2028\u2029]/g,
+    (c) => c === "\u2028" ? "\\u2028" : "\\u2029",
+  );
+}
+
+/**
+ * The entry of a thread that may load modules. Only what is named in the text of a program can be
+ * loaded without permission to read files, so the entry is made to name them.
+ *
+ * @param thread The module that the thread runs.
+ * @param modules Names of modules with policies, as on the command line.
+ * @returns The entry's address.
+ */
+export function threadEntry(thread: URL, modules: readonly string[]): URL {
+  if (modules.length === 0) return thread;
+  const own = new URL("./policy_modules.ts", import.meta.url);
+  const rows = modules.map((name) =>
+    `${literal(name)}: () => import(${literal(moduleAddress(name))}),`
+  );
+  const text = `import { offerModules } from ${literal(own.href)};\n` +
+    `import ${literal(thread.href)};\n` +
+    `offerModules({ ${rows.join(" ")} });\n`;
+  return new URL(`data:text/javascript,${encodeURIComponent(text)}`);
+}
+
+/** The address of a module. */
+function moduleAddress(name: string): string {
+  const path = name.startsWith("/") ? name : `${Deno.cwd()}/${name}`;
+  return new URL(`file://${path.split("/").map(encodeURIComponent).join("/")}`).href;
+}
+
+/** Colours that Deno puts into some messages. */
+// deno-lint-ignore no-control-regex
+const COLOURS = /\x1b\[[\d;]*m/g;
+
+/** What somebody's code threw, in words: it may be anything. */
+export function reasonOf(error: unknown): string {
+  try {
+    if (!(error instanceof Error)) return `It threw ${String(error)}`;
+    const message = String(error.message).replace(COLOURS, "");
+    const access = /^Requires (\w+) access(?: to (.*?))?, run again/.exec(message);
+    if (access !== null) {
+      const [, what, where = "anything"] = access;
+      return `It asks for ${what} access to ${where}, which a policy does not have`;
+    }
+    if (message.startsWith("Module not found")) return message;
+    return `${String(error.name)}: ${message}`;
+  } catch {
+    return "It threw what cannot be shown";
+  }
+}

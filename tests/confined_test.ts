@@ -1,0 +1,186 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { command, shell, vmtape, withFolder } from "./cli_process.ts";
+
+const HEAD = `import { list, UPSTREAM } from "@vmtape/vmtape/engine";
+const policy = (run: () => unknown, more = {}) => ({
+  ...UPSTREAM,
+  name: "own",
+  ways: { ...UPSTREAM.ways, vmrun: [...list([{ name: "own", doc: "", run: run as () => 0 }]), ...UPSTREAM.ways.vmrun] },
+  ...more,
+});
+`;
+
+const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+
+const FINE = "export default policy(() => 0);\n";
+
+async function withPolicy(
+  text: string,
+  use: (folder: string) => Promise<void>,
+): Promise<void> {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/own.ts`, HEAD + text);
+    const { code, stderr } = await vmtape(["record", "enter", "-q", "-o", `${folder}/t`]);
+    assertEquals(code, 0, stderr);
+    await use(folder);
+  });
+}
+
+const REFUSED: readonly (readonly [string, string, RegExp])[] = [
+  ["ends the program", `Deno.exit(0);\n${FINE}`, /cannot end the program/],
+  ["ends it as in Node.js", `import p from "node:process"; p.exit(0);\n${FINE}`, /cannot end the/],
+  ["closes its thread", `self.close();\n${FINE}`, /cannot end the program/],
+  ["throws null", "throw null;", /It threw null/],
+  ["throws what cannot be shown", "throw { toString() { throw null; } };", /cannot be shown/],
+  ["throws later", `setTimeout(() => { throw null; }, 0);\n${FINE}`, /outside of its steps/],
+  ["rejects", `Promise.reject(null);\n${FINE}`, /outside of its steps: It threw null/],
+  ["throws from a property", "export default { get name() { throw null; } };", /It threw null/],
+  ["is a hostile proxy", "export default new Proxy({}, { get() { throw null; } });", /threw null/],
+  ["is no policy", "export default 42;", /a policy is an object, not number/],
+  ["is no program", "export defaul 1", /SyntaxError/],
+  ["imports nothing there", `import "./gone.ts";\n${FINE}`, /Module not found/],
+  [
+    "imports from a host",
+    `import "https://deno.land/x/x.ts";\n${FINE}`,
+    /import access to "deno\.l/,
+  ],
+  [
+    "imports from a host later",
+    `await import("https://esm.sh/x");\n${FINE}`,
+    /import access to "esm/,
+  ],
+  ["writes", `Deno.writeTextFileSync("pwned", "");\n${FINE}`, /write access to "pwned"/],
+  [
+    "starts a process",
+    `new Deno.Command("qemu-system-x86_64").outputSync();\n${FINE}`,
+    /run access/,
+  ],
+  [
+    "reads what is not named",
+    `Deno.readTextFileSync("own.ts");\n${FINE}`,
+    /read access to "own\.ts"/,
+  ],
+  ["reads the environment", `Deno.env.get("VMTAPE_DEBUG");\n${FINE}`, /env access/],
+  ["connects", `await Deno.connect({ hostname: "127.0.0.1", port: 1 });\n${FINE}`, /net access/],
+  ["takes a built-in name", `export default policy(() => 0, { name: "unified" });`, /built-in/],
+];
+for (const [what, text, message] of REFUSED) {
+  Deno.test(`a policy that ${what} ends the command with status 2, in one line`, () =>
+    withPolicy(text, async (folder) => {
+      for (const jobs of what === "throws null" ? ["1", "2"] : ["1"]) {
+        const { code, stdout, stderr } = await vmtape(
+          ["diff", "t", "-p", "upstream,./own.ts", "-q", "-j", jobs],
+          { cwd: folder },
+        );
+        assertEquals([code, stdout], [2, ""], stderr);
+        assertMatch(stderr, message);
+        assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
+      }
+      const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+      assertEquals(names.sort(), ["own.ts", "t"]);
+    }));
+}
+
+const TRIES = `const told: string[] = [];
+for (const what of ["read", "write", "net", "env", "run", "sys", "ffi"] as const) {
+  told.push(Deno.permissions.querySync({ name: what }).state);
+}
+try { Deno.readTextFileSync("/etc/passwd"); told.push("read it"); } catch { told.push("no"); }
+console.log("noise");
+self.postMessage({ from: "me", status: 0 });
+self.postMessage({ token: "mine" });
+export default policy(() => { throw new Error(told.join()); });
+`;
+
+Deno.test("a policy has no permission, says nothing on standard output, and cannot tell the status", () =>
+  withPolicy(TRIES, async (folder) => {
+    const { code, stdout, stderr } = await vmtape(
+      ["diff", "t", "-p", "upstream,./own.ts", "--json"],
+      { cwd: folder },
+    );
+    assertEquals(code, 1, stderr);
+    assertMatch(stdout, /threw Error: (prompt,){7}no"/);
+    assertEquals(stdout.trimEnd().split("\n").length, 1);
+    assertEquals(stderr, "noise\n");
+  }));
+
+Deno.test("a policy of several modules works with every number of threads, and writes what -o names", () =>
+  withPolicy(`import { run } from "./dep.ts";\nexport default policy(run);`, async (folder) => {
+    await Deno.writeTextFile(`${folder}/dep.ts`, "export const run = () => 0;\n");
+    const { stdout, stderr, code } = await shell(
+      "vmtape record -q -o long -p ./own.ts --repeat 2; vmtape cat -q long long long -o all; " +
+        "for j in 1 2; do vmtape diff all -p upstream,own.ts --runs -j $j; done | sort | uniq -c; " +
+        "vmtape checkpoint all -q -p ./own.ts --every 300 -o c; cat c | vmtape replay - -p ./own.ts | tail -1; " +
+        "vmtape replay c -p ./own.ts --from 2000 | tail -1; vmtape report c -q -p upstream,./own.ts -o r.html",
+      folder,
+    );
+    assertEquals(code, 0, stderr);
+    const [first = "", ...digests] = stdout.trimEnd().split("\n");
+    assertMatch(first, /^ +2 linux-6\.12 and own: 0 of \d+ runs end differently$/);
+    assertEquals(new Set(digests).size, 1, stdout);
+    assertMatch(stderr, /Replaying from the checkpoint at event/);
+    // Another constant beside the step is another policy, though the step's own text is the same.
+    await Deno.writeTextFile(`${folder}/dep.ts`, "export const run = () => 1 - 1;\n");
+    const other = await shell("vmtape replay c -p ./own.ts --from 2000", folder);
+    assertMatch(other.stderr, /another own, whose steps/);
+  }));
+
+Deno.test("a policy that listens to Ctrl-C does not keep the program from hearing it", () =>
+  withPolicy(
+    'Deno.addSignalListener("SIGINT", () => {});\nDeno.addSignalListener("SIGTERM", () => {});\n' +
+      'export default policy(() => { console.log("here"); for (;;); });',
+    async (folder) => {
+      for (const signal of ["SIGINT", "SIGTERM"] as const) {
+        const child = command(["replay", "t", "-p", "./own.ts"], { cwd: folder }).spawn();
+        const reader = child.stderr.getReader();
+        await reader.read();
+        child.kill(signal);
+        assertEquals((await child.status).code, 130);
+        await reader.cancel();
+        await child.stdout.cancel();
+      }
+    },
+  ));
+
+Deno.test("a module that never finishes loading is named, then ended", () =>
+  withPolicy("await new Promise(() => {});\n", async (folder) => {
+    const { code, stderr } = await vmtape(["replay", "t", "-p", "./own.ts"], { cwd: folder });
+    assertEquals(code, 2);
+    const [said = "", ended = ""] = stderr.trimEnd().split("\n");
+    assertMatch(said, /^vmtape: The module \.\/own\.ts has not ended for 5 s: it seems to loop/);
+    assertMatch(ended, /The module \.\/own\.ts has not ended for 20 s: the run was ended/);
+  }));
+
+Deno.test("a command gives up what it does not need before it reads anything", () =>
+  withFolder(async (folder) => {
+    await vmtape(["record", "enter", "-q", "-o", `${folder}/t`]);
+    const main = new URL("../cli/app.ts", import.meta.url).href;
+    const probe = `import { run } from ${JSON.stringify(main)};
+const states = () => ["read", "write", "run", "net", "env", "ffi", "sys"].filter((name) =>
+  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted").join();
+let seen = "";
+const out = { writeSync: (b: Uint8Array) => (seen = states(), b.length) };
+await run(Deno.args, { out, err: out, color: false, debug: false, alone: true });
+seen ||= states();
+new Deno.Command("true");
+Deno.stdout.writeSync(new TextEncoder().encode(seen + "\\n"));
+`;
+    await Deno.writeTextFile(`${folder}/probe.ts`, probe);
+    const asked: readonly (readonly [string, string])[] = [
+      ["dump t", "read"],
+      ["replay t", "read"],
+      ["cat t -o u", "read,write"],
+      ["record qemu --help", "read,write,run,net,env,ffi,sys"],
+    ];
+    for (const [line, left] of asked) {
+      const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", "-q", "-c", CONFIG, `${folder}/probe.ts`, ...line.split(" ")],
+        cwd: folder,
+      }).output();
+      const text = new TextDecoder().decode(stdout);
+      assert(
+        text.startsWith(left) && text.trimEnd() === left,
+        text + new TextDecoder().decode(stderr),
+      );
+    }
+  }));
