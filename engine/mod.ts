@@ -43,6 +43,8 @@ export {
   withChecks,
 } from "./policy.ts";
 export * from "./checks/sets.ts";
+export { CHECKS_APM } from "./checks/apm.ts";
+export { CHECKS_6_12 } from "./checks/linux_6_12.ts";
 export {
   type BitRule,
   CpuRules,
@@ -71,10 +73,8 @@ export { recordedPolicy } from "./replay/context.ts";
 export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";
-export { type Fix, FIXES, type FixId, KERNEL_6_12, withFixes } from "./kernels/linux_6_12.ts";
-export { KERNEL_6_1 } from "./kernels/linux_6_1.ts";
-export { KERNEL_7_3 } from "./kernels/linux_7_3.ts";
-export { HARDWARE } from "./kernels/hardware.ts";
+export * from "./kernels/mod.ts";
+export { type Fix, FIXES, type FixId, withFixes } from "./kernels/linux_6_12.ts";
 export type { FlagBits, KernelTraits } from "./kernels/traits.ts";
 export { MMU_6_12, MMU_7_3, type MmuTraits } from "./kernels/mmu_traits.ts";
 export type { RolePacking } from "./paging/role_packing.ts";

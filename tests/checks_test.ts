@@ -1,12 +1,8 @@
+import { CHECKS_APM } from "../engine/checks/apm.ts";
+import { CHECKS_6_12 } from "../engine/checks/linux_6_12.ts";
+import { CHECKS_7_3 } from "../engine/checks/linux_7_3.ts";
 import { assert, assertEquals } from "@std/assert";
-import {
-  type Check,
-  CHECK_SETS,
-  checkByText,
-  CHECKS_6_12,
-  CHECKS_7_3,
-  CHECKS_APM,
-} from "../engine/checks/sets.ts";
+import { type Check, CHECK_SETS, checkByText } from "../engine/checks/sets.ts";
 import { C, Machine, S, VMCB12_AT } from "../engine/svm/machine.ts";
 import { CONTROL_FIELDS, SAVE_FIELDS } from "../engine/svm/vmcb_fields.ts";
 

@@ -13,7 +13,7 @@ import {
   LAB_CPUID,
 } from "../engine/svm/cpuid.ts";
 import { canUse, type Capabilities, sameCapabilities, withCpuid } from "../engine/svm/machine.ts";
-import { CHECKS_6_12 } from "../engine/checks/sets.ts";
+import { CHECKS_6_12 } from "../engine/checks/linux_6_12.ts";
 import { setVerdict } from "../engine/checks/verdict.ts";
 import type { Image } from "../engine/event.ts";
 import { C, S } from "../engine/svm/machine.ts";

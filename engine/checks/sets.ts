@@ -3,19 +3,17 @@
  *
  * @module
  */
-import { CHECKS_APM } from "./apm.ts";
+import { HARDWARE, KERNELS } from "../kernels/mod.ts";
 import type { Check, CheckGroup } from "./check.ts";
 import type { CheckSet } from "./check_set.ts";
-import { CHECKS_6_1 } from "./linux_6_1.ts";
-import { CHECKS_6_12 } from "./linux_6_12.ts";
-import { CHECKS_7_3 } from "./linux_7_3.ts";
 
 export type { Check, CheckGroup } from "./check.ts";
 export { type CheckSet, checksOf } from "./check_set.ts";
-export { CHECKS_6_1, CHECKS_6_12, CHECKS_7_3, CHECKS_APM };
 
 /** The check sets, the newest kernel's first and the manual's last. */
-export const CHECK_SETS: readonly CheckSet[] = [CHECKS_7_3, CHECKS_6_12, CHECKS_6_1, CHECKS_APM];
+export const CHECK_SETS: readonly CheckSet[] = [
+  ...new Set([...KERNELS.toReversed(), HARDWARE].map(({ checks }) => checks)),
+];
 
 const byText = new Map<string, Check>();
 const byId = new Map<string, Check>();

@@ -23,7 +23,8 @@ const lateExit = list([out.raiseInvalid, out.dropTracking, out.fullVmexit]);
  */
 export const KERNEL_6_1: Kernel = {
   name: "linux-6.1",
-  doc: "Linux 6.1.192",
+  doc:
+    "Linux 6.1: the early exit clears GIF, EVENTINJ is written back, and RSM does not check vmcb12",
   checks: CHECKS_6_1,
   uses: USES_6_12,
   reserves: RULES_6_1,

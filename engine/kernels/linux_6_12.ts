@@ -192,5 +192,5 @@ export function withFixes(fixes: Iterable<FixId>): Kernel {
 /** Linux 6.12 as its stable series ships it (6.12.117). */
 export const KERNEL_6_12: Kernel = {
   ...withFixes(FIXES.map(({ id }) => id)),
-  doc: "Linux 6.12.117",
+  doc: "Linux 6.12: the early exit also clears GIF and EVENTINJ, and RSM checks vmcb12",
 };

@@ -66,7 +66,8 @@ const lateExit = list([out.raiseInvalid, out.dropTracking, out.fullVmexit]);
 /** Linux 7.3 (7.3.4). */
 export const KERNEL_7_3: Kernel = {
   name: "linux-7.3",
-  doc: "Linux 7.3.4",
+  doc:
+    "Linux 7.3: vmcb12 is cached whole, cut to what L1's processor has, and checked from the cache",
   checks: CHECKS_7_3,
   uses: USES,
   reserves: RULES_7_3,

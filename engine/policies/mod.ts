@@ -3,25 +3,28 @@
  *
  * @module
  */
-import type { Policy } from "../policy.ts";
+import { KERNEL_6_1, KERNEL_6_12, KERNEL_7_3, KERNELS } from "../kernels/mod.ts";
+import { kernelPolicy, type Policy } from "../policy.ts";
 import { ARCHITECTURAL } from "./architectural.ts";
 import { EARLY_EXIT } from "./early_exit.ts";
-import { LINUX_6_1 } from "./linux_6_1.ts";
-import { LINUX_6_12 } from "./linux_6_12.ts";
-import { LINUX_7_3 } from "./linux_7_3.ts";
 import { UNIFIED } from "./unified.ts";
 
-export { ARCHITECTURAL, EARLY_EXIT, LINUX_6_1, LINUX_6_12, LINUX_7_3, UNIFIED };
+export { ARCHITECTURAL, EARLY_EXIT, UNIFIED };
+
+/** Policies of the kernels as they are, the oldest first. */
+const KERNEL_POLICIES: readonly Policy[] = KERNELS.map(kernelPolicy);
 
 /** The built-in policies by name. */
-export const POLICIES: Readonly<Record<string, Policy>> = {
-  [EARLY_EXIT.name]: EARLY_EXIT,
-  [UNIFIED.name]: UNIFIED,
-  [LINUX_6_1.name]: LINUX_6_1,
-  [LINUX_6_12.name]: LINUX_6_12,
-  [LINUX_7_3.name]: LINUX_7_3,
-  [ARCHITECTURAL.name]: ARCHITECTURAL,
-};
+export const POLICIES: Readonly<Record<string, Policy>> = Object.fromEntries(
+  [EARLY_EXIT, UNIFIED, ...KERNEL_POLICIES, ARCHITECTURAL].map((policy) => [policy.name, policy]),
+);
+
+/** Linux 6.1 as it is. */
+export const LINUX_6_1: Policy = POLICIES[KERNEL_6_1.name]!;
+/** Linux 6.12 as it is. */
+export const LINUX_6_12: Policy = POLICIES[KERNEL_6_12.name]!;
+/** Linux 7.3 as it is. */
+export const LINUX_7_3: Policy = POLICIES[KERNEL_7_3.name]!;
 
 /** What `upstream` stands for: the policy of the newest kernel modelled. */
 export const UPSTREAM: Policy = LINUX_6_12;
