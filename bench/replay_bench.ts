@@ -17,7 +17,16 @@
  */
 import { readTrace } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { Differ, EARLY_EXIT, Findings, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
+import {
+  Differ,
+  EARLY_EXIT,
+  Findings,
+  MemoizedDiffer,
+  MemoizedReplayer,
+  Replayer,
+  UNIFIED,
+  UPSTREAM,
+} from "../engine/mod.ts";
 import { machine, median, print, writeBaseline } from "./table.ts";
 import { encode, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 
@@ -35,16 +44,19 @@ async function feed(chunks: readonly Uint8Array[], take: (event: TraceEvent) => 
 }
 
 /** Replays, and proves that it was the whole trace and as recorded. */
-async function replay(chunks: readonly Uint8Array[], repeats: boolean): Promise<void> {
-  const replayer = new Replayer(UPSTREAM, () => {}, { repeats });
+async function replay(chunks: readonly Uint8Array[], memoize: boolean): Promise<void> {
+  const replayer = new (memoize ? MemoizedReplayer : Replayer)(UPSTREAM);
   await feed(chunks, (event) => replayer.feed(event));
   const { runs, agreed } = replayer.finish();
   if (runs !== RUNS || agreed !== runs) throw new Error("Not what was recorded");
 }
 
-async function diff(chunks: readonly Uint8Array[], repeats: boolean): Promise<void> {
+async function diff(chunks: readonly Uint8Array[], memoize: boolean): Promise<void> {
   const findings = new Findings();
-  const differ = new Differ([EARLY_EXIT, UNIFIED], (found) => findings.add(found), { repeats });
+  const differ = new (memoize ? MemoizedDiffer : Differ)(
+    [EARLY_EXIT, UNIFIED],
+    (found) => findings.add(found),
+  );
   await feed(chunks, (event) => differ.feed(event));
   if (differ.finish().runs !== RUNS || findings.list().length === 0) throw new Error("Not it all");
 }

@@ -13,7 +13,14 @@
  */
 import { readTrace } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { Differ, EARLY_EXIT, Findings, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
+import {
+  EARLY_EXIT,
+  Findings,
+  MemoizedDiffer,
+  MemoizedReplayer,
+  UNIFIED,
+  UPSTREAM,
+} from "../engine/mod.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario } from "../traces/scenarios/scenario.ts";
@@ -34,9 +41,9 @@ function fresh(seed: number): AsyncGenerator<TraceEvent> {
 
 /** Replays and diffs a trace; gives its runs. */
 async function once(chunks: readonly Uint8Array[]): Promise<number> {
-  const replayer = new Replayer(UPSTREAM);
+  const replayer = new MemoizedReplayer(UPSTREAM);
   const findings = new Findings();
-  const differ = new Differ([EARLY_EXIT, UNIFIED], (found) => findings.add(found));
+  const differ = new MemoizedDiffer([EARLY_EXIT, UNIFIED], (found) => findings.add(found));
   for await (const block of (await readTrace(chunks)).blocks()) {
     for (const event of block.shared()) {
       replayer.feed(event);

@@ -67,6 +67,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   UsageError: { code: "usage", status: EXIT.usage },
   FileError: { code: "file", status: EXIT.usage },
   InterruptedError: { code: "interrupted", status: EXIT.interrupted },
+  UnknownPolicyError: { code: "usage", status: EXIT.usage },
   UnknownFieldError: { code: "usage", status: EXIT.usage },
   QemuError: { code: "qemu", status: EXIT.usage },
   GdbError: { code: "qemu", status: EXIT.usage },

@@ -1,6 +1,7 @@
 import type { Checkpoint } from "../codecs/mod.ts";
 import { CheckpointError } from "../engine/replay/checkpoint.ts";
 import { type Mismatch, Replayer, type ReplayResult } from "../engine/replay/replayer.ts";
+import { MemoizedReplayer } from "../engine/memo/replayer.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Context } from "./context.ts";
 import { openTraceFile } from "./inputs.ts";
@@ -28,9 +29,9 @@ export async function replayFrom(
 ): Promise<ReplayResult> {
   using opened = await openTraceFile(path);
   const { trace: file } = opened;
-  const replayer = new Replayer(policy, (mismatch) => {
+  const replayer = new (each ? Replayer : MemoizedReplayer)(policy, (mismatch) => {
     if (mismatch.event >= from) report(mismatch);
-  }, { repeats: !each });
+  });
   const begin = resume(context, replayer, await file.checkpoint(from));
   using progress = context.progress("events");
   let events = begin;
@@ -43,7 +44,11 @@ export async function replayFrom(
   return replayer.finish();
 }
 
-function resume(context: Context, replayer: Replayer, found: Checkpoint | undefined): number {
+function resume(
+  context: Context,
+  replayer: Replayer | MemoizedReplayer,
+  found: Checkpoint | undefined,
+): number {
   if (found === undefined) {
     context.note("There is no checkpoint before it: replaying from the start");
     return 0;

@@ -88,6 +88,8 @@ export {
 export * from "./processors/mod.ts";
 export * from "./processors/session.ts";
 export * from "./diff/mod.ts";
+export * from "./memo/mod.ts";
+export * from "./session.ts";
 export * from "./why/mod.ts";
 export * from "./recordings/mod.ts";
 export * from "./event_line.ts";

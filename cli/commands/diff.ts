@@ -7,6 +7,7 @@ import {
   plainFinding,
   type RunDifference,
 } from "../../engine/diff/mod.ts";
+import { MemoizedDiffer } from "../../engine/memo/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
@@ -155,10 +156,10 @@ export const diff = defineCommand({
     }
     const trace = await openTrace(path);
     const findings = new Findings();
-    const differ = new Differ(policies, (difference) => {
+    const differ = new (options.each ? Differ : MemoizedDiffer)(policies, (difference) => {
       findings.add(difference);
       if (runs) printRun(context, difference);
-    }, { repeats: !options.each });
+    });
     using progress = context.progress("events");
     let events = 0;
     for await (const block of trace.blocks()) {

@@ -8,7 +8,8 @@ import { openTrace } from "../inputs.ts";
 import { loadPolicy } from "../policy_input.ts";
 import { replayFrom } from "../replay_from.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
-import { Mismatches, ReplaySession, ReplayTotal } from "../shares/replay_share.ts";
+import { ReplaySession } from "../../engine/session.ts";
+import { Mismatches, ReplayTotal } from "../shares/replay_share.ts";
 import { shardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
 import { atEvent } from "../watchdog.ts";
@@ -177,7 +178,7 @@ export const replay = defineCommand({
     const session = new ReplaySession(policy, (mismatch) => {
       found.add(mismatch);
       if (options.all) printMismatch(context, mismatch);
-    }, options.each);
+    }, { each: options.each });
     using progress = context.progress("events");
     let events = 0;
     const watch = { check: () => atEvent(events++) };

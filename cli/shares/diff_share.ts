@@ -6,6 +6,7 @@ import {
   Findings,
   type RunDifference,
 } from "../../engine/diff/mod.ts";
+import { MemoizedDiffer } from "../../engine/memo/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { eachEvent, type Group } from "./groups.ts";
 import { DifferencePacker, type PackedDifferences, unpackDifferences } from "./packed.ts";
@@ -29,7 +30,10 @@ export async function diffShare(
   each: boolean,
 ): Promise<DiffShare> {
   const packer = new DifferencePacker();
-  const differ = new Differ(policies, (difference) => packer.add(difference), { repeats: !each });
+  const differ = new (each ? Differ : MemoizedDiffer)(
+    policies,
+    (difference) => packer.add(difference),
+  );
   await eachEvent(trace, group, whole, (event) => differ.feed(event));
   return { from: group.from, result: differ.finish(), differences: packer.packed };
 }

@@ -1,18 +1,8 @@
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
-import type { TraceEvent } from "../../engine/event.ts";
-import { copyEvent } from "../../codecs/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { progressOf } from "../../engine/replay/checkpoint.ts";
-import { recordedPolicy } from "../../engine/replay/context.ts";
-import { joinDigests } from "../../engine/replay/digest.ts";
-import {
-  type Mismatch,
-  type OutcomeCount,
-  Replayer,
-  type ReplayOptions,
-  type ReplayResult,
-} from "../../engine/replay/replayer.ts";
-import { UsageError } from "../errors.ts";
+import type { Mismatch, OutcomeCount, ReplayResult } from "../../engine/replay/replayer.ts";
+import { joinResults, ReplaySession } from "../../engine/session.ts";
 import { loadPolicy } from "../policy_input.ts";
 import { Apart, checkedState, type Group } from "./groups.ts";
 
@@ -73,123 +63,6 @@ export interface MismatchTotal {
   readonly fields: readonly MismatchGroup[];
 }
 
-/** Replays a trace, under one policy or under those it was recorded with. */
-export class ReplaySession {
-  readonly #results: ReplayResult[] = [];
-  readonly #report: (mismatch: Mismatch) => void;
-  readonly #fixed: Policy | undefined;
-  readonly #options: ReplayOptions;
-  #replayer: Replayer | undefined;
-  #base: number;
-  #events: number;
-  /** An event that waits for its policy. */
-  #held: TraceEvent | undefined;
-  /** Events before the state that the replay goes on from. */
-  #resumed = 0;
-
-  /**
-   * Begins before an event.
-   *
-   * @param policy The policy; those of the recording when left out.
-   * @param report Receives every mismatch as it is found.
-   * @param each Whether runs that repeat others are carried out, too.
-   * @param from Number of the first event.
-   */
-  constructor(
-    policy: Policy | undefined,
-    report: (mismatch: Mismatch) => void,
-    each: boolean,
-    from = 0,
-  ) {
-    this.#report = report;
-    this.#options = { repeats: !each };
-    this.#fixed = policy;
-    this.#base = this.#events = from;
-  }
-
-  /** The policy to go on under, when a session was recorded under another than the one before. */
-  needs(event: TraceEvent): string | undefined {
-    if (this.#fixed || event.kind !== "session") return undefined;
-    const name = recordedPolicy(event);
-    return name === this.#replayer?.policy.name ? undefined : name;
-  }
-
-  /** Goes on under another policy. */
-  begin(policy: Policy): void {
-    this.#end();
-    const base = this.#base = this.#events;
-    this.#replayer = new Replayer(
-      policy,
-      (mismatch) => this.#report({ ...mismatch, event: mismatch.event + base }),
-      this.#options,
-    );
-  }
-
-  /** Goes on from a replay's state. */
-  resume(policy: Policy, state: Uint8Array): void {
-    this.#replayer = new Replayer(policy, this.#report, this.#options);
-    this.#replayer.resume(state, true);
-    this.#resumed = this.#events;
-  }
-
-  /** Takes the next event; its images need to be valid only during the call. */
-  feed(event: TraceEvent): void {
-    if (!this.#replayer) {
-      if (!this.#fixed) {
-        throw new UsageError(
-          "The trace does not say which policy it was recorded under; name one with --policy",
-        );
-      }
-      this.begin(this.#fixed);
-    }
-    this.#events++;
-    this.#replayer!.feed(event);
-  }
-
-  /**
-   * Takes events, up to one that needs another policy.
-   *
-   * @param events Where they come from, each valid until the next only.
-   * @param watch Looks at each before it is taken.
-   * @returns The policy to go on under, with the event that was not taken; undefined at the end.
-   */
-  feedAll(
-    events: IterableIterator<TraceEvent>,
-    watch: { check(event: TraceEvent): void },
-  ): string | undefined {
-    const held = this.#held;
-    this.#held = undefined;
-    if (held !== undefined) this.feed(held);
-    for (let step = events.next(); step.done !== true; step = events.next()) {
-      const event = step.value;
-      watch.check(event);
-      const name = this.needs(event);
-      if (name !== undefined) {
-        // Loading the policy takes time, in which the event's memory may be used again.
-        this.#held = copyEvent(event);
-        return name;
-      }
-      this.feed(event);
-    }
-    return undefined;
-  }
-
-  /** Ends the trace. */
-  finish(): readonly ReplayResult[] {
-    this.#end();
-    return this.#results;
-  }
-
-  #end(): void {
-    if (this.#replayer) {
-      const result = this.#replayer.finish();
-      this.#results.push({ ...result, events: result.events - this.#resumed });
-    }
-    this.#replayer = undefined;
-    this.#resumed = 0;
-  }
-}
-
 /** A replay's result without maps. */
 export type PlainResult = Omit<ReplayResult, "outcomes" | "unmodelled"> & {
   readonly outcomes: readonly (readonly [string, OutcomeCount])[];
@@ -224,8 +97,7 @@ export async function replayShare(
       found.add(mismatch);
       if (listed) all.push(mismatch);
     },
-    each,
-    group.from,
+    { each, from: group.from },
   );
   if (group.resumed) {
     const state = checkedState(await trace.checkpoint(group.from) as Checkpoint);
@@ -264,35 +136,9 @@ export class ReplayTotal {
         outcomes: new Map(plain.outcomes),
         unmodelled: new Map(plain.unmodelled),
       };
-      if (last?.policy === next.policy) this.results[this.results.length - 1] = join(last, next);
-      else this.results.push(next);
+      if (last?.policy === next.policy) {
+        this.results[this.results.length - 1] = joinResults(last, next);
+      } else this.results.push(next);
     }
   }
-}
-
-function join(a: ReplayResult, b: ReplayResult): ReplayResult {
-  const outcomes = new Map([...a.outcomes].map(([kind, row]) => [kind, { ...row }]));
-  for (const [kind, { compared, agreed }] of b.outcomes) {
-    const row = outcomes.get(kind) ?? { compared: 0, agreed: 0 };
-    row.compared += compared;
-    row.agreed += agreed;
-    outcomes.set(kind, row);
-  }
-  const unmodelled = new Map(a.unmodelled);
-  for (const [what, count] of b.unmodelled) {
-    unmodelled.set(what, (unmodelled.get(what) ?? 0) + count);
-  }
-  const digest = joinDigests(parseInt(a.digest, 16), parseInt(b.digest, 16), b.digested);
-  return {
-    policy: a.policy,
-    events: a.events + b.events,
-    runs: a.runs + b.runs,
-    agreed: a.agreed + b.agreed,
-    skipped: a.skipped + b.skipped,
-    outcomes,
-    digest: digest.toString(16).padStart(8, "0"),
-    digested: a.digested + b.digested,
-    unmodelled,
-    partial: a.partial ?? b.partial,
-  };
 }

@@ -6,7 +6,7 @@
 import type { Image, TraceEvent } from "../../engine/event.ts";
 import { offsets } from "../../engine/layout.ts";
 import { CONTROL_FIELDS } from "../../engine/svm/vmcb_fields.ts";
-import { copyEvent } from "./event_block.ts";
+import { copyEvent } from "../../engine/image/fields.ts";
 import { BLOCK } from "./format.ts";
 import type { TraceStream } from "./reader.ts";
 import type { EventRange, TraceFile } from "./trace_file.ts";

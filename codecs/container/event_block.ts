@@ -3,11 +3,11 @@
  *
  * @module
  */
-import type { Image, TraceEvent } from "../../engine/event.ts";
+import type { TraceEvent } from "../../engine/event.ts";
 import { blockContent, type BlockHead, type RawBlock } from "./block.ts";
 import { EventDecoder } from "./decoder.ts";
 import { damaged } from "../errors.ts";
-import { copyImage } from "../../engine/image/fields.ts";
+import { copyEvent } from "../../engine/image/fields.ts";
 import { BLOCK } from "./format.ts";
 import type { KindPlan } from "./schema.ts";
 
@@ -145,29 +145,4 @@ class SharedEvents implements IterableIterator<TraceEvent> {
   [Symbol.iterator](): this {
     return this;
   }
-}
-
-/**
- * A copy of an event with images of its own.
- *
- * @param event The event.
- * @returns The copy.
- * @example
- * ```ts
- * import { copyEvent } from "@vmtape/vmtape/codecs";
- * const bytes = new Uint8Array(512);
- * const copy = copyEvent({ kind: "smi", vcpu: 0, smram: { bytes } });
- * bytes[0] = 1;
- * if (copy.kind !== "smi" || copy.smram?.bytes[0] !== 0) throw new Error("Not a copy");
- * ```
- */
-export function copyEvent(event: TraceEvent): TraceEvent {
-  const copy: Record<string, unknown> = { ...event };
-  for (const name in copy) {
-    const value = copy[name];
-    if (typeof value === "object" && (value as Image).bytes instanceof Uint8Array) {
-      copy[name] = copyImage(value as Image);
-    }
-  }
-  return copy as unknown as TraceEvent;
 }

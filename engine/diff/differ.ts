@@ -7,7 +7,6 @@
 import type { TraceEvent } from "../event.ts";
 import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { type Repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Driver } from "../replay/drive.ts";
 import {
   differingRows,
@@ -22,7 +21,6 @@ import {
 } from "./compare.ts";
 import { type Unit, UnitCollector } from "../replay/units.ts";
 import { PartialDiffer } from "./partial_differ.ts";
-import { RefBook, type RepeatedReports } from "./ref_book.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
 import type { Place } from "../svm/view_source.ts";
 import { placeOf } from "./areas.ts";
@@ -80,34 +78,40 @@ interface Pair {
   last: RunRef | undefined;
 }
 
-/** How a comparison goes about it. */
+/** Who else is told of the runs of a comparison. */
 export interface DiffRunOptions {
   /** Receives every run, before its differences. */
   readonly look?: (run: RunView) => void;
-  /**
-   * Whether a run that begins in the same state as an earlier one, with the same events byte for
-   * byte, may take over what that one came to. Never where somebody looks at every run, or where a
-   * policy has steps of one's own.
-   */
-  readonly repeats?: boolean;
+  /** Receives every run as it ends: the object that follow-ons of it refer to as their origin. */
+  readonly ended?: (run: RunRef) => void;
 }
 
-/** What a stretch of the trace came to. */
-interface Repeated {
+/** Counts of a comparison. */
+export interface DiffCounts {
+  /** As in {@linkcode DiffResult}. */
   readonly runs: number;
+  /** As in {@linkcode DiffResult}. */
   readonly skipped: number;
+  /** As in {@linkcode DiffResult}. */
   readonly different: readonly number[];
-  readonly reports: RepeatedReports;
+  /** Events of vCPUs of which only transitions were recorded. */
+  readonly claimed: number;
 }
 
-/** What a comparison at rest keeps beside the vCPUs. */
-interface Context {
+/** Between two runs, what decides how a comparison goes on. */
+export interface DiffState {
+  /** Each policy's vCPU. */
+  readonly vcpus: readonly Vcpu[];
+  /** Each driver's phase. */
   readonly phases: readonly number[];
+  /** Name of the scenario under way. */
   readonly scenario: string | undefined;
+  /** Its spec. */
   readonly spec: string | undefined;
-  /** For each pair, where the fields that differ come from, and the last run that made a difference: numbers of refs. */
-  readonly origins: readonly (readonly (readonly [string, number])[])[];
-  readonly last: readonly (number | undefined)[];
+  /** For each pair of policies, where the fields that differ come from. */
+  readonly origins: readonly ReadonlyMap<string, RunRef>[];
+  /** For each pair, the last run that made a difference of its own. */
+  readonly last: readonly (RunRef | undefined)[];
 }
 
 /**
@@ -139,13 +143,17 @@ export class Differ {
   readonly #pairs: readonly Pair[];
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
-  readonly #repeats: Repeats<Repeated>;
-  readonly #book = new RefBook();
+  readonly #ended: ((run: RunRef) => void) | undefined;
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
   readonly #units = new UnitCollector((unit) => this.#transition(unit));
   readonly #unsettled: number[];
-  #index = 0;
+  #claimed = 0;
+  /**
+   * Events before the next one. Whoever knows the effect of some events already applies it
+   * ({@linkcode Differ.restore}, {@linkcode Differ.add}), and sets this behind them.
+   */
+  events = 0;
   #runs = 0;
   #skipped = 0;
   #inUnit = false;
@@ -159,12 +167,12 @@ export class Differ {
    *
    * @param policies Two or more; each is compared with the first, on the first one's processor.
    * @param report Receives every run that ends up differently.
-   * @param options How to go about it.
+   * @param options Who else is told of the runs.
    */
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    { look, repeats = true }: DiffRunOptions = {},
+    { look, ended }: DiffRunOptions = {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
@@ -182,7 +190,7 @@ export class Differ {
     }));
     this.#report = report;
     this.#look = look;
-    this.#repeats = new Repeats(this.#host(), policies, repeats && look === undefined);
+    this.#ended = ended;
     this.#different = policies.slice(1).map(() => 0);
     this.#unsettled = policies.slice(1).map(() => 0);
     const [first, ...others] = policies;
@@ -198,16 +206,9 @@ export class Differ {
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent): void {
-    this.#repeats.feed(event, this.#index++);
-  }
-
-  /** Events so far that repeat others from the same state, and were not carried out once more. */
-  get repeated(): number {
-    return this.#repeats.repeated;
-  }
-
-  #carryOut(event: TraceEvent, index: number): void {
+    const index = this.events++;
     if (this.#units.claims(event)) {
+      this.#claimed++;
       this.#endUnit();
       this.#units.feed(event, index);
       return;
@@ -248,12 +249,11 @@ export class Differ {
    * @returns What was found.
    */
   finish(): DiffResult {
-    this.#repeats.flush();
     this.#endUnit();
     this.#units.finish();
     return {
       policies: this.#sides.map((side) => side.driver.policy.name),
-      events: this.#index,
+      events: this.events,
       runs: this.#runs,
       different: this.#different,
       unsettled: this.#unsettled,
@@ -261,85 +261,72 @@ export class Differ {
     };
   }
 
-  /** This comparison, for what takes over results of runs that come again. */
-  #host(): Repeatable<Repeated> {
-    // deno-lint-ignore no-this-alias
-    const differ = this;
-    let runs = 0, skipped = 0;
-    let different: readonly number[] = [];
-    return {
-      carryOut: (event, index) => this.#carryOut(event, index),
-      get resting() {
-        return differ.#units.idle && differ.#sides.every(({ driver }) => driver.resting);
-      },
-      rest: () => this.#rest(),
-      vcpu: (number) => this.#sides[number]?.driver.vcpu,
-      restore: (vcpus, rest) => this.#restore(vcpus, rest as Context),
-      begin: (index) => {
-        runs = this.#runs;
-        skipped = this.#skipped;
-        different = [...this.#different];
-        this.#book.begin(index, runs);
-      },
-      end: () => {
-        const reports = this.#book.end();
-        return reports && {
-          runs: this.#runs - runs,
-          skipped: this.#skipped - skipped,
-          different: this.#different.map((count, i) => count - (different[i] as number)),
-          reports,
-        };
-      },
-      repeat: ({ runs, skipped, different, reports }, index) => {
-        this.#book.repeat(reports, index, this.#runs, this.#report);
-        this.#runs += runs;
-        this.#skipped += skipped;
-        for (let i = 0; i < different.length; i++) this.#different[i]! += different[i]!;
-      },
-    };
+  /** The policies, all on the first one's processor. */
+  get policies(): readonly Policy[] {
+    return this.#sides.map(({ driver }) => driver.policy);
   }
 
-  #rest(): Rest | undefined {
+  /** Whether a run begins with the next event that may, so that the state is all there is. */
+  get resting(): boolean {
+    return this.#units.idle && this.#sides.every(({ driver }) => driver.resting);
+  }
+
+  /** One policy's vCPU, once there is one. */
+  vcpu(number: number): Vcpu | undefined {
+    return this.#sides[number]?.driver.vcpu;
+  }
+
+  /**
+   * Ends the run under way.
+   *
+   * @returns The state from which the comparison goes on; undefined while there is none.
+   */
+  state(): DiffState | undefined {
     this.#endUnit();
     const vcpus: Vcpu[] = [];
     for (const { driver } of this.#sides) {
       if (driver.vcpu === undefined) return undefined;
       vcpus.push(driver.vcpu);
     }
-    const numbers = new Map<RunRef, number>();
-    const number = (ref: RunRef) => {
-      const found = numbers.get(ref) ?? numbers.size;
-      numbers.set(ref, found);
-      return found;
-    };
-    const rest: Context = {
+    return {
+      vcpus,
       phases: this.#sides.map(({ driver }) => driver.phase),
       scenario: this.#scenario,
       spec: this.#spec,
-      origins: this.#pairs.map(({ origins }) =>
-        [...origins].map(([key, ref]) => [key, number(ref)] as const)
-      ),
-      last: this.#pairs.map(({ last }) => last && number(last)),
+      origins: this.#pairs.map(({ origins }) => origins),
+      last: this.#pairs.map(({ last }) => last),
     };
-    this.#book.refs = [...numbers.keys()];
-    return { vcpus, key: JSON.stringify(rest), rest };
   }
 
-  #restore(vcpus: readonly Vcpu[], { phases, scenario, spec, origins, last }: Context): void {
-    const refs = this.#book.refs;
+  /** Goes on from a state of this comparison. */
+  restore({ vcpus, phases, scenario, spec, origins, last }: DiffState): void {
     this.#sides.forEach(({ driver }, i) => {
       driver.vcpu = vcpus[i];
       driver.phase = phases[i] as number;
     });
     this.#pairs.forEach((pair, i) => {
-      pair.origins = new Map(
-        (origins[i] ?? []).map(([key, number]) => [key, refs[number] as RunRef]),
-      );
-      const number = last[i];
-      pair.last = number === undefined ? undefined : refs[number];
+      pair.origins = new Map(origins[i]);
+      pair.last = last[i];
     });
     this.#scenario = scenario;
     this.#spec = spec;
+  }
+
+  /** The counts now. */
+  counts(): DiffCounts {
+    return {
+      runs: this.#runs,
+      skipped: this.#skipped,
+      different: [...this.#different],
+      claimed: this.#claimed,
+    };
+  }
+
+  /** Counts once more what events counted that need not be carried out again. */
+  add({ runs, skipped, different }: Omit<DiffCounts, "claimed">): void {
+    this.#runs += runs;
+    this.#skipped += skipped;
+    for (let i = 0; i < different.length; i++) this.#different[i]! += different[i]!;
   }
 
   /** Compares the policies over a transition that was recorded without memory. */
@@ -403,7 +390,7 @@ export class Differ {
       scenario: this.#scenario,
       spec: this.#spec,
     };
-    this.#book.ran(ref);
+    this.#ended?.(ref);
     this.#look?.({
       ...ref,
       vmcb12: this.#vmcb12,
@@ -417,7 +404,6 @@ export class Differ {
       pair.shadow = undefined;
       if (difference === undefined) return;
       this.#different[i] = (this.#different[i] ?? 0) + 1;
-      this.#book.reported(difference);
       this.#report(difference);
     });
   }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Field, Layout } from "../layout.ts";
-import type { Image } from "../event.ts";
+import type { Image, TraceEvent } from "../event.ts";
 import { closest } from "../closest.ts";
 
 /** A field's value as far as it is known. */
@@ -176,6 +176,31 @@ export function copyImage({ bytes, known }: Image): Image {
   return known === undefined
     ? { bytes: bytes.slice() }
     : { bytes: bytes.slice(), known: known.slice() };
+}
+
+/**
+ * A copy of an event with images of its own.
+ *
+ * @param event The event.
+ * @returns The copy.
+ * @example
+ * ```ts
+ * import { copyEvent } from "@vmtape/vmtape/engine";
+ * const bytes = new Uint8Array(512);
+ * const copy = copyEvent({ kind: "smi", vcpu: 0, smram: { bytes } });
+ * bytes[0] = 1;
+ * if (copy.kind !== "smi" || copy.smram?.bytes[0] !== 0) throw new Error("Not a copy");
+ * ```
+ */
+export function copyEvent(event: TraceEvent): TraceEvent {
+  const copy: Record<string, unknown> = { ...event };
+  for (const name in copy) {
+    const value = copy[name];
+    if (typeof value === "object" && (value as Image).bytes instanceof Uint8Array) {
+      copy[name] = copyImage(value as Image);
+    }
+  }
+  return copy as unknown as TraceEvent;
 }
 
 /**

@@ -12,7 +12,6 @@ import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { type Repeatable, Repeats, type Rest } from "../repeat/repeats.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { type Context, contextOf, recordedPolicy } from "./context.ts";
@@ -21,7 +20,7 @@ import { policyFingerprint } from "./fingerprint.ts";
 import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { ProducedImages } from "./produced_images.ts";
-import { type Added, type Mark, Totals } from "./totals.ts";
+import { type Added, type Mark as TotalsMark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
 import { ImageBuffer, regsBytes } from "./views.ts";
 
@@ -51,20 +50,18 @@ export interface ReplayResult {
   readonly partial: PartialResult | undefined;
 }
 
-/** How a replay goes about it. */
-export interface ReplayOptions {
-  /**
-   * Whether a run that begins in the same state as an earlier one, with the same events byte for
-   * byte, may take over what that one came to. Runs of policies with steps of one's own never do.
-   */
-  readonly repeats?: boolean;
+/** Counts at one moment. */
+export interface Mark extends TotalsMark {
+  /** Events of vCPUs of which only transitions were recorded. */
+  readonly claimed: number;
 }
 
-/** What a stretch of the trace came to. */
-interface Repeated {
-  readonly added: Added;
-  /** Events are counted from its first. */
-  readonly mismatches: readonly Mismatch[];
+/** Between two runs, what decides how a replay goes on. */
+export interface ReplayState {
+  /** The vCPU. */
+  readonly vcpu: Vcpu;
+  /** Everything else. */
+  readonly context: Context;
 }
 
 /**
@@ -86,7 +83,6 @@ interface Repeated {
 export class Replayer {
   /** The policy. */
   readonly policy: Policy;
-  readonly #report: (mismatch: Mismatch) => void;
   readonly #driver: Driver;
   readonly #agreement: Agreement;
   readonly #transitions: PartialReplayer;
@@ -94,16 +90,17 @@ export class Replayer {
   #partial = false;
   readonly #units: UnitCollector;
   readonly #totals = new Totals();
-  readonly #repeats: Repeats<Repeated>;
-  /** While a stretch is being remembered: the counts at its beginning, and what it reports. */
-  #mark: Mark | undefined;
-  #markedAt = 0;
-  #reported: Mismatch[] = [];
   #produced: Outcome[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
   readonly #images = new ProducedImages();
   readonly #seen = new ImageBuffer(REGS_SIZE);
-  #index = 0;
+  /** Events of vCPUs of which only transitions were recorded. */
+  #claimed = 0;
+  /**
+   * Events before the next one. Whoever knows the effect of some events already applies it
+   * ({@linkcode Replayer.restore}, {@linkcode Replayer.add}), and sets this behind them.
+   */
+  events = 0;
   #unitAt = 0;
   #inUnit = false;
   #interrupted = false;
@@ -120,20 +117,13 @@ export class Replayer {
    *
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
-   * @param options How to go about it.
    */
-  constructor(
-    policy: Policy,
-    report: (mismatch: Mismatch) => void = () => {},
-    { repeats = true }: ReplayOptions = {},
-  ) {
+  constructor(policy: Policy, report: (mismatch: Mismatch) => void = () => {}) {
     this.policy = policy;
-    this.#report = report;
-    this.#agreement = new Agreement((mismatch) => {
-      if (this.#mark !== undefined) this.#reported.push(mismatch);
-      report(mismatch);
-    }, (kind, agreed) => this.#totals.outcome(kind, agreed));
-    this.#repeats = new Repeats(this.#host(), [policy], repeats);
+    this.#agreement = new Agreement(
+      report,
+      (kind, agreed) => this.#totals.outcome(kind, agreed),
+    );
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#observer();
     this.#transitions = new PartialReplayer(
@@ -150,16 +140,9 @@ export class Replayer {
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent): void {
-    this.#repeats.feed(event, this.#index++);
-  }
-
-  /** Events so far that repeat others from the same state, and were not carried out once more. */
-  get repeated(): number {
-    return this.#repeats.repeated;
-  }
-
-  #carryOut(event: TraceEvent, index: number): void {
+    const index = this.events++;
     if (this.#units.claims(event)) {
+      this.#claimed++;
       this.#endUnit();
       this.#units.feed(event, index);
       return;
@@ -208,13 +191,12 @@ export class Replayer {
    * @returns What was found.
    */
   finish(): ReplayResult {
-    this.#repeats.flush();
     this.#endUnit();
     this.#units.finish();
     const { runs, agreed, skipped, outcomes, unmodelled, digest } = this.#totals;
     return {
       policy: this.policy.name,
-      events: this.#index,
+      events: this.events,
       runs,
       agreed,
       skipped,
@@ -233,16 +215,13 @@ export class Replayer {
    * @returns The state; undefined where there is none to keep.
    */
   save(): Uint8Array | undefined {
-    this.#repeats.flush();
-    this.#endUnit();
-    const v = this.#driver.vcpu;
-    if (v === undefined || !this.#driver.resting || this.#pre !== undefined) return undefined;
-    if (!this.#units.idle) return undefined;
-    return saveState(v, {
+    const state = this.state();
+    if (state === undefined || !this.resting) return undefined;
+    return saveState(state.vcpu, {
       policy: this.policy.name,
       fingerprint: policyFingerprint(this.policy),
-      events: this.#index,
-      ...this.#context,
+      events: this.events,
+      ...state.context,
       digest: this.#totals.digest.value,
       digested: this.#totals.digest.length,
     });
@@ -270,7 +249,7 @@ export class Replayer {
       );
     }
     this.#driver.vcpu = vcpu;
-    this.#index = Number(events);
+    this.events = Number(events);
     this.#context = contextOf(progress);
     if (apart) return;
     this.#totals.digest.value = Number(digest);
@@ -312,44 +291,46 @@ export class Replayer {
     };
   }
 
-  /** This replay, for what takes over results of runs that come again. */
-  #host(): Repeatable<Repeated> {
-    // deno-lint-ignore no-this-alias
-    const replayer = this;
-    return {
-      carryOut: (event, index) => this.#carryOut(event, index),
-      get resting() {
-        return replayer.#resting;
-      },
-      rest: () => this.#rest(),
-      vcpu: () => this.#driver.vcpu,
-      restore: ([v], rest) => {
-        this.#driver.vcpu = v;
-        this.#context = rest as Context;
-      },
-      begin: (index) => {
-        this.#mark = this.#totals.mark();
-        this.#markedAt = index;
-        this.#reported = [];
-      },
-      end: () => this.#repeated(),
-      repeat: ({ added, mismatches }, index) => {
-        this.#totals.add(added);
-        for (const found of mismatches) this.#report({ ...found, event: found.event + index });
-      },
-    };
-  }
-
-  get #resting(): boolean {
+  /** Whether a run begins with the next event that may, so that its state is all there is. */
+  get resting(): boolean {
     return this.#driver.resting && this.#pre === undefined && this.#units.idle;
   }
 
-  #rest(): Rest | undefined {
+  /** The vCPU, once there is one. */
+  get vcpu(): Vcpu | undefined {
+    return this.#driver.vcpu;
+  }
+
+  /**
+   * Ends the run under way.
+   *
+   * @returns The state from which the replay goes on; undefined while there is none.
+   */
+  state(): ReplayState | undefined {
     this.#endUnit();
-    const v = this.#driver.vcpu;
-    if (v === undefined) return undefined;
-    const rest = this.#context;
-    return { vcpus: [v], key: JSON.stringify(rest), rest };
+    const vcpu = this.#driver.vcpu;
+    return vcpu && { vcpu, context: this.#context };
+  }
+
+  /** Goes on from a state of this replay, or of one under the same policy. */
+  restore({ vcpu, context }: ReplayState): void {
+    this.#driver.vcpu = vcpu;
+    this.#context = context;
+  }
+
+  /** The counts now. */
+  mark(): Mark {
+    return { ...this.#totals.mark(), claimed: this.#claimed };
+  }
+
+  /** What was counted since; undefined when it was not of whole runs alone. */
+  since(mark: Mark): Added | undefined {
+    return mark.claimed === this.#claimed ? this.#totals.since(mark) : undefined;
+  }
+
+  /** Counts once more what events counted that need not be carried out again. */
+  add(added: Added): void {
+    this.#totals.add(added);
   }
 
   get #context(): Context {
@@ -371,17 +352,6 @@ export class Replayer {
     this.#agreement.scenario = scenario;
     this.#agreement.shows = shows;
     this.#sees = sees && new Set(sees);
-  }
-
-  #repeated(): Repeated | undefined {
-    if (this.#mark === undefined) return undefined;
-    const added = this.#totals.since(this.#mark);
-    this.#mark = undefined;
-    const at = this.#markedAt;
-    return {
-      added,
-      mismatches: this.#reported.map((found) => ({ ...found, event: found.event - at })),
-    };
   }
 
   #beginUnit(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {

@@ -1,15 +1,16 @@
 /**
- * Not carrying out again what was carried out before: a run that begins in the
- * same state with the same events ends in the same state with the same result.
+ * Memoization of runs: a run that begins in the same state with the same events
+ * ends in the same state with the same result, and need not be carried out again.
  *
- * The trace is parted where the replay is at rest. Of a stretch between two such
- * points its events, the state before and the state after are kept, and what it
- * came to. When the same events come again from the same state, all of them
- * compared byte for byte, that is taken over. Where anything differs, the state
- * is put back and the events are carried out.
+ * The trace is cut where nothing but the vCPUs and a little context decides how it goes on. Of a
+ * stretch between two such points its events, the state before, the state after and its effect are
+ * kept. When the same events come again from the same state, all of them compared byte for byte,
+ * the effect is applied. Where anything differs, the state is restored and the events are carried
+ * out.
  *
  * @module
  */
+import { CHECK_SETS } from "../checks/sets.ts";
 import type { TraceEvent } from "../event.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy, StepEntry } from "../policy.ts";
@@ -22,7 +23,7 @@ import * as steps from "../steps/mod.ts";
 const MOST_BYTES = 32 << 20;
 /** Events that are remembered at most. */
 const MOST_EVENTS = 1 << 14;
-/** Ways that lead on from one place before no more are remembered. */
+/** Ways that lead on from one node before no more are remembered. */
 const MOST_BRANCHES = 64;
 /** Stretches that are looked at in vain before a pause; one that is taken over makes up for some. */
 const PATIENCE = 4096;
@@ -36,7 +37,7 @@ const INPUTS = 1 << 13;
 const CREDIT = 16;
 const MOST_CREDIT = 128;
 
-/** A replay at rest: vCPUs, and what else decides how it goes on. */
+/** Everything that decides how a replay goes on, between two runs. */
 export interface Rest {
   /** The vCPUs. */
   readonly vcpus: readonly Vcpu[];
@@ -46,11 +47,11 @@ export interface Rest {
   readonly rest: unknown;
 }
 
-/** What carries events out. */
-export interface Repeatable<E> {
+/** What carries events out, as the memo sees it. */
+export interface Memoizable<E> {
   /** Carries an event out. */
   carryOut(event: TraceEvent, index: number): void;
-  /** Whether it is at rest, so that what follows depends on {@linkcode Repeatable.rest} alone. */
+  /** Whether it is between two runs, so that what follows depends on {@linkcode Memoizable.rest} alone. */
   readonly resting: boolean;
   /** Ends the run under way; undefined when there is no state yet, or one that cannot be kept. */
   rest(): Rest | undefined;
@@ -60,45 +61,45 @@ export interface Repeatable<E> {
   restore(vcpus: readonly Vcpu[], rest: unknown): void;
   /** A stretch begins with this event. */
   begin(index: number): void;
-  /** The stretch is over, {@linkcode Repeatable.rest} was called: what it came to; undefined when that cannot be repeated. */
+  /** The stretch is over, {@linkcode Memoizable.rest} was called: its effect; undefined when it cannot be applied again. */
   end(): E | undefined;
-  /** Takes over what a stretch came to. */
-  repeat(effect: E, index: number): void;
+  /** Applies the effect of a stretch. */
+  apply(effect: E, index: number): void;
 }
 
-/** A state at rest. */
+/** A state between two runs. */
 interface State<E> {
   readonly vcpus: readonly VcpuPages[];
   readonly rest: unknown;
   /** Where the events that begin here lead. */
-  readonly from: Place<E>;
+  readonly from: Node<E>;
 }
 
-/** A place in a stretch: what was met next, and what the stretch came to if it may end here. */
-interface Place<E> {
+/** A point in a stretch: its last event, and the effect of the stretch if it may end here. */
+interface Node<E> {
   readonly event: KeptEvent | undefined;
-  readonly branches: Place<E>[];
+  readonly branches: Node<E>[];
   effect: E | undefined;
   to: State<E> | undefined;
 }
 
-/** Whether a policy is made of the built-in steps only: what they do depends on the vCPU alone. */
-function repeatable(policy: Policy): boolean {
+/** Whether a policy is made of built-in steps and checks only: what they do depends on the vCPU alone. */
+function memoizable(policy: Policy): boolean {
   const known = (entries: readonly StepEntry[]): boolean =>
     entries.every(({ step, onFail }) =>
       BUILT_IN.has(step) && (onFail === undefined || known(onFail))
     );
-  return Object.values(policy.ways).every(known);
+  return CHECK_SETS.includes(policy.kernel.checks) && Object.values(policy.ways).every(known);
 }
 
 const BUILT_IN: ReadonlySet<unknown> = new Set(Object.values(steps));
 
 /** Feeds events to what carries them out, unless it is known where they lead. */
-export class Repeats<E> {
-  /** Events that were taken over without being carried out. */
+export class Memo<E> {
+  /** Events that were not carried out, since their effect was known. */
   repeated = 0;
-  readonly #host: Repeatable<E>;
-  /** Whether anything may be taken over at all. */
+  readonly #host: Memoizable<E>;
+  /** Whether runs under these policies may be memoized at all. */
   readonly #allowed: boolean;
   readonly #policies: readonly Policy[];
   readonly #pages = new PageStore();
@@ -108,8 +109,8 @@ export class Repeats<E> {
   readonly #states = new Map<string, State<E>[]>();
   /** While following what is known: where the stretch began, and where it is. */
   #start: State<E> | undefined;
-  #place: Place<E> | undefined;
-  /** Events of the stretch up to the place. */
+  #node: Node<E> | undefined;
+  /** Events of the stretch up to the node. */
   readonly #followed: KeptEvent[] = [];
   #startIndex = 0;
   /** While a stretch is being remembered: where it began, and its events. */
@@ -128,13 +129,12 @@ export class Repeats<E> {
    * Begins before the first event.
    *
    * @param host What carries events out.
-   * @param policies The policy of each of its vCPUs, in order.
-   * @param wanted Whether anything may be taken over; under policies with other steps than the
-   * built-in ones nothing ever is.
+   * @param policies The policy of each of its vCPUs, in order. Under policies with other steps than
+   * the built-in ones every run is carried out.
    */
-  constructor(host: Repeatable<E>, policies: readonly Policy[], wanted: boolean) {
+  constructor(host: Memoizable<E>, policies: readonly Policy[]) {
     this.#host = host;
-    this.#allowed = wanted && policies.every(repeatable);
+    this.#allowed = policies.every(memoizable);
     this.#policies = policies;
     this.#pagers = policies.map(() => new VcpuPager(this.#pages));
   }
@@ -150,19 +150,19 @@ export class Repeats<E> {
       this.#host.carryOut(event, index);
       return;
     }
-    const place = this.#place;
-    if (place === undefined) {
+    const node = this.#node;
+    if (node === undefined) {
       this.#carryOut(event, index);
       return;
     }
-    const next = branch(place, event);
+    const next = branch(node, event);
     if (next !== undefined) {
       this.#followed.push(next.event as KeptEvent);
-      this.#place = next;
+      this.#node = next;
       return;
     }
-    if (place.to !== undefined && parts(event)) {
-      const state = this.#takeOver(place);
+    if (node.to !== undefined && parts(event)) {
+      const state = this.#takeOver(node);
       const first = branch(state.from, event);
       if (first !== undefined) {
         this.#follow(state, first, index);
@@ -178,9 +178,9 @@ export class Repeats<E> {
 
   /** Has everything carried out that was fed, so that the host's state is the trace's. */
   flush(): void {
-    const place = this.#place;
-    if (place === undefined) return;
-    if (place.to !== undefined) this.#leave(this.#takeOver(place));
+    const node = this.#node;
+    if (node === undefined) return;
+    if (node.to !== undefined) this.#leave(this.#takeOver(node));
     else this.#goBack();
   }
 
@@ -259,7 +259,7 @@ export class Repeats<E> {
       state.vcpus.every((known, i) => sameVcpu(known, taken[i] as VcpuPages))
     );
     if (found !== undefined) return found;
-    const state: State<E> = { vcpus: taken, rest, from: placeOf(undefined) };
+    const state: State<E> = { vcpus: taken, rest, from: nodeOf(undefined) };
     list.push(state);
     return state;
   }
@@ -271,27 +271,27 @@ export class Repeats<E> {
     for (const pager of this.#pagers) pager.clear();
   }
 
-  #follow(state: State<E>, first: Place<E>, index: number): void {
+  #follow(state: State<E>, first: Node<E>, index: number): void {
     this.#origin = undefined;
     this.#start = state;
     this.#startIndex = index;
-    this.#place = first;
+    this.#node = first;
     this.#followed.length = 0;
     this.#followed.push(first.event as KeptEvent);
   }
 
   /** The stretch came to what it came to before. */
-  #takeOver(place: Place<E>): State<E> {
+  #takeOver(node: Node<E>): State<E> {
     this.repeated += this.#followed.length;
     this.#vain = Math.max(0, this.#vain - MAKES_UP);
     this.#nextPause = FIRST_PAUSE;
-    this.#host.repeat(place.effect as E, this.#startIndex);
-    return place.to as State<E>;
+    this.#host.apply(node.effect as E, this.#startIndex);
+    return node.to as State<E>;
   }
 
   /** No longer follows: the host goes on from a state. */
   #leave(state: State<E>): void {
-    this.#place = undefined;
+    this.#node = undefined;
     const policies = this.#policies;
     const vcpus = state.vcpus.map((pages, i) =>
       (this.#pagers[i] as VcpuPager).put(pages, this.#host.vcpu(i), policies[i] as Policy)
@@ -315,7 +315,7 @@ export class Repeats<E> {
   }
 }
 
-function placeOf<E>(event: KeptEvent | undefined): Place<E> {
+function nodeOf<E>(event: KeptEvent | undefined): Node<E> {
   return { event, branches: [], effect: undefined, to: undefined };
 }
 
@@ -334,35 +334,35 @@ function parts(event: TraceEvent): boolean {
 }
 
 /** Where an event leads; the branch taken last is looked at first. */
-function branch<E>({ branches }: Place<E>, event: TraceEvent): Place<E> | undefined {
+function branch<E>({ branches }: Node<E>, event: TraceEvent): Node<E> | undefined {
   for (let i = 0; i < branches.length; i++) {
-    const place = branches[i] as Place<E>;
-    if (!(place.event as KeptEvent).is(event)) continue;
+    const node = branches[i] as Node<E>;
+    if (!(node.event as KeptEvent).is(event)) continue;
     if (i > 0) {
       branches.splice(i, 1);
-      branches.unshift(place);
+      branches.unshift(node);
     }
-    return place;
+    return node;
   }
   return undefined;
 }
 
 function remember<E>(
-  from: Place<E>,
+  from: Node<E>,
   events: readonly KeptEvent[],
   effect: E,
   to: State<E>,
 ): void {
-  let place = from;
+  let node = from;
   for (const event of events) {
-    let next = place.branches.find((known) => known.event === event);
+    let next = node.branches.find((known) => known.event === event);
     if (next === undefined) {
-      if (place.branches.length === MOST_BRANCHES) return;
-      next = placeOf(event);
-      place.branches.push(next);
+      if (node.branches.length === MOST_BRANCHES) return;
+      next = nodeOf(event);
+      node.branches.push(next);
     }
-    place = next;
+    node = next;
   }
-  place.effect = effect;
-  place.to = to;
+  node.effect = effect;
+  node.to = to;
 }

@@ -8,6 +8,8 @@ import {
   EARLY_EXIT,
   type Finding,
   Findings,
+  MemoizedDiffer,
+  MemoizedReplayer,
   type Mismatch,
   OK,
   type Policy,
@@ -60,6 +62,16 @@ async function feed(chunks: readonly Uint8Array[], take: (event: TraceEvent) => 
   }
 }
 
+function replayerOf(policy: Policy, memoize: boolean, found: Mismatch[]) {
+  const report = (mismatch: Mismatch) => void found.push(mismatch);
+  return memoize ? new MemoizedReplayer(policy, report) : new Replayer(policy, report);
+}
+
+/** Events that were not carried out. */
+function repeatedBy(one: object): number {
+  return one instanceof MemoizedReplayer || one instanceof MemoizedDiffer ? one.repeated : 0;
+}
+
 interface Replayed {
   readonly result: ReplayResult;
   readonly found: readonly Mismatch[];
@@ -69,12 +81,12 @@ interface Replayed {
 async function replayed(
   chunks: readonly Uint8Array[],
   policy: Policy,
-  repeats: boolean,
+  memoize: boolean,
 ): Promise<Replayed> {
   const found: Mismatch[] = [];
-  const replayer = new Replayer(policy, (mismatch) => found.push(mismatch), { repeats });
+  const replayer = replayerOf(policy, memoize, found);
   await feed(chunks, (event) => replayer.feed(event));
-  return { result: replayer.finish(), found, repeated: replayer.repeated };
+  return { result: replayer.finish(), found, repeated: repeatedBy(replayer) };
 }
 
 interface Compared {
@@ -87,16 +99,21 @@ interface Compared {
 async function compared(
   chunks: readonly Uint8Array[],
   policies: readonly Policy[],
-  repeats: boolean,
+  memoize: boolean,
 ): Promise<Compared> {
   const found: RunDifference[] = [];
   const findings = new Findings();
-  const differ = new Differ(policies, (difference) => {
+  const differ = new (memoize ? MemoizedDiffer : Differ)(policies, (difference) => {
     found.push(difference);
     findings.add(difference);
-  }, { repeats });
+  });
   await feed(chunks, (event) => differ.feed(event));
-  return { result: differ.finish(), found, findings: findings.list(), repeated: differ.repeated };
+  return {
+    result: differ.finish(),
+    found,
+    findings: findings.list(),
+    repeated: repeatedBy(differ),
+  };
 }
 
 const some = { numRuns: 60, endOnFailure: true };
@@ -161,12 +178,12 @@ Deno.test("one bit that is not as before is not passed over", async () => {
     events.push(copyEvent(event));
   }
   let repeated = 0, mismatches = 0;
-  const replay = (list: readonly TraceEvent[], repeats: boolean) => {
+  const replay = (list: readonly TraceEvent[], memoize: boolean) => {
     const found: Mismatch[] = [];
-    const replayer = new Replayer(UPSTREAM, (mismatch) => found.push(mismatch), { repeats });
+    const replayer = replayerOf(UPSTREAM, memoize, found);
     for (const event of list) replayer.feed(event);
     const result = replayer.finish();
-    repeated += replayer.repeated;
+    repeated += repeatedBy(replayer);
     mismatches += found.length;
     return { result, found };
   };

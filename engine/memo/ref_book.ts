@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
+import type { FieldDifference, RunDifference, RunRef } from "../diff/run_difference.ts";
 
 /**
  * Where a reference comes from: the number of one that was there when the stretch began, or, below
