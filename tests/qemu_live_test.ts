@@ -16,7 +16,7 @@ import {
   recordQemu,
   recordQemuGuest,
 } from "../traces/qemu/mod.ts";
-import { scanForVmrun } from "../traces/qemu/discover.ts";
+import { VmrunSearch } from "../traces/qemu/vmrun_search.ts";
 import { hasQemu, MemorySink } from "./qemu_process.ts";
 
 const qemuTest = (name: string, fn: () => Promise<void>) =>
@@ -154,13 +154,25 @@ qemuTest("memory is searched alike through a file and through the stub", async (
   await using qemu = await QemuProcess.start({ args: demo.args(), port });
   assert(qemu.gdb.local);
   const memory = parseMemoryMap(await qemu.gdb.monitor("info mtree -f"));
-  const near = await scanForVmrun(qemu.gdb, memory);
+  const search = async (gdb: GdbClient) => {
+    await using search = new VmrunSearch(gdb, memory);
+    const [thread = ""] = await gdb.threads();
+    const found: bigint[] = [];
+    // In slices that are over at once; the processor still stands in real mode.
+    for (let i = 0; i < 10_000 && search.rounds === 0; i++) {
+      const slice = await search.slice([await gdb.registers(thread)], 0.01);
+      found.push(...slice.map(({ physical }) => physical));
+    }
+    assertEquals(search.searched, memory.reduce((sum, r) => sum + Number(r.end - r.start), 0));
+    return found;
+  };
+  const near = await search(qemu.gdb);
   await qemu.gdb.detach();
   const conn = await Deno.connect({ hostname: "127.0.0.1", port });
   conn.setNoDelay(true);
   const far = await GdbClient.over(conn, "elsewhere:1");
   assert(!far.local);
-  assertEquals(await scanForVmrun(far, memory), near);
+  assertEquals(await search(far), near);
   await far.detach();
   const { first, second } = buildGuest(DEMO_CODE).labels;
   for (const label of [first, second]) assert(near.includes(BigInt(label)));

@@ -1,11 +1,14 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import {
-  findMappings,
+  executableRuns,
   isBackInL1,
   labState,
   monitorSection,
+  type PagingMode,
   parseMemoryMap,
+  TimeShare,
+  translateLinear,
   VcpuView,
 } from "../traces/qemu/mod.ts";
 
@@ -18,13 +21,23 @@ class Memory {
   }
 
   readonly read = (address: bigint, length: number): Promise<Uint8Array> => {
-    const bytes = new Uint8Array(length);
-    const view = new DataView(bytes.buffer);
-    for (let at = 0; at < length; at += 8) {
-      view.setBigUint64(at, this.#words.get(address + BigInt(at)) ?? 0n, true);
-    }
+    const first = address & ~7n;
+    const words = new BigUint64Array(Math.ceil(length / 8) + 1);
+    for (const i of words.keys()) words[i] = this.#words.get(first + 8n * BigInt(i)) ?? 0n;
+    const skip = Number(address - first);
+    const bytes = new Uint8Array(words.buffer).slice(skip, skip + length);
     return Promise.resolve(bytes);
   };
+}
+
+/** The linear addresses at which a page is executable. */
+async function mapped(mode: PagingMode, page: bigint, memory: Memory): Promise<bigint[]> {
+  const out: bigint[] = [];
+  for await (const run of executableRuns(mode, memory.read, { user: true })) {
+    const inside = page - run.physical;
+    if (inside >= 0n && inside < run.size) out.push(run.linear + inside);
+  }
+  return out;
 }
 
 const LONG = { cr0: 0x80000011n, cr3: 0x1000n, cr4: 0x20n, efer: 0xd00n };
@@ -43,10 +56,10 @@ Deno.test("a page mapped anywhere by four levels is found at its linear address"
       memory.set(0x4000n + 8n * BigInt(d), physical | 7n);
       const low = BigInt(a) << 39n | BigInt(b) << 30n | BigInt(c) << 21n | BigInt(d) << 12n;
       const linear = a > 255 ? low | 0xffffn << 48n : low;
-      assertEquals(await findMappings(LONG, new Set([physical]), memory.read), [
-        { linear, physical },
-      ]);
-      assertEquals(await findMappings(LONG, new Set([physical + 0x1000n]), memory.read), []);
+      assertEquals(await mapped(LONG, physical, memory), [linear]);
+      assertEquals(await mapped(LONG, physical + 0x1000n, memory), []);
+      assertEquals(await translateLinear(LONG, linear + 5n, memory.read), physical + 5n);
+      assertEquals(await translateLinear(LONG, linear ^ 0x1000n, memory.read), undefined);
     },
   ));
 });
@@ -59,10 +72,12 @@ Deno.test("large pages count, absent and non-executable ones do not", async () =
   memory.set(0x2010n, 0x40000000n | 0x87n | NX);
   memory.set(0x3008n, 0x40200000n | 0x87n); // 2 MiB
   memory.set(0x3010n, 0x40200000n | 0x86n); // not present
-  const found = await findMappings(LONG, new Set([0x40201000n]), memory.read);
-  assertEquals(found.map((m) => m.linear), [0x201000n, 0x40201000n]);
-  const noNx = await findMappings({ ...LONG, efer: 0x500n }, new Set([0x40201000n]), memory.read);
-  assertEquals(noNx.map((m) => m.linear), [0x201000n, 0x40201000n, 0x80201000n]);
+  // From the top of the address space to its bottom.
+  assertEquals(await mapped(LONG, 0x40201000n, memory), [0x40201000n, 0x201000n]);
+  const noNx = await mapped({ ...LONG, efer: 0x500n }, 0x40201000n, memory);
+  assertEquals(noNx, [0x80201000n, 0x40201000n, 0x201000n]);
+  assertEquals(await translateLinear(LONG, 0x40201234n, memory.read), 0x40201234n);
+  assertEquals(await translateLinear(LONG, 0x201234n, memory.read), 0x40201234n);
 });
 
 Deno.test("PAE and two-level tables are walked in their own way", async () => {
@@ -70,23 +85,60 @@ Deno.test("PAE and two-level tables are walked in their own way", async () => {
   pae.set(0x1008n, 0x2001n);
   pae.set(0x2000n, 0x5000_0083n);
   const mode = { cr0: 0x80000011n, cr3: 0x1000n, cr4: 0x20n, efer: 0n };
-  assertEquals(await findMappings(mode, new Set([0x50001000n]), pae.read), [
-    { linear: 0x40001000n, physical: 0x50001000n },
-  ]);
+  assertEquals(await mapped(mode, 0x50001000n, pae), [0x40001000n]);
+  assertEquals(await translateLinear(mode, 0x40001000n, pae.read), 0x50001000n);
   const two = new Memory();
   two.set(0x1000n, 0x00400083n << 32n); // entry 1: 4 MiB
-  assertEquals(
-    await findMappings({ ...mode, cr4: 0x10n }, new Set([0x401000n]), two.read),
-    [{ linear: 0x401000n, physical: 0x401000n }],
-  );
+  assertEquals(await mapped({ ...mode, cr4: 0x10n }, 0x401000n, two), [0x401000n]);
+  assertEquals(await translateLinear({ ...mode, cr4: 0x10n }, 0x401000n, two.read), 0x401000n);
+  const off = { ...mode, cr0: 1n };
+  assertEquals(await mapped(off, 0x5000n, two), [0x5000n]);
 });
 
 Deno.test("tables that point at themselves end", async () => {
   const memory = new Memory();
   for (let i = 0n; i < 512n; i++) memory.set(0x1000n + 8n * i, 0x1007n);
-  const started = performance.now();
-  await findMappings(LONG, new Set([0x9000n]), memory.read);
-  assert(performance.now() - started < 20_000);
+  let tables = 0;
+  const read = (at: bigint, length: number) => {
+    tables++;
+    return memory.read(at, length);
+  };
+  for await (const _ of executableRuns(LONG, read, { user: true })) { /* until it ends */ }
+  assert(tables < 30_000, `${tables} tables`);
+});
+
+Deno.test("what user mode may execute is left for later, and no table is walked twice", async () => {
+  const memory = new Memory();
+  memory.set(0x1000n, 0x2007n); // open to user mode
+  memory.set(0x2000n, 0x87n);
+  memory.set(0x1ff8n, 0x3003n); // the kernel's
+  memory.set(0x3000n, 0x40000087n);
+  const visited = new Set<string>();
+  const walk = (user: boolean, seen = new Set<string>()) =>
+    Array.fromAsync(
+      executableRuns(LONG, memory.read, { user, visited: seen }),
+      (run) => run.linear,
+    );
+  assertEquals(await walk(false, visited), [0xffffff80_00000000n]);
+  assertEquals(await walk(false, visited), []);
+  assertEquals(await walk(true), [0xffffff80_00000000n, 0n]);
+});
+
+Deno.test("a search takes a tenth of the time that passes, and little more", () => {
+  fc.assert(fc.property(fc.array(fc.nat(200), { maxLength: 60 }), (overshoots) => {
+    let now = 0;
+    let longest = 0;
+    const share = new TimeShare(() => now);
+    for (const overshoot of overshoots) {
+      const taken = share.allowance() + overshoot;
+      longest = Math.max(longest, taken);
+      now += taken;
+      share.spend(taken);
+      now += share.pause();
+      assert(share.spent <= 0.1 * now + 50, `${share.spent} of ${now}`);
+    }
+    assert(longest <= 700);
+  }));
 });
 
 const REGISTERS = `

@@ -20,16 +20,25 @@ export interface PagingMode {
   readonly efer: bigint;
 }
 
-/** One executable mapping of a page that was looked for. */
-export interface Mapping {
-  /** Linear address of the page. */
+/** A run of executable linear addresses. */
+export interface ExecutableRun {
+  /** Linear address of its first byte. */
   readonly linear: bigint;
-  /** Its physical address. */
+  /** Physical address of the same. */
   readonly physical: bigint;
+  /** Bytes. */
+  readonly size: bigint;
 }
 
-const PAGE = 0x1000n;
-const PRESENT = 1n, LARGE = 1n << 7n, NX = 1n << 63n;
+/** Which mappings to find. */
+export interface WalkOptions {
+  /** Also what is under an entry of a top table that lets user mode in; left out otherwise. */
+  readonly user?: boolean;
+  /** Tables that were walked already, by level and address; they are left out, and added to. */
+  readonly visited?: Set<string>;
+}
+
+const PRESENT = 1n, USER = 1n << 2n, LARGE = 1n << 7n, NX = 1n << 63n;
 /** Bits 51 to 12 of an entry. */
 const FRAME = 0x000f_ffff_ffff_f000n;
 
@@ -37,31 +46,33 @@ const FRAME = 0x000f_ffff_ffff_f000n;
 const MAX_TABLES = 20_000;
 
 /**
- * Finds the executable mappings of physical pages.
+ * Finds what is executable, from the top of the address space to the bottom: kernels live there.
+ * The caller may stop between two runs and go on later; each table is read as it is then.
  *
  * @param mode The vCPU's control registers.
- * @param wanted Physical addresses of pages, multiples of 4,096.
  * @param read Reads physical memory.
- * @returns The mappings, those of the lowest linear addresses first.
+ * @param options Which.
+ * @yields Each run; with paging off there is one, of 4 GiB.
  * @example
  * ```ts
- * import { findMappings } from "@vmtape/vmtape/traces";
+ * import { executableRuns } from "@vmtape/vmtape/traces";
  * const off = { cr0: 0x11n, cr3: 0n, cr4: 0n, efer: 0n };
- * const [same] = await findMappings(off, new Set([0x8000n]), () => Promise.resolve(undefined));
- * if (same?.linear !== 0x8000n) throw new Error();
+ * for await (const run of executableRuns(off, () => Promise.resolve(undefined))) {
+ *   if (run.linear !== run.physical) throw new Error();
+ * }
  * ```
  */
-export async function findMappings(
+export async function* executableRuns(
   mode: PagingMode,
-  wanted: ReadonlySet<bigint>,
   read: ReadPhysical,
-): Promise<Mapping[]> {
+  options: WalkOptions = {},
+): AsyncGenerator<ExecutableRun> {
   if ((mode.cr0 >> 31n & 1n) === 0n) {
-    return [...wanted].map((physical) => ({ linear: physical, physical }));
+    yield { linear: 0n, physical: 0n, size: 1n << 32n };
+    return;
   }
-  const walk = new Walk(mode, wanted, read);
-  await walk.table(walk.format.root(mode.cr3), walk.format.top, 0n);
-  return walk.found;
+  const walk = new Walk(mode, read, options);
+  yield* walk.table(walk.format.root(mode.cr3), walk.format.top, 0n, true);
 }
 
 /** How a guest's tables are laid out. */
@@ -142,47 +153,47 @@ function wordAt(bytes: Uint8Array, offset: number, size: 4 | 8): bigint {
 }
 
 class Walk {
-  readonly found: Mapping[] = [];
   readonly format: TableFormat;
   readonly #nxe: boolean;
-  readonly #wanted: ReadonlySet<bigint>;
   readonly #read: ReadPhysical;
+  readonly #user: boolean;
+  readonly #visited: Set<string>;
   #tables = 0;
 
-  constructor(mode: PagingMode, wanted: ReadonlySet<bigint>, read: ReadPhysical) {
+  constructor(mode: PagingMode, read: ReadPhysical, options: WalkOptions) {
     this.format = new TableFormat(mode);
     this.#nxe = (mode.efer >> 11n & 1n) !== 0n;
-    this.#wanted = wanted;
     this.#read = read;
+    this.#user = options.user ?? false;
+    this.#visited = options.visited ?? new Set();
   }
 
-  async table(at: bigint, level: number, linear: bigint): Promise<void> {
-    if (this.#tables++ >= MAX_TABLES) return;
+  /** What a table maps; `open` when every entry above it lets user mode in. */
+  async *table(
+    at: bigint,
+    level: number,
+    linear: bigint,
+    open: boolean,
+  ): AsyncGenerator<ExecutableRun> {
+    const key = `${level} ${at} ${linear}`;
+    if (this.#visited.has(key) || this.#tables++ >= MAX_TABLES) return;
+    this.#visited.add(key);
     const { entry: size, long, top } = this.format;
     const paeRoot = size === 8 && !long && level === 3;
     const bytes = await this.#read(at, paeRoot ? 32 : 4096);
     if (bytes === undefined) return;
     const shift = this.format.shift(level);
-    for (let i = 0; i < bytes.length / size; i++) {
+    for (let i = bytes.length / size - 1; i >= 0; i--) {
       const entry = wordAt(bytes, size * i, size);
       if ((entry & PRESENT) === 0n || (this.#nxe && (entry & NX) !== 0n)) continue;
+      const user = open && (paeRoot || (entry & USER) !== 0n);
       const here = canonical(linear | BigInt(i) << shift, long ? top : 0);
-      if (this.format.isLeaf(entry, level)) {
-        this.#leaf(entry & FRAME & -(1n << shift), here, 1n << shift);
+      // What is open down to here may be closed further down, though no kernel does that.
+      if (user && !paeRoot && !this.#user) continue;
+      if (!this.format.isLeaf(entry, level)) {
+        yield* this.table(entry & FRAME, level - 1, here, user);
       } else {
-        await this.table(entry & FRAME, level - 1, here);
-      }
-    }
-  }
-
-  #leaf(physical: bigint, linear: bigint, size: bigint): void {
-    if (size === PAGE) {
-      if (this.#wanted.has(physical)) this.found.push({ linear, physical });
-      return;
-    }
-    for (const page of this.#wanted) {
-      if (page >= physical && page < physical + size) {
-        this.found.push({ linear: linear + page - physical, physical: page });
+        yield { linear: here, physical: entry & FRAME & -(1n << shift), size: 1n << shift };
       }
     }
   }

@@ -5,12 +5,15 @@
  * @module
  */
 import { Breakpoints } from "./breakpoints.ts";
-import { locate, type MemoryRegion, parseMemoryMap, scanForVmrun } from "./discover.ts";
 import { Follower, STEP_MS, stopWithin, type VmrunSite } from "./follower.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
+import type { GdbRegisters } from "./gdb_registers.ts";
+import { type MemoryRegion, parseMemoryMap } from "./memory_map.ts";
 import type { EventSink, RecordingEnd } from "./sink.ts";
+import { TimeShare } from "./time_share.ts";
 import { VcpuReader } from "./vcpu_reader.ts";
+import { VmrunSearch } from "./vmrun_search.ts";
 
 /** How to follow a guest. */
 export interface QemuRecordOptions {
@@ -48,9 +51,6 @@ export interface QemuRecordResult {
   readonly version: string;
 }
 
-/** Milliseconds between searches at first; each doubles it, up to eight seconds. */
-const FIRST_SEARCH_MS = 250;
-const LAST_SEARCH_MS = 8000;
 /** Milliseconds that a #VMEXIT is waited for when the recording is to end. */
 const LAST_EXIT_MS = 250;
 /** Milliseconds after which a lone vCPU that is in L2 gets the breakpoint at its VMRUN back. */
@@ -128,7 +128,8 @@ class Recorder {
   #version = "unknown";
   #told = 0;
   #failed = false;
-  #nextSearch = FIRST_SEARCH_MS;
+  readonly #share = new TimeShare();
+  #search: VmrunSearch | undefined;
   #noted = "";
 
   constructor(gdb: GdbClient, sink: EventSink, options: QemuRecordOptions) {
@@ -165,7 +166,7 @@ class Recorder {
     const follower = await this.#begin();
     const { at, signal } = this.#options;
     for (const linear of at ?? []) follower.addSite({ linear, vmruns: 0 });
-    if (!at) await this.#search(follower);
+    if (!at) await this.#searchOn(follower);
     let late: ReturnType<typeof setTimeout> | undefined;
     // In the middle of L2 the guest is stopped only when its #VMEXIT does not come.
     const onAbort = () => {
@@ -175,6 +176,7 @@ class Recorder {
     try {
       return await this.#follow(follower);
     } finally {
+      await this.#search?.[Symbol.asyncDispose]();
       clearTimeout(late);
       signal?.removeEventListener("abort", onAbort);
     }
@@ -196,7 +198,7 @@ class Recorder {
       const patience = full
         ? STEP_MS
         : searching
-        ? this.#nextSearch
+        ? this.#share.pause()
         : follower.lifted
         ? REARM_MS
         : Infinity;
@@ -208,7 +210,7 @@ class Recorder {
       if (stop.reason === "shutdown") return "done";
       if (stop.reason === "breakpoint") await follower.atStop(stop);
       else if (over) return over;
-      else if (searching && !signal?.aborted) await this.#search(follower);
+      else if (searching) await this.#searchOn(follower);
       else follower.rearm();
     }
   }
@@ -265,26 +267,33 @@ class Recorder {
     this.#told = follower.vmruns;
   }
 
-  async #search(follower: Follower): Promise<void> {
+  /** Searches for VMRUN for a while; what it took is kept below a share of the guest's time. */
+  async #searchOn(follower: Follower): Promise<void> {
+    const began = performance.now();
     const files = await Promise.all(this.#threads.map((thread) => this.#gdb.registers(thread)));
     const able = files.filter((registers) => (registers.need("efer") & SVME) !== 0n);
-    if (able.length === 0) {
-      if (follower.sites.size > 0) return;
+    if (able.length === 0 && this.#search === undefined) {
       this.#note("No vCPU has EFER.SVME set yet: the guest does not use SVM so far");
-      return;
+    } else {
+      await this.#slice(follower, able);
     }
-    this.#nextSearch = Math.min(this.#nextSearch * 2, LAST_SEARCH_MS);
-    const found = await scanForVmrun(this.#gdb, this.#memory, this.#options.signal);
-    const roots = new Map(able.map((registers) => [registers.need("cr3"), registers]));
-    const before = follower.sites.size;
-    for (const registers of roots.values()) {
-      for (const site of await locate(this.#gdb, registers, this.#memory, found)) {
-        follower.addSite({ ...site, vmruns: 0 });
-      }
+    this.#share.spend(performance.now() - began);
+  }
+
+  async #slice(follower: Follower, able: readonly GdbRegisters[]): Promise<void> {
+    const { durationMs = Infinity, signal } = this.#options;
+    if (this.#search === undefined) {
+      this.#note("EFER.SVME is set: searching for VMRUN, for a tenth of the guest's time at most");
     }
-    if (follower.sites.size > before || before === 0) {
+    const search = this.#search ??= new VmrunSearch(this.#gdb, this.#memory);
+    const { rounds } = search;
+    const left = durationMs - (performance.now() - this.#started);
+    const found = await search.slice(able, Math.min(this.#share.allowance(), left), signal);
+    for (const site of found) follower.addSite({ ...site, vmruns: 0 });
+    if (found.length > 0 || (rounds === 0 && search.rounds > 0)) {
+      const mib = (search.searched / 2 ** 20).toFixed(1);
       this.#note(
-        `The opcode of VMRUN is at ${found.length} places in memory, ${follower.sites.size} of them executable`,
+        `The opcode of VMRUN is at ${follower.sites.size} places in the ${mib} MiB of executable memory searched so far`,
       );
     }
   }

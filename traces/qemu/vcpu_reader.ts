@@ -5,7 +5,7 @@
  * @module
  */
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { inMemory, type MemoryRegion } from "./discover.ts";
+import { inMemory, type MemoryRegion } from "./memory_map.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import { monitorSection, VcpuView } from "./vcpu_view.ts";
 
