@@ -31,6 +31,23 @@ export class FileError extends Error {
   }
 }
 
+/** A part of a run that is none, or not as it was printed. */
+export class ShardError extends Error {
+  /** Name of the class. */
+  override readonly name = "ShardError";
+  /** The file. */
+  readonly path: string;
+
+  /**
+   * @param path The file.
+   * @param message What is wrong.
+   */
+  constructor(path: string, message: string) {
+    super(message);
+    this.path = path;
+  }
+}
+
 /** Ctrl-C. */
 export class InterruptedError extends Error {
   /** Name of the class. */
@@ -73,6 +90,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   GdbError: { code: "qemu", status: EXIT.usage },
   SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },
+  ShardError: { code: "damaged", status: EXIT.damaged },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
   ReplayError: { code: "damaged", status: EXIT.damaged },
   TracepointError: {

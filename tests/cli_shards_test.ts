@@ -1,4 +1,7 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { ShardError, UsageError } from "../cli/errors.ts";
+import { checksumOf } from "../cli/shares/shard_check.ts";
+import { parseShard, wholeOf } from "../cli/shares/shard_file.ts";
 import { copyEvent, fileSink, fileSource, TraceFile, TraceWriter } from "../codecs/mod.ts";
 import { Latency, UPSTREAM } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
@@ -180,5 +183,79 @@ Deno.test("replay and diff print the same whether or not they carry out what rep
       assert(taken.stdout.length > 100, taken.stderr);
       assertEquals(await vmtape([...line, "--each"]), taken);
     }
+  });
+});
+
+/** Every place in a value, with a few things to put there. */
+function* tamperings(value: unknown, set: (value: unknown) => void): Generator<() => void> {
+  if (Array.isArray(value)) {
+    if (value.length > 0) {
+      yield () => set(value.slice(1));
+      yield () => set([...value, value[0]]);
+    }
+    for (const [i, item] of value.entries()) {
+      yield* tamperings(item, (other) => set(value.with(i, other)));
+    }
+  } else if (typeof value === "object" && value !== null) {
+    const map = value as Record<string, unknown>;
+    for (const [name, item] of Object.entries(map)) {
+      const { [name]: _, ...rest } = map;
+      yield () => set(rest);
+      yield* tamperings(item, (other) => set({ ...map, [name]: other }));
+    }
+    yield () => set({ ...map, more: 1 });
+  } else if (typeof value === "number") {
+    for (const other of [value + 1, value - 1, -1, 4e9, 0.5, null]) yield () => set(other);
+  } else if (typeof value === "string") {
+    for (const other of [`${value}x`, "", value.replace(/\d/, "7"), 1]) {
+      if (other !== value) yield () => set(other);
+    }
+  } else yield () => set(!value);
+}
+
+Deno.test("no part that was tampered with is merged into another result", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t`;
+    await vmtape(["record", "enter", "gif-left-set", "asid-zero-eventinj", "-o", trace]);
+    await vmtape(["record", "-q", "-f", "--repeat", "2", "-o", trace]);
+    let tried = 0;
+    for (
+      const line of [
+        ["replay", trace, "--policy", "unified"],
+        ["diff", trace, "--policies", "early-exit,unified"],
+        ["stats", trace, "--passes", "1", "--policies", "unified"],
+      ]
+    ) {
+      const texts = await Promise.all(
+        [0, 1].map(async (i) => (await vmtape([...line, "--shard", `${i}/2`, "--json"])).stdout),
+      );
+      const whole = texts.map((text, i) => [`${i}`, parseShard(`${i}`, text)] as const);
+      assertEquals(wholeOf(whole).length, 2);
+      const part = JSON.parse(texts[0]!) as unknown;
+      let changed: unknown = part;
+      for (const tamper of tamperings(part, (value) => changed = value)) {
+        tamper();
+        // Half of them by somebody who knows how the checksum is made.
+        for (const seal of [false, true]) {
+          if (seal && line[0] === "stats") continue;
+          const text = seal
+            ? { ...changed as object, checksum: checksumOf(changed as Record<string, unknown>) }
+            : changed;
+          tried++;
+          if (seal) {
+            // What then passes still is a whole run.
+            try {
+              wholeOf([["0", parseShard("0", JSON.stringify(text))], whole[1]!]);
+            } catch (error) {
+              if (!(error instanceof ShardError || error instanceof UsageError)) throw error;
+            }
+          } else assertThrows(() => parseShard("0", JSON.stringify(text)), ShardError);
+        }
+      }
+      for (const parts of [[0], [1], [0, 0], [0, 1, 1]]) {
+        assertThrows(() => wholeOf(parts.map((i) => whole[i]!)), UsageError);
+      }
+    }
+    assert(tried > 1000, `${tried}`);
   });
 });

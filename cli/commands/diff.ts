@@ -144,7 +144,7 @@ export const diff = defineCommand({
       const task = { command: "diff", policies: options.policies, each: options.each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
-          context.out.json(await shardFile(shard, work, { ...task, runs, print }));
+          context.out.json(await shardFile(shard, work, { ...task, runs, print }, policies));
           return EXIT.ok;
         }
         const total = new DiffTotal(

@@ -2,7 +2,9 @@ import { Latency } from "../../engine/latency.ts";
 import { defineCommand } from "../command.ts";
 import type { Context } from "../context.ts";
 import { EXIT } from "../command.ts";
+import { ShardError } from "../errors.ts";
 import { readText } from "../files.ts";
+import { ClosedOutputError } from "../output.ts";
 import { DiffTotal } from "../shares/diff_share.ts";
 import { ReplayTotal } from "../shares/replay_share.ts";
 import {
@@ -86,8 +88,15 @@ export const merge = defineCommand({
     const files: [string, ShardFile][] = [];
     for (const path of operands) files.push([path, parseShard(path, await readText(path))]);
     const parts = wholeOf(files);
-    if (areOf(parts, "replay")) return mergeReplay(context, parts);
-    if (areOf(parts, "diff")) return mergeDiff(context, parts);
-    return await mergeStats(context, parts as readonly StatsShard[], options.hgrm);
+    try {
+      if (areOf(parts, "replay")) return mergeReplay(context, parts);
+      if (areOf(parts, "diff")) return mergeDiff(context, parts);
+      return await mergeStats(context, parts as readonly StatsShard[], options.hgrm);
+    } catch (error) {
+      // A part whose checksum somebody made right again may hold differences that are none.
+      if (error instanceof ClosedOutputError) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      throw new ShardError(operands[0]!, `The parts cannot be put together: ${why}`);
+    }
   },
 });

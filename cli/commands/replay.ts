@@ -1,4 +1,5 @@
 import type { Mismatch, ReplayResult } from "../../engine/replay/replayer.ts";
+import { POLICIES } from "../../engine/policies/mod.ts";
 import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
@@ -162,7 +163,9 @@ export const replay = defineCommand({
       const task = { command: "replay", policy: options.policy, all, each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
-          context.out.json(await shardFile(shard, work, { ...task }));
+          // Without a policy that is named, the recorded ones are replayed under: any of them.
+          const policies = policy === undefined ? Object.values(POLICIES) : [policy];
+          context.out.json(await shardFile(shard, work, { ...task }, policies));
           return EXIT.ok;
         }
         const total = new ReplayTotal();

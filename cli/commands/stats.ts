@@ -156,8 +156,8 @@ async function measureShard(
       });
     }
   }
-  const firsts = groups.map((group) => group.from);
-  context.out.json(statsShardFile(shard, file.trace, firsts, latency, { passes, policies }));
+  const given = { passes, policies };
+  context.out.json(await statsShardFile(shard, file.trace, groups, latency, given));
 }
 
 /** Measures what transitions cost. */

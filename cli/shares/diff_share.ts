@@ -15,6 +15,8 @@ import { DifferencePacker, type PackedDifferences, unpackDifferences } from "./p
 export interface DiffShare {
   /** Number of the group's first event. */
   readonly from: number;
+  /** Number of the first event behind it. */
+  readonly to: number;
   /** Counts. */
   readonly result: DiffResult;
   /** Runs that end up differently. */
@@ -35,7 +37,8 @@ export async function diffShare(
     (difference) => packer.add(difference),
   );
   await eachEvent(trace, group, whole, (event) => differ.feed(event));
-  return { from: group.from, result: differ.finish(), differences: packer.packed };
+  const { from, to } = group;
+  return { from, to, result: differ.finish(), differences: packer.packed };
 }
 
 /** Puts groups together again, in order. */

@@ -111,9 +111,20 @@ function sizeForJobs(total: number, jobs: number, most: number): GroupSize {
   return (left) => Math.min(most, Math.max(least, Math.ceil(SHARE_OF_REST * left / jobs)));
 }
 
+/** Which trace a part is of. */
+export interface TraceMark {
+  /** Its id. */
+  readonly id: string;
+  /** How many events it has. */
+  readonly events: number;
+  /** Digest of its content. */
+  readonly digest: string;
+}
+
 /** Which trace a part is of, so that parts of others are told. */
-export function traceMark(trace: TraceFile): { readonly id: string; readonly events: number } {
-  return { id: trace.header.id.toHex(), events: trace.eventCount };
+export async function traceMark(trace: TraceFile): Promise<TraceMark> {
+  const digest = (await trace.digest()).toHex();
+  return { id: trace.header.id.toHex(), events: trace.eventCount, digest };
 }
 
 /** Throws what is wrong with a trace that is not whole: parts of it would not add up to anything. */

@@ -73,6 +73,8 @@ export type PlainResult = Omit<ReplayResult, "outcomes" | "unmodelled"> & {
 export interface ReplayShare {
   /** Number of the group's first event. */
   readonly from: number;
+  /** Number of the first event behind it. */
+  readonly to: number;
   /** A result for each stretch of one policy. */
   readonly results: readonly PlainResult[];
   /** Mismatches by field. */
@@ -116,7 +118,8 @@ export async function replayShare(
     outcomes: [...result.outcomes],
     unmodelled: [...result.unmodelled],
   }));
-  return { from: group.from, results, found: { count: found.count, fields: found.groups() }, all };
+  const { from, to } = group;
+  return { from, to, results, found: { count: found.count, fields: found.groups() }, all };
 }
 
 /** Puts groups together again, in order. */

@@ -212,6 +212,16 @@ export class TraceFile {
     return joinCheckpoint(entry.firstEvent, parts, entry.offset, await this.#before(last));
   }
 
+  /**
+   * Digest of the content of all its events blocks, as their headers tell it.
+   *
+   * @returns 16 bytes, the same for copies of the trace and for no other.
+   * @throws {TraceError} `damaged` when a header cannot be read.
+   */
+  async digest(): Promise<Uint8Array> {
+    return await this.#before(this.index.length);
+  }
+
   /** Digest of the events blocks before an entry of the index. */
   async #before(entry: number): Promise<Uint8Array> {
     if (entry < this.#chained) {
