@@ -22,4 +22,6 @@ export const AMD: ProcessorModel = {
   resumeFlagLingers: false,
   leaksHostRip: false,
   invalidExitCode32: false,
+  debugBitsAsGiven: false,
+  savesOnRefusal: false,
 };

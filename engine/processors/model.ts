@@ -38,4 +38,8 @@ export interface ProcessorModel {
   readonly leaksHostRip: boolean;
   /** The exit code has 64 bits, of which a refusal sets only the low 32. */
   readonly invalidExitCode32: boolean;
+  /** The bits of DR6 that are always 1 are taken from the VMCB, and written back as they were. */
+  readonly debugBitsAsGiven: boolean;
+  /** A refused VMRUN saves the running state, which is the host's, and copies EVENTINJ to EXITINTINFO. */
+  readonly savesOnRefusal: boolean;
 }

@@ -18,4 +18,6 @@ export const QEMU_7_2: ProcessorModel = {
   resumeFlagLingers: true,
   leaksHostRip: true,
   invalidExitCode32: true,
+  debugBitsAsGiven: true,
+  savesOnRefusal: true,
 };

@@ -15,6 +15,7 @@ import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
 import { VARIANTS } from "./assume.ts";
 import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
 import { exitCodeOf, type Unit, unitKey } from "./units.ts";
+import { applyQuirks, dropInvalidEvent, leaveToL2, strayInterrupt } from "./vmexit_defines.ts";
 import { regsBytes } from "./views.ts";
 
 /** What one set of checks says of a log's VMRUNs. */
@@ -156,20 +157,29 @@ export class PartialReplayer {
     }
     const page = (driver: DirectDriver) =>
       driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
+    const vmcb12 = agreeing(this.#drivers.map(page));
+    const regs = agreeing(
+      this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
+    );
+    if (progress === "exited") leaveToL2(unit, vmcb12, regs);
+    applyQuirks(unit, progress === "refused", vmcb12);
+    const { event } = exit;
+    const stray = strayInterrupt(unit);
+    if (stray !== undefined) {
+      const field = "exit.vmcb12 control.exit_int_info";
+      const recorded = `interrupt 0x${stray.toString(16)} was delivered to L2`;
+      yield { event, field, recorded, replayed: "L1 intercepts interrupts, and injected no such" };
+    }
     if (exit.vmcb12 !== undefined) {
-      const replayed = agreeing(this.#drivers.map(page));
-      for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, replayed, { onlyKnown: true })) {
+      dropInvalidEvent(exit.vmcb12, vmcb12);
+      for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, vmcb12, { onlyKnown: true })) {
         const field = `exit.vmcb12 ${row.field}`;
-        yield { event: exit.event, field, recorded: row.aText, replayed: row.bText };
+        yield { event, field, recorded: row.aText, replayed: row.bText };
       }
     }
     if (exit.regs !== undefined) {
-      const replayed = agreeing(
-        this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
-      );
-      for (const row of diffImages(REGS_LAYOUT, exit.regs, replayed, { onlyKnown: true })) {
-        const field = `exit.${row.field}`;
-        yield { event: exit.event, field, recorded: row.aText, replayed: row.bText };
+      for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
+        yield { event, field: `exit.${row.field}`, recorded: row.aText, replayed: row.bText };
       }
     }
   }

@@ -267,6 +267,7 @@ export function unitKey(unit: Unit): string {
       caps.physicalBits,
       caps.npt,
       caps.cpuid?.key,
+      caps.processor?.name,
       kvm,
       rip,
       vmcb12Gpa,
@@ -278,6 +279,7 @@ export function unitKey(unit: Unit): string {
   image(vmcb12);
   image(regs);
   image(exit?.vmcb12);
+  image(exit?.regs);
   hash.update(exit === undefined ? "-" : "e");
   for (const [at, page] of memory) {
     hash.update(String(at));
