@@ -42,7 +42,8 @@ function* partialLines(policy: string, partial: PartialResult): Generator<string
       most.slice(0, NEEDS).join(", ") + more,
     ];
   });
-  yield formatTable(["checks", "fail", "pass", "cannot tell", "needs"], rows).trimEnd();
+  const table = formatTable(["checks", "fail", "pass", "cannot tell", "needs"], rows);
+  yield* table.trimEnd().split("\n");
   yield `  under every set: ${all.fails} fail, ${all.passes} pass; ${all.unknown} differ or cannot be told`;
 }
 
