@@ -257,6 +257,7 @@ function setNested(v: Vcpu, { flags, vmcb_pa, state }: NestedState): number {
 /** Sets the page attribute table (svm_set_msr), L2's with it. */
 function setPat(v: Vcpu, pat: bigint): void {
   touch(v);
+  if (v.traits.copiesPatForNptOnly && !v.caps.npt) return;
   v.set64(VMCB01_AT + S.g_pat, pat);
   if (v.guestMode && v.u8(V.nested_initialized) !== 0) v.set64(VMCB02_AT + S.g_pat, pat);
   markDirty(v, v.vmcb, CLEAN.NPT);
