@@ -10,7 +10,6 @@ import {
   type StateChange,
   valueTexts,
 } from "../../engine/diff/mod.ts";
-import type { Policy } from "../../engine/policy.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
 import { plural } from "../plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
