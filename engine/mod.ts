@@ -69,6 +69,7 @@ export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { showsTransitions } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
+export { policyOfSession, type SessionPolicy } from "./policies/session.ts";
 export { recordedPolicy } from "./replay/context.ts";
 export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";

@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { fileSink, TraceWriter } from "../codecs/mod.ts";
+import type { TraceEvent } from "../engine/mod.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
@@ -44,18 +46,49 @@ Deno.test("replay takes each session's own policy, and a pipe", () =>
     assertEquals(replays.map((r: { policy: string }) => r.policy), ["unified", "linux-6.12"]);
   }));
 
-Deno.test("replay of a trace that names no policy asks for one", () =>
+Deno.test("replay of a trace that names no policy takes what identify finds, and says so", () =>
   withFolder(async (folder) => {
+    const line = (i: number, text: string) => `qemu-7 [000] ..... 3.64890${i}: ${text}\n`;
+    // Only unified prints that L2 is entered before a check fails.
     await Deno.writeTextFile(
       `${folder}/log`,
-      "qemu-7 [000] ..... 3.648900: kvm_nested_vmenter_failed: control->asid == 0\n",
+      line(
+        1,
+        "kvm_nested_vmenter: rip: 0x0000000000400863 vmcb: 0x000000000799a000 " +
+          "nested_rip: 0x00000000004001c8 int_ctl: 0x01000001 event_inj: 0x00000000 " +
+          "nested_npt=y nested_cr3: 0x0000000001074000",
+      ) + line(2, "kvm_nested_vmenter_failed: control->asid == 0"),
     );
-    const { code, stderr } = await shell(
+    const { code, stdout, stderr } = await shell(
       "vmtape import log -o t -q && vmtape replay t",
       folder,
     );
-    assertEquals(code, 2);
-    assertStringIncludes(stderr, "name one with --policy");
+    assertEquals(code, 0, stderr + stdout);
+    assertStringIncludes(stderr, "Replayed under ");
+    const piped = await shell("vmtape replay - < t", folder);
+    assertEquals(piped.code, 2);
+    assertStringIncludes(piped.stderr, "name one with --policy");
+  }));
+
+Deno.test("a kernel that is not modelled is replayed as the nearest one by version, and that is said", () =>
+  withFolder(async (folder) => {
+    const cases: readonly (readonly [string, string])[] = [
+      ["6.1.0-57-cloud-amd64", "linux-6.1"],
+      ["6.5.13", "linux-6.1"],
+      ["6.12.3+", "linux-6.12"],
+      ["5.4.0", "linux-6.1"],
+      ["9.9", "linux-7.3"],
+      ["qemu-tcg", "architectural"],
+    ];
+    for (const [kernel, policy] of cases) {
+      const meta = { source: policy === "architectural" ? "qemu" : "kvm", kernel };
+      const events: TraceEvent[] = [{ kind: "session", vcpu: 0, meta }];
+      const writer = new TraceWriter(fileSink(`${folder}/t`, { force: true }));
+      for (const event of events) writer.write(event);
+      writer.close();
+      const { stderr } = await vmtape(["replay", `${folder}/t`]);
+      assertStringIncludes(stderr, `Replayed under ${policy}: `);
+    }
   }));
 
 Deno.test("a replay begins at a checkpoint, and ends with the digest of the whole", () =>

@@ -6,6 +6,7 @@ import type { Context } from "../context.ts";
 import { POLICY } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
+import { pickedPolicy } from "../picked_policy.ts";
 import { loadPolicy } from "../policy_input.ts";
 import { replayFrom } from "../replay_from.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
@@ -125,8 +126,10 @@ export const replay = defineCommand({
   name: "replay",
   summary: "Re-execute a trace, and hold the outcome against what was recorded",
   details: "Without --policy, under the policy that the trace was recorded with: then whatever " +
-    "differs is a fault of the model. Under another one, it is what the policy changes. The digest " +
-    "is over all modelled state: the same trace and policy always give the same.",
+    "differs is a fault of the model. Where that is a kernel that is not modelled, the nearest one " +
+    "by version; where the trace says nothing of it, what `identify` finds. Under another one, it is " +
+    "what the policy changes. The digest is over all modelled state: the same trace and policy always " +
+    "give the same.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICY, doc: "Policy to replay under; the recorded one when left out" },
@@ -144,8 +147,10 @@ export const replay = defineCommand({
     { line: "replay run.vmtape --policy linux-6.12", doc: "What would another policy have done?" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
     const { from } = options;
+    const name = options.policy ??
+      (from === undefined ? await pickedPolicy(context, path) : undefined);
+    const policy = name === undefined ? undefined : await loadPolicy(name);
     if (from !== undefined) {
       if (policy === undefined) {
         throw new UsageError("--from begins at a checkpoint of a policy: name it with --policy");
@@ -161,7 +166,7 @@ export const replay = defineCommand({
     const shard = shardOf(options.shard, context.json);
     if (jobs > 1 || shard !== undefined) {
       const { all, each } = options;
-      const task = { command: "replay", policy: options.policy, all, each } as const;
+      const task = { command: "replay", policy: name, all, each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
           // Without a policy that is named, the recorded ones are replayed under: any of them.

@@ -5,6 +5,7 @@
  * @module
  */
 import type { TraceEvent } from "../event.ts";
+import { policyOfSession } from "../policies/session.ts";
 import type { Progress } from "./checkpoint.ts";
 
 /** What a replay at rest keeps beside the vCPU; a checkpoint holds it as JSON. */
@@ -35,11 +36,9 @@ export function contextOf({ phase, recorded, partial, scenario, shows, sees }: P
   };
 }
 
-/** Names of policies in older recordings, and what each is called now. */
-const FORMER_NAMES: Readonly<Record<string, string>> = { upstream: "linux-6.12" };
-
 /**
- * The policy that a session says it was recorded under.
+ * The policy that a session says it was recorded under, or the modelled one that is the nearest to
+ * the kernel that it names.
  *
  * @param event Any event.
  * @returns Its name; undefined of other events, and where the session does not tell.
@@ -51,8 +50,5 @@ const FORMER_NAMES: Readonly<Record<string, string>> = { upstream: "linux-6.12" 
  * ```
  */
 export function recordedPolicy(event: TraceEvent): string | undefined {
-  const { policy, kernel } = event.kind === "session" ? event.meta ?? {} : {};
-  const name = policy ?? kernel;
-  if (typeof name !== "string") return undefined;
-  return FORMER_NAMES[name] ?? name;
+  return event.kind === "session" ? policyOfSession(event.meta)?.name : undefined;
 }
