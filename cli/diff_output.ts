@@ -62,12 +62,13 @@ export interface DiffOutput {
 }
 
 /**
- * Whether findings are what a diff is to fail on.
+ * Whether findings are what a diff is to fail on; runs that cannot be compared always are.
  *
  * @param output What was found.
  * @param on The option's value; `any` when left out.
  */
 export function failsOn({ result, findings }: DiffOutput, on = "any"): boolean {
+  if (on !== "none" && Object.keys(result.unmodelled).length > 0) return true;
   switch (on) {
     case "any":
       return result.different.some((count) => count > 0);
@@ -89,10 +90,14 @@ export function quoted(word: string): string {
   return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** The command that shows a finding's first run step by step. */
+/** The command that shows a finding's first run: step by step, or what a log has of it. */
 function commandOf(finding: Finding, { trace, policies, result, show }: DiffOutput): string {
   if (show !== undefined) return show(finding);
-  const { event } = finding.first;
+  const { scenario, event } = finding.first;
+  // A log that names no scenarios has not all inputs either, so that no single run can be explained.
+  if (scenario === undefined) {
+    return `vmtape dump ${quoted(trace)} --from ${event} --to ${event + 1} --fields`;
+  }
   const words = finding.policies.map((name) => policies[result.policies.indexOf(name)] ?? name);
   const pair = quoted(words.join(","));
   return `vmtape explain ${quoted(trace)} --event ${event} --policies ${pair}`;
@@ -106,6 +111,9 @@ function* summaryLines({ result }: DiffOutput): Generator<string> {
     const more = unsettled > 0 ? `, of ${unsettled} more too little was recorded to tell` : "";
     const runs = plural(result.runs, "run");
     yield `${first} and ${other}: ${result.different[i]} of ${runs} end differently${more}`;
+  }
+  for (const [what, runs] of Object.entries(result.unmodelled)) {
+    yield `Not modelled: ${what}: ${plural(runs, "run")} cannot be compared`;
   }
   if (result.skipped > 0) yield `${plural(result.skipped, "run")} lack their inputs`;
 }

@@ -185,6 +185,7 @@ export async function diffRecordings(
       runs: alignment.pairs.length,
       different: [different],
       unsettled: [0],
+      unmodelled: {},
       skipped: 0,
     },
     findings,

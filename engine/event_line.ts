@@ -207,6 +207,8 @@ function words(event: TraceEvent): string[] {
       return [
         event.count === undefined ? "events were dropped" : `${event.count} events were dropped`,
       ];
+    case "unmodelled":
+      return [`not modelled: ${event.what ?? ""}`];
     default:
       return [];
   }

@@ -108,6 +108,11 @@ function summary({ policies, result }: ReportData): string {
       (result.different[i] ?? 0).toLocaleString("en")
     } of ${plural(result.runs, "VMRUN")} end differently</li>`
   );
+  for (const [what, runs] of Object.entries(result.unmodelled)) {
+    lines.push(
+      `<li>Not modelled: ${escapeHtml(what)}: ${plural(runs, "VMRUN")} cannot be compared</li>`,
+    );
+  }
   if (result.skipped > 0) {
     lines.push(`<li>${plural(result.skipped, "VMRUN")} lack their inputs</li>`);
   }

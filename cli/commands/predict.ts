@@ -35,8 +35,11 @@ export const predict = defineCommand({
     for (const [i, scenario] of scenarios.entries()) {
       const { pre, ...record } = emulator.run(scenario);
       context.out.line(formatLabRecord(full ? { ...record, ...(pre ? { pre } : {}) } : record));
-      const { unmodelled } = emulator.vcpu ?? {};
-      if (unmodelled) context.warn(`${scenario.name}: Not modelled: ${unmodelled}`);
+      for (const event of record.events) {
+        if ("unmodelled" in event) {
+          context.warn(`${scenario.name}: Not modelled: ${event.unmodelled}`);
+        }
+      }
       progress.update(i + 1);
     }
     return EXIT.ok;

@@ -90,7 +90,8 @@ export function printReplay(
       fields: found.groups(),
     });
   } else print(context, results, found);
-  return found.count === 0 ? EXIT.ok : EXIT.differs;
+  const whole = results.every(({ unmodelled }) => unmodelled.size === 0);
+  return found.count === 0 && whole ? EXIT.ok : EXIT.differs;
 }
 
 function print(context: Context, results: readonly ReplayResult[], found: Mismatches): void {
@@ -108,7 +109,10 @@ function print(context: Context, results: readonly ReplayResult[], found: Mismat
     ]);
     out.text(formatTable(["outcome", "compared", "agreed"], rows));
     out.line(`  digest ${digest}`);
-    for (const [what, count] of unmodelled) out.line(`  Not modelled: ${what} (${count} times)`);
+    for (const [what, count] of unmodelled) {
+      const left = count === 1 ? "1 run is left unknown" : `${count} runs are left unknown`;
+      out.line(`  Not modelled: ${what}: ${left}`);
+    }
   }
   const groups = found.groups();
   for (const { field, count, examples } of groups.slice(0, LISTED)) {
@@ -129,7 +133,7 @@ export const replay = defineCommand({
     "differs is a fault of the model. Where that is a kernel that is not modelled, the nearest one " +
     "by version; where the trace says nothing of it, what `identify` finds. Under another one, it is " +
     "what the policy changes. The digest is over all modelled state: the same trace and policy always " +
-    "give the same.",
+    "give the same. Ends with 1 when anything differs, or a run met what is not modelled.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICY, doc: "Policy to replay under; the recorded one when left out" },

@@ -103,6 +103,7 @@ export const report = defineCommand({
     if (context.json && output !== STANDARD) {
       context.out.json({ output, runs: result.runs, findings: findings.length });
     } else context.note(`${findings.length} findings in ${result.runs} VMRUNs, in ${output}`);
-    return result.different.some((count) => count > 0) ? EXIT.differs : EXIT.ok;
+    const missed = Object.keys(result.unmodelled).length > 0;
+    return missed || result.different.some((count) => count > 0) ? EXIT.differs : EXIT.ok;
   },
 });

@@ -41,6 +41,15 @@ export async function diffShare(
   return { from, to, result: differ.finish(), differences: packer.packed };
 }
 
+function joined(
+  a: Readonly<Record<string, number>>,
+  b: Readonly<Record<string, number>>,
+): Record<string, number> {
+  const all = { ...a };
+  for (const [what, runs] of Object.entries(b)) all[what] = (all[what] ?? 0) + runs;
+  return all;
+}
+
 /** Puts groups together again, in order. */
 export class DiffTotal {
   readonly #findings = new Findings();
@@ -71,6 +80,7 @@ export class DiffTotal {
       runs: before.runs + result.runs,
       different: sum(before.different, result.different),
       unsettled: sum(before.unsettled, result.unsettled),
+      unmodelled: joined(before.unmodelled, result.unmodelled),
       skipped: before.skipped + result.skipped,
     };
   }

@@ -9,7 +9,6 @@ import {
   AREA_KEYS,
   CPU_KEYS,
   INNER_KEYS,
-  MIGRATE_KEYS,
   NESTED_KEYS,
   PHASES,
   RECORD_KEYS,
@@ -23,7 +22,6 @@ export {
   CPU_KEYS,
   NESTED_KEYS,
   PHASES,
-  RESTORE_ERRNO_KEYS,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
 } from "./keys.ts";
@@ -122,11 +120,10 @@ export function formatLabRecord(record: LabRecord): string {
   for (const phase of PHASES) {
     if (record[phase]) out[phase] = inOrder(record[phase], STATE_KEYS);
   }
-  if (record.migrate) out.migrate = inOrder(record.migrate, MIGRATE_KEYS);
   return print(out, "");
 }
 
-const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS, "state"]);
+const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS]);
 
 /** As JSON.stringify, but words by offset: an object would put 148 before 000. */
 function print(value: unknown, key: string): string {

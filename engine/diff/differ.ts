@@ -56,6 +56,8 @@ export interface DiffResult {
   readonly different: readonly number[];
   /** Runs of which the trace shows too little to tell, for each policy after the first. */
   readonly unsettled: readonly number[];
+  /** What the model met under one policy or another and does not model, with how many runs it left unknown. */
+  readonly unmodelled: Readonly<Record<string, number>>;
   /** Runs whose inputs are not in the trace. */
   readonly skipped: number;
 }
@@ -96,6 +98,8 @@ export interface DiffCounts {
   readonly different: readonly number[];
   /** Events of vCPUs of which only transitions were recorded. */
   readonly claimed: number;
+  /** Runs that met what is not modelled. */
+  readonly missed: number;
 }
 
 /** Between two runs, what decides how a comparison goes on. */
@@ -154,7 +158,10 @@ export class Differ {
    * ({@linkcode Differ.restore}, {@linkcode Differ.add}), and sets this behind them.
    */
   events = 0;
+  readonly #unmodelled = new Map<string, number>();
+  #gap: string | undefined;
   #runs = 0;
+  #missed = 0;
   #skipped = 0;
   #inUnit = false;
   #unitAt = 0;
@@ -234,6 +241,9 @@ export class Differ {
         for (const pair of this.#pairs) forget(pair);
         this.#scenario = this.#spec = undefined;
         break;
+      case "unmodelled":
+        this.#gap = `${event.what ?? "something"} (in the recording)`;
+        return;
       case "regs":
         this.#userspace(event.phase ?? "post");
         return;
@@ -257,6 +267,7 @@ export class Differ {
       runs: this.#runs,
       different: this.#different,
       unsettled: this.#unsettled,
+      unmodelled: Object.fromEntries(this.#unmodelled),
       skipped: this.#skipped,
     };
   }
@@ -268,7 +279,8 @@ export class Differ {
 
   /** Whether a run begins with the next event that may, so that the state is all there is. */
   get resting(): boolean {
-    return this.#units.idle && this.#sides.every(({ driver }) => driver.resting);
+    return this.#gap === undefined && this.#units.idle &&
+      this.#sides.every(({ driver }) => driver.resting);
   }
 
   /** One policy's vCPU, once there is one. */
@@ -319,11 +331,12 @@ export class Differ {
       skipped: this.#skipped,
       different: [...this.#different],
       claimed: this.#claimed,
+      missed: this.#missed,
     };
   }
 
   /** Counts once more what events counted that need not be carried out again. */
-  add({ runs, skipped, different }: Omit<DiffCounts, "claimed">): void {
+  add({ runs, skipped, different }: Omit<DiffCounts, "claimed" | "missed">): void {
     this.#runs += runs;
     this.#skipped += skipped;
     for (let i = 0; i < different.length; i++) this.#different[i]! += different[i]!;
@@ -398,6 +411,14 @@ export class Differ {
         { policy: driver.policy, vcpu: driver.vcpu as Vcpu, log }
       )),
     });
+    const what = this.#whatMissed();
+    if (what !== undefined) {
+      // What follows something that is not modelled is unknown: there is nothing to compare.
+      this.#missed++;
+      this.#unmodelled.set(what, (this.#unmodelled.get(what) ?? 0) + 1);
+      for (const pair of this.#pairs) pair.shadow = undefined;
+      return;
+    }
     others.forEach((other, i) => {
       const pair = this.#pairs[i] as Pair;
       const difference = this.#compare(ref, first, other, pair);
@@ -406,6 +427,19 @@ export class Differ {
       this.#different[i] = (this.#different[i] ?? 0) + 1;
       this.#report(difference);
     });
+  }
+
+  /** What the run that is over met and is not modelled, under any policy. */
+  #whatMissed(): string | undefined {
+    let what: string | undefined;
+    for (const { vcpu } of this.#drivers()) {
+      if (vcpu === undefined || vcpu.unmodelled === "") continue;
+      what ??= vcpu.unmodelled;
+      vcpu.unmodelled = "";
+    }
+    what ??= this.#gap;
+    this.#gap = undefined;
+    return what;
   }
 
   #compare(ref: RunRef, a: Side, b: Side, pair: Pair): RunDifference | undefined {

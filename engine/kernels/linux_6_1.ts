@@ -80,6 +80,5 @@ export const KERNEL_6_1: Kernel = {
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
     rereadsNestedPdptes: false,
-    yieldsOnFirstRun: false,
   },
 };

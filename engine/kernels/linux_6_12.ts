@@ -133,7 +133,6 @@ const TRAITS: KernelTraits = {
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
   rereadsNestedPdptes: false,
-  yieldsOnFirstRun: true,
 };
 
 /**

@@ -419,7 +419,7 @@ function carryOut(v: Vcpu): boolean {
   const outcome = emulateAny(v, bytes, fetched);
   if (outcome === GOES_ON) return true;
   if (outcome === DEVICE) return false;
-  v.unmodelled = `emulation of opcode ${insn.opcode.toString(16)}`;
+  v.miss(`emulation of opcode ${insn.opcode.toString(16)}`);
   return emulationFailure(v, false);
 }
 
@@ -452,7 +452,7 @@ function group7(v: Vcpu): boolean {
 }
 
 function unmodelled(v: Vcpu, what: string): boolean {
-  v.unmodelled = `emulation of ${what}`;
+  v.miss(`emulation of ${what}`);
   return emulationFailure(v, false);
 }
 

@@ -275,7 +275,7 @@ function shutdown(v: Vcpu): number {
 }
 
 function cpuid(v: Vcpu): number {
-  if (v.u32(V.rax) < 0x100) v.unmodelled = "CPUID of a leaf that exists";
+  if (v.u32(V.rax) < 0x100) v.miss("CPUID of a leaf that exists");
   for (const at of [V.rax, V.rbx, V.rcx, V.rdx]) v.set64(at, 0n);
   return skip(v);
 }

@@ -46,7 +46,7 @@ export function readMsr(v: Vcpu, index: number): bigint | undefined {
     case PAT:
       return v.u64(VMCB01_AT + S.g_pat);
     default:
-      v.unmodelled = `reading MSR ${index.toString(16)}`;
+      v.miss(`reading MSR ${index.toString(16)}`);
       return undefined;
   }
 }

@@ -47,24 +47,26 @@ import { processorPaging } from "../paging/vcpu_walk.ts";
 
 /** EINTR: what KVM_RUN fails with when a signal ends it. */
 const EINTR = 4;
+/** ENOSYS: what stands for a run that the model cannot carry on; KVM_RUN itself never fails so. */
+const ENOSYS = 38;
 /** Entries without any progress before the vCPU counts as looping for ever. */
 const ENTRY_LIMIT = 64;
 
 /**
  * Runs the vCPU until it needs userspace (KVM_RUN). A guest that would run or
  * fault for ever ends as the lab ends it: by a signal.
- *
- * @param v The vCPU.
- * @param immediate Whether to come back at once (kvm_run.immediate_exit): only what waited for
- * userspace is completed.
  */
-export function runVcpu(v: Vcpu, immediate = false): void {
+export function runVcpu(v: Vcpu): void {
   const r = v.result;
   r.rc = 0;
   r.errno = 0;
   if (!v.traits.keepsExitReason) {
     r.exit = KVM_EXIT.UNKNOWN;
     r.port = 0;
+  }
+  if (v.unmodelled !== "") {
+    giveUp(v);
+    return;
   }
   if (v.requested(REQ.VM_DEAD)) {
     dead(v);
@@ -76,14 +78,25 @@ export function runVcpu(v: Vcpu, immediate = false): void {
     if (linearRip(v) === expected && !skipInstruction(v)) return;
   }
   if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
-  for (let entries = immediate ? ENTRY_LIMIT : 0; entries < ENTRY_LIMIT; entries++) {
+  for (let entries = 0; entries < ENTRY_LIMIT; entries++) {
     const status = enterGuest(v);
+    if (v.unmodelled !== "") {
+      giveUp(v);
+      return;
+    }
     if (status === USERSPACE) return;
     if (status === STUCK) break;
   }
   r.rc = -1;
   r.errno = EINTR;
   r.exit = KVM_EXIT.INTR;
+}
+
+/** Ends the run where the model ends. */
+function giveUp({ result }: Vcpu): void {
+  result.rc = -1;
+  result.errno = ENOSYS;
+  result.exit = KVM_EXIT.UNKNOWN;
 }
 
 const STUCK = 2;
@@ -146,8 +159,6 @@ function serveRequests(v: Vcpu): boolean {
 
 function enterGuest(v: Vcpu): number {
   let immediate = false;
-  // A new virtual machine wants its clock set before anything else.
-  const yields = v.traits.yieldsOnFirstRun && v.requested(REQ.MASTERCLOCK_UPDATE);
   if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
     if (!serveRequests(v)) return USERSPACE;
     if (v.take(REQ.EVENT)) immediate = injectEvents(v);
@@ -159,7 +170,7 @@ function enterGuest(v: Vcpu): number {
   }
   // What was requested meanwhile is served before the guest is entered: an event
   // put into the VMCB is taken back and injected anew.
-  if (yields || v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
+  if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
     if (immediate) v.requestEvent();
     cancelInjection(v);
     return RESUME;
@@ -217,7 +228,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   const status = runVmcb(v, vmcb, paging, options);
   if (status === "stuck") return STUCK;
   if (status !== "exit") {
-    v.unmodelled = `instruction ${unmodelledBytes().toHex()}`;
+    v.miss(`instruction ${unmodelledBytes().toHex()}`);
     return STUCK;
   }
   afterExit(v, vmcb, freeDr);

@@ -22,6 +22,8 @@ export interface Observer {
   check(id: string, text: string): void;
   /** A kernel assertion did not hold; or a step went wrong, which is then named. */
   warn(text: string, step?: Step): void;
+  /** The model met what it does not model. */
+  unmodelled?(what: string): void;
   /** A transition function returned; `ret` is its return value. */
   inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
 }
@@ -135,7 +137,7 @@ export class Vcpu extends Machine {
   readonly pendingRegisters: Uint8Array = new Uint8Array(PENDING);
   /** Physical address of the #NPF under repair, which KVM's emulator need not look up again; or -1. */
   faultGpa: number = -1;
-  /** What the model met and does not model; empty while all is well. */
+  /** What the model met and does not model, which ended the run; empty while all is well. */
   unmodelled = "";
   /**
    * Stands in for the processor, so that no guest code runs: leaves a #VMEXIT in the VMCB that was
@@ -179,15 +181,10 @@ export class Vcpu extends Machine {
 
   /** Makes all of its state zero again, guest memory included. */
   reset(): void {
-    this.restart();
+    this.bytes.fill(0);
     this.memory.reset();
     this.memory.resident = this.caps.resident ?? 0;
     this.observer = undefined;
-  }
-
-  /** Makes all of its state zero again but for guest memory; who listens goes on listening. */
-  restart(): void {
-    this.bytes.fill(0);
     this.standIn = undefined;
     this.adopt(NOTHING);
   }
@@ -272,6 +269,17 @@ export class Vcpu extends Machine {
   /** Asks for event injection to be looked at before the next entry. */
   requestEvent(): void {
     this.or32(V.requests, 1 << REQ.EVENT);
+  }
+
+  /**
+   * Ends the run at what the model does not model: what would follow is unknown.
+   *
+   * @param what What was met.
+   */
+  miss(what: string): void {
+    if (this.unmodelled !== "") return;
+    this.unmodelled = what;
+    this.observer?.unmodelled?.(what);
   }
 
   /**

@@ -12,7 +12,7 @@ import { Memo, type Memoizable, type Rest } from "./memo.ts";
 import { RefBook, type RepeatedReports } from "./ref_book.ts";
 
 /** What a stretch of the trace counts and reports. */
-interface Effect extends Omit<DiffCounts, "claimed"> {
+interface Effect extends Omit<DiffCounts, "claimed" | "missed"> {
   readonly reports: RepeatedReports;
 }
 
@@ -118,7 +118,8 @@ export class MemoizedDiffer {
   #effect(): Effect | undefined {
     const reports = this.#book.end();
     const before = this.#before, now = this.#differ.counts();
-    return reports && now.claimed === before.claimed
+    const plain = now.claimed === before.claimed && now.missed === before.missed;
+    return reports && plain
       ? {
         runs: now.runs - before.runs,
         skipped: now.skipped - before.skipped,

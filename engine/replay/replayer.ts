@@ -9,8 +9,7 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage, ImageKeeper } from "../image/fields.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
-import { S } from "../svm/machine.ts";
-import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
@@ -45,7 +44,7 @@ export interface ReplayResult {
   readonly digest: string;
   /** Bytes of state that the digest is over. */
   readonly digested: number;
-  /** What the model met and does not model, with how often. */
+  /** What the model met and does not model, with how many runs it left unknown. */
   readonly unmodelled: ReadonlyMap<string, number>;
   /** What was found in transitions that were recorded without memory, when there were any. */
   readonly partial: PartialResult | undefined;
@@ -105,8 +104,8 @@ export class Replayer {
   #unitAt = 0;
   #inUnit = false;
   #interrupted = false;
-  /** Whether reports of the run under way may be lost. */
-  #overrun = false;
+  /** What the recording itself could not carry on at, in the run under way or to come. */
+  #gap: string | undefined;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
   readonly #preRegs = new ImageKeeper();
   readonly #preVmcb12 = new ImageKeeper();
@@ -180,12 +179,11 @@ export class Replayer {
       case "inner":
         this.#recorded.push({ index, event: this.#kept(event) });
         break;
+      case "unmodelled":
+        this.#gap = `${event.what ?? "something"} (in the recording)`;
+        break;
       case "regs":
         this.#regs(event, index);
-        break;
-      case "restore":
-        this.#driver.feed(event, index);
-        this.#restored(event, index);
         break;
       default:
         this.#driver.feed(event, index);
@@ -300,7 +298,8 @@ export class Replayer {
 
   /** Whether a run begins with the next event that may, so that its state is all there is. */
   get resting(): boolean {
-    return this.#driver.resting && this.#pre === undefined && this.#units.idle;
+    return this.#gap === undefined && this.#driver.resting && this.#pre === undefined &&
+      this.#units.idle;
   }
 
   /** The vCPU, once there is one. */
@@ -394,27 +393,6 @@ export class Replayer {
     this.#agreement.count("setstate", same);
   }
 
-  /** Compares what was handed to another machine, and what each ioctl said. */
-  #restored(event: EventOf<"restore">, index: number): void {
-    const { restored, vcpu } = this.#driver;
-    if (restored === undefined || vcpu === undefined || !this.#inUnit) return;
-    const agreement = this.#agreement;
-    agreement.outcome("restore", () => {
-      for (const name of RESTORE_ERRNOS) {
-        agreement.number(index, `restore.${name}`, event[name], restored[name]);
-      }
-      const { flags, state } = restored.nested;
-      agreement.number(index, "restore.flags", event.flags, flags);
-      if (state === undefined) return;
-      // With shadow paging L1's CR3 in vmcb01 is the hypervisor's own.
-      const known = vcpu.caps.npt ? undefined : L1_WITHOUT_CR3;
-      agreement.image(index, "restore.state ", VMCB_LAYOUT, event.state, {
-        bytes: state,
-        ...(known && { known }),
-      });
-    });
-  }
-
   #regs(event: EventOf<"regs">, index: number): void {
     const phase = event.phase ?? "post";
     if (phase === "pre") {
@@ -436,10 +414,10 @@ export class Replayer {
     driver.ran = false;
     const v = driver.vcpu as Vcpu;
     const { rc, errno, exit, port } = v.result;
-    // A run that a signal ended stopped somewhere in a loop: where is chance.
-    this.#interrupted = event.rc === -1;
-    // What a loop before the end reported has filled the source's buffer since.
-    if (this.#interrupted && phase !== "post") this.#overrun = true;
+    // A run that a signal ended stopped somewhere in a loop: where is chance. What follows
+    // something that is not modelled is unknown.
+    this.#interrupted = event.rc === -1 || v.unmodelled !== "";
+    if (v.unmodelled !== "" || this.#gap !== undefined) return;
     const agreement = this.#agreement;
     agreement.outcome(phase, () => {
       agreement.number(index, `${phase}.rc`, event.rc, rc);
@@ -461,28 +439,28 @@ export class Replayer {
       this.#compareOutcomes();
       const v = this.#driver.vcpu as Vcpu;
       this.#totals.digest.add(v);
-      if (v.unmodelled !== "") {
-        this.#totals.missed(v.unmodelled);
-        v.unmodelled = "";
-      }
-      if (this.#agreement.clean) this.#totals.agreed++;
+      const what = v.unmodelled !== "" ? v.unmodelled : this.#gap;
+      v.unmodelled = "";
+      if (what !== undefined) this.#totals.missed(what);
+      else if (this.#agreement.clean) this.#totals.agreed++;
+      this.#gap = undefined;
     }
     this.#inUnit = false;
     this.#agreement.clean = true;
-    this.#interrupted = this.#overrun = false;
+    this.#interrupted = false;
     this.#produced = [];
     this.#recorded = [];
     this.#images.reset();
   }
 
   #compareOutcomes(): void {
-    if (this.#overrun) return;
     if (this.#partial) {
       const kinds = new Set<string>(this.#recorded.map(({ event }) => event.kind));
       this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
     }
     const { length } = this.#recorded;
-    const most = this.#interrupted
+    const v = this.#driver.vcpu as Vcpu;
+    const most = this.#interrupted || v.unmodelled !== "" || this.#gap !== undefined
       ? Math.min(length, this.#produced.length)
       : Math.max(length, this.#produced.length);
     for (let i = 0; i < most; i++) {
@@ -498,17 +476,6 @@ export class Replayer {
     }
   }
 }
-
-const RESTORE_ERRNOS = [
-  "sregs_errno",
-  "errno",
-  "regs_errno",
-  "events_errno",
-  "debugregs_errno",
-] as const;
-
-/** Mask of a VMCB without CR3. */
-const L1_WITHOUT_CR3 = new Uint8Array(VMCB_SIZE).fill(0xff).fill(0, S.cr3, S.cr3 + 8);
 
 /** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
 function agree(recorded: Image | undefined, replayed: Image | undefined): boolean {

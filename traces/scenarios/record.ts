@@ -83,9 +83,8 @@ export async function* recordScenarios(
     last = round;
     for (const event of runner.run(scenario, round > 0)) {
       settled.keep(event);
+      if (event.kind === "unmodelled") onUnmodelled?.(scenario, event.what ?? "");
       yield event;
     }
-    const what = vm.vcpu?.unmodelled;
-    if (what) onUnmodelled?.(scenario, what);
   }
 }
