@@ -63,7 +63,14 @@ export {
   type SetVerdict,
   setVerdict,
 } from "./checks/verdict.ts";
-export { LOOSE_FIELDS, type LooseState, type Observer, type RunResult, Vcpu } from "./kvm/vcpu.ts";
+export {
+  LOOSE_FIELDS,
+  type LooseState,
+  type Observer,
+  type RunResult,
+  Tool,
+  Vcpu,
+} from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { showsTransitions } from "./replay/units.ts";

@@ -1,15 +1,8 @@
 /** The recordings of the lab as runs of the processor: the state at VMRUN, and what vmcb12 showed in the end. */
 import { QEMU_7_2 } from "../engine/processors/mod.ts";
 import { C, Machine, S, V, VMCB01_AT, VMCB02_AT } from "../engine/svm/machine.ts";
-import {
-  DirectPaging,
-  NestedPaging,
-  nptMode,
-  type Paging,
-  runVmcb,
-  ShadowPaging,
-  walkMode,
-} from "../engine/cpu/mod.ts";
+import { type Paging, Processor, runVmcb, walkMode } from "../engine/cpu/mod.ts";
+import { DirectPaging, NestedPaging, nptMode, ShadowPaging } from "./cpu_paging.ts";
 
 export type Words = Readonly<Record<string, string>>;
 export interface Inner {
@@ -117,7 +110,7 @@ export function replay(record: Record_, inner: Inner): string {
   const { m, paging } = machineAt(record, inner);
   const v = VMCB02_AT;
   for (let i = 0; i < 4; i++) {
-    const status = runVmcb(m, v, paging, {
+    const status = runVmcb(new Processor(), m, v, paging, {
       model: QEMU_7_2,
       msrIntercepted: (index, write) =>
         (m.memory.read8(0x30000 + (index >> 2)) >> (index & 3) * 2 + (write ? 1 : 0) & 1) !== 0,

@@ -1,7 +1,8 @@
 /** A machine whose vmcb02 is ready to run 64-bit code at 0x9000 behind 2 MiB identity pages. */
 import { C, Machine, S, V, VMCB02_AT } from "../engine/svm/machine.ts";
 import { QEMU_7_2 } from "../engine/processors/mod.ts";
-import { DirectPaging, type RunOptions, type RunStatus, runVmcb } from "../engine/cpu/mod.ts";
+import { Processor, type RunOptions, type RunStatus, runVmcb } from "../engine/cpu/mod.ts";
+import { DirectPaging } from "./cpu_paging.ts";
 
 export const CODE = 0x9000;
 export const ROOT = 0x40000;
@@ -63,7 +64,7 @@ export function machine(code: readonly number[] = []): Machine {
 export const paging = new DirectPaging();
 
 export function run(m: Machine, options?: RunOptions): RunStatus {
-  return runVmcb(m, VMCB02_AT, paging, { model: QEMU_7_2, ...options });
+  return runVmcb(new Processor(), m, VMCB02_AT, paging, { model: QEMU_7_2, ...options });
 }
 
 /** What the exit left in vmcb02. */

@@ -22,6 +22,8 @@ export const PREFIX = {
 /** Register number that stands for RIP as the base of an address. */
 export const BASE_RIP = 16;
 
+const NO_BYTES = new Uint8Array(0);
+
 /**
  * A decoded instruction; {@linkcode decode} fills one in place.
  *
@@ -75,6 +77,10 @@ export class Instruction {
   immHi = 0;
   /** Second immediate: the selector of a far pointer, ENTER's level. */
   imm2 = 0;
+  /** While it is decoded: its bytes, and how many of them are valid; {@linkcode length} were read. */
+  source: Uint8Array = NO_BYTES;
+  /** How many are valid. */
+  available = 0;
 }
 
 /**
@@ -150,21 +156,16 @@ for (
 const BASE16 = Int8Array.of(3, 3, 5, 5, 6, 7, 5, 3);
 const INDEX16 = Int8Array.of(6, 7, 6, 7, -1, -1, -1, -1);
 
-let source: Uint8Array = new Uint8Array(0);
-let at = 0;
-let available = 0;
-
-function byte(): number {
-  const value = at < available ? source[at] as number : 0;
-  at++;
-  return value;
+function byte(out: Instruction): number {
+  const at = out.length++;
+  return at < out.available ? out.source[at] as number : 0;
 }
 
-function signed(size: number): number {
-  if (size === 1) return byte() << 24 >> 24;
-  const low = byte() | byte() << 8;
+function signed(out: Instruction, size: number): number {
+  if (size === 1) return byte(out) << 24 >> 24;
+  const low = byte(out) | byte(out) << 8;
   if (size === 2) return low << 16 >> 16;
-  return low | byte() << 16 | byte() << 24;
+  return low | byte(out) << 16 | byte(out) << 24;
 }
 
 /**
@@ -190,14 +191,14 @@ export function decode(
   width: CodeWidth,
   out: Instruction,
 ): DecodeOutcome {
-  source = bytes;
-  at = 0;
-  available = count < 15 ? count : 15;
+  out.source = bytes;
+  out.length = 0;
+  out.available = count < 15 ? count : 15;
   let prefixes = 0;
   let rex = 0;
   out.segment = -1;
-  let op = byte();
-  for (; at <= 16; op = byte()) {
+  let op = byte(out);
+  for (; out.length <= 16; op = byte(out)) {
     const prefix = PREFIXES[op] as number;
     if (prefix === 0) {
       if (width !== 64 || (op & 0xf0) !== 0x40) break;
@@ -212,23 +213,23 @@ export function decode(
   let shape = M;
   out.imm = out.immHi = out.imm2 = 0;
   if (op === 0x0f) {
-    op = 0x100 | byte();
-    if (op === 0x138) op = 0x200 | byte();
+    op = 0x100 | byte(out);
+    if (op === 0x138) op = 0x200 | byte(out);
     else if (op === 0x13a) {
-      op = 0x300 | byte();
+      op = 0x300 | byte(out);
       shape = MB;
     } else shape = SHAPES[op] as number;
-  } else if ((op === 0xc4 || op === 0xc5) && isVex(width)) {
+  } else if ((op === 0xc4 || op === 0xc5) && isVex(out, width)) {
     prefixes |= PREFIX.vex;
-    const first = byte();
+    const first = byte(out);
     rex = ~first >> 5 & 4;
     let map = 1;
     if (op === 0xc4) {
       rex |= ~first >> 5 & 3;
       map = first & 31;
-      rex |= byte() >> 4 & 8;
+      rex |= byte(out) >> 4 & 8;
     }
-    const low = byte();
+    const low = byte(out);
     op = map << 8 & 0x300 | low;
     shape = map === 1 ? SHAPES[0x100 | low] as number : map === 3 ? MB : M;
   } else shape = SHAPES[op] as number;
@@ -256,53 +257,52 @@ export function decode(
   switch (shape) {
     case B:
     case MB:
-      out.imm = signed(1);
-      if (op === 0x178) out.imm2 = byte();
+      out.imm = signed(out, 1);
+      if (op === 0x178) out.imm2 = byte(out);
       break;
     case W:
-      out.imm = signed(2);
+      out.imm = signed(out, 2);
       break;
     case Z:
     case MZ:
     case REL:
-      out.imm = signed(wide);
+      out.imm = signed(out, wide);
       break;
     case VAR:
-      out.imm = signed(wide);
-      if (out.dflag === 3) out.immHi = signed(4);
+      out.imm = signed(out, wide);
+      if (out.dflag === 3) out.immHi = signed(out, 4);
       break;
     case G3B:
-      if ((out.reg & 7) < 2) out.imm = signed(1);
+      if ((out.reg & 7) < 2) out.imm = signed(out, 1);
       break;
     case G3V:
-      if ((out.reg & 7) < 2) out.imm = signed(wide);
+      if ((out.reg & 7) < 2) out.imm = signed(out, wide);
       break;
     case MOFFS:
-      out.disp = out.aflag === 1 ? signed(2) & 0xffff : signed(4);
-      out.dispHi = out.aflag === 3 ? signed(4) : 0;
+      out.disp = out.aflag === 1 ? signed(out, 2) & 0xffff : signed(out, 4);
+      out.dispHi = out.aflag === 3 ? signed(out, 4) : 0;
       break;
     case FAR:
-      out.imm = signed(wide);
-      out.imm2 = signed(2) & 0xffff;
+      out.imm = signed(out, wide);
+      out.imm2 = signed(out, 2) & 0xffff;
       break;
     case ENTER:
-      out.imm = signed(2) & 0xffff;
-      out.imm2 = byte();
+      out.imm = signed(out, 2) & 0xffff;
+      out.imm2 = byte(out);
       break;
   }
   if (!(shape === VAR && out.dflag === 3)) out.immHi = out.imm >> 31;
-  out.length = at;
-  if (at > 15) return "long";
-  return at > available ? "short" : "ok";
+  if (out.length > 15) return "long";
+  return out.length > out.available ? "short" : "ok";
 }
 
-function isVex(width: CodeWidth): boolean {
+function isVex(out: Instruction, width: CodeWidth): boolean {
   if (width === 16) return false;
-  return width === 64 || (at < available && (source[at] as number) >= 0xc0);
+  return width === 64 || (out.length < out.available && (out.source[out.length] as number) >= 0xc0);
 }
 
 function modrm(out: Instruction, width: CodeWidth): void {
-  const value = byte();
+  const value = byte(out);
   out.hasModrm = true;
   out.modrm = value;
   out.mod = value >> 6;
@@ -313,31 +313,31 @@ function modrm(out: Instruction, width: CodeWidth): void {
   if (out.aflag === 1) {
     const rm = value & 7;
     if (out.mod === 0 && rm === 6) {
-      out.disp = signed(2);
+      out.disp = signed(out, 2);
       return;
     }
     out.base = BASE16[rm] as number;
     out.index = INDEX16[rm] as number;
-    if (out.mod !== 0) out.disp = signed(out.mod);
+    if (out.mod !== 0) out.disp = signed(out, out.mod);
     return;
   }
   let base = value & 7;
   if (base === 4) {
-    const sib = byte();
+    const sib = byte(out);
     const index = sib >> 3 & 7 | out.rex << 2 & 8;
     if (index !== 4) out.index = index;
     out.scale = sib >> 6;
     base = sib & 7;
     if (base === 5 && out.mod === 0) {
-      out.disp = signed(4);
+      out.disp = signed(out, 4);
       return;
     }
   } else if (base === 5 && out.mod === 0) {
     if (width === 64) out.base = BASE_RIP;
-    out.disp = signed(4);
+    out.disp = signed(out, 4);
     return;
   }
   out.base = base | out.rex << 3 & 8;
-  if (out.mod === 1) out.disp = signed(1);
-  else if (out.mod === 2) out.disp = signed(4);
+  if (out.mod === 1) out.disp = signed(out, 1);
+  else if (out.mod === 2) out.disp = signed(out, 4);
 }

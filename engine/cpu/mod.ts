@@ -4,17 +4,7 @@
  * @module
  */
 export { type CodeWidth, decode, type DecodeOutcome, Instruction, PREFIX } from "./decode.ts";
-export { decodeAt, fetchCode } from "./fetch.ts";
-export {
-  DirectPaging,
-  NestedPaging,
-  nptMode,
-  type Paging,
-  type PagingRegisters,
-  ShadowPaging,
-  walkMode,
-  walkNpt,
-} from "../paging/paging.ts";
+export { type Paging, type PagingRegisters, walkMode } from "../paging/paging.ts";
 export {
   INSTRUCTION_BUDGET,
   type RunOptions,
@@ -22,6 +12,7 @@ export {
   runVmcb,
   unmodelledBytes,
 } from "./run.ts";
+export { Processor } from "./processor.ts";
 export type { MsrIntercepted } from "./registers.ts";
 export {
   FETCH,

@@ -9,7 +9,7 @@ import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
 import type { Paging } from "../paging/paging.ts";
 import { EXIT, FAULT, FLAG, HALTED, NEXT, REFUSED, UNMODELLED, VECTOR } from "./constants.ts";
-import { Processor } from "./processor.ts";
+import type { Processor } from "./processor.ts";
 import type { MsrIntercepted } from "./registers.ts";
 import { AMD } from "../processors/amd.ts";
 import type { ProcessorModel } from "../processors/model.ts";
@@ -30,8 +30,6 @@ export interface RunOptions {
   readonly ioIntercepted?: (port: number, size: number) => boolean;
   /** The processor; the manual's when left out. */
   readonly model?: ProcessorModel;
-  /** A physical interrupt waits: it exits before the first instruction, after the event is injected. */
-  readonly immediate?: boolean;
   /** Instructions after which a run counts as stuck; 200,000 when left out. */
   readonly budget?: number;
 }
@@ -43,30 +41,32 @@ const ALL_MSRS: MsrIntercepted = () => true;
 const ALL_PORTS = () => true;
 const DEFAULTS: RunOptions = {};
 
-const processor = new Processor();
-processor.translations.enabled = true;
-
 /**
- * Bytes of the instruction that made the last {@linkcode runVmcb} give back
- * `"unmodelled"`; where that was the delivery of an event, of the instruction
+ * Bytes of the instruction that made the processor's last {@linkcode runVmcb} give
+ * back `"unmodelled"`; where that was the delivery of an event, of the instruction
  * before it.
  *
+ * @param cpu The processor.
  * @returns A copy of the bytes, prefixes included.
  * @example
  * ```ts
- * import { C, DirectPaging, Machine, runVmcb, S, unmodelledBytes, VMCB02_AT } from "@vmtape/vmtape/engine";
+ * import { C, Machine, type Paging, Processor, runVmcb, S, unmodelledBytes, VMCB02_AT } from "@vmtape/vmtape/engine";
  * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
  * m.set32(VMCB02_AT + C.intercept_word4, 1); // VMRUN
  * m.set32(VMCB02_AT + C.asid, 1);
  * m.set64(VMCB02_AT + S.efer, 0x1000n);
  * m.set64(VMCB02_AT + S.rip, 0x1000n);
  * m.memory.write64(0x1000, 0xc0_58_0fn); // addps xmm0, xmm0
- * const status = runVmcb(m, VMCB02_AT, new DirectPaging());
- * if (status !== "unmodelled" || unmodelledBytes().toHex() !== "0f58c0") throw new Error(status);
+ * const paging: Paging = { // Paging is off: addresses are where they are.
+ *   translate: (_m, _r, lo, _hi, _access, _who, out) => (out.gpa = lo, true),
+ * };
+ * const cpu = new Processor();
+ * const status = runVmcb(cpu, m, VMCB02_AT, paging);
+ * if (status !== "unmodelled" || unmodelledBytes(cpu).toHex() !== "0f58c0") throw new Error(status);
  * ```
  */
-export function unmodelledBytes(): Uint8Array {
-  return processor.code.slice(0, processor.insn.length);
+export function unmodelledBytes(cpu: Processor): Uint8Array {
+  return cpu.code.slice(0, cpu.insn.length);
 }
 
 /**
@@ -75,6 +75,7 @@ export function unmodelledBytes(): Uint8Array {
  * the exit back into it. General registers other than RAX and RSP are in the
  * vCPU area; FS, GS, TR, LDTR and the SYSCALL registers in vmcb01's save area.
  *
+ * @param cpu The processor.
  * @param m The machine.
  * @param vmcb Byte offset of the VMCB in {@linkcode Machine.bytes}.
  * @param paging The way from linear addresses to memory.
@@ -82,7 +83,7 @@ export function unmodelledBytes(): Uint8Array {
  * @returns How it ended. The VMCB holds what #VMEXIT writes only after `"exit"`.
  * @example
  * ```ts
- * import { C, DirectPaging, Machine, runVmcb, S, VMCB02_AT } from "@vmtape/vmtape/engine";
+ * import { C, Machine, type Paging, Processor, runVmcb, S, VMCB02_AT } from "@vmtape/vmtape/engine";
  * const m = new Machine({ physicalBits: 40, npt: true, memory: 1 << 24 });
  * const at = VMCB02_AT;
  * m.set32(at + C.intercept_word3, 1 << 24); // HLT
@@ -91,17 +92,20 @@ export function unmodelledBytes(): Uint8Array {
  * m.set64(at + S.efer, 0x1000n);
  * m.set64(at + S.rip, 0x1000n);
  * m.memory.write8(0x1000, 0xf4);
- * const status = runVmcb(m, at, new DirectPaging());
+ * const paging: Paging = { // Paging is off: addresses are where they are.
+ *   translate: (_m, _r, lo, _hi, _access, _who, out) => (out.gpa = lo, true),
+ * };
+ * const status = runVmcb(new Processor(), m, at, paging);
  * if (status !== "exit" || m.u32(at + C.exit_code) !== 0x78) throw new Error(status);
  * ```
  */
 export function runVmcb(
+  cpu: Processor,
   m: Machine,
   vmcb: number,
   paging: Paging,
   options: RunOptions = DEFAULTS,
 ): RunStatus {
-  const cpu = processor;
   cpu.model = options.model ?? AMD;
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
   cpu.ioIntercepted = options.ioIntercepted ?? ALL_PORTS;
@@ -110,8 +114,7 @@ export function runVmcb(
   if (status === NEXT) status = inject(cpu);
   for (;;) {
     if (status === NEXT) {
-      if (options.immediate === true) status = cpu.vmexit(0x60, 0);
-      else if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
+      if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
       else status = budget-- > 0 ? step(cpu) : HALTED;
     } else if (status === FAULT) {
       status = deliver(cpu, cpu.vector, cpu.isInt, cpu.errorCode, false);

@@ -14,16 +14,25 @@ import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
 import { forL1 } from "./for_l1.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { Tool, type Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { FETCH } from "../paging/walk.ts";
 import { linearToGpa } from "../paging/translate.ts";
 import { walkError } from "../paging/vcpu_walk.ts";
 
-const insn = new Instruction();
-const bytes = new Uint8Array(15);
-/** How many of them could be read. */
-let fetched = 0;
+/** The instruction at RIP. */
+class Code {
+  readonly insn = new Instruction();
+  readonly bytes = new Uint8Array(15);
+  /** How many of them could be read. */
+  fetched = 0;
+}
+
+const CODE = new Tool(() => new Code());
+
+function insn(v: Vcpu): Instruction {
+  return CODE.of(v).insn;
+}
 
 /** Width of the code that the emulator takes the guest to run (init_emulate_ctxt). */
 function codeWidth(v: Vcpu): CodeWidth {
@@ -64,7 +73,9 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
     if (!quiet) injectGp(v);
     return false;
   }
-  for (fetched = 0;;) {
+  const code = CODE.of(v);
+  const { bytes } = code;
+  for (code.fetched = 0;;) {
     if (width === 64 && !canonical(v, hi)) {
       if (!quiet) injectGp(v);
       return false;
@@ -72,16 +83,16 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
     const gpa = linearToGpa(v, lo, hi, FETCH, user(v));
     if (gpa < 0) {
       const address = BigInt(lo) | BigInt(hi) << 32n;
-      if (!quiet) queueException(v, VECTOR.PF, walkError(), address);
+      if (!quiet) queueException(v, VECTOR.PF, walkError(v), address);
       return false;
     }
     if (!v.memory.backed(gpa)) return false;
     const page = v.memory.page(gpa);
     const at = gpa % 4096;
-    const end = Math.min(15, fetched + 4096 - at);
-    for (let i = at; fetched < end; i++) bytes[fetched++] = page[i] as number;
-    if (decode(bytes, fetched, width, insn) === "ok") return true;
-    if (fetched === 15) return false;
+    const end = Math.min(15, code.fetched + 4096 - at);
+    for (let i = at; code.fetched < end; i++) bytes[code.fetched++] = page[i] as number;
+    if (decode(bytes, code.fetched, width, code.insn) === "ok") return true;
+    if (code.fetched === 15) return false;
     lo = (lo | 0xfff) + 1;
     if (lo === 0x1_0000_0000) {
       lo = 0;
@@ -90,19 +101,14 @@ function fetch(v: Vcpu, quiet: boolean): boolean {
   }
 }
 
-/** Whether the guest's code at RIP was decoded; the instruction is left in {@linkcode decoded}. */
+/** Whether the guest's code at RIP was decoded. */
 export function decodeAtRip(v: Vcpu): boolean {
   return fetch(v, true);
 }
 
-/** The last decoded instruction. */
-export function decoded(): Instruction {
-  return insn;
-}
-
 function advance(v: Vcpu): void {
   const width = codeWidth(v);
-  const next = v.u64(V.rip) + BigInt(insn.length);
+  const next = v.u64(V.rip) + BigInt(insn(v).length);
   v.set64(V.rip, width === 64 ? next : next & 0xffffffffn);
 }
 
@@ -159,7 +165,7 @@ export function skipSoftInterrupt(v: Vcpu, vector: number): boolean {
     v.copy64(V.rip, V.next_rip);
   } else {
     clearExceptions(v);
-    if (!fetch(v, true) || !isSoftInstruction(vector)) return false;
+    if (!fetch(v, true) || !isSoftInstruction(v, vector)) return false;
     advance(v);
     if ((rflags(v) & RFLAGS.RF) !== 0) {
       setRflagsLow(v, rflags(v) & ~RFLAGS.RF);
@@ -174,12 +180,12 @@ export function skipSoftInterrupt(v: Vcpu, vector: number): boolean {
   return true;
 }
 
-function isSoftInstruction(vector: number): boolean {
-  switch (insn.opcode) {
+function isSoftInstruction(v: Vcpu, vector: number): boolean {
+  switch (insn(v).opcode) {
     case 0xcc:
       return vector === 3;
     case 0xcd:
-      return vector === (insn.imm & 0xff);
+      return vector === (insn(v).imm & 0xff);
     case 0xce:
       return vector === 4;
     default:
@@ -198,7 +204,7 @@ export function emulateInstruction(v: Vcpu): boolean {
     if (v.u8(V.exception_pending) !== 0 || v.u8(V.vmexit_pending) !== 0) return true;
     return emulationFailure(v, false);
   }
-  switch (insn.opcode) {
+  switch (insn(v).opcode) {
     case 0x120:
       return moveFromCr(v);
     case 0x122:
@@ -252,18 +258,20 @@ const GROUP_EXITS: ReadonlyMap<number, number> = new Map([
 
 /** An instruction that KVM was not meant to emulate: L1's intercepts come first (svm_check_intercept). */
 function emulateOther(v: Vcpu): boolean {
-  const code = insn.opcode === 0x101 ? GROUP_EXITS.get(insn.modrm) : OPCODE_EXITS.get(insn.opcode);
-  if (insn.opcode === 0x101 && insn.modrm >= 0xd8 && insn.modrm <= 0xdf) {
+  const code = insn(v).opcode === 0x101
+    ? GROUP_EXITS.get(insn(v).modrm)
+    : OPCODE_EXITS.get(insn(v).opcode);
+  if (insn(v).opcode === 0x101 && insn(v).modrm >= 0xd8 && insn(v).modrm <= 0xdf) {
     // The emulator takes SVM's instructions for protected mode's; all but VMMCALL are privileged.
     if (codeWidth(v) === 16 && !protectedCode(v)) {
       queueException(v, VECTOR.UD);
       return true;
     }
-    if (insn.modrm !== 0xd9 && !privileged(v)) return true;
+    if (insn(v).modrm !== 0xd9 && !privileged(v)) return true;
   }
-  if (PORTS.has(insn.opcode)) return portIo(v);
+  if (PORTS.has(insn(v).opcode)) return portIo(v);
   if (code === EXIT.MSR && v.guestMode) {
-    v.set64(v.vmcb + C.exit_info_1, insn.opcode === 0x130 ? 1n : 0n);
+    v.set64(v.vmcb + C.exit_info_1, insn(v).opcode === 0x130 ? 1n : 0n);
   }
   if (code !== undefined && !intercepted(v, code)) return true;
   return carryOut(v);
@@ -290,19 +298,20 @@ const PORTS: ReadonlySet<number> = new Set([
  * waits for the value. EXITINFO2 is the address of the instruction itself.
  */
 function portIo(v: Vcpu): boolean {
-  const opcode = insn.opcode;
+  const opcode = insn(v).opcode;
   const string = opcode < 0x70;
   const out = (opcode & 2) !== 0;
-  const port = string || opcode >= 0xe8 ? v.u32(V.rdx) & 0xffff : insn.imm & 0xff;
-  const size = (opcode & 1) === 0 ? 1 : insn.dflag === 1 ? 2 : 4;
+  const port = string || opcode >= 0xe8 ? v.u32(V.rdx) & 0xffff : insn(v).imm & 0xff;
+  const size = (opcode & 1) === 0 ? 1 : insn(v).dflag === 1 ? 2 : 4;
   const iopl = rflags(v) >> 12 & 3;
   if (v.u8(v.vmcb + S.cpl) > iopl && protectedCode(v)) {
     injectGp(v);
     return true;
   }
   if (v.guestMode) {
-    const repeated = (insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
-    const info = port << 16 | size << 4 | 1 << insn.aflag + 6 | (out ? 0 : 1) | (string ? 4 : 0) |
+    const repeated = (insn(v).prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+    const info = port << 16 | size << 4 | 1 << insn(v).aflag + 6 | (out ? 0 : 1) |
+      (string ? 4 : 0) |
       (repeated ? 8 : 0);
     v.set64(v.vmcb + C.exit_info_1, BigInt(info >>> 0));
     v.copy64(v.vmcb + C.exit_info_2, V.rip);
@@ -352,25 +361,25 @@ function gpr(index: number): number {
 
 function moveFromCr(v: Vcpu): boolean {
   if (!privileged(v)) return true;
-  if (!intercepted(v, EXIT.READ_CR0 + insn.reg)) return true;
-  const source = [V.cr0, -1, V.cr2, V.cr3, V.cr4, -1, -1, -1, V.cr8][insn.reg] ?? -1;
+  if (!intercepted(v, EXIT.READ_CR0 + insn(v).reg)) return true;
+  const source = [V.cr0, -1, V.cr2, V.cr3, V.cr4, -1, -1, -1, V.cr8][insn(v).reg] ?? -1;
   if (source < 0) {
     queueException(v, VECTOR.UD);
     return true;
   }
-  v.copy64(gpr(insn.rm), source);
-  if (codeWidth(v) !== 64) v.set32(gpr(insn.rm) + 4, 0);
+  v.copy64(gpr(insn(v).rm), source);
+  if (codeWidth(v) !== 64) v.set32(gpr(insn(v).rm) + 4, 0);
   return finish(v, true);
 }
 
 function moveToCr(v: Vcpu): boolean {
   if (!privileged(v)) return true;
-  const value = v.u64(gpr(insn.rm));
+  const value = v.u64(gpr(insn(v).rm));
   const wide = codeWidth(v) === 64 ? value : value & 0xffffffffn;
-  let code = EXIT.WRITE_CR0 + insn.reg;
-  if (insn.reg === 0 && v.guestMode) code = selective(v, Number(wide & 0xffffffffn));
+  let code = EXIT.WRITE_CR0 + insn(v).reg;
+  if (insn(v).reg === 0 && v.guestMode) code = selective(v, Number(wide & 0xffffffffn));
   if (!intercepted(v, code)) return true;
-  switch (insn.reg) {
+  switch (insn(v).reg) {
     case 0:
       return finish(v, setGuestCr0(v, wide));
     case 2:
@@ -407,7 +416,7 @@ const TABLE_EXITS = {
 
 /** SLDT, STR, SGDT, SIDT and their loads. */
 function table(v: Vcpu, exits: readonly number[]): boolean {
-  const operand = insn.reg & 7;
+  const operand = insn(v).reg & 7;
   const code = exits[operand];
   if (code === undefined) return carryOut(v);
   if (operand > 1 && !privileged(v)) return true;
@@ -416,34 +425,35 @@ function table(v: Vcpu, exits: readonly number[]): boolean {
 
 /** Carries out an instruction that needs nothing of KVM's own; what the emulator lacks is a failure. */
 function carryOut(v: Vcpu): boolean {
+  const { bytes, fetched } = CODE.of(v);
   const outcome = emulateAny(v, bytes, fetched);
   if (outcome === GOES_ON) return true;
   if (outcome === DEVICE) return false;
-  v.miss(`emulation of opcode ${insn.opcode.toString(16)}`);
+  v.miss(`emulation of opcode ${insn(v).opcode.toString(16)}`);
   return emulationFailure(v, false);
 }
 
 function group7(v: Vcpu): boolean {
-  if (GROUP_EXITS.has(insn.modrm)) return emulateOther(v);
-  const operand = insn.reg & 7;
-  if (operand < 4 && insn.mod !== 3) return table(v, TABLE_EXITS[7]);
+  if (GROUP_EXITS.has(insn(v).modrm)) return emulateOther(v);
+  const operand = insn(v).reg & 7;
+  if (operand < 4 && insn(v).mod !== 3) return table(v, TABLE_EXITS[7]);
   if (operand === 4) {
     if (!intercepted(v, EXIT.READ_CR0)) return true;
-    if (insn.mod !== 3) return unmodelled(v, "smsw to memory");
-    v.set32(gpr(insn.rm), v.u32(V.cr0));
-    v.set32(gpr(insn.rm) + 4, 0);
+    if (insn(v).mod !== 3) return unmodelled(v, "smsw to memory");
+    v.set32(gpr(insn(v).rm), v.u32(V.cr0));
+    v.set32(gpr(insn(v).rm) + 4, 0);
     return finish(v, true);
   }
   if (operand === 6) {
     if (!privileged(v)) return true;
-    if (insn.mod !== 3) return unmodelled(v, "lmsw from memory");
+    if (insn(v).mod !== 3) return unmodelled(v, "lmsw from memory");
     const sel = l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0);
     if (!intercepted(v, sel ? EXIT.WRITE_CR0 : EXIT.CR0_SEL_WRITE)) return true;
-    const word = v.u32(gpr(insn.rm)) & 15;
+    const word = v.u32(gpr(insn(v).rm)) & 15;
     setGuestCr0(v, BigInt((v.u32(V.cr0) & ~14 | word) >>> 0));
     return finish(v, true);
   }
-  if (operand === 7 && insn.mod !== 3) {
+  if (operand === 7 && insn(v).mod !== 3) {
     if (!privileged(v)) return true;
     if (!intercepted(v, EXIT.INVLPG)) return true;
     return finish(v, true);

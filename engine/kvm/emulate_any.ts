@@ -18,7 +18,7 @@ import { KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
 import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { trackWrite } from "../paging/shadow_pages.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { Tool, type Vcpu } from "./vcpu.ts";
 import { linearToGpa } from "../paging/translate.ts";
 import { walkError } from "../paging/vcpu_walk.ts";
 
@@ -34,7 +34,8 @@ const NONE = 0, READ_DEVICE = 1, WROTE_DEVICE = 2;
 
 /** The processor model on KVM's view of memory: nothing is intercepted, writes are tracked. */
 class Emulator extends Processor {
-  v!: Vcpu;
+  readonly v: Vcpu;
+  readonly view: Paging;
   device = NONE;
   /** Address of the device that was read. */
   deviceGpa = -1;
@@ -42,6 +43,12 @@ class Emulator extends Processor {
   answered = false;
   /** Whether that value waits for the first read, which then looks nothing up. */
   waits = false;
+
+  constructor(v: Vcpu) {
+    super();
+    this.v = v;
+    this.view = viewOf(this);
+  }
 
   /** L1's intercepts were looked at before. */
   override intercepted(): boolean {
@@ -81,33 +88,36 @@ class Emulator extends Processor {
   }
 }
 
-const cpu = new Emulator();
+const EMULATOR = new Tool((v) => new Emulator(v));
 
 /** A physical address that no memory is behind. */
 const NOWHERE = 2 ** 52;
 
-const view: Paging = {
-  translate(_m, _r, lo, hi, access, who, out) {
-    if (cpu.waits && access === READ) {
-      cpu.waits = false;
-      out.gpa = NOWHERE + (lo & 0xfff);
-      return true;
-    }
-    const known = cpu.v.faultGpa;
-    if (known >= 0 && access !== FETCH && known % 4096 === (lo & 0xfff)) {
-      out.gpa = known;
-      return true;
-    }
-    const gpa = linearToGpa(cpu.v, lo >>> 0, hi >>> 0, access, who === USER);
-    if (gpa >= 0) {
-      out.gpa = gpa;
-      return true;
-    }
-    out.outcome = WALK_FAULT;
-    out.error = walkError();
-    return false;
-  },
-};
+/** How the emulator reaches memory. */
+function viewOf(cpu: Emulator): Paging {
+  return {
+    translate(_m, _r, lo, hi, access, who, out) {
+      if (cpu.waits && access === READ) {
+        cpu.waits = false;
+        out.gpa = NOWHERE + (lo & 0xfff);
+        return true;
+      }
+      const known = cpu.v.faultGpa;
+      if (known >= 0 && access !== FETCH && known % 4096 === (lo & 0xfff)) {
+        out.gpa = known;
+        return true;
+      }
+      const gpa = linearToGpa(cpu.v, lo >>> 0, hi >>> 0, access, who === USER);
+      if (gpa >= 0) {
+        out.gpa = gpa;
+        return true;
+      }
+      out.outcome = WALK_FAULT;
+      out.error = walkError(cpu.v);
+      return false;
+    },
+  };
+}
 
 /** Opcodes of the processor model that KVM's emulator lacks, or lacks in protected mode. */
 function lacking(opcode: number, protectedMode: boolean): boolean {
@@ -149,13 +159,14 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
 
 /** Takes the mode, the registers and the flags from the VMCB. */
 function begin(v: Vcpu, vmcb: number): void {
-  cpu.v = v;
-  attach(cpu, v, vmcb, view);
+  const cpu = EMULATOR.of(v);
+  attach(cpu, v, vmcb, cpu.view);
   loadState(cpu);
   cpu.rflags = rflags(v) | RFLAGS.FIXED;
 }
 
 function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
+  const cpu = EMULATOR.of(v);
   cpu.device = NONE;
   cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
@@ -185,6 +196,7 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
  * @returns What {@linkcode emulateAny} returns.
  */
 export function completeDevice(v: Vcpu, code: Uint8Array): number {
+  const cpu = EMULATOR.of(v);
   const vmcb = v.vmcb;
   const now = v.bytes.slice(V.rax, V.rax + 128);
   const entered = v.bytes.slice(vmcb, vmcb + VMCB_SIZE);
@@ -215,7 +227,7 @@ function wait(v: Vcpu, code: Uint8Array): void {
   then.set(v.bytes.subarray(V.rax, V.rax + REGISTERS));
   then.set(v.bytes.subarray(vmcb, vmcb + VMCB_SIZE), REGISTERS);
   // KVM remembers where a device was found, but for what it reached through L1's nested page table.
-  const found = v.faultGpa < 0 && v.u8(V.walk_mmu) === 0 ? cpu.deviceGpa : v.faultGpa;
+  const found = v.faultGpa < 0 && v.u8(V.walk_mmu) === 0 ? EMULATOR.of(v).deviceGpa : v.faultGpa;
   new DataView(then.buffer).setFloat64(REGISTERS + VMCB_SIZE, found);
 }
 
@@ -235,6 +247,7 @@ function device(v: Vcpu): number {
 const TABLES = [[SEG.gdtr, S.gdtr_limit], [SEG.idtr, S.idtr_limit]] as const;
 
 function writeBack(v: Vcpu): void {
+  const cpu = EMULATOR.of(v);
   v.words.set(cpu.gpr, V.rax >> 2);
   v.words[V.rip >> 2] = cpu.ripLo;
   v.words[(V.rip >> 2) + 1] = cpu.ripHi;

@@ -121,7 +121,7 @@ function fixed(v: Vcpu, levels: number, writeProtect: boolean, smep: boolean): n
   fault.levels = levels;
   fault.writeProtect = writeProtect;
   fault.smep = smep;
-  return fixShadow(v, fault, lastWalk()) === FIXED ? RESUME : emulate(v);
+  return fixShadow(v, fault, lastWalk(v)) === FIXED ? RESUME : emulate(v);
 }
 
 /** #PF under shadow paging: the guest's own fault, memory to be mapped, or MMIO (kvm_handle_page_fault). */
@@ -132,7 +132,7 @@ function shadowFault(v: Vcpu): number {
   if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
   if (v.u8(V.mmu) === 1) return nestedWithoutNpt(v, lo, hi, error);
   if (!walkShadowFault(v, lo, hi, accessOf(error), (error & 4) !== 0)) {
-    queueException(v, VECTOR.PF, walkError(), v.u64(vmcb + C.exit_info_2));
+    queueException(v, VECTOR.PF, walkError(v), v.u64(vmcb + C.exit_info_2));
     return RESUME;
   }
   const mode = guestMode(v);
@@ -148,7 +148,7 @@ function nestedWithoutNpt(v: Vcpu, lo: number, hi: number, error: number): numbe
   const vmcb = v.vmcb;
   if (!walkNptFault(v, lo, hi, accessOf(error), (error & PF.user) !== 0)) {
     v.set64(vmcb + C.exit_code, BigInt(EXIT.NPF));
-    v.set32(vmcb + C.exit_info_1, walkError());
+    v.set32(vmcb + C.exit_info_1, walkError(v));
     v.set32(vmcb + C.exit_info_1 + 4, 1);
     nestedVmexit(v);
     return RESUME;
@@ -173,7 +173,7 @@ function nestedPageFault(v: Vcpu): number {
   }
   if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
   if (!walkNptFault(v, lo, hi, accessOf(error))) {
-    v.set32(vmcb + C.exit_info_1, walkError());
+    v.set32(vmcb + C.exit_info_1, walkError(v));
     nestedVmexit(v);
     return RESUME;
   }

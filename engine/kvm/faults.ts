@@ -26,7 +26,7 @@ import {
   ShadowRoot,
   topPage,
 } from "../paging/shadow_walk.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { Tool, type Vcpu } from "./vcpu.ts";
 
 /** The page is mapped: the guest repeats its access. */
 export const FIXED = 0;
@@ -89,7 +89,7 @@ function writeProtected(
   return FIXED;
 }
 
-const root = new ShadowRoot();
+const ROOT = new Tool(() => new ShadowRoot());
 
 /** How a fault under shadow paging, or in L1's nested page table, is to be resolved. */
 export interface ShadowFault {
@@ -148,6 +148,7 @@ function set(v: Vcpu, at: number, gfn: number, access: number, ahead: boolean): 
 
 /** Makes the shadow pages down to the last level; gives the last one, or -1 without a root. */
 function link(v: Vcpu, f: ShadowFault, walk: Walk, gfn: number, access: number): number {
+  const root = ROOT.of(v);
   findRoot(v, root);
   let slot = topPage(v, root, f.lo, f.hi);
   const last = f.levels === 0 ? root.level + 1 : walk.level;

@@ -14,57 +14,64 @@ import { legalGpa, loadPdptrs, readPdptrs } from "../paging/pdptrs.ts";
 
 const ROOT_LEVEL = 5;
 
-let roleExt = 0;
+/** Extended half of a CPU role (kvm_calc_cpu_role). */
+function cpuRoleExt(cr0: number, cr4: number, lma: boolean): number {
+  let ext: number = EXT.VALID;
+  if ((cr0 & CR0.PG) === 0) return ext;
+  if ((cr4 & CR4.SMEP) !== 0) ext |= EXT.SMEP;
+  if ((cr4 & CR4.SMAP) !== 0) ext |= EXT.SMAP;
+  if ((cr4 & CR4.PSE) !== 0) ext |= EXT.PSE;
+  if (!lma) return ext;
+  if ((cr4 & CR4.PKE) !== 0) ext |= EXT.PKE;
+  if ((cr4 & CR4.LA57) !== 0) ext |= EXT.LA57;
+  return ext | EXT.LMA;
+}
 
-/** Computes a CPU role (kvm_calc_cpu_role); the extended half is left in {@linkcode roleExt}. */
+/** Whether the MMU takes a guest to be in long mode. */
+function inLongMode(v: Vcpu, cr4: number, efer: number): boolean {
+  const pae = (cr4 & CR4.PAE) !== 0;
+  return (efer & EFER.LMA) !== 0 && (pae || !v.traits.givesUpLongModeWithoutPae);
+}
+
+/** Computes a CPU role (kvm_calc_cpu_role), both halves, at a place of the vCPU area. */
+function setCpuRole(v: Vcpu, at: number, cr0: number, cr4: number, efer: number): number {
+  const base = cpuRole(v, cr0, cr4, efer);
+  v.set32(at, base);
+  v.set32(at + 4, cpuRoleExt(cr0, cr4, inLongMode(v, cr4, efer)));
+  return base;
+}
+
+/** Base half of a CPU role. */
 function cpuRole(v: Vcpu, cr0: number, cr4: number, efer: number): number {
   let role: number = ROLE.ACCESS;
   if (v.smm) role |= ROLE.SMM;
   if (v.guestMode) role |= ROLE.GUEST_MODE;
-  roleExt = EXT.VALID;
   if ((cr0 & CR0.PG) === 0) return role | ROLE.DIRECT;
   const wp = (cr0 & CR0.WP) !== 0;
   const pae = (cr4 & CR4.PAE) !== 0;
-  const lma = (efer & EFER.LMA) !== 0 && (pae || !v.traits.givesUpLongModeWithoutPae);
+  const lma = inLongMode(v, cr4, efer);
   // Long mode without PAE cannot be: KVM gives the virtual machine up (KVM_BUG_ON).
   if (v.traits.givesUpLongModeWithoutPae && (efer & EFER.LMA) !== 0 && !pae) v.request(REQ.VM_DEAD);
   if ((efer & EFER.NX) !== 0) role |= ROLE.EFER_NX;
   if (wp) role |= ROLE.CR0_WP;
   if ((cr4 & CR4.SMEP) !== 0) {
-    roleExt |= EXT.SMEP;
     if (v.policy.kernel.mmu.smepInRole) role |= ROLE.SMEP;
     else if (!wp) role |= ROLE.SMEP_ANDNOT_WP;
   }
-  if ((cr4 & CR4.SMAP) !== 0) {
-    roleExt |= EXT.SMAP;
-    if (!wp) role |= ROLE.SMAP_ANDNOT_WP;
-  }
+  if ((cr4 & CR4.SMAP) !== 0 && !wp) role |= ROLE.SMAP_ANDNOT_WP;
   if (!pae) role |= ROLE.FOUR_BYTE_GPTE;
   if (lma) role |= (cr4 & CR4.LA57) !== 0 ? 5 : 4;
   else role |= pae ? 3 : 2;
-  if ((cr4 & CR4.PSE) !== 0) roleExt |= EXT.PSE;
-  if (lma) {
-    roleExt |= EXT.LMA;
-    if ((cr4 & CR4.PKE) !== 0) roleExt |= EXT.PKE;
-    if ((cr4 & CR4.LA57) !== 0) roleExt |= EXT.LA57;
-  }
   return role;
 }
 
 /** Recomputes the roles of the MMU in use from the vCPU's registers (kvm_init_mmu). */
 export function initMmu(v: Vcpu): void {
-  const base = cpuRole(v, v.u32(V.cr0), v.u32(V.cr4), v.u32(V.efer));
-  if (v.policy.kernel.mmu.oneWalker) {
-    v.set32(V.gva_role, base);
-    v.set32(V.gva_role + 4, roleExt);
-  }
-  if (v.u8(V.walk_mmu) === 1) {
-    v.set32(V.nested_cpu_role, base);
-    v.set32(V.nested_cpu_role + 4, roleExt);
-    return;
-  }
-  v.set32(V.root_cpu_role, base);
-  v.set32(V.root_cpu_role + 4, roleExt);
+  const nested = v.u8(V.walk_mmu) === 1;
+  const at = nested ? V.nested_cpu_role : V.root_cpu_role;
+  const base = setCpuRole(v, at, v.u32(V.cr0), v.u32(V.cr4), v.u32(V.efer));
+  if (v.policy.kernel.mmu.oneWalker) v.copy64(V.gva_role, at);
+  if (nested) return;
   if (v.caps.npt) {
     const inherited = base & (ROLE.GUEST_MODE | ROLE.SMM);
     v.set32(
@@ -83,13 +90,11 @@ export function initNestedMmu(v: Vcpu): void {
   v.set8(V.mmu, 1);
   const cr4 = v.u32(VMCB01_AT + S.cr4) & ~CR4.PKE;
   const cr0 = v.policy.kernel.mmu.nestedTableWriteProtect ? CR0.PG | CR0.WP : CR0.PG;
-  const base = cpuRole(v, cr0, cr4, v.u32(VMCB01_AT + S.efer));
+  const base = setCpuRole(v, V.guest_cpu_role, cr0, cr4, v.u32(VMCB01_AT + S.efer));
   v.assertThat(
     (base & ROLE.DIRECT) === 0 && (base & ROLE.GUEST_MODE) !== 0,
     "cpu_role.base.direct || !cpu_role.base.guest_mode",
   );
-  v.set32(V.guest_cpu_role, base);
-  v.set32(V.guest_cpu_role + 4, roleExt);
   let root = (base & ~15) | ROOT_LEVEL;
   if ((base & 15) === 4) root |= ROLE.PASSTHROUGH;
   v.set32(V.guest_root_role, root);

@@ -4,8 +4,9 @@
  * @module
  */
 import { C, S, V } from "../svm/machine.ts";
-import { runVmcb, unmodelledBytes } from "../cpu/mod.ts";
+import { type MsrIntercepted, Processor, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { AMD } from "../processors/amd.ts";
+import type { ProcessorModel } from "../processors/model.ts";
 import { END, FAIL, runWay } from "../policy.ts";
 import {
   CR4,
@@ -40,7 +41,7 @@ import {
   setDrIntercepts,
 } from "./control.ts";
 import { updateDr7 } from "./regs.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { Tool, type Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { processorPaging } from "../paging/vcpu_walk.ts";
@@ -190,13 +191,21 @@ function virtualTpr(v: Vcpu): boolean {
   return v.guestMode && (v.u32(VMCB12_AT + C.int_ctl) & INT_CTL.V_INTR_MASKING) !== 0;
 }
 
-// The vCPU that runs. The options are filled in anew for each run: nothing is allocated for one.
-let running: Vcpu;
-const options = {
-  msrIntercepted: (msr: number, write: boolean) =>
-    msrIntercepted(running, running.vmcb, msr, write),
-  model: AMD,
-};
+/** The processor that a vCPU runs on, and what that asks for; the model is set for each run. */
+class Core {
+  readonly processor = new Processor();
+  readonly options: { msrIntercepted: MsrIntercepted; model: ProcessorModel };
+
+  constructor(v: Vcpu) {
+    this.processor.translations.enabled = true;
+    this.options = {
+      msrIntercepted: (msr, write) => msrIntercepted(v, v.vmcb, msr, write),
+      model: AMD,
+    };
+  }
+}
+
+const CORE = new Tool((v) => new Core(v));
 
 /** Enters the active VMCB and takes over what the exit left (svm_vcpu_run). */
 function run(v: Vcpu, forceExit: boolean): number {
@@ -222,13 +231,13 @@ function run(v: Vcpu, forceExit: boolean): number {
   const freeDr = v.u8(V.dr_wont_exit) !== 0;
   loadDr6(v, vmcb, freeDr);
   if (v.standIn !== undefined) return runStandIn(v, vmcb, freeDr);
-  running = v;
+  const { processor, options } = CORE.of(v);
   options.model = v.policy.processor ?? v.caps.processor ?? AMD;
   const paging = processorPaging(v, !v.caps.npt && mismatched(v));
-  const status = runVmcb(v, vmcb, paging, options);
+  const status = runVmcb(processor, v, vmcb, paging, options);
   if (status === "stuck") return STUCK;
   if (status !== "exit") {
-    v.miss(`instruction ${unmodelledBytes().toHex()}`);
+    v.miss(`instruction ${unmodelledBytes(processor).toHex()}`);
     return STUCK;
   }
   afterExit(v, vmcb, freeDr);

@@ -67,6 +67,21 @@ export const LOOSE_FIELDS = [
   "smram",
 ] as const satisfies readonly (keyof Vcpu)[];
 
+/** Fields of a vCPU that a copy does not take: its policy, who listens or stands in, what it works with. */
+type OwnFields = "policy" | "observer" | "standIn" | "tools";
+/** What is computed from the bytes, or from what the fields refer to. */
+type ComputedFields = "looseKey" | "paging" | "longMode" | "paePaging" | "traits";
+/** Names of all fields of a vCPU that a machine has not. */
+type Fields = {
+  [K in Exclude<keyof Vcpu, keyof Machine>]: Vcpu[K] extends (...args: never[]) => unknown ? never
+    : K;
+}[Exclude<keyof Vcpu, keyof Machine>];
+type Never<T extends never> = T;
+/** Fields in none of the lists: one more, and this does not compile, since a copy would lose it. */
+export type UnlistedFields = Never<
+  Exclude<Fields, keyof LooseState | OwnFields | ComputedFields>
+>;
+
 /** What of a vCPU is neither in its bytes nor in guest memory. A {@linkcode Vcpu} is one itself. */
 export type LooseState = Pick<Vcpu, typeof LOOSE_FIELDS[number] | "result" | "pendingRegisters">;
 
@@ -100,6 +115,39 @@ const NOTHING: LooseState = {
 };
 
 /**
+ * Something that each vCPU works with: made when it is first needed, and used again in every run. It
+ * is no state: a copy of the vCPU makes its own.
+ *
+ * @example
+ * ```ts
+ * import { Tool, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
+ * const BUFFER = new Tool(() => new Uint8Array(16));
+ * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+ * if (BUFFER.of(v) !== BUFFER.of(v) || BUFFER.of(v) === BUFFER.of(v.fork(UPSTREAM))) throw new Error();
+ * ```
+ */
+export class Tool<T extends object> {
+  static #count = 0;
+  readonly #index = Tool.#count++;
+  readonly #make: (v: Vcpu) => T;
+
+  /** @param make Makes a vCPU's. */
+  constructor(make: (v: Vcpu) => T) {
+    this.#make = make;
+  }
+
+  /**
+   * A vCPU's own.
+   *
+   * @param v The vCPU.
+   * @returns The same each time.
+   */
+  of(v: Vcpu): T {
+    return (v.tools[this.#index] ??= this.#make(v)) as T;
+  }
+}
+
+/**
  * One vCPU with the policy that handles its nested transitions.
  *
  * @example
@@ -116,6 +164,8 @@ export class Vcpu extends Machine {
   policy: Policy;
   /** Who listens, if anyone. */
   observer: Observer | undefined;
+  /** What it works with, by the number of a {@linkcode Tool}. */
+  readonly tools: (object | undefined)[] = [];
   /** The last KVM_RUN's result. */
   readonly result: RunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
   /** An I/O instruction waits for userspace to have done its part: its linear address, or -1. */

@@ -9,7 +9,7 @@ import { DEVICES, DEVICES_AT, NESTED_AT, V } from "../svm/machine.ts";
 import { FETCH, PF, USER, type Walk, WALK_FAULT, WALK_STAGE2, WRITE } from "./walk.ts";
 import { ROLE } from "./roles.ts";
 import { ENTRY, entryAt, findPage, mappedGfn, roleOf, rootGfn } from "./shadow_pages.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import { Tool, type Vcpu } from "../kvm/vcpu.ts";
 
 /** Which set of KVM's own nested page tables a root role uses: one for each of guest mode and SMM. */
 export function nestedRoot(role: number): number {
@@ -70,6 +70,8 @@ export function lookUpDirect(
 
 /** Where a walk of shadow pages begins. */
 export class ShadowRoot {
+  /** The entry that a walk from it found last. */
+  found = 0;
   /** Shadow page of the root, or -1 when it is one of four or there is none. */
   slot = -1;
   /** Level of the root's entries. */
@@ -114,17 +116,15 @@ export function topPage(v: Vcpu, root: ShadowRoot, lo: number, hi: number): numb
   return hi === 0 ? v.u32(root.four + (lo >>> 30) * 4) - 1 : -1;
 }
 
-/** What a walk of shadow pages finds; {@linkcode found} holds the entry. */
-let found = 0;
-
+/** Where shadow pages put an address, or -1; the root holds the entry that was found. */
 function leaf(v: Vcpu, root: ShadowRoot, lo: number, hi: number): number {
-  found = 0;
+  root.found = 0;
   let slot = topPage(v, root, lo, hi);
   for (let level = root.level; slot >= 0; level--) {
     const index = indexAt(level, lo, hi);
     const entry = v.words[entryAt(slot, index)] as number;
     if (level === 1 || (entry & ENTRY.PRESENT) === 0) {
-      found = entry;
+      root.found = entry;
       return (entry & ENTRY.PRESENT) !== 0 ? mappedGfn(v, slot, index) * 4096 + (lo & 0xfff) : -1;
     }
     slot = entry >>> 12;
@@ -144,6 +144,7 @@ export function lookUpNested(
 ): number {
   const lo = gpa % 0x1_0000_0000;
   const at = leaf(v, root, lo, (gpa - lo) / 0x1_0000_0000);
+  const { found } = root;
   const error = refused(access, true);
   if (at < 0) {
     return missed(out, gpa, (found & ENTRY.DEVICE) !== 0 ? error | PF.reserved : error, table);
@@ -155,11 +156,12 @@ export function lookUpNested(
 
 /** Whether the shadow pages know an address as one of a device (handle_mmio_page_fault). */
 export function isDeviceAt(v: Vcpu, lo: number, hi: number): boolean {
+  const device = DEVICE.of(v);
   findRoot(v, device);
-  return leaf(v, device, lo, hi) < 0 && (found & ENTRY.DEVICE) !== 0;
+  return leaf(v, device, lo, hi) < 0 && (device.found & ENTRY.DEVICE) !== 0;
 }
 
-const device = new ShadowRoot();
+const DEVICE = new Tool(() => new ShadowRoot());
 
 const CR4_SMEP = CR4.SMEP, CR4_SMAP = CR4.SMAP;
 
@@ -175,6 +177,7 @@ export function lookUpShadow(
   out: Walk,
 ): boolean {
   const at = leaf(v, root, lo, hi);
+  const { found } = root;
   const error = refused(access, who === USER);
   out.outcome = WALK_FAULT;
   if (at < 0) {

@@ -28,7 +28,7 @@ import {
   ShadowRoot,
 } from "./shadow_walk.ts";
 import { ROLE } from "./roles.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import { Tool, type Vcpu } from "../kvm/vcpu.ts";
 
 /** A walk mode that is filled in anew for each use. */
 class Mode implements KvmWalkMode {
@@ -43,11 +43,6 @@ class Mode implements KvmWalkMode {
   pdptrs?: Uint32Array;
 }
 
-const mode = new Mode();
-const nptTables = new Mode();
-const walk = new Walk();
-const own = new Walk();
-
 function number(v: Vcpu, at: number): number {
   return v.u32(at) + (v.u32(at + 4) & 0xfffff) * 0x1_0000_0000;
 }
@@ -55,6 +50,7 @@ function number(v: Vcpu, at: number): number {
 /** The mode that a packed CPU role describes, over the tables at CR3. */
 export function roleMode(v: Vcpu, role: number): KvmWalkMode {
   const base = v.u32(role), ext = v.u32(role + 4);
+  const { mode } = WALKS.of(v);
   mode.levels = base & 15;
   mode.narrow = (base & ROLE.FOUR_BYTE_GPTE) !== 0;
   mode.noExecute = (base & 1 << 12) !== 0;
@@ -66,16 +62,6 @@ export function roleMode(v: Vcpu, role: number): KvmWalkMode {
   mode.pdptrs = v.words.subarray(V.pdptr0 >> 2, (V.pdptr0 >> 2) + 8);
   return mode;
 }
-
-// The vCPU that runs, and the tables it runs on. Set at each entry.
-let current: Vcpu;
-let directRoot = 0;
-const root = new ShadowRoot();
-
-const viaDirect: Stage2 = (gpa, access, table, out) =>
-  lookUpDirect(current, directRoot, gpa, access, table, out);
-const viaNested: Stage2 = (gpa, access, table, out) =>
-  lookUpNested(current, root, gpa, access, table, out);
 
 /** The processor's own walk of the guest's tables, over a second stage. */
 function twoStage(stage2: Stage2): Paging {
@@ -96,13 +82,6 @@ function twoStage(stage2: Stage2): Paging {
   };
 }
 
-const direct = twoStage(viaDirect);
-const nested = twoStage(viaNested);
-const shadow: Paging = {
-  translate: (_m, r, lo, hi, access, who, out) =>
-    lookUpShadow(current, root, r.cr4, lo, hi, access, who, out),
-};
-
 /** Shadow tables of another depth than the processor walks: it finds nothing. */
 const unusable: Paging = {
   translate(_m, _r, _lo, _hi, access, who, out) {
@@ -113,6 +92,44 @@ const unusable: Paging = {
   },
 };
 
+/** What a vCPU walks tables with. Modes and walks are filled in anew for each use. */
+class Walks {
+  readonly mode = new Mode();
+  readonly npt = new Mode();
+  /** The last walk of a fault. */
+  readonly fault = new Walk();
+  /** The emulator's walk. */
+  readonly emulator = new Walk();
+  /** The tables that the processor runs on: which of KVM's own, or whose shadow pages. */
+  directRoot = 0;
+  readonly root = new ShadowRoot();
+  readonly direct: Paging;
+  readonly nested: Paging;
+  readonly shadow: Paging;
+  /** Second stage of L1's own addresses: memory as it is, anything else is not there. */
+  readonly memory: Stage2;
+  /** Second stage of L2's addresses: L1's nested page table. */
+  readonly l1: Stage2;
+
+  constructor(v: Vcpu) {
+    const { root } = this;
+    this.direct = twoStage((gpa, access, table, out) =>
+      lookUpDirect(v, this.directRoot, gpa, access, table, out)
+    );
+    this.nested = twoStage((gpa, access, table, out) =>
+      lookUpNested(v, root, gpa, access, table, out)
+    );
+    this.shadow = {
+      translate: (_m, r, lo, hi, access, who, out) =>
+        lookUpShadow(v, root, r.cr4, lo, hi, access, who, out),
+    };
+    this.memory = memoryOnly(v);
+    this.l1 = (gpa) => walkL1Npt(v, gpa);
+  }
+}
+
+const WALKS = new Tool((v) => new Walks(v));
+
 /**
  * How the processor reaches memory when it next runs the active VMCB.
  *
@@ -120,19 +137,20 @@ const unusable: Paging = {
  * @param wrongDepth Whether KVM's shadow tables have another depth than the processor walks.
  */
 export function processorPaging(v: Vcpu, wrongDepth: boolean): Paging {
-  current = v;
+  const walks = WALKS.of(v);
   if (v.caps.npt && v.u8(V.mmu) === 0) {
-    directRoot = nestedRoot(v.u32(V.root_root_role));
-    return direct;
+    walks.directRoot = nestedRoot(v.u32(V.root_root_role));
+    return walks.direct;
   }
-  findRoot(v, root);
-  if (v.caps.npt) return nested;
-  return wrongDepth ? unusable : shadow;
+  findRoot(v, walks.root);
+  if (v.caps.npt) return walks.nested;
+  return wrongDepth ? unusable : walks.shadow;
 }
 
 /** Mode of L1's nested page table: L1's CR4 and EFER in vmcb01 (nested_svm_init_mmu_context). */
 function npt(v: Vcpu): KvmWalkMode {
   const m = walkMode(0x80000000, v.u32(VMCB01_AT + S.cr4), v.u32(VMCB01_AT + S.efer));
+  const nptTables = WALKS.of(v).npt;
   nptTables.levels = m.levels;
   nptTables.writeProtect = m.writeProtect;
   nptTables.largePages = m.largePages;
@@ -147,6 +165,7 @@ function npt(v: Vcpu): KvmWalkMode {
 export function walkL1Npt(v: Vcpu, gpa: number): number {
   const lo = gpa % 0x1_0000_0000;
   const hi = (gpa - lo) / 0x1_0000_0000;
+  const { fault, memory } = WALKS.of(v);
   const ok = walkKvm(
     v.memory,
     v.caps.physicalBits,
@@ -155,15 +174,15 @@ export function walkL1Npt(v: Vcpu, gpa: number): number {
     hi,
     0,
     USER,
-    memoryOnly(v),
-    walk,
+    memory,
+    fault,
   );
-  return ok ? walk.gpa : -1;
+  return ok ? fault.gpa : -1;
 }
 
 /** The last walk of a fault. */
-export function lastWalk(): Walk {
-  return walk;
+export function lastWalk(v: Vcpu): Walk {
+  return WALKS.of(v).fault;
 }
 
 /** Mode of the guest's own tables, as its role says. */
@@ -177,8 +196,8 @@ export function nptGuestMode(v: Vcpu): KvmWalkMode {
 }
 
 /** Error code of the last walk that failed. */
-export function walkError(): number {
-  return walk.error;
+export function walkError(v: Vcpu): number {
+  return WALKS.of(v).fault.error;
 }
 
 /**
@@ -195,7 +214,8 @@ export function walkNptFault(
   user = true,
 ): boolean {
   const who = user ? USER : SUPERVISOR;
-  return walkKvm(v.memory, v.caps.physicalBits, npt(v), lo, hi, access, who, memoryOnly(v), walk);
+  const { fault, memory } = WALKS.of(v);
+  return walkKvm(v.memory, v.caps.physicalBits, npt(v), lo, hi, access, who, memory, fault);
 }
 
 /**
@@ -210,6 +230,7 @@ export function walkShadowFault(
   access: number,
   user: boolean,
 ): boolean {
+  const { fault, memory } = WALKS.of(v);
   return walkKvm(
     v.memory,
     v.caps.physicalBits,
@@ -218,17 +239,10 @@ export function walkShadowFault(
     hi,
     access,
     user ? USER : SUPERVISOR,
-    memoryOnly(v),
-    walk,
+    memory,
+    fault,
   );
 }
-
-/** Where the last successful walk ended, as a guest physical address. */
-export function walkedTo(): number {
-  return walk.gpa;
-}
-
-const viaL1: Stage2 = (gpa) => walkL1Npt(current, gpa);
 
 /**
  * Walks the guest's tables for KVM's emulator; with nested paging every table
@@ -244,11 +258,13 @@ export function walkForEmulator(
   access: number,
   user: boolean,
 ): number {
-  current = v;
-  const stage2 = v.u8(V.walk_mmu) === 1 ? viaL1 : memoryOnly(v);
+  const { emulator, fault, memory, l1 } = WALKS.of(v);
+  const stage2 = v.u8(V.walk_mmu) === 1 ? l1 : memory;
   const bits = v.caps.physicalBits;
   const who = user ? USER : SUPERVISOR;
-  if (walkKvm(v.memory, bits, roleMode(v, role), lo, hi, access, who, stage2, own)) return own.gpa;
-  walk.error = own.error;
+  if (walkKvm(v.memory, bits, roleMode(v, role), lo, hi, access, who, stage2, emulator)) {
+    return emulator.gpa;
+  }
+  fault.error = emulator.error;
   return -1;
 }
