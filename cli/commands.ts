@@ -65,7 +65,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "explain",
-    summary: "Show one VMRUN under two policies side by side, step by step",
+    summary: "Show one VMRUN step by step, under two policies side by side or under one",
     load: async () => (await import("./commands/explain.ts")).explain,
   },
   {

@@ -90,14 +90,10 @@ export function quoted(word: string): string {
   return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** The command that shows a finding's first run: step by step, or what a log has of it. */
+/** The command that shows a finding's first run step by step. */
 function commandOf(finding: Finding, { trace, policies, result, show }: DiffOutput): string {
   if (show !== undefined) return show(finding);
-  const { scenario, event } = finding.first;
-  // A log that names no scenarios has not all inputs either, so that no single run can be explained.
-  if (scenario === undefined) {
-    return `vmtape dump ${quoted(trace)} --from ${event} --to ${event + 1} --fields`;
-  }
+  const { event } = finding.first;
   const words = finding.policies.map((name) => policies[result.policies.indexOf(name)] ?? name);
   const pair = quoted(words.join(","));
   return `vmtape explain ${quoted(trace)} --event ${event} --policies ${pair}`;

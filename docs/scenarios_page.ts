@@ -23,10 +23,13 @@ export function scenariosPage(): string {
     table(["Token", "Meaning"], TOKENS),
     paragraph(
       "Later changes win over earlier ones: `l1pae` after `efer=` takes that back. Writes beyond " +
-        "the 16 MiB of memory have no effect. `xc. xs. xm. xr.` have an effect with `entry=rsm` " +
-        "only, `xh.` also with `entry=setstate`, where it changes the L1 save area handed in. The " +
-        "lab ignores a token it does not know; here it is an error.",
+        "the 16 MiB of memory have no effect. A write on the way (`x?.`) that its way in has no " +
+        "place for has none either. What is taken from L1's processor stays taken while a case " +
+        "goes on with the machine of the one before. The lab ignores a token it does not know; " +
+        "here it is an error.",
     ),
+    paragraph("Where the writes on the way go, by the way in:"),
+    table(["Token", "`rsm`", "`mid`", "`migrate`", "`setstate`"], LATE_TOKENS),
     "## Fields by name",
     table(["Token", "Meaning"], FIELD_TOKENS),
     paragraph(
@@ -49,8 +52,8 @@ export function scenariosPage(): string {
     table(["Address", "What is there"], BASE),
     paragraph(
       "L1 is in 64-bit mode at CPL 0 and executes `vmrun; out 0x80, al`. L2 is in 64-bit mode, has " +
-        "no IDT, and executes `vmmcall; hlt` at 0x9000; with `entry=rsm`, `out 0x81, al` comes first, " +
-        "where the SMI hits it. Intercepted are VMRUN, VMMCALL, HLT, MSRs by the map, and SHUTDOWN. " +
+        "no IDT, and executes `vmmcall; hlt` at 0x9000; with `entry=rsm`, `mid` and `migrate`, " +
+        "`out 0x81, al` comes first, where it stops, or an SMI hits it. Intercepted are VMRUN, VMMCALL, HLT, MSRs by the map, and SHUTDOWN. " +
         "The memory below 0x80000 is zeroed and set up before each case (`keepmem` leaves it); " +
         "without `keepvm` the virtual machine is new and all its memory zero.",
     ),
@@ -64,7 +67,7 @@ export function scenariosPage(): string {
     paragraph(
       "`vmtape generate --seed S --count N` writes cases near the boundary of what is valid: one to " +
         "four mutations each, from a table (`traces/generate/mutations.ts`) that covers every field with a " +
-        "check, every class of bits, what L2 does, L1 in 64-bit and in PAE mode, and all three ways " +
+        "check, every class of bits, what L2 does, L1 in 64-bit and in PAE mode, and all ways " +
         "in. About a fifth are in sequences of two to five on one vCPU. The same seed gives the same " +
         "cases; names hold the seed, a number and the mutations.",
     ),
@@ -98,10 +101,36 @@ const TOKENS = [
   ["`entry=vmrun`", "VMRUN, the default"],
   ["`entry=rsm`", "VMRUN, then an SMI while L2 runs, then RSM"],
   ["`entry=setstate`", "KVM_SET_NESTED_STATE"],
-  ["`xc. xs. xm.`", "Written while the SMI handler runs: control area, save area, memory"],
-  ["`xh. xr.`", "The same: host save area (from 0x400), SMRAM state save area (from 0xfe00)"],
+  ["`entry=mid`", "VMRUN; L2 stops at a port write, then goes on"],
+  [
+    "`entry=migrate`",
+    "The same, but it goes on in another virtual machine: all state is read, the machine torn " +
+    "down, and the state restored into a new one in QEMU's order",
+  ],
+  [
+    "`midnmi=1`, `midirq=VEC`",
+    "With `mid` and `migrate`: queue an NMI, an interrupt, before L2 goes on",
+  ],
+  [
+    "`pending=1`",
+    "With `setstate` and `migrate`: the state restored says that a nested run is pending",
+  ],
+  [
+    "`nocpu.FN.REG=MASK`",
+    "Take bits from L1's CPUID: a function, a register (a, b, c or d), the bits",
+  ],
+  ["`pa=BITS`", "Physical address bits of L1's CPUID: `pa=24` is 36"],
+  ["`xc. xs. xm. xh. xr. xn.`", "Write on the way, see below"],
   ["`keepvm`", "Go on with the virtual machine and vCPU of the case before"],
   ["`keepmem`", "Leave guest memory as the case before left it"],
+];
+
+const LATE_TOKENS = [
+  ["`xc.` `xs.`", "vmcb12", "vmcb12", "vmcb12", ""],
+  ["`xm.`", "memory", "memory", "memory", ""],
+  ["`xh.`", "host save area, from 0x400", "the same", "L1 save area handed in", "the same"],
+  ["`xr.`", "SMRAM state save area, from 0xfe00", "memory", "", ""],
+  ["`xn.`", "memory", "memory", "control area handed in", ""],
 ];
 
 const FIELD_TOKENS = [
@@ -115,6 +144,7 @@ const FIELD_TOKENS = [
     "`late.control.FIELD=V`, `late.save.FIELD=V`, `late.hsave.FIELD=V`",
     "What `xc.`, `xs.` and `xh.` write",
   ],
+  ["`cpu.NAME=0`", "Take a feature from L1's CPUID, by the name that Linux gives it: `cpu.la57=0`"],
 ];
 
 const BASE = [

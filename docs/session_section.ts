@@ -4,7 +4,7 @@
  * @module
  */
 import { CPUID_REGISTERS, FEATURE_NAMES, FEATURES, LAB_CPUID } from "../engine/svm/cpuid.ts";
-import { table } from "./markdown.ts";
+import { paragraph, table } from "./markdown.ts";
 
 /** Keys of the metadata that a reader acts on, and of its map `capabilities`. */
 const KEYS: readonly (readonly [key: string, type: string, meaning: string])[] = [
@@ -21,19 +21,23 @@ const KEYS: readonly (readonly [key: string, type: string, meaning: string])[] =
   ],
   ["`capabilities`", "map", "What the machine can do:"],
   [
-    "` physical_bits`",
+    "`capabilities.physical_bits`",
     "number",
     "Physical address bits of L1's CPUID; what `cpuid` says counts more",
   ],
-  ["` memory`", "number", "Bytes of guest memory"],
-  ["` resident`", "number", "The address below which all of it was touched beforehand"],
-  ["` cpuid`", "map, nil", "L1's CPUID, see below; nil: nothing of it is known"],
+  ["`capabilities.memory`", "number", "Bytes of guest memory"],
+  ["`capabilities.resident`", "number", "The address below which all of it was touched beforehand"],
+  ["`capabilities.cpuid`", "map, nil", "L1's CPUID, see below; nil: nothing of it is known"],
   [
-    "` host_cpuid`",
+    "`capabilities.host_cpuid`",
     "map",
     "What KVM could offer there (KVM_GET_SUPPORTED_CPUID); as `cpuid` if absent",
   ],
-  ["` host_physical_bits`", "number", "Physical address bits of the processor; L1's if absent"],
+  [
+    "`capabilities.host_physical_bits`",
+    "number",
+    "Physical address bits of the processor; L1's if absent",
+  ],
 ];
 
 /** The section. */
@@ -43,16 +47,13 @@ export function sessionSection(): string[] {
     "### What a session tells",
     "All keys may be absent; a reader ignores those that it does not know.",
     table(["Key", "Type", "Meaning"], KEYS.map((row) => [...row])),
-    `\`cpuid\` has a key for each leaf that is not all zero: the function in hexadecimal, with \`.\`
-and the index where that is not 0. Its value is a list of four, ${
-      CPUID_REGISTERS.map((name) => name.toUpperCase()).join(", ")
-    }: a number; nil if
-unknown; or a list of two, value and mask of known bits. Leaf \`${leaf}\` of the machine that most
-recordings were made on: \`${
-      JSON.stringify(values)
-    }\`. A trace of single transitions without \`cpuid\`
-leaves it unknown, and checks that depend on it are answered so; any other trace without it has
-that machine's. These bits matter:`,
+    paragraph(
+      `\`cpuid\` has a key for each leaf that is not all zero: the function in hexadecimal, with \`.\` and the index where that is not 0. Its value is a list of four, ${
+        CPUID_REGISTERS.map((name) => name.toUpperCase()).join(", ")
+      }: a number; nil if unknown; or a list of two, value and mask of known bits. Leaf \`${leaf}\` of the machine that most recordings were made on: \`${
+        JSON.stringify(values)
+      }\`. A trace of single transitions without \`cpuid\` leaves it unknown, and checks that depend on it are answered so; any other trace without it has that machine's. These bits matter:`,
+    ),
     table(
       ["Name", "Leaf", "Register", "Bit", "What it offers"],
       FEATURE_NAMES.map((name) => {

@@ -38,7 +38,7 @@ import {
   WORD_LANES,
 } from "../codecs/container/format.ts";
 import { formatEvent } from "../codecs/text.ts";
-import { EVENTS, type Field } from "../engine/mod.ts";
+import { type EventRow, EVENTS, type Field } from "../engine/mod.ts";
 import { paragraph, table } from "./markdown.ts";
 import { makeExample } from "./trace_example.ts";
 
@@ -272,8 +272,14 @@ function eventTable(): string[] {
       "`input`: needed to replay. `outcome`: what the recorded side did with it. `mark`: neither.",
     ),
     table(
-      ["Number", "Kind", "Role", "Meaning"],
-      EVENTS.map((row) => [String(row.id), `\`${row.kind}\``, row.role, row.doc]),
+      ["Number", "Kind", "Since", "Role", "Meaning"],
+      EVENTS.map((row: EventRow) => [
+        String(row.id),
+        `\`${row.kind}\``,
+        `${MAJOR}.${row.since ?? 0}`,
+        row.role,
+        row.doc,
+      ]),
     ),
     table(
       ["Kind", "Field", "Type", "`at`", "`by`", "Meaning"],

@@ -65,6 +65,8 @@ export interface EventRow {
   readonly id: number;
   /** Name in the API and in dumps. */
   readonly kind: string;
+  /** Minor version of the format that it came with; 0 when left out. */
+  readonly since?: number;
   /** `input`: needed to replay. `outcome`: what the recorded side did with it. `mark`: neither. */
   readonly role: "input" | "outcome" | "mark";
   /** Fields in order. Each may be absent, which means unknown. */
@@ -112,7 +114,7 @@ export const EVENTS = [
     role: "outcome",
     doc: "The state that userspace saw through ioctls at one point of a scenario",
     fields: [
-      { name: "phase", type: "text", doc: "pre, mid, smm or post" },
+      { name: "phase", type: "text", doc: "pre, mid, smm, restored or post" },
       { name: "rc", type: "i32", doc: "Return value of KVM_RUN" },
       { name: "errno", type: "u32", doc: "errno of KVM_RUN" },
       { name: "exit", type: "u32", doc: "KVM_EXIT_* reason" },
@@ -261,8 +263,60 @@ export const EVENTS = [
     fields: [{ name: "count", type: "u64", doc: "How many" }],
   },
   {
+    id: 18,
+    kind: "run",
+    since: 1,
+    role: "input",
+    doc: "Userspace called KVM_RUN once more",
+    fields: [{
+      name: "immediate",
+      type: "u32",
+      doc: "1: with immediate_exit, so that only what waited for userspace is completed",
+    }],
+  },
+  {
+    id: 19,
+    kind: "save",
+    since: 1,
+    role: "input",
+    doc: "Userspace read all state of the vCPU, and tore its virtual machine down",
+    fields: [
+      { name: "sregs_errno", type: "u32", doc: "errno of KVM_GET_SREGS2" },
+      { name: "errno", type: "u32", doc: "errno of KVM_GET_NESTED_STATE" },
+    ],
+  },
+  {
     id: 20,
+    kind: "restore",
+    since: 1,
+    role: "input",
+    doc: "Userspace restored that state into a new virtual machine with the same memory, " +
+      "in QEMU's order",
+    fields: [
+      { name: "sregs_errno", type: "u32", doc: "errno of KVM_SET_SREGS2" },
+      { name: "errno", type: "u32", doc: "errno of KVM_SET_NESTED_STATE" },
+      { name: "regs_errno", type: "u32", doc: "errno of KVM_SET_REGS" },
+      { name: "events_errno", type: "u32", doc: "errno of KVM_SET_VCPU_EVENTS" },
+      { name: "debugregs_errno", type: "u32", doc: "errno of KVM_SET_DEBUGREGS" },
+      { name: "resident", type: "u64", doc: "Address below which all new memory was touched" },
+      { name: "flags", type: "u32", doc: "KVM_STATE_NESTED_* flags handed in" },
+      { name: "set", type: "u32", doc: "Those of them that were set on the way" },
+      {
+        name: "state",
+        type: "vmcb",
+        doc: "L2's control area and L1's save area handed in; none outside guest mode",
+      },
+      {
+        name: "changed",
+        type: "vmcb",
+        doc: "Bytes of them that were changed on the way; the others are as they were read",
+      },
+    ],
+  },
+  {
+    id: 21,
     kind: "unmodelled",
+    since: 1,
     role: "mark",
     doc: "The model met what it does not model: what follows in this run is unknown",
     fields: [{ name: "what", type: "text", doc: "What it met" }],

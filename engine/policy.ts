@@ -25,6 +25,8 @@ export interface Step {
   readonly name: string;
   /** What it does, in one line. */
   readonly doc: string;
+  /** It maps a page of guest memory into the work area, which writes nothing of the state. */
+  readonly maps?: true;
   /**
    * Does it.
    *

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { fileChunks, formatEvent, readTrace, TraceFile } from "../codecs/mod.ts";
 import { fileSource } from "../codecs/mod.ts";
-import { EVENTS } from "../engine/mod.ts";
+import { MINOR } from "../codecs/container/format.ts";
+import { type EventRow, EVENTS } from "../engine/mod.ts";
 import { exampleEvents } from "../docs/trace_example.ts";
 import { join } from "./codecs_events.ts";
 
@@ -50,11 +51,22 @@ Deno.test("the golden of version 1.0 has every kind, an index and a checkpoint",
   assertEquals(trace.finished, true);
   const kinds = new Set<string>();
   for await (const event of trace.events()) kinds.add(event.kind);
-  assertEquals(kinds.size, EVENTS.filter(({ id }) => id <= 17).length);
+  const first = EVENTS.filter(({ since = 0 }: EventRow) => since === 0);
+  assertEquals([...kinds].sort(), first.map(({ kind }) => kind).sort());
   const checkpoint = await trace.checkpoint(100);
   assertEquals([checkpoint?.event, checkpoint?.state.length], [81, 1000]);
   assertEquals(checkpoint?.digest, new Uint8Array(32).fill(0xd1));
   assertEquals(await trace.checkpoint(80), undefined);
+});
+
+Deno.test("the golden of version 1.1 has the kinds that came with it", async () => {
+  using source = fileSource(`${GOLDEN}trace-1.1-migration.vmt`);
+  const trace = await TraceFile.open(source);
+  const kinds = new Set<string>();
+  for await (const event of trace.events()) kinds.add(event.kind);
+  const since = (row: EventRow) => row.since ?? 0;
+  for (const row of EVENTS) if (since(row) === 1) assert(kinds.has(row.kind), row.kind);
+  assertEquals(Math.max(...EVENTS.map(since)), MINOR);
 });
 
 Deno.test("an unfinished trace of version 1.0 gives its flushed events", async () => {

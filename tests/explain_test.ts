@@ -110,7 +110,36 @@ Deno.test("explain takes two policies and an event that there is", () =>
         "vmtape explain t -e 500 -p early-exit,unified; vmtape explain t -p early-exit,unified",
       folder,
     );
-    assertStringIncludes(stderr, "Two policies are explained at a time");
+    assertStringIncludes(stderr, "One policy or two are explained at a time");
     assertMatch(stderr, /There is no event 500: the trace has \d+/);
     assertMatch(stderr, /--event N is needed/);
+  }));
+
+Deno.test("a VMRUN of a log is explained as far as it does not depend on what was not recorded", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/log`,
+      " q-7 [000] .....  3.648900: kvm_nested_vmenter_failed: control->asid == 0\n",
+    );
+    const { stdout } = await shell(
+      "vmtape import log -o t -q; vmtape explain t -e 1 -p early-exit,unified",
+      folder,
+    );
+    assertStringIncludes(stdout, "FAILED asid-zero: control->asid == 0");
+    assertMatch(stdout, /^\| {30,}clear GIF$/m);
+    assertMatch(stdout, /unified goes on with "save L1 in vmcb01"; \d+ fields differ at the end$/m);
+    // Whether GIF was set before is not in the log.
+    assert(!/nested gif: 0x1 → 0x0/.test(stdout), stdout);
+  }));
+
+Deno.test("one policy is explained alone, in one column", () =>
+  withFolder(async (folder) => {
+    const { stdout, code } = await shell(
+      "vmtape record gif-left-set -o t -q; vmtape explain t -e 20 -p linux-6.12",
+      folder,
+    );
+    assertEquals(code, 0);
+    assertMatch(stdout, /^ {2}linux-6\.12$/m);
+    assertMatch(stdout, /^ {2}clear GIF\n {4}nested gif: 0x1 → 0x0$/m);
+    assert(!stdout.includes("part here"));
   }));

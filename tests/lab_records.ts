@@ -6,6 +6,7 @@ import {
   type LabRecord,
   type LabState,
   NESTED_KEYS,
+  RESTORE_ERRNO_KEYS,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
 } from "../codecs/lab/record.ts";
@@ -89,7 +90,10 @@ const state = fc.record({
 /** Records of every shape that the lab could print. */
 export const anyRecord: fc.Arbitrary<LabRecord> = fc.record({
   case: fc.stringMatching(/^[a-z0-9_.]{1,12}$/),
-  spec: fc.constantFrom("", "gif=0", "entry=rsm xs.d0=500 xr.d0=0", "entry=setstate xh.d0=500")
+  spec: fc.constantFrom(
+    ...["", "gif=0", "entry=rsm xs.d0=500 xr.d0=0", "entry=setstate xh.d0=500"],
+    ...["entry=mid midnmi=1", "entry=migrate xn.58.4=0 pending=1", "cpu.la57=0 pa=24"],
+  )
     .chain((spec) => fc.constantFrom(spec, `${spec} keepvm`.trim())),
   kernel: fc.constantFrom("early-exit", "unified"),
   npt: fc.constantFrom(0, 1),
@@ -98,12 +102,22 @@ export const anyRecord: fc.Arbitrary<LabRecord> = fc.record({
   mid: state,
   smm: state,
   setstate: fc.record({ sregs_errno: fc.nat(100), errno: fc.nat(100) }),
+  migrate: fc.record({
+    ...Object.fromEntries(
+      ["get_errno", "get_sregs_errno", ...RESTORE_ERRNO_KEYS].map((key) => [key, fc.nat(100)]),
+    ),
+    flags: fc.constantFrom("101", "1", "103"),
+    state: words(0x1000),
+  }),
+  restored: state,
   post: state,
   warnings: fc.array(fc.string(), { maxLength: 2 }),
 }, { requiredKeys: ["case", "spec", "kernel", "npt", "events"] }).map(
-  ({ setstate, ...record }) =>
-    // The lab prints it for this way in, and for no other.
-    (setstate && record.spec.startsWith("entry=setstate")
-      ? { ...record, setstate }
-      : record) as LabRecord,
+  ({ setstate, migrate, ...record }) =>
+    // The lab prints each for its way in, and for no other, once L2 has stopped.
+    ({
+      ...record,
+      ...(setstate && record.spec.startsWith("entry=setstate") ? { setstate } : {}),
+      ...(migrate && record.mid && record.spec.startsWith("entry=migrate") ? { migrate } : {}),
+    }) as LabRecord,
 );

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { bytesOf, parseScenario, parseScenarios, toLabCase } from "../traces/scenarios/scenario.ts";
+import { bytesOf, ENTRIES, parseScenario, parseScenarios } from "../traces/scenarios/scenario.ts";
+import { toLabCase } from "../traces/scenarios/scenario.ts";
 import { type Scenario, ScenarioError } from "../traces/scenarios/scenario.ts";
 
 /** The changes of a scenario as `target gpa size value`, hexadecimal. */
@@ -35,6 +36,11 @@ Deno.test("a bare name is the base", () => {
     nmi: false,
     irq: 0,
     entry: "vmrun",
+    pending: false,
+    midNmi: false,
+    midIrq: 0,
+    cpuid: [],
+    physicalBits: undefined,
     late: [],
     keepvm: false,
     keepmem: false,
@@ -77,10 +83,42 @@ Deno.test("gif, nmi and irq are C ints", () => {
   assertEquals([gif, nmi, irq], [false, true, 0x20]);
 });
 
+Deno.test("what happens on the way has its tokens", () => {
+  const mid = parseScenario("a entry=mid midnmi=1 midirq=30");
+  assertEquals([mid.entry, mid.midNmi, mid.midIrq, mid.pending], ["mid", true, 0x30, false]);
+  const { entry, pending } = parseScenario("a entry=migrate pending=1");
+  assertEquals([entry, pending], ["migrate", true]);
+});
+
+Deno.test("L1's processor loses bits of its CPUID, by number or by name", () => {
+  const { cpuid, physicalBits } = parseScenario("a nocpu.8000000a.d=1 cpu.la57=0 pa=24");
+  assertEquals(cpuid, [
+    { fn: 0x8000000a, register: "edx", mask: 1 },
+    { fn: 7, register: "ecx", mask: 0x10000 },
+  ]);
+  assertEquals(physicalBits, 36);
+  // A machine that goes on has its processor already.
+  const kept = parseScenario("a cpu.la57=0 pa=24 keepvm");
+  assertEquals([kept.cpuid, kept.physicalBits], [[], undefined]);
+});
+
+Deno.test("late changes go where their way in has a place for them", () => {
+  const late = (entry: string) =>
+    parseScenario(`a entry=${entry} xc.58.4=0 xm.9000.1=f4 xh.d0=0 xr.d0=0 xn.58.4=0`).late.map((
+      { target, gpa },
+    ) => `${target} ${gpa?.toString(16)}`);
+  const memory = ["control 10058", "memory 9000"];
+  assertEquals(late("rsm"), [...memory, "hsave 204d0", "smram 3fed0", "nested 58"]);
+  assertEquals(late("mid"), [...memory, "hsave 204d0", "smram d0", "nested 58"]);
+  assertEquals(late("migrate"), [...memory, "hsave undefined", "nested undefined"]);
+  assertEquals(late("setstate"), ["hsave undefined"]);
+  assertEquals(late("vmrun"), []);
+});
+
 Deno.test("late changes count from their area", () => {
   const spec = "a entry=rsm xc.58.4=0 xs.d0=500 xm.50000=7 xh.158=11 xr.d0.2=1";
   const late = parseScenario(spec).late.map(({ target, offset, gpa }) =>
-    `${target} ${offset.toString(16)} ${gpa.toString(16)}`
+    `${target} ${offset.toString(16)} ${gpa?.toString(16)}`
   );
   assertEquals(late, [
     "control 58 10058",
@@ -160,7 +198,12 @@ const PROBLEMS: readonly (readonly [string, number, string])[] = [
   ["a c.58", 7, "has no value"],
   ["a c.58=", 8, '"" is not a number'],
   ["a c.58^=1", 7, "takes no ^="],
-  ["a entry=foo", 9, "entry=vmrun, entry=rsm or entry=setstate"],
+  ["a entry=foo", 9, "entry=setstate, entry=mid, entry=migrate"],
+  ["a nocpu.7.e=1", 11, "a, b, c or d"],
+  ["a nocpu.7=1", 3, "names no register"],
+  ["a cpu.la58=0", 7, "did you mean cpu.la57?"],
+  ["a cpu.la57=1", 7, "cannot be given"],
+  ["a pa=80", 6, "128 physical address bits"],
   ["a entry=rsm entry=setstate", 13, "said twice"],
   ["a keepvm=1", 9, "takes no value"],
   ["a gif", 6, "has no value"],
@@ -206,15 +249,16 @@ const token = fc.oneof(
   fc.tuple(fc.constantFrom("c", "s"), fc.nat(0xc00), size, u64)
     .map(([area, at, n, value]) => `${area}.${hex(at)}${n}=${hex(value)}`),
   fc.tuple(fc.nat(0x1100000), size, u64).map(([at, n, v]) => `m.${hex(at)}${n}=${hex(v)}`),
-  fc.tuple(fc.constantFrom("xc", "xs", "xm", "xh", "xr"), fc.nat(0x1ff), size, u64)
+  fc.tuple(fc.constantFrom("xc", "xs", "xm", "xh", "xr", "xn"), fc.nat(0x1ff), size, u64)
     .map(([area, at, n, value]) => `${area}.${hex(at)}${n}=${hex(value)}`),
   fc.tuple(fc.constantFrom("rax", "rip", "rflags", "cr0", "cr3", "cr4", "efer", "hsave"), u64)
     .map(([name, value]) => `${name}=${hex(value)}`),
   fc.constantFrom("l1pae", "gif=0", "gif=1", "nmi=1", "irq=20", "keepvm", "efer^=SVME", "cr0|=NW"),
+  fc.constantFrom("pending=1", "midnmi=1", "midirq=30", "nocpu.7.c=10000", "cpu.npt=0", "pa=24"),
 );
 const line = fc.tuple(
   fc.array(token, { maxLength: 12 }),
-  fc.constantFrom("", "entry=vmrun", "entry=rsm", "entry=setstate"),
+  fc.constantFrom("", ...ENTRIES.map((entry) => `entry=${entry}`)),
 ).map(([tokens, entry]) => ["name", ...tokens, entry].join(" "));
 
 function meaning({ spec: _spec, line: _line, ...rest }: Scenario): unknown {

@@ -10,8 +10,8 @@ import {
   type StateChange,
   valueTexts,
 } from "../../engine/diff/mod.ts";
-import type { Policy } from "../../engine/policy.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
+import { plural } from "../plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
@@ -63,8 +63,13 @@ function linesOf(step: ExplainedStep | undefined, width: number, other: boolean)
   return lines;
 }
 
-function* rowLines(row: ExplainedRow, width: number, paint: Paint): Generator<string> {
-  const other = row.a?.name !== row.b?.name || row.a?.way !== row.b?.way;
+function* rowLines(
+  row: ExplainedRow,
+  width: number,
+  paint: Paint,
+  alone: boolean,
+): Generator<string> {
+  const other = !alone && (row.a?.name !== row.b?.name || row.a?.way !== row.b?.way);
   const left = linesOf(row.a, width, other), right = linesOf(row.b, width, other);
   const mark = row.parts ? ">" : other ? "|" : " ";
   for (let i = 0; i < Math.max(left.length, right.length); i++) {
@@ -93,22 +98,28 @@ function* explanationLines(
   explanation: Explanation,
   width: number,
   paint: Paint,
+  alone: boolean,
 ): Generator<string> {
   const { event, scenario, spec, policies: [a, b], rows, difference } = explanation;
   const name = [scenario, spec].filter(Boolean).join(" ");
   yield paint("bold", `Event ${event}${name && ` (${name})`}`);
-  yield difference === undefined
-    ? `${a} and ${b} end alike`
-    : `${partedText(difference)}; ${difference.fields.length} fields differ at the end`;
+  if (!alone) {
+    yield difference === undefined
+      ? `${a} and ${b} end alike`
+      : `${partedText(difference)}; ${plural(difference.fields.length, "field")} ${
+        difference.fields.length === 1 ? "differs" : "differ"
+      } at the end`;
+  }
   yield "";
-  yield "  " + paint("cyan", a) + " ".repeat(width - unicodeWidth(a) + 2) + paint("cyan", b);
+  const blanks = " ".repeat(width - unicodeWidth(a) + 2);
+  yield alone ? `  ${paint("cyan", a)}` : `  ${paint("cyan", a)}${blanks}${paint("cyan", b)}`;
   let way = "";
   for (const row of rows) {
     const now = wayOf(row);
     if (now !== way && now !== "") yield `  ${paint("cyan", `── ${WAYS[now] ?? now}`)}`;
     way = now;
     if (row.parts) yield paint("yellow", "> The policies part here");
-    yield* rowLines(row, width, paint);
+    yield* rowLines(alone ? { ...row, b: undefined } : row, width, paint, alone);
   }
   if (difference === undefined) return;
   yield "";
@@ -133,9 +144,9 @@ function columns(): number {
   }
 }
 
-function print(context: Context, explanation: Explanation): void {
-  const width = Math.max(NARROWEST, Math.floor((columns() - 5) / 2));
-  for (const line of explanationLines(explanation, width, painter(context.color))) {
+function print(context: Context, explanation: Explanation, alone: boolean): void {
+  const width = Math.max(NARROWEST, Math.floor((columns() - 5) / (alone ? 1 : 2)));
+  for (const line of explanationLines(explanation, width, painter(context.color), alone)) {
     context.out.line(line);
   }
 }
@@ -143,9 +154,10 @@ function print(context: Context, explanation: Explanation): void {
 /** Shows one run under two policies, step by step. */
 export const explain = defineCommand({
   name: "explain",
-  summary: "Show one VMRUN under two policies side by side, step by step",
+  summary: "Show one VMRUN step by step, under two policies side by side or under one",
   details: "Under each step is what it changed. The first step that is not the same is marked " +
-    "with >, others with |. Ends with 1 when the policies end differently.",
+    "with >, others with |. Of a log, a step's changes are those that do not depend on what was not " +
+    "recorded. Ends with 1 when the policies end differently.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     EVENT,
@@ -156,13 +168,18 @@ export const explain = defineCommand({
       line: "explain run.vmtape --event 7 --policies early-exit,unified",
       doc: "Which step parts them, and what it leaves",
     },
+    {
+      line: "explain run.vmtape --event 7 --policies linux-7.3",
+      doc: "What a kernel does, in order",
+    },
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { event } = options;
-    const policies = await policiesOf(options.policies, 2);
-    if (policies.length > 2) throw new UsageError("Two policies are explained at a time");
+    const policies = await policiesOf(options.policies, 1);
+    const alone = policies.length === 1;
+    if (policies.length > 2) throw new UsageError("One policy or two are explained at a time");
     const trace = await openTrace(path);
-    const explainer = new Explainer(policies as [Policy, Policy], event);
+    const explainer = new Explainer([policies[0]!, policies[1] ?? policies[0]!], event);
     using progress = context.progress("events");
     let events = 0;
     for await (const block of trace.blocks()) {
@@ -184,7 +201,7 @@ export const explain = defineCommand({
       );
     }
     if (context.json) context.out.json(plainExplanation(explanation));
-    else print(context, explanation);
+    else print(context, explanation, alone);
     return explanation.difference === undefined ? EXIT.ok : EXIT.differs;
   },
 });

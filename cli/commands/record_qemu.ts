@@ -34,6 +34,9 @@ const OPTIONS = [
 
 type Options = Values<typeof OPTIONS>;
 
+/** Share of #VMEXITs from which interrupts, the timer's above all, are worth a word. */
+const MANY_INTERRUPTS = 0.1;
+
 /** The trace is closed by who opened it, also when nothing was recorded. */
 function sinkOf(writer: TraceWriter): EventSink {
   return { write: (event) => writer.write(event), close() {} };
@@ -91,8 +94,14 @@ async function follow(context: Context, options: Options, sink: EventSink) {
     result = await recordQemu(gdb, sink, how);
   }
   progress.done();
-  const { vmruns, exits, vcpus, version } = result;
+  const { vmruns, exits, interrupts, vcpus, version } = result;
   context.note(`${vmruns} VMRUNs and ${exits} #VMEXITs of ${vcpus} vCPUs on QEMU ${version}`);
+  if (interrupts > MANY_INTERRUPTS * exits) {
+    const share = Math.round(100 * interrupts / exits);
+    context.note(
+      `${share} % of the #VMEXITs are interrupts: the guest's clock goes on while it is recorded`,
+    );
+  }
   return result;
 }
 

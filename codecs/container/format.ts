@@ -13,7 +13,7 @@ export const MAGIC: Uint8Array = new Uint8Array([0x89, 0x56, 0x4d, 0x54, 0x0d, 0
 export const MAJOR = 1;
 
 /** Minor version: a reader takes any. */
-export const MINOR = 0;
+export const MINOR = 1;
 
 /** Required features that this code has, as a mask. None are defined yet. */
 export const FEATURES = 0;

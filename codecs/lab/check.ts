@@ -8,6 +8,8 @@ import {
   CPU_KEYS,
   NESTED_KEYS,
   PHASES,
+  RESTORE_ERRNO_KEYS,
+  SAVE_ERRNO_KEYS,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
   STATE_WORD_KEYS,
@@ -34,7 +36,7 @@ export function checkRecord(value: unknown, bad: Bad): void {
   if (value.sees !== undefined && !isTexts(value.sees)) bad("sees", "a list of texts");
   if (value.looked !== undefined) {
     if (!isMap(value.looked)) return bad("looked", "an object");
-    checkInts(value.looked, ["mid", "smm"], "looked", bad);
+    checkInts(value.looked, ["mid", "smm", "restored"], "looked", bad);
   }
   if (!Array.isArray(value.events)) return bad("events", "a list");
   value.events.forEach((event: unknown, i) => checkEvent(event, `events[${i}]`, bad));
@@ -44,6 +46,17 @@ export function checkRecord(value: unknown, bad: Bad): void {
   if (value.setstate !== undefined) {
     if (!isMap(value.setstate)) return bad("setstate", "an object");
     checkInts(value.setstate, ["sregs_errno", "errno"], "setstate", bad, true);
+  }
+  if (value.migrate !== undefined) {
+    const { migrate } = value;
+    if (!isMap(migrate)) return bad("migrate", "an object");
+    const errnos = [...Object.values(SAVE_ERRNO_KEYS), ...RESTORE_ERRNO_KEYS];
+    checkInts(migrate, errnos, "migrate", bad);
+    const { flags, state } = migrate;
+    if (flags !== undefined && (typeof flags !== "string" || !/^[0-9a-f]{1,8}$/.test(flags))) {
+      bad("migrate.flags", "a hexadecimal number");
+    }
+    if (state !== undefined) checkWords(state, 4096, "migrate.state", bad);
   }
   if (value.warnings !== undefined && !isTexts(value.warnings)) bad("warnings", "a list of texts");
 }

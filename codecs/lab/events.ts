@@ -13,9 +13,12 @@ import { offsets } from "../../engine/layout.ts";
 import {
   CPU_KEYS,
   INNER_KEYS,
+  MIGRATE_KEYS,
   NESTED_KEYS,
   PHASES,
   RECORD_KEYS,
+  RESTORE_ERRNO_KEYS,
+  SAVE_ERRNO_KEYS,
   STATE_VALUE_KEYS,
   STATE_WORD_KEYS,
 } from "./keys.ts";
@@ -23,6 +26,7 @@ import { sourceOf } from "./record.ts";
 import {
   type LabEvent,
   type LabInner,
+  type LabMigrate,
   type LabRecord,
   LabRecordError,
   type LabState,
@@ -348,6 +352,9 @@ export class LabRecorder {
       if (event.phase === CONSOLE) Object.assign(record, event.extra);
       const phase = PHASES.find((name) => name === event.phase);
       if (phase) record[phase] = regsState(event);
+    } else if (event.kind === "save" || event.kind === "restore") {
+      const more = migration(event);
+      if (Object.keys(more).length > 0) record.migrate = { ...record.migrate, ...more };
     } else if (event.kind === "setstate") {
       const { sregs_errno, errno } = event;
       if (sregs_errno !== undefined && errno !== undefined) {
@@ -397,6 +404,54 @@ export async function* labRecords(
   }
   const last = recorder.finish();
   if (last) yield last;
+}
+
+/** What an event of a migration says, as the lab prints it. */
+function migration(event: EventOf<"save"> | EventOf<"restore">): LabMigrate {
+  if (event.kind === "save") {
+    const { errno, sregs_errno } = event;
+    return present({
+      [SAVE_ERRNO_KEYS.errno]: errno,
+      [SAVE_ERRNO_KEYS.sregs_errno]: sregs_errno,
+    });
+  }
+  const { flags } = event;
+  // Outside guest mode nothing is handed in but what was changed on the way.
+  const state = event.state ?? event.changed;
+  return {
+    ...present({ flags: flags?.toString(16) }),
+    ...present(Object.fromEntries(RESTORE_ERRNO_KEYS.map((key) => [key, event[key]]))),
+    ...(flags === undefined ? {} : { state: state ? wordsOf(state.bytes) : {} }),
+  };
+}
+
+/**
+ * The fields of the events that tell of a migration.
+ *
+ * @param migrate What the lab printed of it.
+ * @returns Those of the `save` event, and of the `restore` event.
+ * @throws {RangeError} When there is no place for something.
+ * @example
+ * ```ts
+ * import { migrationFields } from "@vmtape/vmtape/codecs";
+ * const { save, restore } = migrationFields({ get_errno: 0, errno: 22, flags: "101", state: {} });
+ * if (save.errno !== 0 || restore.errno !== 22 || restore.flags !== 0x101) throw new Error();
+ * ```
+ */
+export function migrationFields(
+  migrate: LabMigrate,
+): { readonly save: Partial<EventOf<"save">>; readonly restore: Partial<EventOf<"restore">> } {
+  onlyKeys(migrate, MIGRATE_KEYS);
+  const { get_errno, get_sregs_errno, flags, state } = migrate;
+  const guestMode = flags !== undefined && (parseInt(flags, 16) & 1) !== 0;
+  return {
+    save: present({ errno: get_errno, sregs_errno: get_sregs_errno }),
+    restore: {
+      ...present(Object.fromEntries(RESTORE_ERRNO_KEYS.map((key) => [key, migrate[key]]))),
+      ...(flags === undefined ? {} : { flags: parseInt(flags, 16) }),
+      ...(guestMode && state ? { state: wordsImage(state, PAGE_SIZE) } : {}),
+    },
+  };
 }
 
 /** What remains of an object without the given keys, if anything. */

@@ -74,7 +74,7 @@ export const STATE_HEX_KEYS = [
 export const STATE_FLAG_KEYS = ["gif", "guest_mode", "run_pending", "smm", "trip"] as const;
 
 /** The points of a case at which userspace looked, in order. */
-export const PHASES = ["pre", "mid", "smm", "post"] as const;
+export const PHASES = ["pre", "mid", "smm", "restored", "post"] as const;
 
 /**
  * Keys of the same that hold one value each, in the lab's order: {@linkcode STATE_HEX_KEYS},
@@ -119,6 +119,29 @@ export const RECORD_KEYS = [
   "mid",
   "smm",
   "setstate",
+  "migrate",
+  "restored",
   "post",
   "warnings",
+] as const;
+
+/** Keys of `migrate` that hold the errno of an ioctl: those that read state, then those that restore it. */
+export const SAVE_ERRNO_KEYS = { errno: "get_errno", sregs_errno: "get_sregs_errno" } as const;
+
+/** The others of them, each the name of its field in a `restore` event as well. */
+export const RESTORE_ERRNO_KEYS = [
+  "sregs_errno",
+  "errno",
+  "regs_errno",
+  "events_errno",
+  "debugregs_errno",
+] as const;
+
+/** Keys of `migrate` in the lab's order. */
+export const MIGRATE_KEYS = [
+  SAVE_ERRNO_KEYS.errno,
+  SAVE_ERRNO_KEYS.sregs_errno,
+  "flags",
+  ...RESTORE_ERRNO_KEYS,
+  "state",
 ] as const;

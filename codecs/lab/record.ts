@@ -9,6 +9,7 @@ import {
   AREA_KEYS,
   CPU_KEYS,
   INNER_KEYS,
+  MIGRATE_KEYS,
   NESTED_KEYS,
   PHASES,
   RECORD_KEYS,
@@ -22,6 +23,7 @@ export {
   CPU_KEYS,
   NESTED_KEYS,
   PHASES,
+  RESTORE_ERRNO_KEYS,
   STATE_FLAG_KEYS,
   STATE_HEX_KEYS,
 } from "./keys.ts";
@@ -120,10 +122,11 @@ export function formatLabRecord(record: LabRecord): string {
   for (const phase of PHASES) {
     if (record[phase]) out[phase] = inOrder(record[phase], STATE_KEYS);
   }
+  if (record.migrate) out.migrate = inOrder(record.migrate, MIGRATE_KEYS);
   return print(out, "");
 }
 
-const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS]);
+const WORDS_KEYS: ReadonlySet<string> = new Set([...AREA_KEYS, ...STATE_WORD_KEYS, "state"]);
 
 /** As JSON.stringify, but words by offset: an object would put 148 before 000. */
 function print(value: unknown, key: string): string {

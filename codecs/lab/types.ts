@@ -3,7 +3,14 @@
  *
  * @module
  */
-import type { CPU_KEYS, NESTED_KEYS, PHASES, STATE_FLAG_KEYS, STATE_HEX_KEYS } from "./keys.ts";
+import type {
+  CPU_KEYS,
+  NESTED_KEYS,
+  PHASES,
+  RESTORE_ERRNO_KEYS,
+  STATE_FLAG_KEYS,
+  STATE_HEX_KEYS,
+} from "./keys.ts";
 
 /** Non-zero 8-byte words by offset: three hexadecimal digits to sixteen. */
 export type WordMap = Readonly<Record<string, string>>;
@@ -75,6 +82,19 @@ export type LabEvent =
   | { readonly tracepoint: string; readonly text: string }
   | LabInner;
 
+/** What moving a vCPU's state to another virtual machine came to: the errno of each ioctl, and the nested state. */
+export interface LabMigrate
+  extends Partial<Readonly<Record<typeof RESTORE_ERRNO_KEYS[number], number>>> {
+  /** errno of KVM_GET_NESTED_STATE. */
+  readonly get_errno?: number;
+  /** errno of KVM_GET_SREGS2. */
+  readonly get_sregs_errno?: number;
+  /** KVM_STATE_NESTED_* flags handed in, hexadecimal. */
+  readonly flags?: string;
+  /** L2's control area and L1's save area handed in. */
+  readonly state?: WordMap;
+}
+
 /** What one kernel did with one case. */
 export interface LabRecord {
   /** Name of the case. */
@@ -89,18 +109,22 @@ export interface LabRecord {
   readonly partial?: boolean;
   /** What of `events` the source can see: check, warn, inner; all of them when left out, unless `partial`. */
   readonly sees?: readonly string[];
-  /** With `entry=rsm`, of a source that knows it: how many of `events` came before userspace looked. */
-  readonly looked?: { readonly mid?: number; readonly smm?: number };
+  /** Of a source that knows it: how many of `events` came before userspace looked on the way. */
+  readonly looked?: { readonly mid?: number; readonly smm?: number; readonly restored?: number };
   /** What was reported, in order. */
   readonly events: readonly LabEvent[];
   /** Before the run. */
   readonly pre?: LabState;
-  /** With `entry=rsm`: when L2 stopped at its port write. */
+  /** With `entry=rsm`, `mid` and `migrate`: when L2 stopped at its port write. */
   readonly mid?: LabState;
   /** With `entry=rsm`: in the SMI handler. */
   readonly smm?: LabState;
   /** With `entry=setstate`: errno of the ioctls. */
   readonly setstate?: { readonly sregs_errno: number; readonly errno: number };
+  /** With `entry=migrate`: what the ioctls said, and what was handed in. */
+  readonly migrate?: LabMigrate;
+  /** With `entry=migrate`: the new vCPU before it runs. */
+  readonly restored?: LabState;
   /** After the run. */
   readonly post?: LabState;
   /** Lines of the console that look like a kernel warning. */

@@ -8,7 +8,6 @@ import { MAPPED_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import { mapForExit, mapSavedVmcb12, mapVmcb12 } from "../steps/mod.ts";
 import { copyWords } from "../paging/shadow_pages.ts";
 import type { Observer } from "../kvm/vcpu.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
@@ -169,7 +168,7 @@ export class TransitionLog {
       const settle = () =>
         changedPlaces(v.bytes, places, values, (i) => {
           if (running === undefined) return;
-          const mapping = places[i]!.at >= MAPPED_AT && MAPPING_STEPS.has(running);
+          const mapping = places[i]!.at >= MAPPED_AT && running.maps === true;
           if (!mapping) writers[i] = { step: running.name, transition };
         });
       v.observer = {
@@ -212,9 +211,6 @@ export class TransitionLog {
     return v;
   }
 }
-
-/** Steps that map a page of guest memory: they fill the work area, which writes nothing. */
-export const MAPPING_STEPS: ReadonlySet<Step> = new Set([mapVmcb12, mapSavedVmcb12, mapForExit]);
 
 /** A broken assertion, or a step that went wrong. */
 export function assertion(text: string, way: Way | "", step: Step | undefined): Report {

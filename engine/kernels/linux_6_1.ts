@@ -80,5 +80,6 @@ export const KERNEL_6_1: Kernel = {
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
     rereadsNestedPdptes: false,
+    yieldsOnFirstRun: false,
   },
 };

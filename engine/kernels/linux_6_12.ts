@@ -133,6 +133,7 @@ const TRAITS: KernelTraits = {
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
   rereadsNestedPdptes: false,
+  yieldsOnFirstRun: true,
 };
 
 /**

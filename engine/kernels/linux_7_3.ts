@@ -27,6 +27,7 @@ const TRAITS: KernelTraits = {
   clearingSvmeSetsGif: false,
   copiesPatForNptOnly: true,
   rereadsNestedPdptes: true,
+  yieldsOnFirstRun: false,
 };
 
 /** Fields of vmcb12 that 7.3 caches besides those of 6.12: the rest of what L2 runs with. */

@@ -75,4 +75,9 @@ export interface KernelTraits {
   readonly copiesPatForNptOnly: boolean;
   /** An L2 in PAE mode under nested paging has its PDPTEs read again; else stale ones stay. */
   readonly rereadsNestedPdptes: boolean;
+  /**
+   * The first KVM_RUN of a virtual machine starts a worker thread, which takes the processor: what was
+   * about to be injected is taken back and injected anew. Likely where there is one processor, not sure.
+   */
+  readonly yieldsOnFirstRun: boolean;
 }

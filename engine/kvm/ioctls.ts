@@ -10,7 +10,7 @@ import { EFER, REQ, RFLAGS } from "./constants.ts";
 import { validCr0, validCr4, validEfer } from "./control_registers.ts";
 import { payloadQuirk, processNmi, queueInterrupt } from "./queue.ts";
 import { initMmu, resetContext } from "./mmu.ts";
-import { legalGpa, loadPdptrs } from "../paging/pdptrs.ts";
+import { legalGpa, loadPdptrs, readPdptrs } from "../paging/pdptrs.ts";
 import { ROLE } from "../paging/roles.ts";
 import { initMerged } from "./msrpm.ts";
 import { leaveNested } from "./nested_state.ts";
@@ -26,7 +26,7 @@ import { CLEAN } from "./constants.ts";
 const EINVAL = 22;
 
 /** Every ioctl loads the vCPU, which asks for the steal time to be updated. */
-function touch(v: Vcpu): void {
+export function touch(v: Vcpu): void {
   if (v.traits.updatesStealTime) v.request(REQ.STEAL_UPDATE);
 }
 
@@ -43,6 +43,21 @@ export function createVcpu(caps: Capabilities, policy: Policy, spare?: Vcpu): Vc
     ? spare
     : new Vcpu(caps, policy);
   if (v === spare) v.reset();
+  return powerOn(v);
+}
+
+/**
+ * Ends a vCPU and creates another in its place, with the guest memory of the one that is gone.
+ *
+ * @param v The vCPU.
+ * @returns The same object, in its reset state.
+ */
+export function recreateVcpu(v: Vcpu): Vcpu {
+  v.restart();
+  return powerOn(v);
+}
+
+function powerOn(v: Vcpu): Vcpu {
   v.set32(V.active, 1);
   initMerged(v);
   initVcpu(v, false);
@@ -100,7 +115,6 @@ export function setSregs(v: Vcpu, s: Sregs | undefined): number {
   touch(v);
   payloadQuirk(v);
   if (s === undefined || !validSregs(v, s)) return EINVAL;
-  const vmcb = v.vmcb;
   const vector = v.u8(V.interrupt_injected) !== 0 && v.u8(V.interrupt_soft) === 0
     ? v.u8(V.interrupt_vector)
     : -1;
@@ -113,6 +127,22 @@ export function setSregs(v: Vcpu, s: Sregs | undefined): number {
     row.limit = v.u32(at + 4);
     row.base = v.u64(at + 8);
   }
+  if (loadSregs(v, s, true)) resetAfterSregs(v);
+  if (vector >= 0) {
+    queueInterrupt(v, vector, false);
+    v.requestEvent();
+  }
+  return 0;
+}
+
+function resetAfterSregs(v: Vcpu): void {
+  resetContext(v);
+  if (v.traits.flushesOnSregs) v.request(REQ.TLB_FLUSH_GUEST);
+}
+
+/** Loads what KVM_SET_SREGS and KVM_SET_SREGS2 have in common; whether the MMU must be set up anew. */
+function loadSregs(v: Vcpu, s: Sregs, pdptrs: boolean): boolean {
+  const vmcb = v.vmcb;
   v.set32(vmcb + S.idtr_limit, v.u32(vmcb + S.idtr_limit) & 0xffff);
   v.set32(vmcb + S.gdtr_limit, v.u32(vmcb + S.gdtr_limit) & 0xffff);
   markDirty(v, vmcb, CLEAN.DT);
@@ -124,7 +154,7 @@ export function setSregs(v: Vcpu, s: Sregs | undefined): number {
   setCr0(v, Number(s.cr0));
   reset ||= v.u64(V.cr4) !== s.cr4;
   setCr4(v, Number(s.cr4));
-  if (v.paePaging) {
+  if (pdptrs && v.paePaging) {
     loadPdptrs(v, v.u64(V.cr3));
     reset = true;
   }
@@ -132,14 +162,86 @@ export function setSregs(v: Vcpu, s: Sregs | undefined): number {
     const given = s.segments[row.name] ?? row;
     setSegment(v, row.name, given.selector, given.attrib, given.limit, given.base);
   }
-  if (reset) {
-    resetContext(v);
-    if (v.traits.flushesOnSregs) v.request(REQ.TLB_FLUSH_GUEST);
+  return reset;
+}
+
+/** What KVM_GET_SREGS2 gives and KVM_SET_SREGS2 takes: all segments, and the PDPTEs. */
+export interface Sregs2 extends Sregs {
+  /** Address of the last page fault. */
+  readonly cr2: bigint;
+  /** Task priority. */
+  readonly cr8: bigint;
+  /** Limit and base of the global descriptor table. */
+  readonly gdt: { readonly limit: number; readonly base: bigint };
+  /** The same of the interrupt descriptor table. */
+  readonly idt: { readonly limit: number; readonly base: bigint };
+  /** The four PDPTEs, of a vCPU with PAE paging. */
+  readonly pdptrs: readonly bigint[] | undefined;
+}
+
+/**
+ * Reads control registers, segments and PDPTEs (KVM_GET_SREGS2).
+ *
+ * @param v The vCPU.
+ * @returns They.
+ */
+export function getSregs2(v: Vcpu): Sregs2 {
+  touch(v);
+  payloadQuirk(v);
+  const { vmcb } = v;
+  const table = (limit: number) => ({
+    limit: v.u32(vmcb + limit) & 0xffff,
+    base: v.u64(vmcb + limit + 4),
+  });
+  const segments = Object.fromEntries(SEGMENTS.map((name) => {
+    const at = segmentAt(v, name);
+    return [name, {
+      selector: v.u16(at),
+      attrib: reportedAttributes(v, name),
+      limit: v.u32(at + 4),
+      base: v.u64(at + 8),
+    }];
+  }));
+  if (v.paePaging) readPdptrs(v);
+  return {
+    cr0: v.u64(V.cr0),
+    cr2: v.u64(V.cr2),
+    cr3: v.u64(V.cr3),
+    cr4: v.u64(V.cr4),
+    cr8: v.u64(V.cr8),
+    efer: v.u64(V.efer),
+    segments,
+    gdt: table(S.gdtr_limit),
+    idt: table(S.idtr_limit),
+    pdptrs: v.paePaging ? [0, 8, 16, 24].map((at) => v.u64(V.pdptr0 + at)) : undefined,
+  };
+}
+
+/**
+ * Loads control registers, segments and PDPTEs (KVM_SET_SREGS2).
+ *
+ * @param v The vCPU.
+ * @param s What to load.
+ * @returns 0, or EINVAL when they do not go together.
+ */
+export function setSregs2(v: Vcpu, s: Sregs2): number {
+  touch(v);
+  if (!validSregs(v, s)) return EINVAL;
+  const { vmcb } = v;
+  for (const [limit, table] of [[S.gdtr_limit, s.gdt], [S.idtr_limit, s.idt]] as const) {
+    v.set32(vmcb + limit, table.limit);
+    v.set64(vmcb + limit + 4, table.base);
   }
-  if (vector >= 0) {
-    queueInterrupt(v, vector, false);
-    v.requestEvent();
+  v.set64(V.cr2, s.cr2);
+  let reset = loadSregs(v, s, s.pdptrs === undefined);
+  v.set64(V.cr8, s.cr8);
+  if (s.pdptrs !== undefined) {
+    s.pdptrs.forEach((entry, i) => v.set64(V.pdptr0 + 8 * i, entry));
+    v.set8(V.pdptrs_valid, 1);
+    v.set8(V.pdptrs_from_userspace, 1);
+    reset = true;
   }
+  if (reset) resetAfterSregs(v);
   return 0;
 }
 

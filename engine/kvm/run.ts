@@ -56,8 +56,12 @@ const ENTRY_LIMIT = 64;
 /**
  * Runs the vCPU until it needs userspace (KVM_RUN). A guest that would run or
  * fault for ever ends as the lab ends it: by a signal.
+ *
+ * @param v The vCPU.
+ * @param immediate Whether to come back at once (kvm_run.immediate_exit): only what waited for
+ * userspace is completed.
  */
-export function runVcpu(v: Vcpu): void {
+export function runVcpu(v: Vcpu, immediate = false): void {
   const r = v.result;
   r.rc = 0;
   r.errno = 0;
@@ -79,7 +83,7 @@ export function runVcpu(v: Vcpu): void {
     if (linearRip(v) === expected && !skipInstruction(v)) return;
   }
   if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
-  for (let entries = 0; entries < ENTRY_LIMIT; entries++) {
+  for (let entries = immediate ? ENTRY_LIMIT : 0; entries < ENTRY_LIMIT; entries++) {
     const status = enterGuest(v);
     if (v.unmodelled !== "") {
       giveUp(v);
@@ -160,6 +164,8 @@ function serveRequests(v: Vcpu): boolean {
 
 function enterGuest(v: Vcpu): number {
   let immediate = false;
+  // A new virtual machine wants its clock set before anything else.
+  const yields = v.traits.yieldsOnFirstRun && v.requested(REQ.MASTERCLOCK_UPDATE);
   if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
     if (!serveRequests(v)) return USERSPACE;
     if (v.take(REQ.EVENT)) immediate = injectEvents(v);
@@ -171,7 +177,7 @@ function enterGuest(v: Vcpu): number {
   }
   // What was requested meanwhile is served before the guest is entered: an event
   // put into the VMCB is taken back and injected anew.
-  if (v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
+  if (yields || v.u32(V.requests) !== 0 || v.u32(V.requests + 4) !== 0) {
     if (immediate) v.requestEvent();
     cancelInjection(v);
     return RESUME;

@@ -57,7 +57,8 @@ const SEGMENT_AT = {
   tr: 0x90,
 };
 
-function smmChanged(v: Vcpu, entering: boolean): void {
+/** System management mode began or ended (kvm_smm_changed). */
+export function smmChanged(v: Vcpu, entering: boolean): void {
   if (entering) {
     v.or32(V.hflags, HF.SMM);
   } else {
@@ -172,7 +173,8 @@ export function copyRunState(
   to[toAt + S.cpl] = 0;
 }
 
-function setNmiMask(v: Vcpu, masked: boolean): void {
+/** Masks or unmasks NMIs (svm_set_nmi_mask). */
+export function setNmiMask(v: Vcpu, masked: boolean): void {
   v.set8(V.nmi_masked, masked ? 1 : 0);
   if (masked) setIntercept(v, INTERCEPT.IRET);
   else clearIntercept(v, INTERCEPT.IRET);

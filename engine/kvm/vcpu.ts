@@ -231,10 +231,15 @@ export class Vcpu extends Machine {
 
   /** Makes all of its state zero again, guest memory included. */
   reset(): void {
-    this.bytes.fill(0);
+    this.restart();
     this.memory.reset();
     this.memory.resident = this.caps.resident ?? 0;
     this.observer = undefined;
+  }
+
+  /** Makes all of its state zero again but for guest memory; who listens goes on listening. */
+  restart(): void {
+    this.bytes.fill(0);
     this.standIn = undefined;
     this.adopt(NOTHING);
   }

@@ -24,6 +24,7 @@ import {
   setRegs,
   setSregs,
 } from "../kvm/ioctls.ts";
+import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
 import { runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
@@ -152,6 +153,10 @@ export class Driver {
   ran = false;
   /** What the last KVM_SET_NESTED_STATE returned. */
   setStateErrno = 0;
+  /** What was last read of the vCPU by a save, and is to be restored. */
+  saved: SavedVcpu | undefined;
+  /** What the last restore came to: errnos, and the nested state that was handed in. */
+  restored: (RestoreErrnos & { readonly nested: SavedVcpu["nested"] }) | undefined;
   #queued: EventOf<"inject">[] = [];
   #running = false;
 
@@ -177,6 +182,7 @@ export class Driver {
         this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy, this.vcpu);
         this.#running = false;
         this.#queued = [];
+        this.saved = this.restored = undefined;
         break;
       case "case":
         this.#running = false;
@@ -198,6 +204,16 @@ export class Driver {
       case "rsm":
         this.run();
         break;
+      case "run":
+        if (event.immediate === 1) runVcpu(this.#machine(), true);
+        else this.run();
+        break;
+      case "save":
+        this.saved = saveVcpu(this.#machine());
+        break;
+      case "restore":
+        this.#restore(event);
+        break;
       default:
         break;
     }
@@ -216,6 +232,8 @@ export class Driver {
     copy.vcpu = this.vcpu?.fork(policy, spare?.vcpu);
     copy.ran = this.ran;
     copy.setStateErrno = this.setStateErrno;
+    copy.saved = this.saved;
+    copy.restored = this.restored;
     copy.#queued = [...this.#queued];
     copy.#running = this.#running;
     return copy;
@@ -223,7 +241,7 @@ export class Driver {
 
   /** Whether nothing waits to be put in, so that the vCPU is all there is. */
   get resting(): boolean {
-    return this.#queued.length === 0;
+    return this.#queued.length === 0 && this.saved === undefined;
   }
 
   /** What else than the vCPU there is while it rests, as a number. */
@@ -287,6 +305,23 @@ export class Driver {
     look(v);
     this.ready?.(v);
     this.#running = true;
+  }
+
+  #restore(event: EventOf<"restore">): void {
+    const v = this.#machine();
+    const saved = this.saved;
+    if (saved === undefined) return;
+    this.saved = undefined;
+    const { state } = saved.nested;
+    const handed = state?.slice();
+    if (handed !== undefined && event.changed !== undefined) overlayImage(handed, event.changed);
+    const nested = { ...saved.nested, flags: saved.nested.flags | (event.set ?? 0), state: handed };
+    if (event.resident !== undefined) v.memory.resident = Number(event.resident);
+    v.observer = this.observer;
+    this.restored = { ...restoreVcpu(v, saved, nested), nested };
+    v.observer = undefined;
+    // Userspace looks before it goes on.
+    this.ran = true;
   }
 
   #setState(event: EventOf<"setstate">, index: number): void {

@@ -9,7 +9,8 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage, ImageKeeper } from "../image/fields.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
-import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { S } from "../svm/machine.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
@@ -104,6 +105,8 @@ export class Replayer {
   #unitAt = 0;
   #inUnit = false;
   #interrupted = false;
+  /** Whether reports of the run under way may be lost. */
+  #overrun = false;
   /** What the recording itself could not carry on at, in the run under way or to come. */
   #gap: string | undefined;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
@@ -184,6 +187,10 @@ export class Replayer {
         break;
       case "regs":
         this.#regs(event, index);
+        break;
+      case "restore":
+        this.#driver.feed(event, index);
+        this.#restored(event, index);
         break;
       default:
         this.#driver.feed(event, index);
@@ -393,6 +400,27 @@ export class Replayer {
     this.#agreement.count("setstate", same);
   }
 
+  /** Compares what was handed to another machine, and what each ioctl said. */
+  #restored(event: EventOf<"restore">, index: number): void {
+    const { restored, vcpu } = this.#driver;
+    if (restored === undefined || vcpu === undefined || !this.#inUnit) return;
+    const agreement = this.#agreement;
+    agreement.outcome("restore", () => {
+      for (const name of RESTORE_ERRNOS) {
+        agreement.number(index, `restore.${name}`, event[name], restored[name]);
+      }
+      const { flags, state } = restored.nested;
+      agreement.number(index, "restore.flags", event.flags, flags);
+      if (state === undefined) return;
+      // With shadow paging L1's CR3 in vmcb01 is the hypervisor's own.
+      const known = vcpu.caps.npt ? undefined : L1_WITHOUT_CR3;
+      agreement.image(index, "restore.state ", VMCB_LAYOUT, event.state, {
+        bytes: state,
+        ...(known && { known }),
+      });
+    });
+  }
+
   #regs(event: EventOf<"regs">, index: number): void {
     const phase = event.phase ?? "post";
     if (phase === "pre") {
@@ -417,6 +445,8 @@ export class Replayer {
     // A run that a signal ended stopped somewhere in a loop: where is chance. What follows
     // something that is not modelled is unknown.
     this.#interrupted = event.rc === -1 || v.unmodelled !== "";
+    // What a loop before the end reported has filled the source's buffer since.
+    if (event.rc === -1 && phase !== "post") this.#overrun = true;
     if (v.unmodelled !== "" || this.#gap !== undefined) return;
     const agreement = this.#agreement;
     agreement.outcome(phase, () => {
@@ -447,13 +477,14 @@ export class Replayer {
     }
     this.#inUnit = false;
     this.#agreement.clean = true;
-    this.#interrupted = false;
+    this.#interrupted = this.#overrun = false;
     this.#produced = [];
     this.#recorded = [];
     this.#images.reset();
   }
 
   #compareOutcomes(): void {
+    if (this.#overrun) return;
     if (this.#partial) {
       const kinds = new Set<string>(this.#recorded.map(({ event }) => event.kind));
       this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
@@ -476,6 +507,17 @@ export class Replayer {
     }
   }
 }
+
+const RESTORE_ERRNOS = [
+  "sregs_errno",
+  "errno",
+  "regs_errno",
+  "events_errno",
+  "debugregs_errno",
+] as const;
+
+/** Mask of a VMCB without CR3. */
+const L1_WITHOUT_CR3 = new Uint8Array(VMCB_SIZE).fill(0xff).fill(0, S.cr3, S.cr3 + 8);
 
 /** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
 function agree(recorded: Image | undefined, replayed: Image | undefined): boolean {

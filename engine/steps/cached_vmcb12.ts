@@ -31,6 +31,7 @@ export const requireVmcb12Address: Step = {
 export const mapVmcb12OrStop: Step = {
   name: "map vmcb12 or stop",
   doc: "Maps the page at RAX; with no memory there KVM_RUN ends with an emulation error",
+  maps: true,
   run(v) {
     if (mapPage(v, address(v, V.pending_vmcb12_gpa))) return OK;
     v.result.exit = KVM_EXIT.INTERNAL_ERROR;
@@ -95,6 +96,7 @@ export const cutRestored: Step = {
 export const mapForExitOrShutDown: Step = {
   name: "map vmcb12 for #VMEXIT or shut down",
   doc: "Maps the vmcb12 in use; with no memory there any more a triple fault is requested",
+  maps: true,
   run(v) {
     if (mapPage(v, address(v, V.vmcb12_gpa))) return OK;
     v.request(REQ.TRIPLE_FAULT);

@@ -28,6 +28,7 @@ export const requireSavedSvme: Step = {
 export const mapSavedVmcb12: Step = {
   name: "map saved vmcb12",
   doc: "Maps the vmcb12 whose address the state save area holds",
+  maps: true,
   run(v) {
     const area = v.smram as Uint8Array;
     v.bytes.set(

@@ -63,6 +63,7 @@ export const refuseInSmm: Step = {
 export const mapVmcb12: Step = {
   name: "map vmcb12",
   doc: "Maps the page at RAX; queues #GP when no memory is there",
+  maps: true,
   run(v) {
     v.copy64(V.pending_vmcb12_gpa, v.vmcb + S.rax);
     if (mapPage(v, address(v, V.pending_vmcb12_gpa))) return OK;

@@ -21,6 +21,7 @@ import { address, mapPage, reportCheck, unmapPage } from "./vmcb12.ts";
 export const mapForExit: Step = {
   name: "map vmcb12 for #VMEXIT",
   doc: "Maps the vmcb12 in use; queues #GP when no memory is there any more",
+  maps: true,
   run(v) {
     if (mapPage(v, address(v, V.vmcb12_gpa))) return OK;
     injectGp(v);

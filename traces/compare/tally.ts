@@ -6,7 +6,13 @@
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import { type Group, GROUP_NUMBERS } from "./groups.ts";
 import { compareRecords } from "./records.ts";
-import { parseScenario, ScenarioError, toLabCase } from "../scenarios/scenario.ts";
+import {
+  ENTRIES,
+  type Entry,
+  parseScenario,
+  ScenarioError,
+  toLabCase,
+} from "../scenarios/scenario.ts";
 import type { Skip } from "./skip_list.ts";
 
 /** Agreement in one group. */
@@ -24,7 +30,7 @@ export interface AgreementRow {
   /** 1 with nested paging, 0 with shadow paging. */
   readonly npt: number;
   /** Way in. */
-  readonly entry: "vmrun" | "rsm" | "setstate";
+  readonly entry: Entry;
   /** Counts by group. */
   readonly groups: Readonly<Record<Group, GroupCount>>;
 }
@@ -156,8 +162,8 @@ export class Tally {
   }
 
   #row({ kernel, npt, spec }: LabRecord): Counts {
-    const way = / entry=(rsm|setstate)(?= |$)/.exec(` ${spec}`)?.[1];
-    const entry = way === "rsm" || way === "setstate" ? way : "vmrun";
+    const way = / entry=(\S+)/.exec(` ${spec}`)?.[1];
+    const entry = ENTRIES.find((name) => name === way) ?? "vmrun";
     const key = `${kernel}/${npt}/${entry}`;
     let row = this.#rows.get(key);
     if (!row) this.#rows.set(key, row = { kernel, npt, entry, groups: noCounts() });

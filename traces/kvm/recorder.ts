@@ -132,7 +132,9 @@ export class KvmRecorder implements Disposable {
       };
       take();
       looked["smm"] = events.length;
-      for (const change of scenario.late) machine.write(change.gpa, bytesOf(change));
+      for (const change of scenario.late) {
+        if (change.gpa !== undefined) machine.write(change.gpa, bytesOf(change));
+      }
       result = machine.run();
     }
     const post: LabState = {

@@ -6,6 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../../engine/event.ts";
+import { C } from "../../engine/svm/machine.ts";
 import type { Breakpoints } from "./breakpoints.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import type { GdbStop } from "./gdb_connection.ts";
@@ -45,8 +46,8 @@ const SVME = 1n << 12n;
 export interface FollowerHost {
   /** Time of an event, as a part of it. */
   time(): { time: number };
-  /** Tells the user. */
-  note(text: string): void;
+  /** A VMRUN was executed, the first one at its address. */
+  found(linear: bigint): void;
 }
 
 /** The last VMRUN of a vCPU: most likely its next one is like it. */
@@ -79,6 +80,8 @@ export class Follower {
   vmruns = 0;
   /** #VMEXITs seen. */
   exits = 0;
+  /** Those of them that an interrupt of L1's caused (SVM_EXIT_INTR). */
+  interrupts = 0;
 
   /**
    * @param gdb Client of the guest.
@@ -211,7 +214,7 @@ export class Follower {
     const inputs = vmcb12 ? vmrunInputs(vmcb12) : [];
     await this.#inputs(vcpu, seen, inputs);
     this.#habits.set(thread, { site: site.linear, pages: [vmcb12Gpa, ...inputs] });
-    if (site.vmruns++ === 0) this.#host.note(`VMRUN at ${site.linear.toString(16)}`);
+    if (site.vmruns++ === 0) this.#host.found(site.linear);
     this.vmruns++;
     this.#events.push({
       kind: "vmrun",
@@ -277,6 +280,7 @@ export class Follower {
     this.#forget(thread, pending);
     view.set("guest_mode", 0n);
     this.exits++;
+    if (vmcb12 && exitCode(vmcb12) === SVM_EXIT_INTR) this.interrupts++;
     this.#events.push({
       kind: "exit",
       vcpu: this.#threads.indexOf(thread),
@@ -308,6 +312,13 @@ export class Follower {
     await this.#breakpoints.settled();
     return await stopWithin(this.#gdb, ms);
   }
+}
+
+/** Exit code of an interrupt (APM vol. 2, appendix C). */
+const SVM_EXIT_INTR = 0x60;
+
+function exitCode(vmcb12: Uint8Array): number {
+  return new DataView(vmcb12.buffer, vmcb12.byteOffset).getUint32(C.exit_code, true);
 }
 
 /** Whether a vCPU stands where it stood before a VMRUN that it did not execute. */

@@ -41,6 +41,8 @@ export interface QemuRecordResult {
   readonly vmruns: number;
   /** #VMEXITs seen. */
   readonly exits: number;
+  /** Those of them that an interrupt caused; most are L1's timer, whose clock goes on while QEMU and the debugger work. */
+  readonly interrupts: number;
   /** VMRUN instructions that were executed at least once. */
   readonly sites: readonly VmrunSite[];
   /** Places that look like VMRUN in memory and were never executed. */
@@ -146,6 +148,7 @@ class Recorder {
       ended,
       vmruns: this.#follower?.vmruns ?? 0,
       exits: this.#follower?.exits ?? 0,
+      interrupts: this.#follower?.interrupts ?? 0,
       sites: used,
       unused: sites.length - used.length,
       vcpus: this.#threads.length,
@@ -247,7 +250,7 @@ class Recorder {
     const reader = new VcpuReader(gdb, this.#threads, this.#memory);
     return this.#follower = new Follower(gdb, this.#threads, reader, this.#breakpoints, {
       time: () => ({ time: Math.round((performance.now() - this.#started) * 1e6) }),
-      note: (text) => this.#note(text),
+      found: (linear) => this.#found(linear),
     });
   }
 
@@ -296,6 +299,15 @@ class Recorder {
         `The opcode of VMRUN is at ${follower.sites.size} places in the ${mib} MiB of executable memory searched so far`,
       );
     }
+  }
+
+  #found(linear: bigint): void {
+    const where = linear.toString(16);
+    this.#note(`VMRUN at ${where}`);
+    if (this.#search === undefined) return;
+    this.#note(
+      `Nothing needs to be searched when that address is given (--at ${where}), as long as the guest boots alike (Linux: nokaslr)`,
+    );
   }
 
   #note(text: string): void {

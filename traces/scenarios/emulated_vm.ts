@@ -5,6 +5,7 @@
  */
 import { Buffer } from "node:buffer";
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import { overlayImage } from "../../engine/image/fields.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
 import { S, VMCB01_AT, VMCB02_AT } from "../../engine/svm/machine.ts";
@@ -21,26 +22,26 @@ import {
   setSregs,
 } from "../../engine/kvm/ioctls.ts";
 import { KVM_EXIT } from "../../engine/kvm/constants.ts";
+import { restoreVcpu, type SavedVcpu, saveVcpu } from "../../engine/kvm/migrate.ts";
 import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import { innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
-import { FRESH_BELOW, MEMORY_SIZE } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
-import type { Scenario } from "./scenario.ts";
+import { labCapabilities } from "./lab_processor.ts";
+import { bytesOf, type Scenario } from "./scenario.ts";
 import {
   type LookPhase,
   type ScenarioVm,
   SHOWN_PAGES,
   type ShownPage,
+  type VmChanges,
   type VmNestedState,
   type VmRegs,
   type VmRun,
   type VmSregs,
 } from "./vm.ts";
 
-/** Physical address bits of the processor that the lab's kernels ran on. */
-const PHYSICAL_BITS = 40;
 const SMRAM_SIZE = 512;
 
 /** How the emulator runs scenarios. */
@@ -61,6 +62,8 @@ export class EmulatedVm implements ScenarioVm {
   unmodelled: string | undefined;
   readonly #options: EmulatedOptions;
   #reports: TraceEvent[] = [];
+  #saved: SavedVcpu | undefined;
+  #cpu: Pick<Scenario, "cpuid" | "physicalBits"> = { cpuid: [], physicalBits: undefined };
   /** VMRUNs of L1 that are no event of their own, since the scenario's input tells of them. */
   #told = 0;
   /** For each page that was set: what it was made to hold, and its version then. */
@@ -83,11 +86,7 @@ export class EmulatedVm implements ScenarioVm {
       source: "emulator",
       kernel: policy.name,
       npt: this.#options.npt ? 1 : 0,
-      capabilities: {
-        physical_bits: PHYSICAL_BITS,
-        memory: MEMORY_SIZE,
-        resident: FRESH_BELOW,
-      },
+      capabilities: labCapabilities(this.#cpu),
       shows: SHOWN_PAGES,
       policy: policy.name,
       ...(policy.processor === undefined ? {} : { processor_model: policy.processor.name }),
@@ -102,6 +101,7 @@ export class EmulatedVm implements ScenarioVm {
       this.vcpu.unmodelled = "";
       return false;
     }
+    this.#cpu = scenario;
     // What a replay will make of the session is what is run here.
     this.vcpu = createVcpu(capabilitiesOf(this.session), this.policy, this.vcpu);
     this.#held.length = 0;
@@ -180,6 +180,36 @@ export class EmulatedVm implements ScenarioVm {
     runVcpu(v);
     const { rc, errno } = v.result;
     return { rc, errno };
+  }
+
+  /** KVM_RUN with immediate_exit. */
+  complete(): void {
+    runVcpu(this.#v, true);
+  }
+
+  /** Reads all state of the vCPU. */
+  save(): Partial<EventOf<"save">> {
+    this.#saved = saveVcpu(this.#v);
+    return { sregs_errno: 0, errno: 0 };
+  }
+
+  /** Restores it into a new one. */
+  restore({ memory, state, set }: VmChanges): Partial<EventOf<"restore">> {
+    const v = this.#v;
+    const saved = this.#saved as SavedVcpu;
+    for (const change of memory) v.memory.writeBytes(change.gpa as number, bytesOf(change));
+    const handed = saved.nested.state?.slice();
+    if (handed !== undefined && state !== undefined) overlayImage(handed, state);
+    const nested = { ...saved.nested, flags: saved.nested.flags | set, state: handed };
+    // The lab copies all memory, zeroes too.
+    v.memory.resident = v.caps.memory;
+    const errnos = restoreVcpu(v, saved, nested);
+    return {
+      ...errnos,
+      resident: BigInt(v.caps.memory),
+      flags: nested.flags,
+      ...(handed === undefined ? {} : { state: { bytes: handed } }),
+    };
   }
 
   /** What the ioctls show. */

@@ -102,7 +102,9 @@ function put(
  */
 export function lateMemory(late: readonly LateChange[]): EventOf<"memory">[] {
   const pages = new Map<number, { bytes: Uint8Array; known: Uint8Array }>();
-  for (const change of late) if (change.size > 0) put(pages, change.gpa, bytesOf(change));
+  for (const change of late) {
+    if (change.size > 0 && change.gpa !== undefined) put(pages, change.gpa, bytesOf(change));
+  }
   return Array.from(pages, ([gpa, data]) => ({ kind: "memory", vcpu: 0, gpa: BigInt(gpa), data }));
 }
 
@@ -117,8 +119,10 @@ export function rsmEvent(late: readonly LateChange[], smram: Image | undefined):
   if (smram === undefined) return { kind: "rsm", vcpu: 0 };
   const bytes = smram.bytes.slice();
   for (const change of late) {
+    const { gpa } = change;
+    if (gpa === undefined) continue;
     bytesOf(change).forEach((byte, i) => {
-      const at = change.gpa + i - SMRAM_GPA;
+      const at = gpa + i - SMRAM_GPA;
       if (at >= 0 && at < bytes.length) bytes[at] = byte;
     });
   }
@@ -264,6 +268,24 @@ export function restoredState(scenario: Scenario, vmcb12: Uint8Array): Uint8Arra
     if (change.target === "hsave") state.set(bytesOf(change), SAVE_AREA + change.offset);
   }
   return state;
+}
+
+/**
+ * What is written on the way to the nested state that goes to another machine.
+ *
+ * @param late The writes of the scenario.
+ * @returns The bytes, with the mask of those that are written; undefined for none.
+ */
+export function changedState(late: readonly LateChange[]): Image | undefined {
+  const to = late.filter(({ gpa, size }) => gpa === undefined && size > 0);
+  if (to.length === 0) return undefined;
+  const bytes = new Uint8Array(VMCB_SIZE), known = new Uint8Array(VMCB_SIZE);
+  for (const change of to) {
+    const at = change.offset + (change.target === "hsave" ? SAVE_AREA : 0);
+    bytes.set(bytesOf(change), at);
+    known.fill(0xff, at, at + change.size);
+  }
+  return { bytes, known };
 }
 
 /** L2's registers, which are set before KVM_SET_NESTED_STATE. */

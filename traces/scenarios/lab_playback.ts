@@ -7,26 +7,20 @@
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
 import { overlayImage } from "../../engine/image/fields.ts";
 import { GuestMemory } from "../../engine/svm/memory.ts";
-import { type LabOutcome, labOutcome } from "../../codecs/lab/events.ts";
+import { type LabOutcome, labOutcome, migrationFields } from "../../codecs/lab/events.ts";
 import { type LabRecord, PHASES } from "../../codecs/lab/record.ts";
-import { FRESH_BELOW, MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
+import { MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
-import type { Scenario } from "./scenario.ts";
+import { labCapabilities } from "./lab_processor.ts";
+import { bytesOf, type Scenario } from "./scenario.ts";
 import {
   type LookPhase,
   type ScenarioVm,
   SHOWN_PAGES,
+  type VmChanges,
   type VmNestedState,
   type VmRun,
 } from "./vm.ts";
-
-/** What the emulated processor under the lab's kernels can do, for a session's `meta`. */
-export const LAB_CAPABILITIES = {
-  physical_bits: 40,
-  memory: MEMORY_SIZE,
-  // The lab zeroes it before each case, and so has it all allocated.
-  resident: FRESH_BELOW,
-} as const;
 
 /** Plays one record after another. */
 export class LabPlayback implements ScenarioVm {
@@ -43,6 +37,7 @@ export class LabPlayback implements ScenarioVm {
   /** Calls of KVM_RUN so far, and reports that were handed out. */
   #runs = 0;
   #reported = 0;
+  #restored = false;
 
   /**
    * Takes the next record.
@@ -56,6 +51,7 @@ export class LabPlayback implements ScenarioVm {
     this.#timeline = timeline(record);
     this.#runs = 0;
     this.#reported = 0;
+    this.#restored = false;
     this.#shown.clear();
   }
 
@@ -70,7 +66,13 @@ export class LabPlayback implements ScenarioVm {
   get session(): Readonly<Record<string, unknown>> {
     const { kernel, npt, sees } = this.#record;
     return {
-      ...{ source: "lab", kernel, npt, capabilities: LAB_CAPABILITIES, shows: SHOWN_PAGES },
+      ...{
+        source: "lab",
+        kernel,
+        npt,
+        capabilities: labCapabilities(this.#scenario),
+        shows: SHOWN_PAGES,
+      },
       ...(sees ? { sees } : {}),
     };
   }
@@ -140,6 +142,25 @@ export class LabPlayback implements ScenarioVm {
     return { rc: 0, errno: 0 };
   }
 
+  /** Not recorded. */
+  complete(): void {}
+
+  /** As recorded. */
+  save(): Partial<EventOf<"save">> {
+    const { migrate } = this.#record;
+    return migrate === undefined ? {} : migrationFields(migrate).save;
+  }
+
+  /** As recorded. */
+  restore({ memory }: VmChanges): Partial<EventOf<"restore">> {
+    for (const change of memory) this.write(change.gpa as number, bytesOf(change));
+    const { migrate } = this.#record;
+    const fields = migrate === undefined ? {} : migrationFields(migrate).restore;
+    this.#restored = true;
+    // The lab copies all memory, zeroes too.
+    return { ...fields, resident: BigInt(MEMORY_SIZE) };
+  }
+
   /** As recorded. */
   look(phase: LookPhase): EventOf<"regs"> | undefined {
     this.#shown.add(phase);
@@ -148,16 +169,10 @@ export class LabPlayback implements ScenarioVm {
 
   /** What the kernel reported until the KVM_RUN under way was over. */
   reports(): TraceEvent[] {
-    const { mid, smm, runs } = this.#timeline;
+    const { runs } = this.#timeline;
     const { reports } = this.#outcome;
     const events: TraceEvent[] = [];
-    // Without a look in the middle there is but one run to tell of.
-    const ends = this.#outcome.states.mid === undefined ? [0] : [0, mid, smm];
-    const end = this.#scenario.entry === "rsm"
-      ? ends[this.#runs] ?? reports.length
-      : this.#runs === 0
-      ? 0
-      : reports.length;
+    const end = this.#end();
     for (let i = this.#reported; i < end; i++) {
       if (runs.has(i)) {
         const rip = this.#scenario.l1.rip + BigInt(VMRUN_LENGTH);
@@ -168,6 +183,24 @@ export class LabPlayback implements ScenarioVm {
     this.#reported = Math.max(this.#reported, end);
     return events;
   }
+
+  /** Number of the report before which the step under way was over. */
+  #end(): number {
+    const all = this.#outcome.reports.length;
+    if (this.#runs === 0) return 0;
+    // Without a look in the middle there is but one run to tell of.
+    if (this.#outcome.states.mid === undefined) return all;
+    const { mid, smm, restored } = this.#timeline;
+    switch (this.#scenario.entry) {
+      case "rsm":
+        return [mid, smm][this.#runs - 1] ?? all;
+      case "mid":
+      case "migrate":
+        return this.#runs > 1 ? all : this.#restored ? restored : mid;
+      default:
+        return all;
+    }
+  }
 }
 
 /** Where, counted in reports, things happened that a record does not number. */
@@ -176,11 +209,15 @@ interface Timeline {
   readonly mid: number;
   /** Before this one userspace looked while the handler ran. */
   readonly smm: number;
+  /** Before this one it looked at the machine that the state was restored into. */
+  readonly restored: number;
   /** Before these L1 executed VMRUN again. */
   readonly runs: ReadonlySet<number>;
 }
 
-const SMI_EXIT = "reason: 0xf0000000";
+const SMI_EXIT = /^reason: 0xf0000000/;
+/** How a tracepoint tells that L2 stopped at a port. */
+const PORT_EXIT = /^vcpu \d+ reason io /;
 
 /**
  * Reconstructs the order. Each run of reports up to an inner state belongs to
@@ -189,9 +226,10 @@ const SMI_EXIT = "reason: 0xf0000000";
  */
 function timeline(record: LabRecord): Timeline {
   const { looked } = record;
+  const end = record.events.length;
   if (looked) {
-    const { mid = record.events.length, smm = record.events.length } = looked;
-    return { mid, smm, runs: new Set() };
+    const { mid = end, smm = end, restored = end } = looked;
+    return { mid, smm, restored, runs: new Set() };
   }
   const groups: { start: number; end: number; at: string }[] = [];
   let start = 0;
@@ -202,16 +240,10 @@ function timeline(record: LabRecord): Timeline {
   });
   const vmruns = groups.filter((group) => group.at === "vmrun");
   const runs = new Set(vmruns.slice(1).map((group) => group.start));
-  const end = record.events.length;
-  if (record.mid?.guest_mode === 1) {
-    const exit = record.events.findIndex((event) =>
-      "tracepoint" in event && event.tracepoint === "kvm_nested_vmexit_inject" &&
-      event.text.startsWith(SMI_EXIT)
+  const tracepoint = (name: string, text: RegExp) =>
+    record.events.findIndex((event) =>
+      "tracepoint" in event && event.tracepoint === name && text.test(event.text)
     );
-    const mid = exit < 0 ? end : exit;
-    const after = groups.find((group) => group.end > mid);
-    return { mid, smm: after?.end ?? end, runs };
-  }
   const turn = (n: number) => {
     const first = groups.findIndex((group) => group === vmruns[n]);
     const next = groups.find((group, i) =>
@@ -219,6 +251,20 @@ function timeline(record: LabRecord): Timeline {
     );
     return first < 0 ? end : next?.start ?? end;
   };
+  const stopped = record.mid?.guest_mode === 1;
+  if (/(^| )entry=(mid|migrate)( |$)/.test(record.spec)) {
+    const port = tracepoint("kvm_nested_vmexit", PORT_EXIT);
+    const set = groups.find(({ at }) => at === "setstate");
+    const before = Math.min(set?.start ?? end, turn(0));
+    const mid = !stopped ? before : port < 0 ? vmruns[0]?.end ?? 0 : port + 1;
+    return { mid, smm: end, restored: Math.max(set?.end ?? mid, mid), runs };
+  }
+  if (stopped) {
+    const exit = tracepoint("kvm_nested_vmexit_inject", SMI_EXIT);
+    const mid = exit < 0 ? end : exit;
+    const after = groups.find((group) => group.end > mid);
+    return { mid, smm: after?.end ?? end, restored: end, runs };
+  }
   const mid = turn(0);
-  return { mid, smm: record.smm?.smm === 1 ? mid : turn(1), runs };
+  return { mid, smm: record.smm?.smm === 1 ? mid : turn(1), restored: end, runs };
 }

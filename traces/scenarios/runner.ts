@@ -9,6 +9,7 @@ import { offsets } from "../../engine/layout.ts";
 import { REGS_FIELDS } from "../../engine/svm/regs_layout.ts";
 import { baseSegments, L1_RSP, VMCB12_GPA } from "./base.ts";
 import {
+  changedState,
   type InputPage,
   inputPages,
   l1Regs,
@@ -74,6 +75,9 @@ export class ScenarioRunner {
     let run = vm.run();
     yield* vm.reports();
     if (scenario.entry === "rsm") run = yield* this.#handleSmi(scenario, run);
+    else if (scenario.entry === "mid" || scenario.entry === "migrate") {
+      run = yield* this.#goOn(scenario, run);
+    }
     const post = vm.look("post", ["vmcb12"], run);
     if (post !== undefined) yield post;
   }
@@ -136,7 +140,8 @@ export class ScenarioRunner {
     const l2 = l2Registers(vmcb12);
     const sregs_errno = vm.setSregs({ ...l2, segments: {} });
     vm.setRegs(l2);
-    const flags = NESTED_FLAGS.guestMode | (scenario.gif ? NESTED_FLAGS.gif : 0);
+    const flags = NESTED_FLAGS.guestMode | (scenario.gif ? NESTED_FLAGS.gif : 0) |
+      (scenario.pending ? NESTED_FLAGS.runPending : 0);
     const state = restoredState(scenario, vmcb12);
     const vmcb_pa = scenario.l1.rax;
     const errno = vm.setNestedState({ flags, vmcb_pa, state });
@@ -177,9 +182,55 @@ export class ScenarioRunner {
     return last;
   }
 
+  /** L2 stopped: what is changed meanwhile, what arrives, and on, here or on another machine. */
+  *#goOn(scenario: Scenario, stopped: VmRun): Generator<TraceEvent, VmRun, undefined> {
+    const vm = this.#vm;
+    const mid = vm.look("mid", ["vmcb12"], stopped);
+    if (mid === undefined) return stopped;
+    yield mid;
+    if (scenario.entry === "migrate") yield* this.#migrate(scenario);
+    else yield* this.#change(scenario.late);
+    if (scenario.midNmi) {
+      vm.nmi();
+      yield { kind: "inject", vcpu: 0, what: "nmi" };
+    }
+    if (scenario.midIrq !== 0) {
+      vm.interrupt(scenario.midIrq);
+      yield { kind: "inject", vcpu: 0, what: "irq", vector: scenario.midIrq >>> 0 };
+    }
+    const run = vm.run();
+    yield { kind: "run", vcpu: 0 };
+    yield* vm.reports();
+    return run;
+  }
+
+  *#migrate({ late, pending }: Scenario): Generator<TraceEvent, void, undefined> {
+    const vm = this.#vm;
+    vm.complete();
+    yield { kind: "run", vcpu: 0, immediate: 1 };
+    yield { kind: "save", vcpu: 0, ...vm.save() };
+    yield* lateMemory(late);
+    const state = changedState(late);
+    const set = pending ? NESTED_FLAGS.runPending : 0;
+    const memory = late.filter(({ gpa }) => gpa !== undefined);
+    const restored = vm.restore({ memory, state, set });
+    yield {
+      kind: "restore",
+      vcpu: 0,
+      ...restored,
+      ...(set === 0 ? {} : { set }),
+      ...(state === undefined ? {} : { changed: state }),
+    };
+    yield* vm.reports();
+    const seen = vm.look("restored", []);
+    if (seen !== undefined) yield seen;
+  }
+
   /** Writes to memory on the way. */
   *#change(late: readonly LateChange[]): Generator<TraceEvent, void, undefined> {
-    for (const change of late) this.#vm.write(change.gpa, bytesOf(change));
+    for (const change of late) {
+      if (change.gpa !== undefined) this.#vm.write(change.gpa, bytesOf(change));
+    }
     yield* lateMemory(late);
   }
 }

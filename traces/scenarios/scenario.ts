@@ -15,13 +15,21 @@ import {
   writeRsmCode,
 } from "./base.ts";
 import { HSAVE_GPA, MEMORY_SIZE, PAE_TABLES, SMRAM_GPA } from "./base.ts";
+import type { CpuidRegister } from "../../engine/svm/cpuid.ts";
 import { SAVE_AREA, VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { readToken, ScenarioError, type Token } from "./scenario_token.ts";
+import { ENTRIES, type Entry, readToken, ScenarioError, type Token } from "./scenario_token.ts";
 
-export { ScenarioError };
+export { ENTRIES, type Entry, ScenarioError };
 
-/** Which way into L2 a scenario takes. */
-export type Entry = "vmrun" | "rsm" | "setstate";
+/** Bits that are taken from L1's CPUID. */
+export interface CpuidRemoval {
+  /** CPUID function. */
+  readonly fn: number;
+  /** Its register. */
+  readonly register: CpuidRegister;
+  /** The bits. */
+  readonly mask: number;
+}
 
 /** One write of a scenario before the run. */
 export interface Change {
@@ -35,14 +43,17 @@ export interface Change {
   readonly value: bigint;
 }
 
-/** One write of a scenario while the SMI handler runs, or to the L1 save area handed to KVM_SET_NESTED_STATE. */
+/**
+ * One write of a scenario on the way: while the SMI handler runs, or L2 is stopped; or to the nested
+ * state that is handed to KVM_SET_NESTED_STATE.
+ */
 export interface LateChange {
-  /** The area it was written for. */
-  readonly target: "control" | "save" | "memory" | "hsave" | "smram";
+  /** The area it was written for; `nested` is L2's control area in the nested state. */
+  readonly target: "control" | "save" | "memory" | "hsave" | "smram" | "nested";
   /** Byte offset within the area; `hsave` counts from its save area, at 0x400. */
   readonly offset: number;
-  /** The same as a guest physical address. Not meaningful for `setstate`, which changes a buffer. */
-  readonly gpa: number;
+  /** Guest physical address; undefined for a write to the nested state, which is a buffer. */
+  readonly gpa: number | undefined;
   /** Bytes written, 0 to 8. */
   readonly size: number;
   /** Their value, little-endian. */
@@ -69,9 +80,20 @@ export interface Scenario {
   readonly irq: number;
   /** Way in. */
   readonly entry: Entry;
+  /** Whether the state that is restored says that a nested run is pending (`setstate`, `migrate`). */
+  readonly pending: boolean;
+  /** Whether an NMI is queued while L2 is stopped (`mid`, `migrate`). */
+  readonly midNmi: boolean;
+  /** Vector handed to KVM_INTERRUPT then; 0 for none. */
+  readonly midIrq: number;
+  /** What is taken from L1's CPUID, in order. Nothing when the scenario goes on with a machine. */
+  readonly cpuid: readonly CpuidRemoval[];
+  /** Physical address bits of L1's CPUID, where they are not the machine's. */
+  readonly physicalBits: number | undefined;
   /**
-   * Writes between the SMI and RSM (`rsm`), or to the L1 save area handed in
-   * (`setstate`, only `hsave`). Those that cannot take effect are left out.
+   * Writes between the SMI and RSM (`rsm`), while L2 is stopped (`mid`), on the way to another
+   * machine (`migrate`), or to the L1 save area handed in (`setstate`, only `hsave`). Those that
+   * cannot take effect are left out.
    */
   readonly late: readonly LateChange[];
   /** Go on with the virtual machine and vCPU of the scenario before. */
@@ -92,8 +114,8 @@ export interface ScenarioSource {
 const MAX_LINE = 65534;
 /** Most late writes the lab holds. */
 const MAX_LATE = 64;
-/** Bytes from the start of the L1 save area to the end of the buffer handed to KVM_SET_NESTED_STATE. */
-const SETSTATE_SAVE_SIZE = 0xc00;
+/** Most registers of CPUID that it takes bits from. */
+const MAX_CPUID = 32;
 
 /**
  * Reads a file of scenarios: one a line, `#` begins a comment line, blank lines are skipped.
@@ -170,7 +192,12 @@ type Fail = (message: string, expected: string, at?: number) => never;
 class Builder {
   readonly #l1 = baseL1();
   readonly #changes: Change[] = [];
-  readonly #late: LateChange[] = [];
+  readonly #late: RawLate[] = [];
+  readonly #cpuid: CpuidRemoval[] = [];
+  #physicalBits = 0;
+  #pending = false;
+  #midNmi = false;
+  #midIrq = 0;
   #entry: Entry | undefined;
   #gif = true;
   #nmi = false;
@@ -223,6 +250,24 @@ class Builder {
       case "irq":
         this.#irq = token.vector;
         break;
+      case "pending":
+        this.#pending = token.on;
+        break;
+      case "midnmi":
+        this.#midNmi = token.on;
+        break;
+      case "midirq":
+        this.#midIrq = token.vector;
+        break;
+      case "cpuid":
+        if (this.#cpuid.length === MAX_CPUID) {
+          fail(`Bits of more than ${MAX_CPUID} CPUID registers`, `at most ${MAX_CPUID} of them`);
+        }
+        this.#cpuid.push(token.removal);
+        break;
+      case "pa":
+        this.#physicalBits = token.bits;
+        break;
       case "keepvm":
         this.#keepvm = true;
         break;
@@ -256,20 +301,21 @@ class Builder {
     if (this.#late.length === MAX_LATE) {
       fail(`More than ${MAX_LATE} late changes`, `at most ${MAX_LATE}, which is all the lab holds`);
     }
-    const { target, size } = token;
-    const gpa = inMemory(lateBase(target), token.offset, size, fail);
-    if (gpa === undefined) return;
-    const value = BigInt.asUintN(8 * size, token.value);
-    this.#late.push({ target, offset: gpa - lateBase(target), gpa, size, value });
+    const { target, offset, size, value } = token;
+    inMemory(HSAVE_GPA + SAVE_AREA, offset, size, fail);
+    this.#late.push({
+      target,
+      offset: BigInt(offset),
+      size,
+      value: BigInt.asUintN(8 * size, value),
+    });
   }
 
   build(name: string, spec: string, line: number): Scenario {
     const entry = this.#entry ?? "vmrun";
-    const late = this.#late.filter((change) =>
-      entry === "rsm" ||
-      entry === "setstate" && change.target === "hsave" &&
-        change.offset + change.size <= SETSTATE_SAVE_SIZE
-    );
+    const late = this.#late.flatMap((change) => placed(change, entry) ?? []);
+    // A machine that goes on keeps its processor.
+    const kept = this.#keepvm;
     return {
       name,
       spec,
@@ -280,6 +326,11 @@ class Builder {
       nmi: this.#nmi,
       irq: this.#irq,
       entry,
+      pending: this.#pending,
+      midNmi: this.#midNmi,
+      midIrq: this.#midIrq,
+      cpuid: kept ? [] : this.#cpuid,
+      physicalBits: kept || this.#physicalBits === 0 ? undefined : this.#physicalBits,
       late,
       keepvm: this.#keepvm,
       keepmem: this.#keepmem,
@@ -287,19 +338,60 @@ class Builder {
   }
 }
 
-function lateBase(target: LateChange["target"]): number {
-  switch (target) {
-    case "control":
-      return VMCB12_GPA;
-    case "save":
-      return SAVE_GPA;
-    case "hsave":
-      return HSAVE_GPA + SAVE_AREA;
-    case "smram":
-      return SMRAM_GPA;
-    case "memory":
-      return 0;
+/** A late write as it stands in the line. */
+interface RawLate {
+  readonly target: LateChange["target"];
+  readonly offset: bigint;
+  readonly size: number;
+  readonly value: bigint;
+}
+
+/** Where each way in writes: the base of each target in memory, or how much of a buffer it fills. */
+const LATE_PLACES: Readonly<
+  Record<
+    Entry,
+    Readonly<Partial<Record<LateChange["target"], { gpa: number } | { limit: number }>>>
+  >
+> = {
+  vmrun: {},
+  setstate: { hsave: { limit: VMCB_SIZE - SAVE_AREA } },
+  rsm: {
+    control: { gpa: VMCB12_GPA },
+    save: { gpa: SAVE_GPA },
+    memory: { gpa: 0 },
+    hsave: { gpa: HSAVE_GPA + SAVE_AREA },
+    smram: { gpa: SMRAM_GPA },
+    nested: { gpa: 0 },
+  },
+  // What a way in has no place for, the lab writes to memory.
+  mid: {
+    control: { gpa: VMCB12_GPA },
+    save: { gpa: SAVE_GPA },
+    memory: { gpa: 0 },
+    hsave: { gpa: HSAVE_GPA + SAVE_AREA },
+    smram: { gpa: 0 },
+    nested: { gpa: 0 },
+  },
+  migrate: {
+    control: { gpa: VMCB12_GPA },
+    save: { gpa: SAVE_GPA },
+    memory: { gpa: 0 },
+    hsave: { limit: VMCB_SIZE - SAVE_AREA },
+    nested: { limit: VMCB_SIZE },
+  },
+};
+
+/** A late write in its place, or `undefined` when it has no effect. */
+function placed({ target, offset, size, value }: RawLate, entry: Entry): LateChange | undefined {
+  const place = LATE_PLACES[entry][target];
+  if (place === undefined) return undefined;
+  const end = offset + BigInt(size);
+  if ("limit" in place) {
+    if (end > BigInt(place.limit)) return undefined;
+    return { target, offset: Number(offset), gpa: undefined, size, value };
   }
+  if (BigInt(place.gpa) + end > BigInt(MEMORY_SIZE)) return undefined;
+  return { target, offset: Number(offset), gpa: place.gpa + Number(offset), size, value };
 }
 
 /** The address of a write, or `undefined` beyond the end of memory. */
@@ -341,7 +433,7 @@ export function bytesOf(change: { readonly size: number; readonly value: bigint 
 
 /**
  * Sets guest memory up for a scenario: the base (unless `keepmem`), the code
- * that `entry=rsm` needs, and the changes in order.
+ * of an L2 that stops on its way, and the changes in order.
  *
  * @param scenario The scenario.
  * @param memory Where to write.
@@ -356,7 +448,8 @@ export function bytesOf(change: { readonly size: number; readonly value: bigint 
  */
 export function setUpMemory(scenario: Scenario, memory: MemoryWriter, zeroed = false): void {
   if (!scenario.keepmem) writeBase(memory, zeroed);
-  if (scenario.entry === "rsm") writeRsmCode(memory);
+  const { entry } = scenario;
+  if (entry === "rsm" || entry === "mid" || entry === "migrate") writeRsmCode(memory);
   for (const change of scenario.changes) memory.write(change.gpa, bytesOf(change));
 }
 
@@ -398,7 +491,14 @@ export function toLabCase(scenario: Scenario): string {
   if (scenario.nmi) words.push("nmi=1");
   if (scenario.irq) words.push(`irq=${hex(scenario.irq)}`);
   if (scenario.entry !== "vmrun") words.push(`entry=${scenario.entry}`);
-  const letters = { control: "c", save: "s", memory: "m", hsave: "h", smram: "r" };
+  if (scenario.pending) words.push("pending=1");
+  if (scenario.midNmi) words.push("midnmi=1");
+  if (scenario.midIrq) words.push(`midirq=${hex(scenario.midIrq)}`);
+  for (const { fn, register, mask } of scenario.cpuid) {
+    words.push(`nocpu.${hex(fn)}.${register[1]}=${hex(mask)}`);
+  }
+  if (scenario.physicalBits !== undefined) words.push(`pa=${hex(scenario.physicalBits)}`);
+  const letters = { control: "c", save: "s", memory: "m", hsave: "h", smram: "r", nested: "n" };
   for (const { target, offset, size, value } of scenario.late) {
     words.push(`x${letters[target]}.${hex(offset)}${sized(size)}=${hex(value)}`);
   }

@@ -5,6 +5,7 @@
  */
 import { closest } from "../../engine/closest.ts";
 import type { Field } from "../../engine/layout.ts";
+import { type CpuidRegister, FEATURE_NAMES, FEATURES } from "../../engine/svm/cpuid.ts";
 import { CONTROL_FIELDS, SAVE_FIELDS } from "../../engine/svm/vmcb_fields.ts";
 
 /** Where a {@linkcode ScenarioError} is, and what would have been right. */
@@ -70,6 +71,16 @@ export class ScenarioError extends Error {
 /** L1 registers that a scenario may set. */
 export type L1Register = "rax" | "rip" | "rflags" | "cr0" | "cr3" | "cr4" | "efer" | "hsave";
 
+/**
+ * The ways into L2 that a scenario may take: VMRUN; VMRUN, an SMI and RSM; KVM_SET_NESTED_STATE;
+ * VMRUN and a stop in L2 at a port write, after which it goes on (`mid`), or goes on in another
+ * virtual machine (`migrate`).
+ */
+export const ENTRIES = ["vmrun", "rsm", "setstate", "mid", "migrate"] as const;
+
+/** Which of them a scenario takes. */
+export type Entry = typeof ENTRIES[number];
+
 /** What one word of a scenario means. */
 export type Token =
   | {
@@ -88,7 +99,7 @@ export type Token =
   }
   | {
     readonly kind: "late";
-    readonly target: "control" | "save" | "memory" | "hsave" | "smram";
+    readonly target: "control" | "save" | "memory" | "hsave" | "smram" | "nested";
     readonly offset: bigint | number;
     readonly size: number;
     readonly value: bigint;
@@ -98,9 +109,18 @@ export type Token =
     readonly register: L1Register;
     readonly apply: (before: bigint) => bigint;
   }
-  | { readonly kind: "entry"; readonly entry: "vmrun" | "rsm" | "setstate" }
-  | { readonly kind: "gif" | "nmi"; readonly on: boolean }
-  | { readonly kind: "irq"; readonly vector: number }
+  | { readonly kind: "entry"; readonly entry: Entry }
+  | { readonly kind: "gif" | "nmi" | "pending" | "midnmi"; readonly on: boolean }
+  | { readonly kind: "irq" | "midirq"; readonly vector: number }
+  | {
+    readonly kind: "cpuid";
+    readonly removal: {
+      readonly fn: number;
+      readonly register: CpuidRegister;
+      readonly mask: number;
+    };
+  }
+  | { readonly kind: "pa"; readonly bits: number }
   | { readonly kind: "pae" | "keepvm" | "keepmem" | "none" };
 
 /** Says what is wrong with a word, `at` characters into it. */
@@ -116,10 +136,21 @@ const L1_REGISTERS: readonly string[] = [
   "efer",
   "hsave",
 ];
-const SIMPLE = [...L1_REGISTERS, "gif", "nmi", "irq", "smi", "entry", "l1pae", "keepvm", "keepmem"];
+const SIMPLE = [
+  ...L1_REGISTERS,
+  ...["gif", "nmi", "irq", "smi", "entry", "pending", "midnmi", "midirq", "pa"],
+  ...["l1pae", "keepvm", "keepmem"],
+];
 const AREAS = { control: CONTROL_FIELDS, save: SAVE_FIELDS, hsave: SAVE_FIELDS } as const;
-const RAW = /^(?:([csm])|x([csmhr]))\.([^.]*)(?:\.([^.]*))?$/;
-const RAW_TARGETS = { c: "control", s: "save", m: "memory", h: "hsave", r: "smram" } as const;
+const RAW = /^(?:([csm])|x([csmhrn]))\.([^.]*)(?:\.([^.]*))?$/;
+const RAW_TARGETS = {
+  c: "control",
+  s: "save",
+  m: "memory",
+  h: "hsave",
+  r: "smram",
+  n: "nested",
+} as const;
 
 /**
  * Reads one word.
@@ -156,6 +187,8 @@ export function readToken(word: string, fail: Fail): Token {
     }
     return rawWrite(raw, number(), fail);
   }
+  if (key.startsWith("nocpu.")) return withoutCpuid(key, operator, number(), fail);
+  if (key.startsWith("cpu.")) return feature(key.slice(4), operator, number(), fail);
   if (key.includes(".")) return named(key, operator, text, fail, valueAt);
   if (operator !== "=") return named(uniqueField(key, fail), operator, text, fail, valueAt);
   if (L1_REGISTERS.includes(key)) {
@@ -165,21 +198,26 @@ export function readToken(word: string, fail: Fail): Token {
   switch (key) {
     case "gif":
     case "nmi":
+    case "pending":
+    case "midnmi":
       return { kind: key, on: asInt(number()) !== 0 };
     case "irq":
-      return { kind: "irq", vector: asInt(number()) };
+    case "midirq":
+      return { kind: key, vector: asInt(number()) };
+    case "pa":
+      return addressBits(number(), fail, valueAt);
     case "smi":
       number();
       return { kind: "none" };
     case "entry":
-      if (text === "vmrun" || text === "rsm" || text === "setstate") {
-        return { kind: "entry", entry: text };
-      }
-      return fail(
-        `There is no way in named "${text}"`,
-        "entry=vmrun, entry=rsm or entry=setstate",
-        valueAt,
-      );
+      return {
+        kind: "entry",
+        entry: ENTRIES.find((entry) => entry === text) ?? fail(
+          `There is no way in named "${text}"`,
+          ENTRIES.map((entry) => `entry=${entry}`).join(", "),
+          valueAt,
+        ),
+      };
     case "l1pae":
     case "keepvm":
     case "keepmem":
@@ -215,8 +253,59 @@ function unknownWord(key: string, fail: Fail): never {
   const near = closest(key, [...SIMPLE, ...allFields()]);
   return fail(
     `There is no token "${key}"${near ? `; did you mean ${near}?` : ""} (the lab would ignore it)`,
-    "c.OFF=, s.OFF=, m.GPA=, an AREA.FIELD=, one of L1's registers, gif=, nmi=, irq=, l1pae, entry=, x?.OFF=, keepvm or keepmem",
+    "c.OFF=, s.OFF=, m.GPA=, an AREA.FIELD=, one of L1's registers, gif=, nmi=, irq=, l1pae, entry=, pending=, midnmi=, midirq=, nocpu.FN.REG=, cpu.NAME=0, pa=, x?.OFF=, keepvm or keepmem",
   );
+}
+
+const CPUID_LETTERS: Readonly<Record<string, CpuidRegister>> = {
+  a: "eax",
+  b: "ebx",
+  c: "ecx",
+  d: "edx",
+};
+
+/** `nocpu.FN.REG=MASK`: takes bits from L1's CPUID. */
+function withoutCpuid(key: string, operator: Operator, mask: bigint, fail: Fail): Token {
+  if (operator !== "=") fail(`CPUID takes no ${operator}`, "nocpu.FN.REG=MASK", key.length);
+  const [, fnText = "", letter = ""] = /^nocpu\.([^.]*)\.(.*)$/.exec(key) ??
+    fail(`"${key}" names no register`, "nocpu.FN.REG, such as nocpu.7.c");
+  const fn = hexValue(fnText, fail, 6, "a CPUID function");
+  const register = CPUID_LETTERS[letter] ??
+    fail(`CPUID has no register "${letter}"`, "a, b, c or d", key.length - letter.length);
+  if (fn > 0xffffffffn || mask > 0xffffffffn) {
+    fail("CPUID's functions and registers have 32 bits", "at most 8 digits", 6);
+  }
+  return { kind: "cpuid", removal: { fn: Number(fn), register, mask: Number(mask) } };
+}
+
+/** `cpu.NAME=0`: takes a feature, by its name, from L1's CPUID. */
+function feature(name: string, operator: Operator, value: bigint, fail: Fail): Token {
+  const known = FEATURE_NAMES.find((feature) => feature === name);
+  if (known === undefined) {
+    const near = closest(name, FEATURE_NAMES);
+    return fail(
+      `CPUID has no feature "${name}"${near ? `; did you mean cpu.${near}?` : ""}`,
+      `one of ${FEATURE_NAMES.join(", ")}`,
+      4,
+    );
+  }
+  const { leaf, register, bit } = FEATURES[known];
+  if (operator !== "=" || value !== 0n) {
+    fail("A feature that the processor has not cannot be given to it", `cpu.${name}=0`, 4);
+  }
+  const fn = parseInt(leaf, 16);
+  if (leaf.includes(".")) {
+    fail(`The lab cannot take ${name} away`, "a feature of a leaf's index 0", 4);
+  }
+  return { kind: "cpuid", removal: { fn, register, mask: (1 << bit) >>> 0 } };
+}
+
+/** `pa=BITS`: how wide L1's physical addresses are. */
+function addressBits(value: bigint, fail: Fail, at: number): Token {
+  if (value !== 0n && (value < 32n || value > 52n)) {
+    fail(`No processor has ${value} physical address bits`, "20 to 34, hexadecimal", at);
+  }
+  return { kind: "pa", bits: Number(value) };
 }
 
 function rawWrite(raw: RegExpExecArray, value: bigint, fail: Fail): Token {

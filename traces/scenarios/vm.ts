@@ -6,9 +6,9 @@
  *
  * @module
  */
-import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { type BaseSegment, HSAVE_GPA, SMRAM_GPA, VMCB12_GPA } from "./base.ts";
-import type { Scenario } from "./scenario.ts";
+import type { LateChange, Scenario } from "./scenario.ts";
 
 /** What KVM_RUN came back with. */
 export interface VmRun {
@@ -19,7 +19,7 @@ export interface VmRun {
 }
 
 /** The points of a scenario at which the registers are looked at. */
-export type LookPhase = "pre" | "mid" | "smm" | "post";
+export type LookPhase = "pre" | "mid" | "smm" | "restored" | "post";
 
 /** Guest physical addresses of the pages that a look may show, by name. */
 export const SHOWN_PAGES = { vmcb12: VMCB12_GPA, hsave: HSAVE_GPA, smram: SMRAM_GPA } as const;
@@ -63,6 +63,16 @@ export interface VmNestedState {
   readonly state?: Uint8Array;
 }
 
+/** What is changed of a machine's state on its way to another one. */
+export interface VmChanges {
+  /** Writes to memory, in order. */
+  readonly memory: readonly LateChange[];
+  /** Bytes of the nested state, with the mask of those that are changed. */
+  readonly state: Image | undefined;
+  /** KVM_STATE_NESTED_* flags that are set. */
+  readonly set: number;
+}
+
 /**
  * A virtual machine with one vCPU. Calls that KVM may refuse return its errno, 0 when it took them,
  * undefined when nobody knows.
@@ -103,6 +113,17 @@ export interface ScenarioVm {
   smi(): void;
   /** KVM_RUN, until userspace is needed. */
   run(): VmRun;
+  /** KVM_RUN with immediate_exit: only what waited for userspace is completed. */
+  complete(): void;
+  /** Reads all state of the vCPU; what the events that tell of it hold. */
+  save(): Partial<EventOf<"save">>;
+  /**
+   * Tears the machine down and restores the state that was read into a new one, in QEMU's order.
+   *
+   * @param changes What is changed on the way.
+   * @returns What the event that tells of it holds.
+   */
+  restore(changes: VmChanges): Partial<EventOf<"restore">>;
   /**
    * Everything that the ioctls show.
    *
