@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../engine/error.ts";
 
 /** What kind of trouble a {@linkcode TraceError} reports. */
 export type TraceErrorCode =
@@ -72,7 +73,7 @@ export interface TraceErrorPlace {
  * }
  * ```
  */
-export class TraceError extends Error {
+export class TraceError extends VmtapeError {
   /** Always `TraceError`. */
   override name = "TraceError";
   /** What kind of trouble. */

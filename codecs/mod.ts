@@ -21,6 +21,7 @@ export * from "./container/writer.ts";
 export { type ReadOptions, readTrace, TraceStream } from "./container/reader.ts";
 export * from "./container/trace_file.ts";
 export * from "./container/file.ts";
+export { type OpenTrace, openTrace, writeTrace, type WriteTraceOptions } from "./open.ts";
 export * from "./container/verify.ts";
 export * from "./container/edit.ts";
 export { formatEvent } from "./text.ts";

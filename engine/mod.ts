@@ -5,6 +5,7 @@
  * @module
  */
 export * from "./layout.ts";
+export * from "./error.ts";
 export * from "./event.ts";
 export * from "./closest.ts";
 export * from "./svm/bits.ts";

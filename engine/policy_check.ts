@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "./error.ts";
 import { CpuRules } from "./checks/cpu_rules.ts";
 import type { Check } from "./checks/check.ts";
 import { closest } from "./closest.ts";
@@ -30,7 +31,7 @@ const DEEPEST = 8;
  * }
  * ```
  */
-export class PolicyError extends TypeError {
+export class PolicyError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "PolicyError";
   /** What is wrong, each with its place, such as `ways.vmrun[3].step`. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "./error.ts";
 import type { TraceEvent } from "./event.ts";
 import { copyEvent } from "./image/fields.ts";
 import { MemoizedReplayer } from "./memo/replayer.ts";
@@ -34,7 +35,7 @@ export interface ReplaySessionOptions {
  * if (!(caught instanceof UnknownPolicyError)) throw new Error();
  * ```
  */
-export class UnknownPolicyError extends Error {
+export class UnknownPolicyError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "UnknownPolicyError";
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import type {
   CPU_KEYS,
   NESTED_KEYS,
@@ -144,7 +145,7 @@ export interface LabRecord {
  * }
  * ```
  */
-export class LabRecordError extends Error {
+export class LabRecordError extends VmtapeError {
   /** `LabRecordError`. */
   override readonly name = "LabRecordError";
   /** Name of the file, when there is one. */

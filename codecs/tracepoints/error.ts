@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 
 /** Kinds of failure of {@linkcode TracepointError}. */
 export type TracepointErrorCode =
@@ -42,7 +43,7 @@ export interface TracepointErrorPlace {
  * if (error.code !== "truncated" || error.offset !== 12) throw new Error();
  * ```
  */
-export class TracepointError extends Error {
+export class TracepointError extends VmtapeError {
   /** Always `TracepointError`. */
   override readonly name = "TracepointError";
   /** What kind of failure it is. */

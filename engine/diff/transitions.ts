@@ -58,7 +58,8 @@ export interface Writer {
  *
  * @example
  * ```ts
- * import { builtinScenarios, Driver, recordScenarios, TransitionLog, UPSTREAM } from "@vmtape/vmtape";
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { Driver, TransitionLog, UPSTREAM } from "@vmtape/vmtape/engine";
  * const log = new TransitionLog();
  * const driver = new Driver(UPSTREAM);
  * driver.observer = log.observer;

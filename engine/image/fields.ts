@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../error.ts";
 import type { Field, Layout } from "../layout.ts";
 import type { Image, TraceEvent } from "../event.ts";
 import { closest } from "../closest.ts";
@@ -28,7 +29,7 @@ export interface FieldValue {
  * }
  * ```
  */
-export class UnknownFieldError extends Error {
+export class UnknownFieldError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "UnknownFieldError";
   /** Name of the layout. */
@@ -67,7 +68,7 @@ export class UnknownFieldError extends Error {
  * }
  * ```
  */
-export class ImageSizeError extends RangeError {
+export class ImageSizeError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "ImageSizeError";
   /** Name of the layout. */

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../error.ts";
 
 /** How a field is held against a value; `&` asks whether any of the value's bits is set. */
 export type Operator = "==" | "!=" | "<" | "<=" | ">" | ">=" | "&" | "known";
@@ -41,7 +42,7 @@ export type Condition =
  * }
  * ```
  */
-export class ConditionError extends SyntaxError {
+export class ConditionError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "ConditionError";
   /** Column of the text at which it stops making sense, from 1. */

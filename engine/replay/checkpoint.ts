@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../error.ts";
 import { cpuidOfMeta } from "../svm/cpuid.ts";
 import { crc32 } from "node:zlib";
 import type { Capabilities } from "../svm/machine.ts";
@@ -33,7 +34,7 @@ const HEAD = 8;
  * if (!(caught instanceof CheckpointError)) throw new Error();
  * ```
  */
-export class CheckpointError extends Error {
+export class CheckpointError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "CheckpointError";
 }

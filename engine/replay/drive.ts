@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../error.ts";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { offsets } from "../layout.ts";
 import { overlayImage } from "../image/fields.ts";
@@ -50,7 +51,7 @@ const DEFAULTS: Capabilities = { physicalBits: 40, npt: true, memory: 16 << 20 }
  * if (!(caught instanceof ReplayError) || caught.event !== 7) throw new Error();
  * ```
  */
-export class ReplayError extends Error {
+export class ReplayError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "ReplayError";
   /** Number of the event in the trace, from 0. */
@@ -129,7 +130,8 @@ function modelled(caps: Capabilities, event: number): Capabilities {
  *
  * @example
  * ```ts
- * import { builtinScenarios, Driver, recordScenarios, UPSTREAM } from "@vmtape/vmtape";
+ * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
+ * import { Driver, UPSTREAM } from "@vmtape/vmtape/engine";
  * const driver = new Driver(UPSTREAM);
  * const failed: string[] = [];
  * driver.observer = { step() {}, check: (id) => failed.push(id), warn() {}, inner() {} };

@@ -31,7 +31,7 @@ export { type Skip, skipList, SkipListError } from "./skip_list.ts";
  * @returns The agreement, and every disagreement by field.
  * @example
  * ```ts
- * import { compare } from "@vmtape/vmtape";
+ * import { compare } from "@vmtape/vmtape/traces";
  * const a = { case: "x", spec: "", kernel: "unified", npt: 1, events: [], post: { gif: 1 } };
  * const result = await compare([a], [{ ...a, post: { gif: 0 } }]);
  * if (result.groups[4].agreed !== 0 || result.groups[1].agreed !== 1) throw new Error();

@@ -15,7 +15,7 @@ import type { ComparisonResult, GroupCount } from "./tally.ts";
  * @returns Lines, each ended by a line break.
  * @example
  * ```ts
- * import { compare, formatComparison } from "@vmtape/vmtape";
+ * import { compare, formatComparison } from "@vmtape/vmtape/traces";
  * const text = formatComparison(await compare([], []));
  * if (!text.startsWith("0 cases compared")) throw new Error();
  * ```

@@ -33,7 +33,7 @@ const SHADOW_ROOT = "150";
  * @returns What differs.
  * @example
  * ```ts
- * import { compareRecords } from "@vmtape/vmtape";
+ * import { compareRecords } from "@vmtape/vmtape/traces";
  * const a = { case: "x", spec: "", kernel: "unified", npt: 1, events: [], post: { gif: 1 } };
  * const { disagreements } = compareRecords(a, { ...a, post: { gif: 0 } });
  * if (disagreements[0]?.field !== "post.gif") throw new Error();

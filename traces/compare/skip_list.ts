@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import type { LabRecord } from "../../codecs/lab/types.ts";
 
 /** Which cases to leave out of the count. */
@@ -23,7 +24,7 @@ export type Skip = (record: LabRecord) => boolean;
  * if (!(caught instanceof SkipListError)) throw new Error();
  * ```
  */
-export class SkipListError extends Error {
+export class SkipListError extends VmtapeError {
   /** `SkipListError`. */
   override readonly name = "SkipListError";
 }
@@ -37,7 +38,7 @@ export class SkipListError extends Error {
  * @throws {SkipListError} When it is neither.
  * @example
  * ```ts
- * import { skipList } from "@vmtape/vmtape";
+ * import { skipList } from "@vmtape/vmtape/traces";
  * const skip = skipList({ "A-unified-npt0": ["loops"] });
  * const record = { case: "loops", spec: "", kernel: "unified", npt: 0, events: [] };
  * if (!skip(record) || skip({ ...record, npt: 1 })) throw new Error();

@@ -39,7 +39,7 @@ const ENTRIES = [
  * @returns Case lines, without line breaks.
  * @example
  * ```ts
- * import { generate, parseScenario } from "@vmtape/vmtape";
+ * import { generate, parseScenario } from "@vmtape/vmtape/traces";
  * const cases = [...generate({ seed: 1, count: 20 })].map((line) => parseScenario(line));
  * if (new Set(cases.map((scenario) => scenario.name)).size !== 20) throw new Error();
  * ```

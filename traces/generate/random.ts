@@ -11,7 +11,7 @@
  *
  * @example
  * ```ts
- * import { Random } from "@vmtape/vmtape";
+ * import { Random } from "@vmtape/vmtape/traces";
  * if (new Random(1).u32() !== new Random(1).u32()) throw new Error();
  * ```
  */

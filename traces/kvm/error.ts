@@ -1,3 +1,4 @@
+import { VmtapeError } from "../../engine/error.ts";
 /** Why a recording from KVM cannot be made. */
 export type KvmErrorCode =
   /** Not Linux on x86-64. */
@@ -29,7 +30,7 @@ export type KvmErrorCode =
  * if (error.code !== "no-kvm" || error.errno !== undefined) throw new Error();
  * ```
  */
-export class KvmError extends Error {
+export class KvmError extends VmtapeError {
   /** `KvmError`. */
   override readonly name = "KvmError";
   /** Kind of obstacle. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 
 import { Buffer } from "node:buffer";
 
@@ -35,7 +36,7 @@ export type GdbErrorCode =
  * if (error.code !== "closed" || error.name !== "GdbError") throw error;
  * ```
  */
-export class GdbError extends Error {
+export class GdbError extends VmtapeError {
   /** Name of the class. */
   override readonly name = "GdbError";
   /** What kind of trouble it is. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import { GdbClient } from "./gdb_client.ts";
 import type { GdbTransport } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";
@@ -19,7 +20,7 @@ export const QEMU_BINARY = "qemu-system-x86_64";
  * if (new QemuError("No machine of that name", "-machine: unsupported").stderr === "") throw new Error();
  * ```
  */
-export class QemuError extends Error {
+export class QemuError extends VmtapeError {
   /** Name of the class. */
   override readonly name = "QemuError";
   /** What QEMU said, at most its last 4 KiB. */

@@ -77,7 +77,7 @@ export interface L1State {
  * @returns A fresh object.
  * @example
  * ```ts
- * import { baseL1 } from "@vmtape/vmtape";
+ * import { baseL1 } from "@vmtape/vmtape/traces";
  * if (baseL1().cr3 !== 0x1000n) throw new Error();
  * ```
  */
@@ -117,7 +117,7 @@ export interface BaseSegment {
  * @returns One row per segment register.
  * @example
  * ```ts
- * import { baseSegments } from "@vmtape/vmtape";
+ * import { baseSegments } from "@vmtape/vmtape/traces";
  * if (baseSegments(false).cs.attrib !== 0xa9b) throw new Error();
  * ```
  */
@@ -160,7 +160,7 @@ let pages: Map<number, Uint8Array> | undefined;
  * @returns A map in order of address. It and its pages are shared: they must not be changed.
  * @example
  * ```ts
- * import { basePages } from "@vmtape/vmtape";
+ * import { basePages } from "@vmtape/vmtape/traces";
  * if (basePages().get(0x8000)?.[0] !== 0x0f) throw new Error();
  * ```
  */
@@ -253,7 +253,7 @@ function fillVmcb12(page: Uint8Array): void {
  * @param zeroed Whether memory is known to be all zeroes, so that only what is not need be written.
  * @example
  * ```ts
- * import { writeBase } from "@vmtape/vmtape";
+ * import { writeBase } from "@vmtape/vmtape/traces";
  * const seen: number[] = [];
  * writeBase({ write: (gpa) => seen.push(gpa) }, true);
  * if (!seen.includes(0x10000)) throw new Error();
@@ -277,7 +277,7 @@ export function writeBase(memory: MemoryWriter, zeroed = false): void {
  * @param memory Where to.
  * @example
  * ```ts
- * import { writeRsmCode } from "@vmtape/vmtape";
+ * import { writeRsmCode } from "@vmtape/vmtape/traces";
  * const seen: number[] = [];
  * writeRsmCode({ write: (gpa) => seen.push(gpa) });
  * if (seen.join() !== `${0x9000},${0x38000}`) throw new Error();

@@ -208,7 +208,7 @@ export const BUILTINS: readonly Builtin[] = [
  * @throws {ScenarioError} When there is no built-in of that name.
  * @example
  * ```ts
- * import { builtinScenarios } from "@vmtape/vmtape";
+ * import { builtinScenarios } from "@vmtape/vmtape/traces";
  * const [first] = builtinScenarios("gif-left-set");
  * if (first?.changes[0]?.gpa !== 0x10058) throw new Error();
  * ```

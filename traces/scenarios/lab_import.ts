@@ -22,7 +22,7 @@ import { parseScenario, type Scenario, ScenarioError } from "./scenario.ts";
  * @throws {LabRecordError} When a record's spec is not understood, or it holds what an event cannot.
  * @example
  * ```ts
- * import { importLab } from "@vmtape/vmtape";
+ * import { importLab } from "@vmtape/vmtape/traces";
  * const record = { case: "ok", spec: "gif=0", kernel: "unified", npt: 1, events: [] };
  * const kinds = new Set();
  * for await (const event of importLab([record])) kinds.add(event.kind);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import { Differ, Findings, minimize, type RunDifference } from "../../engine/diff/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { diffImages } from "../../engine/image/diff.ts";
@@ -53,7 +54,7 @@ export interface Minimized {
  * if (!(caught instanceof NotReproducedError)) throw new Error();
  * ```
  */
-export class NotReproducedError extends Error {
+export class NotReproducedError extends VmtapeError {
   /** Name of the class. */
   override readonly name = "NotReproducedError";
 }

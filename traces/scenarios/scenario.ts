@@ -126,7 +126,7 @@ const MAX_CPUID = 32;
  * @throws {ScenarioError} At the first thing that is not understood.
  * @example
  * ```ts
- * import { parseScenarios } from "@vmtape/vmtape";
+ * import { parseScenarios } from "@vmtape/vmtape/traces";
  * const [ok, bad] = parseScenarios("# two cases\nok\nasid0 control.asid=0 gif=0\n");
  * if (ok?.changes.length !== 0 || bad?.changes[0]?.gpa !== 0x10058 || bad.gif) throw new Error();
  * ```
@@ -150,7 +150,7 @@ export function parseScenarios(text: string, source: ScenarioSource = {}): Scena
  * @throws {ScenarioError} When a change is not understood.
  * @example
  * ```ts
- * import { parseScenario } from "@vmtape/vmtape";
+ * import { parseScenario } from "@vmtape/vmtape/traces";
  * const scenario = parseScenario("no_svme efer^=SVME");
  * if (scenario.changes[0]?.value !== 0x500n) throw new Error();
  * ```
@@ -421,7 +421,7 @@ function littleEndian(bytes: Uint8Array, offset: number, size: number): bigint {
  * @returns `size` bytes, little-endian.
  * @example
  * ```ts
- * import { bytesOf } from "@vmtape/vmtape";
+ * import { bytesOf } from "@vmtape/vmtape/traces";
  * if (bytesOf({ size: 2, value: 0xc9bn }).join() !== `${0x9b},${0x0c}`) throw new Error();
  * ```
  */
@@ -440,7 +440,7 @@ export function bytesOf(change: { readonly size: number; readonly value: bigint 
  * @param zeroed Whether memory is all zeroes, as in a new virtual machine.
  * @example
  * ```ts
- * import { parseScenario, setUpMemory } from "@vmtape/vmtape";
+ * import { parseScenario, setUpMemory } from "@vmtape/vmtape/traces";
  * const memory = new Uint8Array(16 << 20);
  * setUpMemory(parseScenario("a m.9000.1=f4"), { write: (gpa, b) => memory.set(b, gpa) }, true);
  * if (memory[0x9000] !== 0xf4 || memory[0x9001] !== 0x01) throw new Error();
@@ -460,7 +460,7 @@ export function setUpMemory(scenario: Scenario, memory: MemoryWriter, zeroed = f
  * @returns One line without a line break, which the lab accepts and which reads back as the same scenario.
  * @example
  * ```ts
- * import { parseScenario, toLabCase } from "@vmtape/vmtape";
+ * import { parseScenario, toLabCase } from "@vmtape/vmtape/traces";
  * const line = toLabCase(parseScenario("a save.efer^=SVME control.event_inj=80000220 gif=0"));
  * if (line !== "a s.d0=500 c.a8.4=80000220 gif=0") throw new Error(line);
  * ```

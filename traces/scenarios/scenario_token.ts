@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import { closest } from "../../engine/closest.ts";
 import type { Field } from "../../engine/layout.ts";
 import { type CpuidRegister, FEATURE_NAMES, FEATURES } from "../../engine/svm/cpuid.ts";
@@ -25,7 +26,7 @@ export interface ScenarioProblem {
  *
  * @example
  * ```ts
- * import { parseScenario, ScenarioError } from "@vmtape/vmtape";
+ * import { parseScenario, ScenarioError } from "@vmtape/vmtape/traces";
  * try {
  *   parseScenario("a save.efre=0");
  * } catch (error) {
@@ -33,7 +34,7 @@ export interface ScenarioProblem {
  * }
  * ```
  */
-export class ScenarioError extends Error {
+export class ScenarioError extends VmtapeError {
   /** `ScenarioError`. */
   override readonly name = "ScenarioError";
   /** What is wrong, and what was expected, without the place. */
