@@ -38,8 +38,10 @@ if (import.meta.main) {
   const [path = "night.vmtape"] = Deno.args;
   const seconds = await exitsPerSecond(path);
   const reasons = [...new Set(seconds.flatMap((counts) => [...counts.keys()]))].sort();
-  console.log(["second", ...reasons].join("\t"));
-  seconds.forEach((counts, second) => {
-    console.log([second, ...reasons.map((reason) => counts.get(reason) ?? 0)].join("\t"));
-  });
+  const lines = seconds.map((
+    counts,
+    second,
+  ) => [second, ...reasons.map((r) => counts.get(r) ?? 0)]);
+  const text = [["second", ...reasons], ...lines].map((cells) => cells.join("\t")).join("\n");
+  await Deno.stdout.write(new TextEncoder().encode(`${text}\n`));
 }
