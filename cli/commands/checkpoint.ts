@@ -1,6 +1,6 @@
 import type { TraceEvent } from "../../engine/event.ts";
 import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
-import { Replayer } from "../../engine/replay/replayer.ts";
+import { MemoizedReplayer } from "../../engine/memo/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { POLICY, policyOf } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
@@ -48,7 +48,7 @@ export const checkpoint = defineCommand({
     if (every < 1) throw new UsageError("--every takes a number of at least 1");
     const policy = await policyOf(options);
     const trace = await openTrace(path);
-    const replayer = new Replayer(policy);
+    const replayer = new MemoizedReplayer(policy);
     using progress = context.progress("events");
     let checkpoints = 0;
     const written = await writeTrace(context, options, async (open) => {

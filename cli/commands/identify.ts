@@ -1,3 +1,4 @@
+import { plainMismatch } from "../../engine/replay/agreement.ts";
 import { type Identification, identify } from "../../engine/replay/identify.ts";
 import type { Mismatch } from "../../engine/replay/replayer.ts";
 import type { TraceEvent } from "../../engine/event.ts";
@@ -12,6 +13,15 @@ function line(mismatch: Mismatch): string {
   const { event, scenario, field, recorded, replayed } = mismatch;
   const where = scenario === undefined ? `event ${event}` : `event ${event} (${scenario})`;
   return `${where}: ${field}: recorded ${recorded}, would be ${replayed}`;
+}
+
+/** What was found, mismatches as text alone. */
+function plain({ candidates, firstUnexplained, ...rest }: Identification): Identification {
+  return {
+    ...rest,
+    firstUnexplained: firstUnexplained && plainMismatch(firstUnexplained),
+    candidates: candidates.map((one) => ({ ...one, first: one.first && plainMismatch(one.first) })),
+  };
 }
 
 function print(context: Context, found: Identification): void {
@@ -77,7 +87,7 @@ export const identifyCommand = defineCommand({
     };
     const found = await identify(open);
     progress.done();
-    if (context.json) context.out.json(found);
+    if (context.json) context.out.json(plain(found));
     else print(context, found);
     return found.verdict.kind === "known" ? EXIT.ok : EXIT.differs;
   },

@@ -1,3 +1,4 @@
+import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Mismatch, ReplayResult } from "../../engine/replay/replayer.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
 import type { PartialResult } from "../../engine/replay/partial.ts";
@@ -66,7 +67,7 @@ function line(mismatch: Mismatch): string {
 
 /** Prints one mismatch as it is found. */
 export function printMismatch(context: Context, mismatch: Mismatch): void {
-  if (context.json) context.out.json(mismatch);
+  if (context.json) context.out.json(plainMismatch(mismatch));
   else context.out.line(`${mismatch.field}: ${line(mismatch)}`);
 }
 

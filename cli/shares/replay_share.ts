@@ -1,3 +1,4 @@
+import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { progressOf } from "../../engine/replay/checkpoint.ts";
@@ -30,7 +31,7 @@ export class Mismatches {
 
   /** Takes one. */
   add(mismatch: Mismatch): void {
-    this.#take(mismatch.field, 1, [mismatch]);
+    this.#take(mismatch.field, 1, [plainMismatch(mismatch)]);
   }
 
   /** Takes those of another collection, which come after these. */
@@ -97,7 +98,7 @@ export async function replayShare(
     policy,
     (mismatch) => {
       found.add(mismatch);
-      if (listed) all.push(mismatch);
+      if (listed) all.push(plainMismatch(mismatch));
     },
     { each, from: group.from },
   );

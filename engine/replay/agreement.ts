@@ -4,8 +4,9 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import type { Layout } from "../layout.ts";
-import { diffImages } from "../image/diff.ts";
+import type { Field, Layout } from "../layout.ts";
+import { diffImages, type FieldDiff } from "../image/diff.ts";
+import type { FieldValue } from "../image/fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
@@ -23,6 +24,43 @@ export interface Mismatch {
   readonly recorded: string;
   /** What the replay gives. */
   readonly replayed: string;
+  /** Both as values, where they are those of a field of an image. */
+  readonly values?: MismatchValues;
+}
+
+/** A field of an image that is not as it was recorded. */
+export interface MismatchValues {
+  /** Its row; one made up for bytes that no field covers. */
+  readonly field: Field;
+  /** What was recorded. */
+  readonly recorded: FieldValue;
+  /** What the replay gives. */
+  readonly replayed: FieldValue;
+}
+
+/**
+ * A mismatch as JSON shows it: as text alone.
+ *
+ * @param mismatch The mismatch.
+ * @returns A copy without values.
+ * @example
+ * ```ts
+ * import { plainMismatch } from "@vmtape/vmtape/engine";
+ * const zero = { value: 0n, known: 0xffn };
+ * const values = { field: { name: "gif", offset: 0, size: 1, doc: "" }, recorded: zero, replayed: zero };
+ * const one = { event: 1, scenario: "a", field: "post.gif", recorded: "0x0", replayed: "0x1", values };
+ * if (JSON.stringify(plainMismatch(one)).includes("values")) throw new Error();
+ * ```
+ */
+export function plainMismatch({ values: _, ...text }: Mismatch): Mismatch {
+  return text;
+}
+
+/** A field that differs, as a mismatch has it: as text and as values. */
+export function mismatchOf(
+  { row, a, b, aText, bText }: FieldDiff,
+): Required<Pick<Mismatch, "recorded" | "replayed" | "values">> {
+  return { recorded: aText, replayed: bText, values: { field: row, recorded: a, replayed: b } };
 }
 
 /** Counts of one kind of outcome. */
@@ -120,7 +158,7 @@ export class Agreement {
   ): void {
     if (recorded === undefined || replayed === undefined) return;
     for (const row of diffImages(layout, recorded, replayed, { onlyKnown: true })) {
-      this.mismatch(index, prefix + row.field, row.aText, row.bText);
+      this.#tell({ event: index, field: prefix + row.field, ...mismatchOf(row) });
     }
   }
 
@@ -132,8 +170,12 @@ export class Agreement {
 
   /** Reports a difference. */
   mismatch(event: number, field: string, recorded: string, replayed: string): void {
+    this.#tell({ event, field, recorded, replayed });
+  }
+
+  #tell(mismatch: Omit<Mismatch, "scenario">): void {
     this.clean = false;
-    this.#report({ event, scenario: this.scenario, field, recorded, replayed });
+    this.#report({ ...mismatch, scenario: this.scenario });
   }
 
   /** Counts an outcome. */

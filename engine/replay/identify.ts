@@ -11,7 +11,8 @@ import { kernelPolicy, onProcessor, type Policy, withChecks } from "../policy.ts
 import type { Capabilities } from "../svm/machine.ts";
 import { capabilitiesOf } from "./drive.ts";
 import { checkByText, type CheckSet } from "../checks/sets.ts";
-import { type Mismatch, Replayer } from "./replayer.ts";
+import { MemoizedReplayer } from "../memo/replayer.ts";
+import type { Mismatch } from "./replayer.ts";
 
 /** What the runs of a trace say of one policy with one set of checks. */
 export interface PolicyEvidence {
@@ -72,15 +73,15 @@ interface Trial {
   readonly policy: Policy;
   /** First mismatch of every run that did not go as the policy says. */
   readonly against: Map<number, Mismatch>;
-  replayer: Replayer | undefined;
+  replayer: MemoizedReplayer | undefined;
 }
 
 /** Whether all that differs is where the kernel's own VMRUN lies, which QEMU's processor gives away. */
 function isLeak(caps: Capabilities | undefined, mismatch: Mismatch): boolean {
-  const { field, recorded, replayed } = mismatch;
-  if (!caps?.processor?.leaksHostRip || !field.endsWith("save.rip")) return false;
-  const [a, b] = [parseInt(recorded, 16), parseInt(replayed, 16)];
-  return (b & 0xfff) === (caps.vmrunRip ?? 0) && Math.floor(a / 4096) === Math.floor(b / 4096);
+  const { values } = mismatch;
+  if (!caps?.processor?.leaksHostRip || values?.field.name !== "save.rip") return false;
+  const { recorded: { value: a }, replayed: { value: b } } = values;
+  return (b & 0xfffn) === BigInt(caps.vmrunRip ?? 0) && a >> 12n === b >> 12n;
 }
 
 /** Replays a trace under several policies at once. */
@@ -111,7 +112,7 @@ class Trials {
           this.#note(trial, { event: index, scenario, field: "check", recorded, replayed });
         }
       }
-      trial.replayer ??= new Replayer(
+      trial.replayer ??= new MemoizedReplayer(
         onProcessor(trial.policy, caps.processor),
         (mismatch) => this.#note(trial, mismatch),
       );

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { mismatchOf, type MismatchValues } from "./agreement.ts";
 import type { Image } from "../event.ts";
 import { Buffer } from "node:buffer";
 import { diffImages } from "../image/diff.ts";
@@ -50,6 +51,8 @@ export interface Contradiction {
   readonly recorded: string;
   /** What the replay gives. */
   readonly replayed: string;
+  /** Both as values, where they are those of a field of an image. */
+  readonly values?: MismatchValues;
 }
 
 /** How many units are remembered. */

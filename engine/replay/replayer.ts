@@ -25,7 +25,8 @@ import { type Added, type Mark as TotalsMark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
 import { ImageBuffer, regsBytes } from "./views.ts";
 
-export type { Mismatch, OutcomeCount } from "./agreement.ts";
+export { plainMismatch } from "./agreement.ts";
+export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
 
 /** What a replay found. */
 export interface ReplayResult {
