@@ -177,12 +177,12 @@ export class PartialReplayer {
       dropInvalidEvent(exit.vmcb12, vmcb12);
       for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, vmcb12, { onlyKnown: true })) {
         const field = `exit.vmcb12 ${row.field}`;
-        yield { event, field, recorded: row.aText, replayed: row.bText };
+        yield { event, field, ...mismatchOf(row) };
       }
     }
     if (exit.regs !== undefined) {
       for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
-        yield { event, field: `exit.${row.field}`, recorded: row.aText, replayed: row.bText };
+        yield { event, field: `exit.${row.field}`, ...mismatchOf(row) };
       }
     }
   }
