@@ -14,6 +14,7 @@ export * from "./svm/intercepts.ts";
 export * from "./svm/exit_codes.ts";
 export * from "./svm/exit_info.ts";
 export * from "./svm/vmcb_fields.ts";
+export * from "./svm/injectable.ts";
 export * from "./svm/memory.ts";
 export * from "./svm/vcpu_fields.ts";
 export * from "./svm/regs_layout.ts";

@@ -14,7 +14,7 @@ import {
   STACK,
   VMCB02_AT,
 } from "./cpu_machine.ts";
-import type { Machine } from "../engine/svm/machine.ts";
+import { type Machine, VMCB01_AT } from "../engine/svm/machine.ts";
 
 const v = VMCB02_AT;
 const HANDLER = 0xa000;
@@ -59,6 +59,43 @@ Deno.test("cpu event: the manual's processor leaves no event after delivery", ()
   inject(m, 0x80000020);
   run(m, { model: AMD });
   assertEquals(exit(m).event, 0);
+});
+
+/** L2 at CPL 3, with a stack for CPL 0, and an event injected whose gate is CPL 0's. */
+function atCpl3(event: number): Machine {
+  const m = withIdt([0xf4]);
+  m.set8(v + S.cpl, 3);
+  segment(m, v + S.ss_selector, 0x13, 0xcf3, 0xffffffff, 0);
+  segment(m, v + S.cs_selector, 0xb, 0xafb, 0xffffffff, 0);
+  segment(m, VMCB01_AT + S.tr_selector, 0x18, 0x8b, 0x67, 0x6000);
+  m.memory.write64(0x6004, BigInt(STACK));
+  intercept(m, 0x4d);
+  inject(m, event);
+  return m;
+}
+
+Deno.test("cpu event: an injected #BP needs the gate's DPL as INT3 does, a #DB does not", () => {
+  for (
+    const [event, manual] of [[0x80000303, 0x4d], [0x80000304, 0x4d], [0x80000301, 0x78]] as const
+  ) {
+    const qemu = atCpl3(event), amd = atCpl3(event);
+    // #OF is none of 64-bit mode: 32-bit code in long mode.
+    for (const m of [qemu, amd]) if (event === 0x80000304) m.set16(v + S.cs_attrib + 0, 0xcfb);
+    run(qemu);
+    run(amd, { model: AMD });
+    assertEquals([exit(qemu).code, exit(amd).code], [0x78, manual], event.toString(16));
+    if (manual === 0x4d) assertEquals(exit(amd).info1, BigInt((event & 0xff) * 8 + 2));
+  }
+});
+
+Deno.test("cpu event: what is no exception of the mode cannot be injected on the manual's processor", () => {
+  for (const vector of [2, 4, 5, 9, 15, 20, 21, 31]) {
+    const m = withIdt([0xf4]);
+    inject(m, 0x80000300 | vector);
+    run(m, { model: AMD });
+    assertEquals(exit(m).code, 0xffffffff, String(vector));
+    assertEquals(m.u32(v + C.exit_code_hi), 0xffffffff);
+  }
 });
 
 Deno.test("cpu event: an exception pushes its error code", () => {

@@ -6,9 +6,10 @@
  */
 import { type Check, check, CR4_PAE, illegal, longPaging } from "./check.ts";
 import type { CheckSet } from "./check_set.ts";
+import { injectable } from "../svm/injectable.ts";
 import { CHECKS_6_12 } from "./linux_6_12.ts";
 import { EVENT_INJ, NESTED_CTL } from "../svm/control_bits.ts";
-import { C, type Machine, S } from "../svm/machine.ts";
+import { C, canUse, type Machine, S } from "../svm/machine.ts";
 
 const NP_ENABLE = NESTED_CTL.NP_ENABLE;
 const EVENT_VALID = EVENT_INJ.V;
@@ -17,12 +18,17 @@ function nestedPaging(m: Machine, at: number): boolean {
   return (m.u32(at + C.nested_ctl) & NP_ENABLE) !== 0;
 }
 
-/** Types 1, 5, 6 and 7 are reserved; an exception's vector is below 32 and not NMI's. */
+function in64Bit(m: Machine, at: number): boolean {
+  return longPaging(m, at) && (m.u16(at + S.cs_attrib) & 0x200) !== 0;
+}
+
+/** Types 1, 5, 6 and 7 are reserved; an exception's vector is that of an exception which L2's mode has. */
 function illegalEvent(m: Machine, at: number): boolean {
   const event = m.u32(at + C.event_inj);
   if (event < EVENT_VALID) return false;
   const type = event >>> 8 & 7, vector = event & 0xff;
-  return type === 1 || type > 4 || type === 3 && (vector === 2 || vector > 31);
+  return type === 1 || type > 4 ||
+    type === 3 && !injectable(vector, in64Bit(m, at), canUse(m.caps, "shstk"));
 }
 
 /** Memory types 2, 3 and 8 and above do not exist. */
@@ -92,8 +98,8 @@ const CHECKS: readonly Check[] = [
     "control",
     "event-injection",
     "Illegal event injection",
-    ["control.event_inj"],
-    "EVENTINJ has a reserved type, or an exception's type with a vector that is no exception",
+    ["control.event_inj", "save.efer", "save.cr0", "save.cs_attrib"],
+    "EVENTINJ has a reserved type, or an exception's type with a vector that L2's mode has no exception for",
     illegalEvent,
   ),
   asKvm("asid-zero", "ASID is equal to zero"),

@@ -80,7 +80,9 @@ export const EXIT_CODE = {
   stgi: EXITS.STGI,
   clgi: EXITS.CLGI,
   skinit: EXITS.SKINIT,
+  icebp: EXITS.ICEBP,
   wbinvd: EXITS.WBINVD,
+  xsetbv: EXITS.XSETBV,
   monitor: EXITS.MONITOR,
   mwait: EXITS.MWAIT,
   npf: EXITS.NPF,
@@ -92,5 +94,5 @@ export const VECTOR = lowerCase(VECTORS);
 /** CR4 bits that the processor has: VME to LA57, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE, PKS. */
 export const CR4_VALID: number = 0x1fff | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 |
   1 << 22 | 1 << 24;
-/** EFER bits that the processor has: SCE, LME, LMA, NXE, SVME, FFXSR. */
-export const EFER_VALID = 0x5d01;
+/** EFER bits that the processor has: SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR. */
+export const EFER_VALID = 0x7d01;

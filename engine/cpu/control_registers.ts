@@ -9,7 +9,7 @@ import { PREFIX } from "./decode.ts";
 import { gp, ud } from "./faults.ts";
 import { getRegister, setRegister } from "./operands.ts";
 import type { Processor } from "./processor.ts";
-import { setTaskPriority } from "./vmcb_state.ts";
+import { invalidExit, setTaskPriority } from "./vmcb_state.ts";
 
 const HIGH = 0x1_0000_0000;
 
@@ -21,7 +21,9 @@ export function moveControl(cpu: Processor, write: boolean): number {
   if (register === 0 && (insn.prefixes & PREFIX.lock) !== 0) register = 8;
   if (register !== 0 && (register < 2 || register > 4) && register !== 8) return ud(cpu);
   const size = cpu.width === 64 ? 8 : 4;
-  if (cpu.check((write ? EXIT_CODE.writeCr : EXIT_CODE.readCr) + register)) return EXIT;
+  const unseen = !write && register === 3 && cpu.model.cr3ReadNeedsWrite &&
+    !cpu.intercepted(EXIT_CODE.writeCr + register);
+  if (!unseen && cpu.check((write ? EXIT_CODE.writeCr : EXIT_CODE.readCr) + register)) return EXIT;
   if (!write) {
     let lo = 0;
     let hi = 0;
@@ -59,9 +61,9 @@ export function moveControl(cpu: Processor, write: boolean): number {
   return NEXT;
 }
 
-// QEMU makes a #VMEXIT of the values that VMRUN would refuse.
+/** A value that VMRUN would refuse too. */
 function invalid(cpu: Processor): number {
-  return cpu.vmexit(0xffffffff, 0);
+  return cpu.model.badControlRegisterExits ? invalidExit(cpu) : gp(cpu);
 }
 
 /** Writes CR0: the selective intercept, then long mode. */

@@ -11,6 +11,7 @@ import type { Processor } from "./processor.ts";
 
 const HIGH = 0x1_0000_0000;
 const EVENT_VALID = EVENT_INJ.V;
+const EVENT_ERROR = EVENT_INJ.EV;
 
 function hasErrorCode(vector: number): boolean {
   return vector === 8 || (vector >= 10 && vector <= 14) || vector === 17;
@@ -32,13 +33,27 @@ export function deliver(
   hardware: boolean,
 ): number {
   noteEvent(cpu, vector, isInt, error, hardware);
+  cpu.external = hardware && !cpu.model.noExternalBit ? 1 : 0;
   const status = !cpu.protectedMode
     ? deliverReal(cpu, vector, isInt)
     : cpu.longMode
     ? deliver64(cpu, vector, isInt, error, hardware)
     : deliverProtected(cpu, vector, isInt, error, hardware);
+  cpu.external = 0;
   if (status === NEXT) cpu.setEvent(cpu.eventInjected() & ~EVENT_VALID);
   return status;
+}
+
+/** Whether an exception pushes an error code. */
+function pushesError(cpu: Processor, vector: number): boolean {
+  return cpu.injected && !cpu.model.errorCodeByVector
+    ? (cpu.eventInjected() & EVENT_ERROR) !== 0
+    : hasErrorCode(vector);
+}
+
+/** Whether a gate's DPL has to allow the event: those that a program can raise as it likes. */
+function checksDpl(cpu: Processor, vector: number, isInt: boolean): boolean {
+  return cpu.checksDpl || isInt && !(cpu.isException && vector === VECTOR.db);
 }
 
 function noteEvent(
@@ -49,10 +64,10 @@ function noteEvent(
   hardware: boolean,
 ): void {
   if (cpu.eventInjected() >= EVENT_VALID) return;
-  let type = isInt ? 4 : 3;
+  let type = isInt && !cpu.isException ? 4 : 3;
   if (hardware && !cpu.model.virqReportedAsException) type = 0;
   let event = vector | type << 8 | EVENT_VALID;
-  if (type !== 0 && cpu.protectedMode && hasErrorCode(vector)) {
+  if (type !== 0 && cpu.protectedMode && pushesError(cpu, vector)) {
     event |= 0x800;
     cpu.setEvent(error, 1);
   }
@@ -79,7 +94,8 @@ function deliver64(
   hardware: boolean,
 ): number {
   const gate = vector * 16;
-  if (gate + 15 > (cpu.limit[SEG.idtr] as number)) return cpu.raise(VECTOR.gp, gate + 2);
+  const bad = (cpu.model.gateErrorInBytes ? gate : vector * 8) + 2;
+  if (gate + 15 > (cpu.limit[SEG.idtr] as number)) return cpu.raise(VECTOR.gp, bad);
   const at = (cpu.segBase[SEG.idtr * 2] as number) + gate;
   const baseHi = cpu.segBase[SEG.idtr * 2 + 1] as number;
   if (!readAt(cpu, at, baseHi, 4)) return cpu.failure;
@@ -89,10 +105,10 @@ function deliver64(
   if (!readAt(cpu, at + 8, baseHi, 4)) return cpu.failure;
   const e3 = cpu.lo;
   const type = e2 >>> 8 & 31;
-  if (type !== 14 && type !== 15) return cpu.raise(VECTOR.gp, gate + 2);
+  if (type !== 14 && type !== 15) return cpu.raise(VECTOR.gp, bad);
   const cpl = cpu.cpl;
-  if (isInt && (e2 >>> 13 & 3) < cpl) return cpu.raise(VECTOR.gp, gate + 2);
-  if ((e2 & 0x8000) === 0) return cpu.raise(VECTOR.np, gate + 2);
+  if (checksDpl(cpu, vector, isInt) && (e2 >>> 13 & 3) < cpl) return cpu.raise(VECTOR.gp, bad);
+  if ((e2 & 0x8000) === 0) return cpu.raise(VECTOR.np, bad);
   const selector = e1 >>> 16;
   const ist = e2 & 7;
   if ((selector & 0xfffc) === 0) return cpu.raise(VECTOR.gp);
@@ -147,7 +163,7 @@ function deliver64(
   if (!push(cpu, sp, spHi, 8, isInt ? cpu.nextLo : cpu.ripLo, isInt ? cpu.nextHi : cpu.ripHi)) {
     return cpu.failure;
   }
-  if (!isInt && !hardware && hasErrorCode(vector)) {
+  if (!isInt && !hardware && pushesError(cpu, vector)) {
     next(8);
     if (!push(cpu, sp, spHi, 8, error, error >> 31 >>> 0)) return cpu.failure;
   }
@@ -200,7 +216,7 @@ function deliverProtected(
     return cpu.raise(VECTOR.gp, gate + 2);
   }
   const cpl = cpu.cpl;
-  if (isInt && (e2 >>> 13 & 3) < cpl) return cpu.raise(VECTOR.gp, gate + 2);
+  if (checksDpl(cpu, vector, isInt) && (e2 >>> 13 & 3) < cpl) return cpu.raise(VECTOR.gp, gate + 2);
   if ((e2 & 0x8000) === 0) return cpu.raise(VECTOR.np, gate + 2);
   // Task gates switch tasks.
   if (type === 5) return UNMODELLED;
@@ -268,7 +284,7 @@ function deliverProtected(
     cpu.selector[SEG.cs] as number,
     isInt ? cpu.nextLo : cpu.ripLo,
   );
-  if (!isInt && !hardware && hasErrorCode(vector)) values.push(error);
+  if (!isInt && !hardware && pushesError(cpu, vector)) values.push(error);
   for (const value of values) {
     sp = (sp - size) >>> 0;
     if (!push(cpu, (ssBase + ((sp & mask) >>> 0)) % HIGH, 0, size, value, 0)) return cpu.failure;

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { hostCpuid } from "../svm/machine.ts";
+import { ud } from "./faults.ts";
 import { next } from "./branch.ts";
 import { NEXT, UNMODELLED } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
@@ -11,6 +13,9 @@ import type { Processor } from "./processor.ts";
 import { two } from "./two_byte.ts";
 
 const HIGH = 0x1_0000_0000;
+
+/** 0F 38 82. */
+const INVPCID = 0x282;
 
 /**
  * Executes `cpu.insn`, which lies at RIP. RIP moves only when the status is
@@ -36,6 +41,8 @@ export function execute(cpu: Processor): number {
     ? one(cpu, op)
     : op < 0x200
     ? two(cpu, op & 0xff)
+    : op === INVPCID && !hostCpuid(cpu.m.caps).has("invpcid")
+    ? ud(cpu)
     : UNMODELLED;
   if (status === NEXT) {
     cpu.ripLo = next.lo;

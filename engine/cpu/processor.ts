@@ -10,6 +10,7 @@ import { CONTROL } from "./vmcb_words.ts";
 import { Translations } from "../paging/translations.ts";
 import {
   FETCH,
+  PF,
   READ,
   SUPERVISOR,
   SUPERVISOR_AC,
@@ -66,6 +67,9 @@ export class Processor extends Registers {
 
   /** Raises an exception: its intercept, double faults and shutdown come first. */
   raise(vector: number, error = 0): number {
+    if (vector >= VECTOR.ts && vector <= VECTOR.gp) error |= this.external;
+    this.injected = false;
+    this.checksDpl = false;
     if (this.intercepted(EXIT_CODE.exception + vector)) {
       return this.vmexit(EXIT_CODE.exception + vector, error);
     }
@@ -89,12 +93,32 @@ export class Processor extends Registers {
     return FAULT;
   }
 
-  /** Raises a software interrupt (INT n, INT3, INTO). */
+  /** Raises the exception of INT3 or INTO. */
+  softException(vector: number, nextLo: number, nextHi: number): number {
+    if (this.model.breakpointIsInterrupt) return this.softInterrupt(vector, nextLo, nextHi);
+    if (this.check(EXIT_CODE.exception + vector)) return EXIT;
+    return this.#soft(vector, nextLo, nextHi, true);
+  }
+
+  /** Raises the #DB of ICEBP, which the intercept of #DB does not see. */
+  icebp(nextLo: number, nextHi: number): number {
+    if (this.check(EXIT_CODE.icebp)) return EXIT;
+    return this.#soft(VECTOR.db, nextLo, nextHi, true);
+  }
+
+  /** Raises a software interrupt (INT n). */
   softInterrupt(vector: number, nextLo: number, nextHi: number): number {
     if (this.check(EXIT_CODE.swint)) return EXIT;
+    return this.#soft(vector, nextLo, nextHi, false);
+  }
+
+  #soft(vector: number, nextLo: number, nextHi: number, isException: boolean): number {
     this.vector = vector;
     this.errorCode = 0;
     this.isInt = true;
+    this.isException = isException;
+    this.injected = false;
+    this.checksDpl = false;
     this.nextLo = nextLo;
     this.nextHi = nextHi;
     return FAULT;
@@ -156,7 +180,9 @@ export class Processor extends Registers {
       this.cr2Lo = lo;
       this.cr2Hi = hi >>> 0;
     }
-    this.failure = this.raise(VECTOR.pf, out.error);
+    const { error } = out;
+    const bare = (error & PF.reserved) === 0 || this.model.reservedWithoutPresent;
+    this.failure = this.raise(VECTOR.pf, bare ? error : error | PF.present);
     return false;
   }
 

@@ -71,6 +71,14 @@ export class Registers {
   errorCode = 0;
   /** Pending exception: it is a software interrupt. */
   isInt = false;
+  /** Pending software interrupt: INT3 or INTO, which EXITINTINFO tells as an exception. */
+  isException = false;
+  /** Pending exception: it was injected, and is not yet delivered. */
+  injected = false;
+  /** The event under delivery passes a gate only if CPL is not above the gate's DPL. */
+  checksDpl = false;
+  /** EXT bit of error codes that refer to a selector: 1 while an interrupt is delivered. */
+  external = 0;
   /** Pending exception: RIP after the software interrupt, low half. */
   nextLo = 0;
   /** Pending exception: RIP after the software interrupt, high half. */

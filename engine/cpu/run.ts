@@ -3,16 +3,30 @@
  *
  * @module
  */
-import type { Machine } from "../svm/machine.ts";
+import { C, hostCpuid, type Machine } from "../svm/machine.ts";
 import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
 import type { Paging } from "../paging/paging.ts";
-import { EXIT, FAULT, FLAG, HALTED, NEXT, REFUSED, UNMODELLED, VECTOR } from "./constants.ts";
+import { next } from "./branch.ts";
+import {
+  EXIT,
+  EXIT_CODE,
+  FAULT,
+  FLAG,
+  HALTED,
+  NEXT,
+  REFUSED,
+  UNMODELLED,
+  VECTOR,
+} from "./constants.ts";
 import type { Processor } from "./processor.ts";
 import type { MsrIntercepted } from "./registers.ts";
 import { AMD } from "../processors/amd.ts";
 import type { ProcessorModel } from "../processors/model.ts";
+import { CONTROL } from "./vmcb_words.ts";
+import { injectable } from "../svm/injectable.ts";
+import { savesNextRip } from "./vmcb_state.ts";
 import { load, refuse, writeBack } from "./vmcb_state.ts";
 
 /**
@@ -112,6 +126,7 @@ export function runVmcb(
   let budget = options.budget ?? INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
   if (status === NEXT) status = inject(cpu);
+  if (savesNextRip(cpu)) m.set64(vmcb + C.next_rip, 0n);
   for (;;) {
     if (status === NEXT) {
       if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
@@ -129,7 +144,7 @@ export function runVmcb(
     : "stuck";
 }
 
-// EVENTINJ, in helper_vmrun's terms: an interrupt is delivered on the spot, the others as exceptions.
+// EVENTINJ: an interrupt is delivered on the spot, the others as exceptions.
 function inject(cpu: Processor): number {
   const event = cpu.eventInjected();
   if (event < 0x80000000) return NEXT;
@@ -137,6 +152,7 @@ function inject(cpu: Processor): number {
   cpu.vector = vector;
   cpu.errorCode = cpu.eventInjected(1);
   cpu.isInt = false;
+  cpu.isException = false;
   switch (event >>> 8 & 7) {
     case 0:
       return deliver(cpu, vector, false, 0, true);
@@ -144,14 +160,56 @@ function inject(cpu: Processor): number {
       cpu.vector = VECTOR.nmi;
       return FAULT;
     case 3:
-      return vector === VECTOR.nmi || vector >= 31 ? refuse(cpu) : FAULT;
+      return injectException(cpu, vector) ? FAULT : refuse(cpu);
     case 4:
-      cpu.isInt = true;
-      cpu.nextLo = cpu.ripLo;
-      cpu.nextHi = cpu.ripHi;
+      returnTo(cpu);
       return FAULT;
   }
   return refuse(cpu);
+}
+
+/** Injects an exception; false when there is none of that vector. */
+function injectException(cpu: Processor, vector: number): boolean {
+  const { model } = cpu;
+  if (model.injectsAnyVector) {
+    if (vector === VECTOR.nmi || vector >= 31) return false;
+  } else if (!injectable(vector, cpu.width === 64, hostCpuid(cpu.m.caps).has("shstk"))) {
+    return false;
+  }
+  cpu.injected = true;
+  const trap = vector === VECTOR.bp || vector === VECTOR.of;
+  if (trap && !model.injectsWithoutDpl) {
+    cpu.checksDpl = true;
+    if (savesNextRip(cpu)) {
+      returnTo(cpu);
+      cpu.isException = true;
+    }
+  }
+  const nests = vector === VECTOR.de || vector === VECTOR.df ||
+    vector >= VECTOR.ts && vector <= VECTOR.pf;
+  if (nests && !model.forgetsInjected) cpu.oldException = vector;
+  return true;
+}
+
+/** A soft event returns to the next RIP of the VMCB, where the processor has one, else to RIP. */
+function returnTo(cpu: Processor): void {
+  cpu.isInt = true;
+  const next = savesNextRip(cpu);
+  const at = cpu.at + CONTROL.nextRip;
+  cpu.nextLo = next ? cpu.m.words[at] as number : cpu.ripLo;
+  cpu.nextHi = next ? cpu.m.words[at + 1] as number : cpu.ripHi;
+}
+
+/** Saves the next RIP of an instruction that exits (APM vol. 2, 15.7.1). */
+function saveNextRip(cpu: Processor): void {
+  if (!savesNextRip(cpu)) return;
+  const words = cpu.m.words;
+  const code = words[cpu.at + CONTROL.exitCode] as number;
+  const vector = code - EXIT_CODE.exception;
+  const trap = vector >= VECTOR.bp && vector <= VECTOR.br;
+  if (!trap && (vector >= 0 && vector < 32 || code >= EXIT_CODE.npf)) return;
+  words[cpu.at + CONTROL.nextRip] = next.lo;
+  words[cpu.at + CONTROL.nextRip + 1] = next.hi;
 }
 
 function interruptible(cpu: Processor): boolean {
@@ -186,6 +244,7 @@ function step(cpu: Processor): number {
   cpu.endOfBlock = false;
   cpu.shadow = false;
   const status = execute(cpu);
+  if (status === EXIT) saveNextRip(cpu);
   if (status === HALTED && cpu.virq && interruptible(cpu)) return NEXT;
   if (status !== NEXT) return status;
   cpu.inhibit = !inhibited && cpu.shadow;

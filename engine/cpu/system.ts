@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { EFER } from "../svm/bits.ts";
+import { CR4, EFER } from "../svm/bits.ts";
 import { hostPhysicalBits } from "../svm/machine.ts";
 import { next } from "./branch.ts";
-import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED } from "./constants.ts";
+import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import { moveControl, moveDebug, writeCr0 } from "./control_registers.ts";
 import { PREFIX } from "./decode.ts";
 import { gp, ud } from "./faults.ts";
@@ -52,20 +52,20 @@ export function executeSystem(cpu: Processor, op: number): number {
       return status === NEXT ? UNMODELLED : status;
     }
     case 0xcc:
-      return cpu.softInterrupt(3, next.lo, next.hi);
+      return cpu.softException(VECTOR.bp, next.lo, next.hi);
     case 0xcd:
       if (cpu.vm86 && cpu.iopl !== 3) return gp(cpu);
       return cpu.softInterrupt(insn.imm & 0xff, next.lo, next.hi);
     case 0xce:
       if (cpu.width === 64) return ud(cpu);
-      return (cpu.rflags & FLAG.of) !== 0 ? cpu.softInterrupt(4, next.lo, next.hi) : NEXT;
+      return (cpu.rflags & FLAG.of) !== 0 ? cpu.softException(VECTOR.of, next.lo, next.hi) : NEXT;
     case 0xca:
     case 0xcb:
       return UNMODELLED;
     case 0xcf:
       return interruptReturn(cpu);
     case 0xf1:
-      return ud(cpu);
+      return cpu.model.icebpUndefined ? ud(cpu) : cpu.icebp(next.lo, next.hi);
     case 0xf4:
       if (!cpl0) return gp(cpu);
       if (cpu.check(EXIT_CODE.hlt)) return EXIT;
@@ -103,8 +103,9 @@ export function executeSystem(cpu: Processor, op: number): number {
     case 0x108:
     case 0x109:
       if (!cpl0) return gp(cpu);
-      // QEMU tests bit 1 of the opcode, which neither has: both are WBINVD.
-      return cpu.check(EXIT_CODE.wbinvd) ? EXIT : NEXT;
+      return cpu.check(op === 0x109 || cpu.model.invdIsWbinvd ? EXIT_CODE.wbinvd : EXIT_CODE.invd)
+        ? EXIT
+        : NEXT;
     case 0x120:
     case 0x122:
       return moveControl(cpu, op === 0x122);
@@ -192,6 +193,16 @@ function group7(cpu: Processor): number {
 
 const SVME = EFER.SVME;
 
+function xsetbv(cpu: Processor): number {
+  const { xsetbvExitsFirst, noXsetbvIntercept } = cpu.model;
+  if (xsetbvExitsFirst && cpu.cpl === 0 && cpu.check(EXIT_CODE.xsetbv)) return EXIT;
+  if (noXsetbvIntercept && cpu.cpl !== 0) return gp(cpu);
+  if ((cpu.cr4 & CR4.OSXSAVE) === 0) return ud(cpu);
+  if (cpu.cpl !== 0) return gp(cpu);
+  if (!noXsetbvIntercept && cpu.check(EXIT_CODE.xsetbv)) return EXIT;
+  return UNMODELLED;
+}
+
 function group7Register(cpu: Processor, modrm: number): number {
   const svme = (cpu.efer & SVME) !== 0;
   const cpl0 = cpu.cpl === 0;
@@ -201,8 +212,10 @@ function group7Register(cpu: Processor, modrm: number): number {
     case 0xc8:
     case 0xc9: {
       if (!cpl0) return ud(cpu);
-      if (cpu.gpr[2] !== 0) return gp(cpu);
+      const hint = cpu.gpr[2] !== 0;
+      if (hint && cpu.model.monitorChecksFirst) return gp(cpu);
       if (cpu.check(modrm === 0xc8 ? EXIT_CODE.monitor : EXIT_CODE.mwait)) return EXIT;
+      if (hint) return gp(cpu);
       return modrm === 0xc8 ? NEXT : HALTED;
     }
     case 0xca:
@@ -214,10 +227,7 @@ function group7Register(cpu: Processor, modrm: number): number {
     case 0xd0:
       return badPrefix ? ud(cpu) : UNMODELLED;
     case 0xd1:
-      // XSETBV has no intercept in QEMU; without CR4.OSXSAVE it is #UD.
-      if (badPrefix) return ud(cpu);
-      if (!cpl0) return gp(cpu);
-      return (cpu.cr4 & 1 << 18) === 0 ? ud(cpu) : UNMODELLED;
+      return badPrefix ? ud(cpu) : xsetbv(cpu);
     case 0xd8:
     case 0xda:
     case 0xdb: {

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { hostPhysicalBits, type Machine, VMCB01_AT } from "../svm/machine.ts";
+import { EFER } from "../svm/bits.ts";
+import { hostCpuid, hostPhysicalBits, type Machine, VMCB01_AT } from "../svm/machine.ts";
 import { ATTR, CR4_VALID, EFER_VALID, EXIT, NEXT, REFUSED, SEG } from "./constants.ts";
 import type { Paging } from "../paging/paging.ts";
 import type { Processor } from "./processor.ts";
@@ -51,6 +52,10 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
   cpu.paging = paging;
   cpu.oldException = -1;
   cpu.inhibit = false;
+  cpu.injected = false;
+  cpu.checksDpl = false;
+  cpu.isException = false;
+  cpu.external = 0;
   cpu.hostSegmentsDirty = false;
   cpu.translations.flush(m.memory);
 }
@@ -102,7 +107,10 @@ function loadSegment(cpu: Processor, i: number, from: number): void {
 
 function invalidEfer(cpu: Processor): boolean {
   const efer = cpu.efer;
-  if ((efer & 1 << 12) === 0 || (efer & ~EFER_VALID) !== 0) return true;
+  const valid = cpu.model.refusesLmsle || hostCpuid(cpu.m.caps).has("lmsle_mbz")
+    ? EFER_VALID & ~EFER.LMSLE
+    : EFER_VALID;
+  if ((efer & 1 << 12) === 0 || (efer & ~valid) !== 0) return true;
   if (cpu.m.words[cpu.at + SAVE.efer + 1] !== 0) return true;
   if ((efer & 1 << 8) === 0 || cpu.cr0 < 0x80000000) return false;
   const both = ATTR.l | ATTR.db;
@@ -116,7 +124,13 @@ function hasVirq(cpu: Processor): boolean {
   if ((ctl & 1 << 20) !== 0) return true;
   const priority = ctl >>> 16 & 15;
   const tpr = ctl & 15;
-  return priority > tpr || (priority === tpr && cpu.model.virqAtEqualPriority);
+  // The manual leaves open what becomes of equal priorities; every emulator takes the interrupt.
+  return priority >= tpr;
+}
+
+/** Whether #VMEXIT saves the next RIP, and an injected soft event returns to it. */
+export function savesNextRip(cpu: Processor): boolean {
+  return !cpu.model.savesNoNextRip && hostCpuid(cpu.m.caps).has("nrip_save");
 }
 
 /** Writes the task priority, which may make a virtual interrupt deliverable. */
@@ -125,7 +139,8 @@ export function setTaskPriority(cpu: Processor, value: number): void {
   cpu.virq = hasVirq(cpu);
 }
 
-function invalidExit(cpu: Processor): number {
+/** #VMEXIT with VMEXIT_INVALID. */
+export function invalidExit(cpu: Processor): number {
   cpu.vmexit(0xffffffff, 0);
   if (!cpu.model.invalidExitCode32) cpu.m.words[cpu.at + CONTROL.exitCode + 1] = 0xffffffff;
   return EXIT;

@@ -23,6 +23,7 @@ export const CONTROL = {
   info2: word(C.exit_info_2),
   exitIntInfo: word(C.exit_int_info),
   eventInj: word(C.event_inj),
+  nextRip: word(C.next_rip),
 };
 /** Word offsets of the save area's fields; `cpl` is a byte offset. */
 export const SAVE = {

@@ -1,0 +1,12 @@
+/**
+ * QEMU 11.1's software emulation of an AMD processor.
+ *
+ * @module
+ */
+import { type ProcessorModel, processorModel } from "./model.ts";
+
+/** `qemu-system-x86_64 -cpu max` of version 11.1, without KVM. */
+export const QEMU_11_1: ProcessorModel = processorModel(
+  "qemu-11.1",
+  "QEMU 11.1's software emulation",
+);
