@@ -13,7 +13,7 @@ import {
   type RunDifference,
   valueTexts,
 } from "../engine/diff/mod.ts";
-import { ARCHITECTURAL, EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { ARCHITECTURAL, EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { identify } from "../engine/replay/identify.ts";
 import { Replayer } from "../engine/replay/replayer.ts";
@@ -23,7 +23,7 @@ import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
 
-const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, ARCHITECTURAL] as const;
+const POLICIES = [EARLY_EXIT, UNIFIED, LINUX_6_12, ARCHITECTURAL] as const;
 const SETS = {
   "built-in": BUILTINS.flatMap(({ name }) => builtinScenarios(name)),
   "generated": parseScenarios([...generate({ seed: 12, count: 120, sequences: 20 })].join("\n")),
@@ -131,7 +131,7 @@ for (const [name, cases] of Object.entries(SETS)) {
       const events = await record(cases, EARLY_EXIT, npt);
       const lines = diffLines(events, POLICIES, name === "built-in" && npt);
       const unified = await record(cases, UNIFIED, npt);
-      lines.push("", ...diffLines(unified, [UPSTREAM, UNIFIED], false));
+      lines.push("", ...diffLines(unified, [LINUX_6_12, UNIFIED], false));
       await t.assertSnapshot(lines.join("\n"));
     });
   }

@@ -2,10 +2,10 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   CheckpointError,
   EARLY_EXIT,
+  LINUX_6_12,
   Replayer,
   type TraceEvent,
   UNIFIED,
-  UPSTREAM,
 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios, parseScenarios, recordScenarios } from "../traces/mod.ts";
 
@@ -59,11 +59,11 @@ Deno.test("a checkpoint of another policy, another version or with damage is ref
     replayer.feed(event);
   }
   assert(state !== undefined);
-  assertThrows(() => new Replayer(UPSTREAM).resume(state), CheckpointError, "unified");
+  assertThrows(() => new Replayer(LINUX_6_12).resume(state), CheckpointError, "unified");
   // A policy is what it does, not what it is called.
   const { ways } = UNIFIED;
   const shorter = { ...UNIFIED, ways: { ...ways, vmrun: ways.vmrun.slice(1) } };
-  for (const other of [shorter, { ...UPSTREAM, name: "unified" }]) {
+  for (const other of [shorter, { ...LINUX_6_12, name: "unified" }]) {
     assertThrows(() => new Replayer(other).resume(state), CheckpointError, "another unified");
   }
   new Replayer({ ...UNIFIED, doc: "In other words" }).resume(state);

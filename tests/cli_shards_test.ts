@@ -3,7 +3,7 @@ import { ShardError, UsageError } from "../cli/errors.ts";
 import { checksumOf } from "../cli/shares/shard_check.ts";
 import { parseShard, wholeOf } from "../cli/shares/shard_file.ts";
 import { copyEvent, fileSink, fileSource, TraceFile, TraceWriter } from "../codecs/mod.ts";
-import { Latency, UPSTREAM } from "../engine/mod.ts";
+import { Latency, LINUX_6_12 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -17,8 +17,8 @@ async function manySessions(path: string): Promise<void> {
   const generated = [...generate({ seed: 11, count: 150 })].map((line) => parseScenario(line));
   const scenarios = [...BUILTINS.flatMap(({ name }) => builtinScenarios(name)), ...generated];
   using sink = fileSink(path);
-  const writer = new TraceWriter(sink, { meta: { source: "emulator", policy: UPSTREAM.name } });
-  for await (const event of recordScenarios(scenarios, UPSTREAM)) writer.write(copyEvent(event));
+  const writer = new TraceWriter(sink, { meta: { source: "emulator", policy: LINUX_6_12.name } });
+  for await (const event of recordScenarios(scenarios, LINUX_6_12)) writer.write(copyEvent(event));
   writer.close();
 }
 

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { command, shell, vmtape, withFolder } from "./cli_process.ts";
 
-const HEAD = `import { list, UPSTREAM } from "@vmtape/vmtape/engine";
+const HEAD = `import { list, LINUX_6_12 } from "@vmtape/vmtape/engine";
 const policy = (run: () => unknown, more = {}) => ({
-  ...UPSTREAM,
+  ...LINUX_6_12,
   name: "own",
-  ways: { ...UPSTREAM.ways, vmrun: [...list([{ name: "own", doc: "", run: run as () => 0 }]), ...UPSTREAM.ways.vmrun] },
+  ways: { ...LINUX_6_12.ways, vmrun: [...list([{ name: "own", doc: "", run: run as () => 0 }]), ...LINUX_6_12.ways.vmrun] },
   ...more,
 });
 `;

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { UPSTREAM } from "../engine/mod.ts";
+import { LINUX_6_12 } from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenario } from "../traces/scenarios/scenario.ts";
 
@@ -7,7 +7,7 @@ import { parseScenario } from "../traces/scenarios/scenario.ts";
 // address; userspace does not answer, and restores a 64-bit L2 meanwhile.
 for (const npt of [true, false]) {
   Deno.test(`an instruction that waited for a device goes on in its old mode, npt ${npt}`, () => {
-    const emulator = new Emulator(UPSTREAM, { npt });
+    const emulator = new Emulator(LINUX_6_12, { npt });
     const read = emulator.run(
       parseScenario("read m.9000=320f s.d0=1000 s.158=31 s.148=0 s.12.2=c9b"),
     );

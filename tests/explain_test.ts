@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { FieldValue } from "../engine/image/fields.ts";
 import { BETWEEN, Explainer, type Explanation, valueTexts } from "../engine/diff/mod.ts";
-import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario.ts";
@@ -19,7 +19,7 @@ async function explained(
 }
 
 Deno.test("the parting step is the first that is not the same, and the changes are under it", async () => {
-  const { rows, difference } = (await explained("a control.asid=0", [EARLY_EXIT, UPSTREAM]))!;
+  const { rows, difference } = (await explained("a control.asid=0", [EARLY_EXIT, LINUX_6_12]))!;
   const marked = rows.filter((row) => row.parts);
   assertEquals(marked.length, 1);
   const at = rows.indexOf(marked[0]!);
@@ -47,7 +47,7 @@ Deno.test("a failed check is reported at its step, under both", async () => {
 });
 
 Deno.test("what each step changed leads from the first state to the last", async () => {
-  const { rows } = (await explained("a", [UNIFIED, UPSTREAM]))!;
+  const { rows } = (await explained("a", [UNIFIED, LINUX_6_12]))!;
   for (const side of ["a", "b"] as const) {
     const values = new Map<string, FieldValue>();
     let changes = 0;
@@ -75,10 +75,10 @@ Deno.test("steps of a #VMEXIT within a failed VMRUN are set in", async () => {
 
 Deno.test("an event before, in and after a run names that run; one in none is refused", async () => {
   const text = "one\ntwo control.asid=0\n";
-  const events = await Array.fromAsync(recordScenarios(parseScenarios(text), UPSTREAM));
+  const events = await Array.fromAsync(recordScenarios(parseScenarios(text), LINUX_6_12));
   const second = events.findLastIndex(({ kind }) => kind === "case");
   const of = async (event: number) =>
-    (await explained(text, [UPSTREAM, EARLY_EXIT], event))?.scenario;
+    (await explained(text, [LINUX_6_12, EARLY_EXIT], event))?.scenario;
   assertEquals(await of(0), "one");
   assertEquals(await of(second), "two");
   assertEquals(await of(events.length - 1), "two");

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, type Finding, Findings, type RunDifference } from "../engine/diff/mod.ts";
-import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import { list, OK, type Policy, type Step } from "../engine/policy.ts";
 import { V } from "../engine/svm/machine.ts";
 import { readLabRecords } from "../codecs/lab/record.ts";
@@ -70,14 +70,17 @@ Deno.test("an outcome that only earlier state explains is a follow-on", async ()
       return OK;
     },
   };
-  const { vmrun, vmexit } = UPSTREAM.ways;
+  const { vmrun, vmexit } = LINUX_6_12.ways;
   const ways = {
-    ...UPSTREAM.ways,
+    ...LINUX_6_12.ways,
     vmrun: [...list([mind]), ...vmrun],
     vmexit: [...vmexit, ...list([leave])],
   };
-  const sticky: Policy = { ...UPSTREAM, name: "sticky", ways };
-  const { findings, differences } = await compare(record("one\ntwo keepvm\n"), [UPSTREAM, sticky]);
+  const sticky: Policy = { ...LINUX_6_12, name: "sticky", ways };
+  const { findings, differences } = await compare(record("one\ntwo keepvm\n"), [
+    LINUX_6_12,
+    sticky,
+  ]);
   const [first, second] = differences;
   assertEquals([first?.reports, second?.reportsOrigin?.scenario], [undefined, "one"]);
   assertEquals(second?.reports?.[1].map(({ text }) => text), ["!iret"]);
@@ -98,7 +101,7 @@ Deno.test("titles are in the field's words and name the policy", async () => {
   const unified = await titles(EARLY_EXIT, UNIFIED);
   assertMatch(unified, /^GIF stays set after a failed consistency check under early-exit$/m);
   assertMatch(unified, /^vmcb01 points at the merged MSR bitmap under unified/m);
-  const shipped = await titles(UPSTREAM, EARLY_EXIT);
+  const shipped = await titles(LINUX_6_12, EARLY_EXIT);
   assertMatch(shipped, /^EVENTINJ stays in vmcb12 after a failed consistency check under early-/m);
   assertMatch(shipped, /^early-exit lets L2 in on RSM where linux-6.12 refuses/m);
 });

@@ -4,9 +4,9 @@ import {
   FIXES,
   identify,
   kernelPolicy,
+  LINUX_6_12,
   POLICIES,
   type Policy,
-  UPSTREAM,
   withFixes,
 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios, parseScenarios, recordScenarios } from "../traces/mod.ts";
@@ -26,7 +26,7 @@ const trace = (policy: Policy) => () => recordScenarios(TELLING, policy);
 Deno.test("none of the fixes is early-exit, all of them are linux-6.12", () => {
   const fixed = withFixes(FIXES.map(({ id }) => id));
   assertEquals(withFixes([]).ways, EARLY_EXIT.ways);
-  assertEquals(fixed.ways, UPSTREAM.ways);
+  assertEquals(fixed.ways, LINUX_6_12.ways);
 });
 
 Deno.test("every known policy is identified by what it does with the built-in scenarios", async () => {
@@ -54,7 +54,7 @@ Deno.test("a trace in which nothing fails tells nothing apart that only failures
     "This kernel is of the kind early-exit, with the checks of linux-6.12",
   ]);
   const quiet = await identify(async function* () {
-    for await (const event of recordScenarios(parseScenarios("ok"), UPSTREAM)) {
+    for await (const event of recordScenarios(parseScenarios("ok"), LINUX_6_12)) {
       // What only the kernel's inside shows is left out, as a recording from outside has it.
       if (event.kind === "session") yield { ...event, meta: { ...event.meta, sees: ["check"] } };
       else if (event.kind !== "inner") yield event;

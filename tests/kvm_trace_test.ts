@@ -6,13 +6,13 @@ import {
   parseLabRecord,
   TraceWriter,
 } from "../codecs/mod.ts";
-import { EARLY_EXIT, type Mismatch, Replayer, type TraceEvent, UPSTREAM } from "../engine/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, type Mismatch, Replayer, type TraceEvent } from "../engine/mod.ts";
 import { compare, importLab, parseScenario } from "../traces/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { vmtape } from "./cli_process.ts";
 
 /** What a recorder outside the kernel would have seen of a scenario: no inner states, no broken assertions. */
-function outside(line: string, sees: readonly string[], policy = UPSTREAM): LabRecord {
+function outside(line: string, sees: readonly string[], policy = LINUX_6_12): LabRecord {
   const record = new Emulator(policy, { npt: true }).run(parseScenario(line));
   const all = record.events.filter((event) => "check_failed" in event);
   const events = sees.includes("check") ? all : [];
@@ -25,7 +25,7 @@ async function eventsOf(...records: LabRecord[]): Promise<TraceEvent[]> {
   return await Array.fromAsync(importLab(records));
 }
 
-function replay(events: readonly TraceEvent[], policy = UPSTREAM) {
+function replay(events: readonly TraceEvent[], policy = LINUX_6_12) {
   const found: Mismatch[] = [];
   const replayer = new Replayer(policy, (mismatch) => found.push(mismatch));
   for (const event of events) replayer.feed(event);

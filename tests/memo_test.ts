@@ -8,6 +8,7 @@ import {
   EARLY_EXIT,
   type Finding,
   Findings,
+  LINUX_6_12,
   MemoizedDiffer,
   MemoizedReplayer,
   type Mismatch,
@@ -18,14 +19,13 @@ import {
   type RunDifference,
   type Step,
   UNIFIED,
-  UPSTREAM,
 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
 
 const ALL = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
-const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM, ARCHITECTURAL];
+const POLICIES = [EARLY_EXIT, UNIFIED, LINUX_6_12, ARCHITECTURAL];
 
 /** A few scenarios, in an order in which they come again; now and then on a new vCPU. */
 const sequences = fc.tuple(
@@ -144,7 +144,7 @@ Deno.test("a diff that takes over runs that come again finds what carrying out e
   await fc.assert(
     fc.asyncProperty(sequences, anyPolicy, anyPolicy, fc.boolean(), async (list, a, b, npt) => {
       const chunks = await encode(list, a, npt);
-      const policies = [a, b, UPSTREAM];
+      const policies = [a, b, LINUX_6_12];
       const { repeated: times, ...fast } = await compared(chunks, policies, true);
       const { repeated: _, ...whole } = await compared(chunks, policies, false);
       assertEquals(fast, whole);
@@ -174,13 +174,15 @@ function damage(events: readonly TraceEvent[], where: number): TraceEvent[] {
 
 Deno.test("one bit that is not as before is not passed over", async () => {
   const events: TraceEvent[] = [];
-  for await (const event of recordScenarios(builtinScenarios("enter"), UPSTREAM, { repeat: 12 })) {
+  for await (
+    const event of recordScenarios(builtinScenarios("enter"), LINUX_6_12, { repeat: 12 })
+  ) {
     events.push(copyEvent(event));
   }
   let repeated = 0, mismatches = 0;
   const replay = (list: readonly TraceEvent[], memoize: boolean) => {
     const found: Mismatch[] = [];
-    const replayer = replayerOf(UPSTREAM, memoize, found);
+    const replayer = replayerOf(LINUX_6_12, memoize, found);
     for (const event of list) replayer.feed(event);
     const result = replayer.finish();
     repeated += repeatedBy(replayer);
@@ -205,10 +207,10 @@ Deno.test("runs under a policy with a step of one's own are all carried out", as
     run: () => (ran++, OK),
   };
   const policy: Policy = {
-    ...UPSTREAM,
-    ways: { ...UPSTREAM.ways, vmrun: [{ step }, ...UPSTREAM.ways.vmrun] },
+    ...LINUX_6_12,
+    ways: { ...LINUX_6_12.ways, vmrun: [{ step }, ...LINUX_6_12.ways.vmrun] },
   };
-  const chunks = await encode(Array(12).fill(builtinScenarios("enter")).flat(), UPSTREAM, true);
+  const chunks = await encode(Array(12).fill(builtinScenarios("enter")).flat(), LINUX_6_12, true);
   const { result, repeated } = await replayed(chunks, policy, true);
   assertEquals([ran, repeated], [result.runs, 0]);
 });

@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import fc from "fast-check";
 import { Differ, Findings, minimize } from "../engine/diff/mod.ts";
-import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { findingIds, minimizeCases, NotReproducedError } from "../traces/scenarios/minimize.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -37,21 +37,21 @@ async function idsOf(lines: readonly string[], policies: [Policy, Policy], npt =
 const CASES: readonly (readonly [string, [Policy, Policy], boolean, string[], string[]])[] = [
   [
     "noise around a failed check",
-    [EARLY_EXIT, UPSTREAM],
+    [EARLY_EXIT, LINUX_6_12],
     true,
     ["a save.cr2=1234 control.asid=0 save.dr7=500 m.9000.1=f4"],
     ["a c.58.4=0"],
   ],
   [
     "many reserved bits",
-    [EARLY_EXIT, UPSTREAM],
+    [EARLY_EXIT, LINUX_6_12],
     true,
     ["a save.efer=ffffffffffff1500"],
     ["a s.d0=8000000000001500"],
   ],
   [
     "RSM",
-    [EARLY_EXIT, UPSTREAM],
+    [EARLY_EXIT, LINUX_6_12],
     true,
     ["a save.cr2=1 entry=rsm late.save.rax=55 late.control.asid=0"],
     ["a entry=rsm xc.58.4=0"],
@@ -83,7 +83,7 @@ for (const [name, policies, npt, before, after] of CASES) {
 Deno.test("a difference that the cases do not show is refused", async () => {
   await assertRejects(
     () =>
-      minimizeCases([{ name: "a", spec: "" }], [EARLY_EXIT, UPSTREAM], {
+      minimizeCases([{ name: "a", spec: "" }], [EARLY_EXIT, LINUX_6_12], {
         npt: true,
         ids: ["gif|failed check|early-exit"],
       }),

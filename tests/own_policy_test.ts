@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { readLabRecords } from "../codecs/lab/record.ts";
 import { Differ, Findings } from "../engine/diff/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { UPSTREAM } from "../engine/policies/mod.ts";
+import { LINUX_6_12 } from "../engine/policies/mod.ts";
 import { list, type Policy, type Step } from "../engine/policy.ts";
 import fixed from "../examples/fixed_unified.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
@@ -24,7 +24,7 @@ const EXPLAINED = [...PAGE.matchAll(/^\| `([^`]+)` +\| (.+?) +\|$/gm)].map(
 
 async function idsOf(events: AsyncIterable<TraceEvent>): Promise<string[]> {
   const findings = new Findings();
-  const differ = new Differ([UPSTREAM, fixed], (difference) => findings.add(difference));
+  const differ = new Differ([LINUX_6_12, fixed], (difference) => findings.add(difference));
   for await (const event of events) differ.feed(event);
   differ.finish();
   return findings.list().map(({ id }) => id);
@@ -50,7 +50,7 @@ Deno.test("the fixed policy differs from linux-6.12 in nothing that is not expla
   const ids: string[] = [];
   for (const npt of [true, false]) {
     const scenarios = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
-    ids.push(...await idsOf(recordScenarios(scenarios, UPSTREAM, { npt })));
+    ids.push(...await idsOf(recordScenarios(scenarios, LINUX_6_12, { npt })));
   }
   assertExplained(ids);
   for (const fault of ["msrpm01", "msrpm-recalc", "pdptrs", "mmu"]) {
@@ -74,12 +74,12 @@ Deno.test({
 /** linux-6.12 with a step of its own where its checks begin. */
 function withStep(name: string, run: Step["run"]): Policy {
   const step: Step = { name: "my step", doc: "Goes wrong", run };
-  const { vmrun } = UPSTREAM.ways;
+  const { vmrun } = LINUX_6_12.ways;
   const ways = {
-    ...UPSTREAM.ways,
+    ...LINUX_6_12.ways,
     vmrun: [...vmrun.slice(0, 5), ...list([step]), ...vmrun.slice(5)],
   };
-  return { ...UPSTREAM, name, ways };
+  return { ...LINUX_6_12, name, ways };
 }
 
 const WRONG: readonly (readonly [string, Step["run"], RegExp])[] = [
@@ -107,12 +107,12 @@ for (const [name, run, message] of WRONG) {
     const texts: string[] = [];
     const events: number[] = [];
     const policy = withStep(name.split(" ")[0]!, run);
-    const differ = new Differ([UPSTREAM, policy], ({ event, reports }) => {
+    const differ = new Differ([LINUX_6_12, policy], ({ event, reports }) => {
       texts.push(...reports?.[1].map(({ text }) => text) ?? []);
       events.push(event);
     });
     const scenarios = parseScenarios("one\ntwo\nthree keepvm\n");
-    for await (const event of recordScenarios(scenarios, UPSTREAM)) differ.feed(event);
+    for await (const event of recordScenarios(scenarios, LINUX_6_12)) differ.feed(event);
     const { runs, different } = differ.finish();
     assertEquals([runs, different, events.length], [3, [3], 3]);
     assertEquals(texts.filter((text) => message.test(text)).length, 3, texts.join("\n"));
@@ -123,10 +123,10 @@ Deno.test("every subcommand takes a policy of the user's own, and says where it 
   withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/mine.ts`,
-      'import { list, UPSTREAM } from "@vmtape/vmtape/engine";\n' +
+      'import { list, LINUX_6_12 } from "@vmtape/vmtape/engine";\n' +
         'const step = { name: "mine", doc: "Throws", run() { throw new Error("oops"); } };\n' +
-        "const ways = { ...UPSTREAM.ways, vmrun: [...list([step]), ...UPSTREAM.ways.vmrun] };\n" +
-        'export default { ...UPSTREAM, name: "mine", ways };\n',
+        "const ways = { ...LINUX_6_12.ways, vmrun: [...list([step]), ...LINUX_6_12.ways.vmrun] };\n" +
+        'export default { ...LINUX_6_12, name: "mine", ways };\n',
     );
     const pair = "-p linux-6.12,./mine.ts";
     const { stdout, stderr } = await shell(

@@ -7,12 +7,12 @@ import {
   EARLY_EXIT,
   fieldNamed,
   Findings,
+  LINUX_6_12,
   Machine,
   Replayer,
   setVerdict,
   type TraceEvent,
   UNIFIED,
-  UPSTREAM,
   VMCB12_AT,
   VMCB_LAYOUT,
   VMCB_SIZE,
@@ -120,7 +120,7 @@ async function eventsOf(text: string): Promise<TraceEvent[]> {
 
 Deno.test("a log without memory is replayed as far as it tells", async () => {
   const found: string[] = [];
-  const replayer = new Replayer(UPSTREAM, ({ field, recorded }) => {
+  const replayer = new Replayer(LINUX_6_12, ({ field, recorded }) => {
     found.push(`${field} ${recorded}`);
   });
   for (const event of await eventsOf(LOG)) replayer.feed(event);
@@ -137,7 +137,7 @@ Deno.test("what a log shows is held against the replay", async () => {
   const wrong = LOG.replace("nested_vmexit_inject: reason: hypercall", (text) => text)
     .replace("intercepts: 80000000 00000003", "intercepts: 80000000 00000002");
   const found: string[] = [];
-  const replayer = new Replayer(UPSTREAM, ({ field, recorded, replayed }) => {
+  const replayer = new Replayer(LINUX_6_12, ({ field, recorded, replayed }) => {
     found.push(`${field}: ${recorded}, ${replayed}`);
   });
   for (const event of await eventsOf(wrong)) replayer.feed(event);
@@ -145,7 +145,7 @@ Deno.test("what a log shows is held against the replay", async () => {
   assertEquals(found, ["check: L2 ran, check failed: vmrun-intercept"]);
 });
 
-async function findingsOf(events: Iterable<TraceEvent>, policies = [EARLY_EXIT, UPSTREAM]) {
+async function findingsOf(events: Iterable<TraceEvent>, policies = [EARLY_EXIT, LINUX_6_12]) {
   const findings = new Findings();
   const differ = new Differ(policies, (difference) => findings.add(difference));
   for (const event of events) differ.feed(event);
@@ -191,7 +191,7 @@ for (const kernel of ["early-exit", "unified", "linux-6.12"]) {
     name: `kvm-unit-tests under ${kernel}: nothing recorded is contradicted`,
     ignore: missing,
     async fn() {
-      const policy = [EARLY_EXIT, UNIFIED, UPSTREAM].find(({ name }) => name === kernel)!;
+      const policy = [EARLY_EXIT, UNIFIED, LINUX_6_12].find(({ name }) => name === kernel)!;
       const log = importTracepoints(
         await Deno.readFile(
           new URL(`kut-svm.${kernel === "linux-6.12" ? "upstream" : kernel}.trace.dat`, TRACES),

@@ -5,7 +5,6 @@ import {
   LINUX_6_12,
   POLICIES,
   UNIFIED,
-  UPSTREAM,
 } from "../engine/policies/mod.ts";
 import {
   END,
@@ -38,7 +37,7 @@ function run(policy: Policy, spec: string, npt = true) {
   return new Emulator(policy, { npt, full: true }).run(parseScenario(`case ${spec}`));
 }
 
-const machine = () => createVcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
+const machine = () => createVcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, LINUX_6_12);
 const probe = (name: string, outcome: 0 | 1 | 2, log: string[]): Step => ({
   name,
   doc: name,
@@ -114,13 +113,13 @@ Deno.test("what a failed check leaves of GIF and EVENTINJ tells the policies apa
   };
   assertEquals(left(EARLY_EXIT), [1, "0000000080000220"]);
   assertEquals(left(UNIFIED), [0, "0000000080000220"]);
-  assertEquals(left(UPSTREAM), [0, "0"]);
+  assertEquals(left(LINUX_6_12), [0, "0"]);
   assertEquals(left(ARCHITECTURAL), [0, "0"]);
 });
 
 Deno.test("architectural refuses what only the manual forbids", () => {
   for (const spec of ["c.a8=80000302", "c.a8=80000501", "c.90=1 c.b0=60000 s.268=2"]) {
-    const manual = run(ARCHITECTURAL, spec), kernel = run(UPSTREAM, spec);
+    const manual = run(ARCHITECTURAL, spec), kernel = run(LINUX_6_12, spec);
     assert(manual.events.some((event) => "check_failed" in event), spec);
     assert(!kernel.events.some((event) => "check_failed" in event), spec);
   }
@@ -149,7 +148,7 @@ Deno.test("a policy of one's own is another order of the same steps", () => {
 });
 
 Deno.test("the same case gives the same record, whatever ran before", () => {
-  const emulator = new Emulator(UPSTREAM, { npt: false, full: true });
+  const emulator = new Emulator(LINUX_6_12, { npt: false, full: true });
   const again = () => emulator.run(parseScenario("case s.178=8000 c.8.4=4000 entry=rsm"));
   const first = again();
   emulator.run(parseScenario("other l1pae c.90=1 c.b0=60000"));

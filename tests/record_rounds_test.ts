@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { copyEvent } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import type { Vcpu } from "../engine/kvm/vcpu.ts";
-import { EARLY_EXIT, type Policy, Replayer, UNIFIED, UPSTREAM } from "../engine/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, type Policy, Replayer, UNIFIED } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
@@ -23,8 +23,8 @@ async function recorded(names: readonly string[], policy: Policy, npt: boolean, 
 for (const npt of [true, false]) {
   Deno.test(`recordScenarios() gives for settled rounds what running them gives, npt ${npt}`, async () => {
     for (const { name } of BUILTINS) {
-      const fast = await recorded([name], UPSTREAM, npt, false);
-      assertEquals(fast, await recorded([name], UPSTREAM, npt, true), name);
+      const fast = await recorded([name], LINUX_6_12, npt, false);
+      assertEquals(fast, await recorded([name], LINUX_6_12, npt, true), name);
     }
   });
 
@@ -40,12 +40,12 @@ for (const npt of [true, false]) {
 Deno.test("recordScenarios() does not run the rounds of a loop that has settled", async () => {
   const scenarios = builtinScenarios("enter");
   let events = 0, runs = 0;
-  const steps = UPSTREAM.ways.vmrun;
+  const steps = LINUX_6_12.ways.vmrun;
   const [first] = steps;
   const counted = {
-    ...UPSTREAM,
+    ...LINUX_6_12,
     ways: {
-      ...UPSTREAM.ways,
+      ...LINUX_6_12.ways,
       vmrun: [
         { ...first!, step: { ...first!.step, run: (v: Vcpu) => (runs++, first!.step.run(v)) } },
         ...steps.slice(1),
@@ -76,7 +76,7 @@ for (const npt of [true, false]) {
       "hsave hsave=20001",
       "prefetch entry=setstate s.d0=1100 s.158=30 s.148=0 s.12.2=a9b c.90=1 c.b0=60000 m.9000=cc c.8.4=8",
     ].map((line) => parseScenario(line));
-    for (const policy of [EARLY_EXIT, UNIFIED, UPSTREAM]) {
+    for (const policy of [EARLY_EXIT, UNIFIED, LINUX_6_12]) {
       const replayer = new Replayer(policy, (found) => {
         throw new Error(`${policy.name} ${found.scenario}: ${found.field}`);
       });

@@ -4,10 +4,10 @@ import fc from "fast-check";
 import { crcShift, joinCrc, shiftCrc } from "../engine/replay/crc.ts";
 import {
   Driver,
+  LINUX_6_12,
   memoryDigest,
   RunningDigest,
   stateDigest,
-  UPSTREAM,
   type Vcpu,
 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
@@ -24,13 +24,13 @@ Deno.test("joinCrc() is the CRC-32 of bytes one after the other", () => {
 });
 
 Deno.test("RunningDigest gives what digesting all pages gives, whatever was written meanwhile", async () => {
-  const driver = new Driver(UPSTREAM);
+  const driver = new Driver(LINUX_6_12);
   const digest = new RunningDigest();
   let expected = 0;
   let index = 0;
   let states = 0;
   const scenarios = BUILTINS.flatMap((builtin) => builtinScenarios(builtin.name));
-  for await (const event of recordScenarios(scenarios, UPSTREAM, { repeat: 2 })) {
+  for await (const event of recordScenarios(scenarios, LINUX_6_12, { repeat: 2 })) {
     driver.feed(event, index++);
     if (event.kind !== "regs" || event.phase !== "post") continue;
     const v = driver.vcpu as Vcpu;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { TraceEvent } from "../engine/event.ts";
-import { EARLY_EXIT, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import { escapeHtml, ReportCollector, type ReportData, reportPage } from "../report/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario.ts";
@@ -9,7 +9,7 @@ import { vmtape, withFolder } from "./cli_process.ts";
 
 const CASES = "fine\nasid control.asid=0\npae save.efer=1000 save.cr3=50000 save.cs_attrib=c9b " +
   "m.50008=52007\nlate control.msrpm_base_pa=8000000\nrsm entry=rsm late.control.asid=0\n";
-const POLICIES = [EARLY_EXIT, UNIFIED, UPSTREAM];
+const POLICIES = [EARLY_EXIT, UNIFIED, LINUX_6_12];
 const LATENCY = [{
   kind: "entered",
   policy: "early-exit",

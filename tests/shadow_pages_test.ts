@@ -15,7 +15,7 @@ import {
   zapPage,
 } from "../engine/paging/shadow_pages.ts";
 import type { Vcpu } from "../engine/kvm/vcpu.ts";
-import { UPSTREAM } from "../engine/policies/mod.ts";
+import { LINUX_6_12 } from "../engine/policies/mod.ts";
 import { NESTED_AT, SHADOW_PAGES, V } from "../engine/svm/machine.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenario } from "../traces/scenarios/scenario.ts";
@@ -23,7 +23,7 @@ import { parseScenario } from "../traces/scenarios/scenario.ts";
 const TABLE = ROLE.ACCESS | 2, LAST = ROLE.ACCESS | 1, DIRECT = LAST | ROLE.DIRECT;
 
 function vcpu(npt = false): Vcpu {
-  return createVcpu({ physicalBits: 40, npt, memory: 1 << 24 }, UPSTREAM);
+  return createVcpu({ physicalBits: 40, npt, memory: 1 << 24 }, LINUX_6_12);
 }
 
 function link(v: Vcpu, parent: number, index: number, child: number): void {
@@ -126,7 +126,7 @@ function interrupted(emulator: Emulator, spec: string): (string | undefined)[] {
 
 Deno.test("an exit that L0 keeps to itself shows in EXITINTINFO, on pages touched for the first time", () => {
   for (const npt of [true, false]) {
-    const emulator = new Emulator(UPSTREAM, { npt, full: true });
+    const emulator = new Emulator(LINUX_6_12, { npt, full: true });
     // EVENTINJ without its valid bit comes back in EXITINTINFO of the first run only.
     assertEquals(interrupted(emulator, "c.a8=320"), [undefined]);
     assertEquals(interrupted(emulator, "c.a8=320 keepvm"), ["0000000000000320"]);
@@ -135,7 +135,7 @@ Deno.test("an exit that L0 keeps to itself shows in EXITINTINFO, on pages touche
 
 Deno.test("under shadow paging, tables changed behind KVM's back keep their old meaning", () => {
   const last = (npt: boolean) => {
-    const emulator = new Emulator(UPSTREAM, { npt });
+    const emulator = new Emulator(LINUX_6_12, { npt });
     emulator.run(parseScenario("first"));
     // L2's only large page is gone from its tables.
     const { post } = emulator.run(parseScenario("second m.42000=0 keepvm"));

@@ -27,7 +27,7 @@ export const LINUX_6_12: Policy = POLICIES[KERNEL_6_12.name]!;
 export const LINUX_7_3: Policy = POLICIES[KERNEL_7_3.name]!;
 
 /** What `upstream` stands for: the policy of the newest kernel modelled. */
-export const UPSTREAM: Policy = LINUX_6_12;
+export const UPSTREAM: Policy = KERNEL_POLICIES.at(-1)!;
 
 /** Other names of built-in policies, and what each stands for. */
 export const ALIASES: Readonly<Record<string, Policy>> = { upstream: UPSTREAM };
