@@ -79,6 +79,7 @@ export const KERNEL_6_1: Kernel = {
     updatesStealTime: true,
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
+    takesNextRipOfStoppedL2: false,
     rereadsNestedPdptes: false,
     yieldsOnFirstRun: false,
   },

@@ -132,6 +132,7 @@ const TRAITS: KernelTraits = {
   updatesStealTime: true,
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
+  takesNextRipOfStoppedL2: false,
   rereadsNestedPdptes: false,
   yieldsOnFirstRun: true,
 };

@@ -26,6 +26,7 @@ const TRAITS: KernelTraits = {
   updatesStealTime: false,
   clearingSvmeSetsGif: false,
   copiesPatForNptOnly: true,
+  takesNextRipOfStoppedL2: true,
   rereadsNestedPdptes: true,
   yieldsOnFirstRun: false,
 };

@@ -73,6 +73,8 @@ export interface KernelTraits {
   readonly clearingSvmeSetsGif: boolean;
   /** vmcb02 gets the PAT only where the hypervisor uses nested paging. */
   readonly copiesPatForNptOnly: boolean;
+  /** The next RIP of a restored L2 that had run is taken over, even where the processor has none. */
+  readonly takesNextRipOfStoppedL2: boolean;
   /** An L2 in PAE mode under nested paging has its PDPTEs read again; else stale ones stay. */
   readonly rereadsNestedPdptes: boolean;
   /**

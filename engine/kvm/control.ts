@@ -89,7 +89,8 @@ function setBit(v: Vcpu, vmcb: number, bit: number): void {
   v.or32(vmcb + (bit >> 5) * 4, 1 << (bit & 31));
 }
 
-function clearBit(v: Vcpu, vmcb: number, bit: number): void {
+/** Drops an intercept from a VMCB alone. */
+export function clearBit(v: Vcpu, vmcb: number, bit: number): void {
   v.clear32(vmcb + (bit >> 5) * 4, 1 << (bit & 31));
 }
 

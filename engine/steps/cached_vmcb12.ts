@@ -4,9 +4,11 @@
  *
  * @module
  */
-import { C, MAPPED_AT, S, V, VMCB12_AT } from "../svm/machine.ts";
+import type { Feature } from "../svm/cpuid.ts";
+import { C, canUse, MAPPED_AT, S, V, VMCB12_AT } from "../svm/machine.ts";
 import { END, OK, type Step } from "../policy.ts";
-import { KVM_EXIT, REQ } from "../kvm/constants.ts";
+import { INTERCEPT, KVM_EXIT, REQ } from "../kvm/constants.ts";
+import { clearBit } from "../kvm/control.ts";
 import { skipOnly } from "../kvm/emulate.ts";
 import { injectGp } from "../kvm/queue.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
@@ -40,6 +42,19 @@ export const mapVmcb12OrStop: Step = {
   },
 };
 
+/** Intercepts of instructions that a processor may lack. */
+const INTERCEPTS: readonly (readonly [Feature, number])[] = [
+  ["xsave", INTERCEPT.XSETBV],
+  ["invpcid", INTERCEPT.INVPCID],
+  ["rdtscp", INTERCEPT.RDTSCP],
+  ["skinit", INTERCEPT.SKINIT],
+  ["rdpru", INTERCEPT.RDPRU],
+];
+
+/** Bits of the nested control word. */
+const NP_ENABLE = 1 << 0, GMET_ENABLE = 1 << 3;
+
+/** Bits 30:12 of EVENTINJ. */
 const EVENT_INJ_RESERVED = 0x7ffff000;
 
 /** Copies all that is used of vmcb12, and drops what L1's processor does not have. */
@@ -55,7 +70,11 @@ export const cacheWholeVmcb12: Step = {
 
 /** Drops from the control area of a VMCB what L1's processor does not have. */
 function cutControl(v: Vcpu, at: number): void {
-  if (!v.caps.npt) v.clear32(at + C.nested_ctl, 1);
+  for (const [feature, bit] of INTERCEPTS) {
+    if (!canUse(v.caps, feature)) clearBit(v, at, bit);
+  }
+  if (!canUse(v.caps, "npt")) v.clear32(at + C.nested_ctl, NP_ENABLE);
+  if (!canUse(v.caps, "gmet")) v.clear32(at + C.nested_ctl, GMET_ENABLE);
   v.set8(at + C.tlb_ctl, v.u8(at + C.tlb_ctl) & 7);
   v.set32(at + C.int_vector, v.u32(at + C.int_vector) & 0xff);
   v.set32(at + C.int_state, v.u32(at + C.int_state) & 1);

@@ -170,7 +170,10 @@ function prepareControlFrom(v: Vcpu, source: number): void {
     v.copy64(V.soft_int_old_rip, source + S.rip);
     v.copy64(V.soft_int_next_rip, nextRipFor(v, source));
   }
-  if (hostCpuid(v.caps).has("nrip_save")) v.copy64(l2 + C.next_rip, nextRipFor(v, source));
+  const stopped = v.traits.takesNextRipOfStoppedL2 && v.u8(V.run_pending) === 0;
+  if (stopped || hostCpuid(v.caps).has("nrip_save")) {
+    v.copy64(l2 + C.next_rip, nextRipFor(v, source));
+  }
   v.set32(l2 + C.pause_filter_thresh, 0);
   recalcIntercepts(v);
 }
