@@ -2,9 +2,9 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { generate } from "../traces/generate/generate.ts";
 import { MUTATIONS } from "../traces/generate/mutations.ts";
 import { Random } from "../traces/generate/random.ts";
-import { parseScenario, toLabCase } from "../traces/scenarios/scenario.ts";
+import { ENTRIES, parseScenario, toLabCase } from "../traces/scenarios/scenario.ts";
 
-const MANY = [...generate({ seed: 20240607, count: 4000 })];
+const MANY = [...generate({ seed: 20240607, count: 10_000 })];
 const SCENARIOS = MANY.map((line) => parseScenario(line));
 
 Deno.test("the random numbers of a seed never change", () => {
@@ -41,8 +41,8 @@ Deno.test("every mutation is taken, for each way in that it is for", () => {
     const mutations = name.slice(name.indexOf("_", name.indexOf("_") + 1) + 1);
     for (const mutation of mutations.split("+")) taken.add(`${entry} ${mutation}`);
   }
-  const missing = MUTATIONS.flatMap(({ name, entry }) =>
-    (entry ? [entry] : ["vmrun", "rsm", "setstate"])
+  const missing = MUTATIONS.flatMap(({ name, entries = ENTRIES }) =>
+    entries
       .map((way) => `${way} ${name}`).filter((key) => !taken.has(key))
   );
   assertEquals(missing, []);
@@ -51,9 +51,14 @@ Deno.test("every mutation is taken, for each way in that it is for", () => {
 Deno.test("all ways in, modes of L1 and sequences have their share", () => {
   const share = (test: (scenario: typeof SCENARIOS[number]) => boolean) =>
     SCENARIOS.filter(test).length / SCENARIOS.length;
-  assert(share((s) => s.entry === "vmrun") > 0.5);
-  assert(share((s) => s.entry === "rsm") > 0.15);
-  assert(share((s) => s.entry === "setstate") > 0.15);
+  assert(share((s) => s.entry === "vmrun") > 0.45);
+  for (const entry of ["rsm", "setstate", "mid", "migrate"]) {
+    assert(share((s) => s.entry === entry) > 0.1, entry);
+  }
+  assert(share((s) => s.cpuid.length > 0) > 0.05);
+  assert(share((s) => s.physicalBits !== undefined) > 0.01);
+  assert(share((s) => s.pending) > 0.01);
+  assert(share((s) => s.midNmi || s.midIrq !== 0) > 0.02);
   assert(share((s) => s.l1.pae) > 0.03);
   assert(share((s) => !s.gif) > 0.05);
   assert(share((s) => s.keepvm) > 0.1);
@@ -99,9 +104,9 @@ Deno.test("the ways in can be chosen", () => {
   assert(lines.every((line) => line.includes(" entry=rsm") && !line.includes("keepvm")));
 });
 
-Deno.test("with an SMI, L2's code changes only behind its port write", () => {
+Deno.test("of an L2 that stops on its way the code changes only behind its port write", () => {
   for (const { entry, changes } of SCENARIOS) {
-    if (entry !== "rsm") continue;
+    if (entry === "vmrun" || entry === "setstate") continue;
     assert(changes.every(({ target, gpa }) => target !== "memory" || gpa < 0x9000 || gpa > 0x90ff));
   }
 });

@@ -1,10 +1,10 @@
 import { generate } from "../../traces/generate/generate.ts";
+import { ENTRIES } from "../../traces/scenarios/scenario.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";
 
 const COUNT = 100;
 const MAX_SEED = 0xffff_ffff;
-const ENTRIES = ["vmrun", "rsm", "setstate"] as const;
 
 /** Prints random cases. */
 export const generateCommand = defineCommand({

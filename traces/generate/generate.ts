@@ -1,6 +1,6 @@
 /**
  * Random cases near the boundary of what is valid: one to four changes to the
- * valid base each, all three ways in, alone and in sequences on one vCPU.
+ * valid base each, all ways in, alone and in sequences on one vCPU.
  *
  * @module
  */
@@ -14,7 +14,7 @@ export interface GenerateOptions {
   readonly seed: number;
   /** How many cases, sequences counted case by case. */
   readonly count: number;
-  /** Ways in to use; all three when left out. */
+  /** Ways in to use; all when left out. */
   readonly entries?: readonly Entry[];
   /** Names of mutations to leave out. */
   readonly without?: readonly string[];
@@ -24,9 +24,11 @@ export interface GenerateOptions {
 
 /** How often each way in is taken. */
 const ENTRIES = [
-  { entry: "vmrun", weight: 6 },
+  { entry: "vmrun", weight: 8 },
   { entry: "rsm", weight: 2 },
   { entry: "setstate", weight: 2 },
+  { entry: "mid", weight: 2 },
+  { entry: "migrate", weight: 2 },
 ] as const;
 
 /**
@@ -61,7 +63,7 @@ export function* generate(options: GenerateOptions): Generator<string> {
     const tokens: string[] = [];
     const early: string[] = [];
     const usable = MUTATIONS.filter((mutation) =>
-      (mutation.entry ?? entry) === entry && !options.without?.includes(mutation.name)
+      mutation.entries?.includes(entry) !== false && !options.without?.includes(mutation.name)
     );
     for (let i = 0; i < changes; i++) {
       const mutation: Mutation = random.weighted(usable);
@@ -69,7 +71,10 @@ export function* generate(options: GenerateOptions): Generator<string> {
       names.push(mutation.name);
       (mutation.early ? early : tokens).push(...mutation.tokens(random));
     }
-    if (entry === "rsm") moveLate(tokens, random.chance(75));
+    if (entry !== "vmrun" && entry !== "setstate") {
+      moveLate(tokens, entry === "rsm" && random.chance(75));
+    }
+    if (entry === "migrate" && random.chance(30)) moveToState(tokens);
     tokens.push(...early);
     if (entry !== "vmrun") tokens.unshift(`entry=${entry}`);
     if (follows) {
@@ -80,10 +85,17 @@ export function* generate(options: GenerateOptions): Generator<string> {
   }
 }
 
+/** With `entry=migrate`, changes to vmcb12's control area may hit the state on its way instead. */
+function moveToState(tokens: string[]): void {
+  tokens.forEach((token, i) => {
+    if (/^c\./.test(token)) tokens[i] = `xn${token.slice(1)}`;
+  });
+}
+
 /**
  * With `entry=rsm`, changes to vmcb12 and memory take effect before VMRUN or,
- * late, between the SMI and RSM. L2 must still reach its port write, so its
- * code is always changed late, behind that instruction.
+ * late, between the SMI and RSM. An L2 that stops on its way must still reach its port
+ * write, so its code is always changed late, behind that instruction.
  */
 function moveLate(tokens: string[], late: boolean): void {
   tokens.forEach((token, i) => {

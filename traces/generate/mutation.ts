@@ -5,6 +5,7 @@
  * @module
  */
 import { NPT_TABLES, PAE_TABLES } from "../scenarios/base.ts";
+import type { Entry } from "../scenarios/scenario.ts";
 import type { Random } from "./random.ts";
 
 /** One way to change the base. */
@@ -13,8 +14,8 @@ export interface Mutation {
   readonly name: string;
   /** How often it is taken, relative to the others. */
   readonly weight: number;
-  /** The way in it makes sense for; all when left out. */
-  readonly entry?: "vmrun" | "rsm" | "setstate";
+  /** The ways in it makes sense for; all when left out. */
+  readonly entries?: readonly Entry[];
   /** With `entry=rsm`: takes effect before VMRUN in any case, never between the SMI and RSM. */
   readonly early?: boolean;
   /** Tokens of the case syntax. */
