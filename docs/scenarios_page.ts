@@ -67,8 +67,8 @@ export function scenariosPage(): string {
     paragraph(
       "`vmtape generate --seed S --count N` writes cases near the boundary of what is valid: one to " +
         "four mutations each, from a table (`traces/generate/mutations.ts`) that covers every field with a " +
-        "check, every class of bits, what L2 does, L1 in 64-bit and in PAE mode, and all ways " +
-        "in. About a fifth are in sequences of two to five on one vCPU. The same seed gives the same " +
+        "check, every class of bits, what L2 does, L1 in 64-bit and in PAE mode, its processor, all " +
+        "ways in, and what arrives on the way. About a fifth are in sequences of two to five on one vCPU. The same seed gives the same " +
         "cases; names hold the seed, a number and the mutations.",
     ),
     paragraph(

@@ -15,10 +15,11 @@ import { parseScenarios } from "../traces/scenarios/scenario.ts";
 
 const LAB = new URL("../../shared/lab/lab", import.meta.url);
 
+/** The lab's kernels. */
+export const KERNELS = ["early-exit", "unified", "linux-6.1", "linux-6.12", "linux-7.3"] as const;
+
 /** The settings there are. */
-export const SETTINGS = ["early-exit", "unified", "linux-6.1", "linux-6.12", "linux-7.3"].flatMap((
-  kernel,
-) => [1, 0].map((npt) => `${kernel}-npt${npt}`));
+export const SETTINGS = KERNELS.flatMap((kernel) => [1, 0].map((npt) => `${kernel}-npt${npt}`));
 
 /** Whether the lab can be asked here: it is there, and so is what it runs on. */
 export async function labPresent(): Promise<boolean> {
