@@ -21,6 +21,11 @@ export const record = defineCommand({
       kind: "number",
       doc: "Run them so many times over, all on one vCPU (1)",
     },
+    {
+      name: "switches",
+      kind: "flag",
+      doc: "Also record each time the active VMCB changes, to vmcb01 or vmcb02",
+    },
     FORCE,
   ],
   examples: [
@@ -43,6 +48,7 @@ export const record = defineCommand({
     const events = recordScenarios(scenarios, policy, {
       npt,
       repeat,
+      switches: options.switches,
       onUnmodelled: ({ name }, what) => context.warn(`${name}: Not modelled: ${what}`),
     });
     const meta = { source: "emulator", policy: policy.name, npt: npt ? "on" : "off" };

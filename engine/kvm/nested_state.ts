@@ -11,7 +11,9 @@ import type { Vcpu } from "./vcpu.ts";
 
 /** Makes the given VMCB (1 or 2) the active one (svm_switch_vmcb). */
 export function switchVmcb(v: Vcpu, to: 1 | 2): void {
+  const from = v.u32(V.active);
   v.set32(V.active, to);
+  if (from !== to) v.observer?.switched?.(to, v);
 }
 
 /** Puts L1's MMU context back in place (nested_svm_uninit_mmu_context). */

@@ -24,6 +24,8 @@ export interface Observer {
   warn(text: string, step?: Step): void;
   /** The model met what it does not model. */
   unmodelled?(what: string): void;
+  /** The active VMCB changed: to vmcb01 or vmcb02. */
+  switched?(to: 1 | 2, v: Vcpu): void;
   /** A transition function returned; `ret` is its return value. */
   inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
 }

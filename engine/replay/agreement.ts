@@ -132,6 +132,8 @@ export class Agreement {
         if (recorded.text !== produced.text) {
           this.mismatch(index, "warn", recorded.text ?? "unknown", produced.text);
         }
+      } else if (recorded.kind === "switch" && produced.kind === "switch") {
+        this.number(index, "switch.to", recorded.to, produced.to);
       } else if (recorded.kind === "check" && produced.kind === "check") {
         if (recorded.text === produced.text || recorded.check === produced.id) return;
         this.mismatch(index, "check", recorded.text ?? recorded.check ?? "unknown", produced.text);

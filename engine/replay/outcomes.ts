@@ -10,6 +10,7 @@ import type { EventOf, Image } from "../event.ts";
 export type Outcome =
   | { readonly kind: "check"; readonly id: string; readonly text: string }
   | { readonly kind: "warn"; readonly text: string }
+  | { readonly kind: "switch"; readonly to: number }
   | {
     readonly kind: "inner";
     readonly at: string;
@@ -19,7 +20,7 @@ export type Outcome =
   };
 
 /** An outcome that was recorded. */
-export type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner">;
+export type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner"> | EventOf<"switch">;
 
 /** Whether two outcomes are of one kind, and so can be compared. */
 export function sameKind(recorded: Recorded, produced: Outcome): boolean {
@@ -35,6 +36,8 @@ export function nameOf(outcome: Recorded | Outcome | undefined): string {
       return `state at ${outcome.at}`;
     case "check":
       return `check failed: ${outcome.text}`;
+    case "switch":
+      return `switch to vmcb0${outcome.to}`;
     default:
       return `warning: ${outcome.text}`;
   }

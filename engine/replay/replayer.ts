@@ -183,6 +183,9 @@ export class Replayer {
       case "inner":
         this.#recorded.push({ index, event: this.#kept(event) });
         break;
+      case "switch":
+        if (this.#seesSwitches) this.#recorded.push({ index, event: this.#kept(event) });
+        break;
       case "unmodelled":
         this.#gap = `${event.what ?? "something"} (in the recording)`;
         break;
@@ -289,6 +292,11 @@ export class Replayer {
     };
   }
 
+  /** Whether the session tells of every switch of the active VMCB; most do not. */
+  get #seesSwitches(): boolean {
+    return this.#sees?.has("switch") === true;
+  }
+
   #observer(): Observer {
     // What the source could not see says nothing when it is not in the trace.
     const produce = (outcome: Outcome) => {
@@ -298,6 +306,9 @@ export class Replayer {
       step() {},
       check: (id, text) => produce({ kind: "check", id, text }),
       warn: (text) => produce({ kind: "warn", text }),
+      switched: (to) => {
+        if (this.#seesSwitches) produce({ kind: "switch", to });
+      },
       inner: (at, ret, v) => {
         if (this.#sees?.has("inner") !== false) produce(this.#images.inner(at, ret, v));
       },

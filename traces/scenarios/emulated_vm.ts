@@ -50,6 +50,8 @@ export interface EmulatedOptions {
   readonly npt: boolean;
   /** Whether reports from inside hold vmcb01 and vmcb02 as well. */
   readonly full?: boolean;
+  /** Whether they tell when the active VMCB changes. */
+  readonly switches?: boolean;
 }
 
 /** A virtual machine of the engine under a policy. */
@@ -89,6 +91,8 @@ export class EmulatedVm implements ScenarioVm {
       capabilities: labCapabilities(this.#cpu),
       shows: SHOWN_PAGES,
       policy: policy.name,
+      // Of switches a session is silent unless it says that it sees them.
+      ...(this.#options.switches ? { sees: ["check", "warn", "inner", "switch"] } : {}),
       ...(policy.processor === undefined ? {} : { processor_model: policy.processor.name }),
     };
   }
@@ -267,6 +271,9 @@ export class EmulatedVm implements ScenarioVm {
       },
       check: (check, text) => add({ kind: "check", vcpu: 0, check, text }),
       warn: (text) => add({ kind: "warn", vcpu: 0, text }),
+      ...(this.#options.switches && {
+        switched: (to) => add({ kind: "switch", vcpu: 0, to }),
+      }),
       unmodelled: (what) => {
         this.unmodelled = what;
         add({ kind: "unmodelled", vcpu: 0, what });

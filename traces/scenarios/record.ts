@@ -18,6 +18,8 @@ export interface RecordOptions {
   readonly repeat?: number;
   /** Whether every round is run, even when it is known to be the same as the one before. */
   readonly everyRound?: boolean;
+  /** Whether it is recorded, too, when the active VMCB changes; not when left out. */
+  readonly switches?: boolean;
   /**
    * Called when the emulator met what it does not model.
    *
@@ -70,8 +72,8 @@ export async function* recordScenarios(
   policy: Policy,
   options: RecordOptions = {},
 ): AsyncGenerator<TraceEvent> {
-  const { npt = true, repeat = 1, everyRound = false, onUnmodelled } = options;
-  const vm = new EmulatedVm(policy, { npt, full: true });
+  const { npt = true, switches = false, repeat = 1, everyRound = false, onUnmodelled } = options;
+  const vm = new EmulatedVm(policy, { npt, full: true, switches });
   const runner = new ScenarioRunner(vm);
   const settled = new FixedPoint();
   let last = 0;
