@@ -198,7 +198,8 @@ export function failureOf(error: unknown): Failure {
     const details = detailsOf(error);
     const known = knownError(error);
     if (known && known.status !== EXIT.internal) {
-      return { ...known, message: oneLine(error.message), details };
+      const place = error.name === "ReplayError" ? ` (event ${details["event"]})` : "";
+      return { ...known, message: oneLine(error.message) + place, details };
     }
     const reason = systemReason(error);
     if (reason !== undefined) {

@@ -8,12 +8,20 @@ import { openTrace, openTraceFile } from "../inputs.ts";
 import { toJson } from "../output.ts";
 import { plural } from "../plural.ts";
 
+/** Different checks, vCPUs and sessions that are listed at most, and characters of them. */
+const MOST = 1000, MOST_LETTERS = 400, MOST_SESSION_LETTERS = 1 << 20, MOST_VCPUS = 1 << 20;
+
+/** What is counted together when there are too many to be listed. */
+const OTHERS = "others";
+
 /** Counts over the events of a trace. */
 class Counts {
   readonly kinds = new Map<string, number>();
   readonly checks = new Map<string, number>();
   readonly vcpus = new Set<number>();
   readonly sessions: Readonly<Record<string, unknown>>[] = [];
+  readonly #sessions = new Set<string>();
+  #letters = 0;
   #first = Infinity;
   #last = -Infinity;
   #events = 0;
@@ -30,7 +38,7 @@ class Counts {
   add(event: TraceEvent): void {
     this.#events++;
     count(this.kinds, event.kind);
-    this.vcpus.add(event.vcpu);
+    if (this.vcpus.size < MOST_VCPUS) this.vcpus.add(event.vcpu);
     const { time } = event;
     if (time !== undefined) {
       if (time < this.#first) this.#first = time;
@@ -38,14 +46,24 @@ class Counts {
     }
     if (event.kind === "check") count(this.checks, event.check ?? event.text ?? "unknown");
     else if (event.kind === "session") {
-      const meta = event.meta ?? {};
-      if (!this.sessions.some((s) => toJson(s) === toJson(meta))) this.sessions.push({ ...meta });
+      this.#session(event.meta ?? {});
     }
+  }
+
+  #session(meta: Readonly<Record<string, unknown>>): void {
+    const text = toJson(meta);
+    if (this.#sessions.has(text)) return;
+    this.#letters += text.length;
+    if (this.sessions.length === MOST || this.#letters > MOST_SESSION_LETTERS) return;
+    this.#sessions.add(text);
+    this.sessions.push({ ...meta });
   }
 }
 
-function count(map: Map<string, number>, key: string): void {
-  map.set(key, (map.get(key) ?? 0) + 1);
+function count(map: Map<string, number>, name: string): void {
+  const key = name.length > MOST_LETTERS ? `${name.slice(0, MOST_LETTERS)}…` : name;
+  const known = map.has(key) || map.size < MOST ? key : OTHERS;
+  map.set(known, (map.get(known) ?? 0) + 1);
 }
 
 function sorted(map: ReadonlyMap<string, number>): [string, number][] {

@@ -26,7 +26,7 @@ const keys = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 export function packMap(map: Meta): Uint8Array {
   let bytes: Uint8Array;
   try {
-    bytes = packr.pack(map);
+    bytes = packr.pack(plain(map, 0));
   } catch (cause) {
     throw new TraceError("event", `A map cannot be stored: ${String(cause)}`, { cause });
   }
@@ -35,6 +35,25 @@ export function packMap(map: Meta): Uint8Array {
     throw new TraceError("event", `A map cannot be stored: ${trouble}; use JSON-like values`);
   }
   return bytes;
+}
+
+/**
+ * A value in which no object has a property that msgpackr would call instead of storing it; the
+ * value itself where there is none.
+ */
+function plain(value: unknown, depth: number): unknown {
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return value;
+  if (depth > DEEPEST) throw new RangeError(`It is nested deeper than ${DEEPEST}`);
+  if (Array.isArray(value)) {
+    const items = value.map((item) => plain(item, depth + 1));
+    return items.some((item, i) => item !== value[i]) ? items : value;
+  }
+  const entries = Object.entries(value).map(([key, item]) =>
+    [key, plain(item, depth + 1)] as const
+  );
+  if (Object.hasOwn(value, "toJSON")) return new Map(entries);
+  const own = value as Readonly<Record<string, unknown>>;
+  return entries.some(([key, item]) => item !== own[key]) ? Object.fromEntries(entries) : value;
 }
 
 /**

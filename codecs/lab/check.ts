@@ -28,6 +28,7 @@ export type Bad = (field: string, expected: string) => never;
  */
 export function checkRecord(value: unknown, bad: Bad): void {
   if (!isMap(value)) return bad("", "a JSON object");
+  checkPlain(value, "", 0, bad);
   for (const key of ["case", "spec", "kernel"]) {
     if (typeof value[key] !== "string") bad(key, "text");
   }
@@ -59,6 +60,27 @@ export function checkRecord(value: unknown, bad: Bad): void {
     if (state !== undefined) checkWords(state, 4096, "migrate.state", bad);
   }
   if (value.warnings !== undefined && !isTexts(value.warnings)) bad("warnings", "a list of texts");
+}
+
+/** Objects and lists within each other that a record has at most: the lab's have five. */
+const DEEPEST = 16;
+
+/** Checks that a trace can keep a value, whatever it means. */
+function checkPlain(value: unknown, path: string, depth: number, bad: Bad): void {
+  if (typeof value === "string") {
+    if (!value.isWellFormed()) bad(path, "text without lone surrogates");
+    return;
+  }
+  if (typeof value === "number" && !Number.isFinite(value)) bad(path, "a number that JSON has");
+  if (typeof value !== "object" || value === null) return;
+  if (depth === DEEPEST) bad(path, `objects and lists nested no deeper than ${DEEPEST}`);
+  for (const [key, item] of Object.entries(value)) {
+    const own = Array.isArray(value) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`;
+    if (key === "__proto__" || !key.isWellFormed()) {
+      bad(own.toWellFormed(), "another name: this one cannot be kept");
+    }
+    checkPlain(item, own, depth + 1, bad);
+  }
 }
 
 function checkEvent(event: unknown, path: string, bad: Bad): void {

@@ -162,7 +162,7 @@ export function regsImage(state: LabState): Image {
  * ```
  */
 export function stateOf(image: Image): LabState {
-  const reader = new Reader(image);
+  const reader = new Reader(fitImage(REGS_LAYOUT, image));
   const out: { -readonly [K in keyof LabState]: LabState[K] } = {};
   for (const key of STATE_HEX_KEYS) {
     const value = reader.get(R[key], 8);

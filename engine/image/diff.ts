@@ -164,7 +164,7 @@ const NONE: readonly FieldDiff[] = Object.freeze([]);
  * @param b The second image.
  * @param options What to leave out.
  * @returns One row a field that differs or that cannot be told.
- * @throws {ImageSizeError} When an image is not as long as the layout.
+ * @throws {ImageSizeError} When an image's mask is not as long as its bytes.
  * @example
  * ```ts
  * import { diffImages, fieldNamed, VMCB_LAYOUT, writeField } from "@vmtape/vmtape/engine";
@@ -183,7 +183,7 @@ export function diffImages(
   options: DiffOptions = {},
 ): readonly FieldDiff[] {
   // Two that end early compare as they are.
-  if (one.bytes.length === layout.shorter && compareImages(one, other) === "same") return NONE;
+  if (one.bytes.length < layout.size && compareImages(one, other) === "same") return NONE;
   const a = fitImage(layout, one), b = fitImage(layout, other);
   const masked = !options.onlyKnown && !(isKnown(layout, a) && isKnown(layout, b));
   if (!masked && Buffer.compare(a.bytes, b.bytes) === 0) return NONE;

@@ -41,7 +41,7 @@ export interface DumpOptions {
  * @param from The image.
  * @param options What to leave out.
  * @returns One row a field.
- * @throws {ImageSizeError} When the image is not as long as the layout.
+ * @throws {ImageSizeError} When the image's mask is not as long as its bytes.
  * @example
  * ```ts
  * import { dumpImage, VMCB_LAYOUT } from "@vmtape/vmtape/engine";

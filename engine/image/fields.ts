@@ -60,9 +60,9 @@ export class UnknownFieldError extends VmtapeError {
  *
  * @example
  * ```ts
- * import { dumpImage, ImageSizeError, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
+ * import { checkImage, ImageSizeError, VMCB_LAYOUT } from "@vmtape/vmtape/engine";
  * try {
- *   dumpImage(VMCB_LAYOUT, { bytes: new Uint8Array(16) });
+ *   checkImage(VMCB_LAYOUT, { bytes: new Uint8Array(16) });
  * } catch (error) {
  *   if (!(error instanceof ImageSizeError) || error.actual !== 16) throw error;
  * }
@@ -132,13 +132,13 @@ export function fits(layout: Layout, { bytes: { length } }: Image): boolean {
 }
 
 /**
- * An image as long as its layout: one that ends earlier, where the layout allows that, gets unknown
- * bytes at its end.
+ * An image as long as its layout, as a layout of another version may have laid it out: what ends
+ * earlier gets unknown bytes at its end, and of what is longer the rest is left out.
  *
  * @param layout The layout.
  * @param image The image.
  * @returns The image itself when it is as long as the layout.
- * @throws {ImageSizeError} When its bytes or its mask are longer or shorter than is allowed.
+ * @throws {ImageSizeError} When its mask is not as long as its bytes.
  * @example
  * ```ts
  * import { fieldNamed, fitImage, INNER_LAYOUT, readField } from "@vmtape/vmtape/engine";
@@ -148,14 +148,20 @@ export function fits(layout: Layout, { bytes: { length } }: Image): boolean {
  * ```
  */
 export function fitImage(layout: Layout, image: Image): Image {
-  if (image.bytes.length !== layout.shorter) {
-    checkImage(layout, image);
-    return image;
+  const { bytes: given, known: mask } = image;
+  const { length } = given;
+  if (mask !== undefined && mask.length !== length) {
+    throw new ImageSizeError(layout, "mask", mask.length);
   }
-  const bytes = new Uint8Array(layout.size), known = new Uint8Array(layout.size);
-  bytes.set(image.bytes);
-  if (image.known === undefined) known.fill(0xff, 0, layout.shorter);
-  else known.set(image.known);
+  const { size } = layout;
+  if (length === size) return image;
+  if (length > size) {
+    return { bytes: given.subarray(0, size), ...(mask && { known: mask.subarray(0, size) }) };
+  }
+  const bytes = new Uint8Array(size), known = new Uint8Array(size);
+  bytes.set(given);
+  if (mask === undefined) known.fill(0xff, 0, length);
+  else known.set(mask);
   return { bytes, known };
 }
 

@@ -200,8 +200,19 @@ export class Memo<E> {
       }
     }
     this.#sum = inputSum(event, this.#sum);
-    if (this.#origin !== undefined) this.#met.push(this.#events.intern(event));
+    if (this.#origin !== undefined) this.#meet(event);
     host.carryOut(event, index);
+  }
+
+  /** Remembers an event of the stretch, as long as that is not too long to be worth it. */
+  #meet(event: TraceEvent): void {
+    if (this.#met.length < MOST_EVENTS && this.#pages.size <= 2 * MOST_BYTES) {
+      this.#met.push(this.#events.intern(event));
+      return;
+    }
+    this.#origin = undefined;
+    this.#met = [];
+    this.#host.end();
   }
 
   /** A stretch is over: whether it is worth while to remember what comes. */

@@ -7,10 +7,10 @@
 import { VmtapeError } from "../error.ts";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { offsets } from "../layout.ts";
-import { overlayImage } from "../image/fields.ts";
+import { fitImage, overlayImage } from "../image/fields.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { cpuidOfMeta } from "../svm/cpuid.ts";
-import { REGS_FIELDS } from "../svm/regs_layout.ts";
+import { REGS_FIELDS, REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { processorOfSession, vmrunRipOfSession } from "../processors/session.ts";
 import { type Capabilities, V } from "../svm/machine.ts";
 import {
@@ -105,7 +105,13 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
 }
 
 /** Guest memory that is modelled at most, in bytes. */
-const MOST_MEMORY = 2 ** 36;
+const MOST_MEMORY = 2 ** 34;
+
+/** Pages of guest memory that a session sets at most: a few lines of a log could ask for all there is. */
+const MOST_PAGES = 16_384;
+
+/** Events that wait to be put in before a run at most. */
+const MOST_QUEUED = 4096;
 
 /** Refuses a machine that a trace claims and that nothing here was made for. */
 function modelled(caps: Capabilities, event: number): Capabilities {
@@ -161,6 +167,8 @@ export class Driver {
   restored: (RestoreErrnos & { readonly nested: SavedVcpu["nested"] }) | undefined;
   #queued: EventOf<"inject">[] = [];
   #running = false;
+  /** Pages that the session set. */
+  #pages = 0;
 
   /**
    * Begins before the trace's first event.
@@ -185,20 +193,21 @@ export class Driver {
         this.#running = false;
         this.#queued = [];
         this.saved = this.restored = undefined;
+        this.#pages = 0;
         break;
       case "case":
         this.#running = false;
         break;
       case "memory":
         if (event.gpa !== undefined && event.data !== undefined) {
-          writePage(this.#machine(), Number(event.gpa), event.data);
+          this.#page(Number(event.gpa), event.data, index);
         }
         break;
       case "inject":
-        this.#inject(event);
+        this.#inject(event, index);
         break;
       case "vmrun":
-        if (event.regs !== undefined) this.#vmrun(event);
+        if (event.regs !== undefined) this.#vmrun(event, event.regs, index);
         break;
       case "setstate":
         this.#setState(event, index);
@@ -214,7 +223,7 @@ export class Driver {
         this.saved = saveVcpu(this.#machine());
         break;
       case "restore":
-        this.#restore(event);
+        this.#restore(event, index);
         break;
       default:
         break;
@@ -238,6 +247,7 @@ export class Driver {
     copy.restored = this.restored;
     copy.#queued = [...this.#queued];
     copy.#running = this.#running;
+    copy.#pages = this.#pages;
     return copy;
   }
 
@@ -272,8 +282,25 @@ export class Driver {
     return this.vcpu ??= createVcpu(DEFAULTS, this.policy);
   }
 
-  #inject(event: EventOf<"inject">): void {
+  /** Sets a page from outside. */
+  #page(gpa: number, image: Image, event: number): void {
+    const v = this.#machine();
+    if (v.memory.backed(gpa, PAGE_SIZE) && !v.memory.written(gpa / PAGE_SIZE | 0)) {
+      if (this.#pages++ === MOST_PAGES) {
+        throw new ReplayError(
+          `The session sets more than ${MOST_PAGES} pages of guest memory, which replay keeps at most`,
+          event,
+        );
+      }
+    }
+    writePage(v, gpa, image);
+  }
+
+  #inject(event: EventOf<"inject">, index: number): void {
     if (!this.#running) {
+      if (this.#queued.length === MOST_QUEUED) {
+        throw new ReplayError(`More than ${MOST_QUEUED} events wait for one run`, index);
+      }
       // Whoever reads the trace may use the object again.
       this.#queued.push({ ...event });
       return;
@@ -289,11 +316,11 @@ export class Driver {
     else if (event.what === "smi") queueSmi(v);
   }
 
-  #vmrun(event: EventOf<"vmrun">): void {
+  #vmrun(event: EventOf<"vmrun">, given: Image, index: number): void {
     const v = this.#machine();
-    const regs = event.regs as Image;
+    const regs = wholeRegs(given, index);
     if (event.vmcb12 !== undefined && event.vmcb12_gpa !== undefined) {
-      writePage(v, Number(event.vmcb12_gpa & ~0xfffn), event.vmcb12);
+      this.#page(Number(event.vmcb12_gpa & ~0xfffn), event.vmcb12, index);
     }
     loadRegs(v, regs);
     this.#start(v);
@@ -309,14 +336,19 @@ export class Driver {
     this.#running = true;
   }
 
-  #restore(event: EventOf<"restore">): void {
+  #restore(event: EventOf<"restore">, index: number): void {
     const v = this.#machine();
     const saved = this.saved;
     if (saved === undefined) return;
     this.saved = undefined;
     const { state } = saved.nested;
     const handed = state?.slice();
-    if (handed !== undefined && event.changed !== undefined) overlayImage(handed, event.changed);
+    if (handed !== undefined && event.changed !== undefined) {
+      if (event.changed.bytes.length > handed.length) {
+        throw new ReplayError("More of the nested state was changed than there is", index);
+      }
+      overlayImage(handed, event.changed);
+    }
     const nested = { ...saved.nested, flags: saved.nested.flags | (event.set ?? 0), state: handed };
     if (event.resident !== undefined) v.memory.resident = Number(event.resident);
     v.observer = this.observer;
@@ -328,15 +360,15 @@ export class Driver {
 
   #setState(event: EventOf<"setstate">, index: number): void {
     const v = this.#machine();
-    if (event.state === undefined || event.state.known !== undefined) {
+    const { state } = event;
+    if (state === undefined || state.known !== undefined || state.bytes.length !== PAGE_SIZE) {
       throw new ReplayError(
         "The nested state handed in is not in the trace; record it whole to replay it",
         index,
       );
     }
-    const regs = event.regs;
-    const before = event.l1;
-    if (before !== undefined) loadRegs(v, before);
+    const regs = event.regs && wholeRegs(event.regs, index);
+    if (event.l1 !== undefined) loadRegs(v, wholeRegs(event.l1, index));
     this.#start(v);
     if (regs !== undefined) {
       const r = new Reader(regs);
@@ -359,11 +391,22 @@ export class Driver {
       v,
       event.flags ?? 1,
       event.vmcb_pa ?? 0n,
-      event.state.bytes,
+      state.bytes,
     );
     v.observer = undefined;
     this.run();
   }
+}
+
+/** Registers as they are laid out now; those that a run cannot begin without have to be there. */
+function wholeRegs(image: Image, event: number): Image {
+  if (image.bytes.length < R.hsave_pa) {
+    throw new ReplayError(
+      `The registers have ${image.bytes.length} bytes, too few to begin from; record them whole`,
+      event,
+    );
+  }
+  return fitImage(REGS_LAYOUT, image);
 }
 
 /** Writes what is known of a page into guest memory. */

@@ -16,7 +16,7 @@ import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { type Context, contextOf, recordedPolicy } from "./context.ts";
-import { Driver } from "./drive.ts";
+import { Driver, ReplayError } from "./drive.ts";
 import { policyFingerprint } from "./fingerprint.ts";
 import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
@@ -27,6 +27,9 @@ import { ImageBuffer, regsBytes } from "./views.ts";
 
 export { plainMismatch } from "./agreement.ts";
 export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
+
+/** Outcomes of one run that are kept until it is over, at most: recorded runs have a few dozen. */
+const MOST_OUTCOMES = 16_384;
 
 /** What a replay found. */
 export interface ReplayResult {
@@ -181,6 +184,11 @@ export class Replayer {
       case "check":
       case "warn":
       case "inner":
+        // What comes before any run is compared with none.
+        if (!this.#inUnit) break;
+        if (this.#recorded.length === MOST_OUTCOMES) {
+          throw new ReplayError(`More than ${MOST_OUTCOMES} outcomes are of one run`, index);
+        }
         this.#recorded.push({ index, event: this.#kept(event) });
         break;
       case "switch":

@@ -10,7 +10,7 @@ import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
-import { capabilitiesOf } from "./drive.ts";
+import { capabilitiesOf, ReplayError } from "./drive.ts";
 
 /** One VMRUN with what a log shows of it. */
 export interface Unit {
@@ -68,6 +68,9 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 /** Nothing of a page is known. */
 const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
 
+/** vCPUs of a log, and pages of one of them, that are kept at most. */
+const MOST_VCPUS = 4096, MOST_PAGES = 4096;
+
 const RIP = { name: "rip", offset: 0x80, size: 8, doc: "" };
 const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 
@@ -91,6 +94,8 @@ interface Vcpu {
   caps: Capabilities;
   kvm: boolean;
   memory: Map<number, Image>;
+  /** Whether a unit has the map. */
+  lent: boolean;
   open: Writable<Unit> | undefined;
 }
 
@@ -137,7 +142,7 @@ export class UnitCollector {
    */
   feed(event: TraceEvent, index: number): void {
     const number = event.vcpu ?? 0;
-    const vcpu = this.#vcpu(number);
+    const vcpu = this.#vcpu(number, index);
     switch (event.kind) {
       case "session":
         this.#close(vcpu);
@@ -148,7 +153,15 @@ export class UnitCollector {
       case "memory":
         if (event.gpa !== undefined && event.data !== undefined) {
           this.#close(vcpu);
-          vcpu.memory = new Map(vcpu.memory).set(Number(event.gpa), copyImage(event.data));
+          if (vcpu.lent) vcpu.memory = new Map(vcpu.memory);
+          vcpu.lent = false;
+          vcpu.memory.set(Number(event.gpa), copyImage(event.data));
+          if (vcpu.memory.size > MOST_PAGES) {
+            throw new ReplayError(
+              `The session sets more than ${MOST_PAGES} pages of guest memory`,
+              index,
+            );
+          }
         }
         break;
       case "vmrun":
@@ -190,10 +203,19 @@ export class UnitCollector {
     for (const vcpu of this.#vcpus.values()) this.#close(vcpu);
   }
 
-  #vcpu(number: number): Vcpu {
+  #vcpu(number: number, index: number): Vcpu {
     let vcpu = this.#vcpus.get(number);
     if (vcpu === undefined) {
-      vcpu = { caps: capabilitiesOfLog(undefined), kvm: true, memory: new Map(), open: undefined };
+      if (this.#vcpus.size === MOST_VCPUS) {
+        throw new ReplayError(`The trace has more than ${MOST_VCPUS} vCPUs`, index);
+      }
+      vcpu = {
+        caps: capabilitiesOfLog(undefined),
+        kvm: true,
+        memory: new Map(),
+        lent: false,
+        open: undefined,
+      };
       this.#vcpus.set(number, vcpu);
     }
     return vcpu;
@@ -205,6 +227,7 @@ export class UnitCollector {
     vmrun: EventOf<"vmrun"> | undefined,
     index: number,
   ): Writable<Unit> {
+    vcpu.lent = true;
     return {
       event: index,
       vcpu: number,
