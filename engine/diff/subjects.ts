@@ -6,7 +6,9 @@
  */
 import type { FieldValue } from "../image/fields.ts";
 import { fieldMask } from "../image/fields.ts";
-import { INT_CTL } from "../svm/control_bits.ts";
+import { INTERCEPT, REQ } from "../kvm/constants.ts";
+import { ROLE } from "../paging/roles.ts";
+import { CLEAN, INT_CTL } from "../svm/control_bits.ts";
 import type { INNER_FIELDS } from "../svm/inner_layout.ts";
 import type { RegsFieldName } from "../svm/regs_layout.ts";
 import type { VCPU_FIELDS } from "../svm/vcpu_fields.ts";
@@ -22,6 +24,9 @@ export type SubjectId =
   | "msrpm-recalc"
   | "vmcb12-gpa"
   | "guest-mode"
+  | "own-intercepts"
+  | "housekeeping"
+  | "npt-walk"
   | "requests"
   | "vmcb02"
   | "pdptrs"
@@ -101,6 +106,13 @@ const isSet = ({ value }: FieldValue): boolean => value !== 0n;
 const notKnownZero = ({ value, known }: FieldValue, { field }: FieldDifference): boolean =>
   value !== 0n || known !== fieldMask(field);
 
+/** What kernels intercept for themselves in one version and not in another. */
+const OWN_INTERCEPTS = [INTERCEPT.ICEBP, INTERCEPT.STGI, INTERCEPT.CLGI]
+  .reduce((mask, bit) => mask | 1 << (bit & 31), 0);
+
+/** Requests that only some kernels make whatever the guest does. */
+const HOUSEKEEPING = 2 ** REQ.STEAL_UPDATE + 2 ** REQ.RECALC_INTERCEPTS;
+
 /** `msrpm01` and `msrpm02` of the inner state: the bitmap merged for L2. */
 const MERGED = 2n;
 
@@ -128,6 +140,33 @@ export const SUBJECTS: readonly Subject[] = [
   { id: "msrpm-recalc", about: fields("nested", "msrpm_recalc"), odd: isSet },
   { id: "vmcb12-gpa", about: fields("nested", "vmcb12_gpa") },
   { id: "guest-mode", about: fields("nested", "guest_mode", "active", "run_pending"), odd: isSet },
+  {
+    id: "own-intercepts",
+    about: any(
+      onlyBits("vmcb01", "control.intercept_word4", OWN_INTERCEPTS),
+      onlyBits("vmcb02", "control.intercept_word4", OWN_INTERCEPTS),
+    ),
+    odd: ({ value }, { differing }) => (value & differing) !== 0n,
+    timeless: true,
+  },
+  {
+    id: "housekeeping",
+    about: any(
+      onlyBits("nested", "req", HOUSEKEEPING),
+      onlyBits("vmcb01", "control.clean", CLEAN.CET),
+      onlyBits("vmcb02", "control.clean", CLEAN.CET),
+    ),
+    timeless: true,
+  },
+  {
+    id: "npt-walk",
+    about: any(
+      onlyBits("nested", "gcpu_role", ROLE.CR0_WP),
+      onlyBits("nested", "groot_role", ROLE.CR0_WP),
+    ),
+    odd: ({ value }, { differing }) => (value & differing) !== 0n,
+    timeless: true,
+  },
   {
     id: "requests",
     about: any(

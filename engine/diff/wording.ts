@@ -110,6 +110,20 @@ const WORDS: Readonly<Record<SubjectId, Words>> = {
     noun: "guest mode",
     title: ({ odd, other }, when) => `${odd} is left in guest mode${when}, ${other} is not`,
   },
+  "own-intercepts": {
+    noun: "what L0 intercepts for itself",
+    title: ({ odd, other }) => `L0 intercepts more for itself under ${odd} than under ${other}`,
+  },
+  housekeeping: {
+    noun: "housekeeping of the vCPU",
+    title: ({ odd, other }) =>
+      `${odd} and ${other} ask for other housekeeping: steal time, intercepts, clean bits`,
+  },
+  "npt-walk": {
+    noun: "the mode in which L1's nested page table is walked",
+    title: ({ odd, other }) =>
+      `L1's nested page table is walked as with CR0.WP set under ${odd}, not under ${other}`,
+  },
   requests: {
     noun: "requests to the vCPU",
     title: (_, when) => `Other requests wait for the vCPU${when}`,

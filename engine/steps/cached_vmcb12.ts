@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { EVENT_INJ, NESTED_CTL } from "../svm/control_bits.ts";
 import type { Feature } from "../svm/cpuid.ts";
 import { C, canUse, MAPPED_AT, S, V, VMCB12_AT } from "../svm/machine.ts";
 import { END, OK, type Step } from "../policy.ts";
@@ -51,11 +52,8 @@ const INTERCEPTS: readonly (readonly [Feature, number])[] = [
   ["rdpru", INTERCEPT.RDPRU],
 ];
 
-/** Bits of the nested control word. */
-const NP_ENABLE = 1 << 0, GMET_ENABLE = 1 << 3;
-
 /** Bits 30:12 of EVENTINJ. */
-const EVENT_INJ_RESERVED = 0x7ffff000;
+const EVENT_INJ_RESERVED = ~(EVENT_INJ.vec | EVENT_INJ.type | EVENT_INJ.EV | EVENT_INJ.V);
 
 /** Copies all that is used of vmcb12, and drops what L1's processor does not have. */
 export const cacheWholeVmcb12: Step = {
@@ -73,8 +71,8 @@ function cutControl(v: Vcpu, at: number): void {
   for (const [feature, bit] of INTERCEPTS) {
     if (!canUse(v.caps, feature)) clearBit(v, at, bit);
   }
-  if (!canUse(v.caps, "npt")) v.clear32(at + C.nested_ctl, NP_ENABLE);
-  if (!canUse(v.caps, "gmet")) v.clear32(at + C.nested_ctl, GMET_ENABLE);
+  if (!canUse(v.caps, "npt")) v.clear32(at + C.nested_ctl, NESTED_CTL.NP_ENABLE);
+  if (!canUse(v.caps, "gmet")) v.clear32(at + C.nested_ctl, NESTED_CTL.GMET_ENABLE);
   v.set8(at + C.tlb_ctl, v.u8(at + C.tlb_ctl) & 7);
   v.set32(at + C.int_vector, v.u32(at + C.int_vector) & 0xff);
   v.set32(at + C.int_state, v.u32(at + C.int_state) & 1);
