@@ -25,7 +25,7 @@ export function portAccess(
     const status = checkTss(cpu, port, size);
     if (status !== NEXT) return status;
   }
-  if (!cpu.intercepted(EXIT_CODE.ioio) || !cpu.ioIntercepted(port, size)) return NEXT;
+  if (!cpu.intercepted(EXIT_CODE.ioio)) return NEXT;
   if ((cpu.insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0) flags |= 8;
   cpu.setInfo2(next.lo, next.hi);
   return cpu.vmexit(EXIT_CODE.ioio, flags | size << 4 | port << 16);

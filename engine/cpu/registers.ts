@@ -105,8 +105,6 @@ export class Registers {
   model: ProcessorModel = AMD;
   /** What the hypervisor's MSR bitmap says. */
   msrIntercepted: MsrIntercepted = () => true;
-  /** Whether the hypervisor's I/O bitmap intercepts a port. */
-  ioIntercepted: (port: number, size: number) => boolean = () => true;
   /** The machine of this run. */
   m!: Machine;
   /** Byte offset of its VMCB. */

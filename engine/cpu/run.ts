@@ -40,19 +40,14 @@ export type RunStatus = "exit" | "stuck" | "unmodelled";
 export interface RunOptions {
   /** Whether the MSR bitmap intercepts an access; everything when left out. */
   readonly msrIntercepted?: MsrIntercepted;
-  /** Whether the I/O bitmap intercepts a port; all of them when left out, as under KVM. */
-  readonly ioIntercepted?: (port: number, size: number) => boolean;
   /** The processor; the manual's when left out. */
   readonly model?: ProcessorModel;
-  /** Instructions after which a run counts as stuck; 200,000 when left out. */
-  readonly budget?: number;
 }
 
 /** Instructions after which a run counts as stuck. */
 export const INSTRUCTION_BUDGET = 200_000;
 
 const ALL_MSRS: MsrIntercepted = () => true;
-const ALL_PORTS = () => true;
 const DEFAULTS: RunOptions = {};
 
 /**
@@ -122,8 +117,7 @@ export function runVmcb(
 ): RunStatus {
   cpu.model = options.model ?? AMD;
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
-  cpu.ioIntercepted = options.ioIntercepted ?? ALL_PORTS;
-  let budget = options.budget ?? INSTRUCTION_BUDGET;
+  let budget = INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
   if (status === NEXT) status = inject(cpu);
   if (savesNextRip(cpu)) m.set64(vmcb + C.next_rip, 0n);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { ATTR, NEXT, SEG, VECTOR } from "./constants.ts";
+import { NEXT, SEG, VECTOR } from "./constants.ts";
 import type { Processor } from "./processor.ts";
 
 /** Descriptor beyond its table's limit. */
@@ -110,9 +110,4 @@ export function loadSelector(cpu: Processor, segment: number, selector: number):
   }
   loadSegment(cpu, segment, selector, e1, e2);
   return NEXT;
-}
-
-/** Whether a stack segment uses 32-bit addresses. */
-export function stack32(cpu: Processor): boolean {
-  return ((cpu.attrib[SEG.ss] as number) & ATTR.db) !== 0;
 }

@@ -163,8 +163,8 @@ export class Differ {
   #runs = 0;
   #missed = 0;
   #skipped = 0;
-  #inUnit = false;
-  #unitAt = 0;
+  #inRun = false;
+  #runAt = 0;
   #vmcb12 = 0;
   #scenario: string | undefined;
   #spec: string | undefined;
@@ -216,14 +216,14 @@ export class Differ {
     const index = this.events++;
     if (this.#units.claims(event)) {
       this.#claimed++;
-      this.#endUnit();
+      this.#endRun();
       this.#units.feed(event, index);
       return;
     }
     switch (event.kind) {
       case "vmrun":
         if (event.regs === undefined) {
-          if (!this.#inUnit) this.#skipped++;
+          if (!this.#inRun) this.#skipped++;
           return;
         }
         this.#begin(index, Number((event.vmcb12_gpa ?? 0n) & ~0xfffn));
@@ -232,12 +232,12 @@ export class Differ {
         this.#begin(index, Number((event.vmcb_pa ?? 0n) & ~0xfffn));
         break;
       case "case":
-        this.#endUnit();
+        this.#endRun();
         this.#scenario = event.name;
         this.#spec = event.spec;
         break;
       case "session":
-        this.#endUnit();
+        this.#endRun();
         for (const pair of this.#pairs) forget(pair);
         this.#scenario = this.#spec = undefined;
         break;
@@ -259,7 +259,7 @@ export class Differ {
    * @returns What was found.
    */
   finish(): DiffResult {
-    this.#endUnit();
+    this.#endRun();
     this.#units.finish();
     return {
       policies: this.#sides.map((side) => side.driver.policy.name),
@@ -294,7 +294,7 @@ export class Differ {
    * @returns The state from which the comparison goes on; undefined while there is none.
    */
   state(): DiffState | undefined {
-    this.#endUnit();
+    this.#endRun();
     const vcpus: Vcpu[] = [];
     for (const { driver } of this.#sides) {
       if (driver.vcpu === undefined) return undefined;
@@ -365,9 +365,9 @@ export class Differ {
   }
 
   #begin(index: number, vmcb12: number): void {
-    this.#endUnit();
-    this.#inUnit = true;
-    this.#unitAt = index;
+    this.#endRun();
+    this.#inRun = true;
+    this.#runAt = index;
     this.#vmcb12 = vmcb12;
     this.#runs++;
     for (const { log } of this.#sides) log.reset(vmcb12);
@@ -385,20 +385,20 @@ export class Differ {
 
   /** Userspace looks: at the points where it has a turn, the vCPU must have run. */
   #userspace(phase: string): void {
-    if (phase === "pre" || !this.#inUnit) return;
+    if (phase === "pre" || !this.#inRun) return;
     for (const driver of this.#drivers()) {
       if (!driver.ran) driver.run();
       driver.ran = false;
     }
   }
 
-  #endUnit(): void {
-    if (!this.#inUnit) return;
-    this.#inUnit = false;
+  #endRun(): void {
+    if (!this.#inRun) return;
+    this.#inRun = false;
     const [first, ...others] = this.#sides;
     if (first === undefined) return;
     const ref: RunRef = {
-      event: this.#unitAt,
+      event: this.#runAt,
       run: this.#runs - 1,
       scenario: this.#scenario,
       spec: this.#spec,

@@ -62,14 +62,16 @@ export const BETWEEN = "(the vCPU runs)";
 export function stepsOf(side: Pick<RunSide, "log" | "vcpu">, vmcb12: number): ExplainedStep[] {
   const { log, vcpu } = side;
   const steps: ExplainedStep[] = [];
-  let before: View | undefined;
+  let before: StateCopy | undefined;
   log.transitions.forEach((transition, index) => {
     const v = log.start(vcpu, index);
-    const start = new View(v, vmcb12);
+    const start = new StateCopy(v, vmcb12);
     if (before !== undefined) addBetween(steps, before, start);
     before = repeat(v, transition.way, vmcb12, start, steps);
   });
-  if (before !== undefined) addBetween(steps, before, new View(vcpu.fork(vcpu.policy), vmcb12));
+  if (before !== undefined) {
+    addBetween(steps, before, new StateCopy(vcpu.fork(vcpu.policy), vmcb12));
+  }
   return steps;
 }
 
@@ -78,9 +80,9 @@ function repeat(
   v: Vcpu,
   way: Way,
   vmcb12: number,
-  start: View,
+  start: StateCopy,
   steps: ExplainedStep[],
-): View {
+): StateCopy {
   let view = start;
   let running: {
     readonly step: Step;
@@ -90,7 +92,7 @@ function repeat(
   } | undefined;
   const ways: Way[] = [way];
   const settle = () => {
-    const now = new View(v, vmcb12);
+    const now = new StateCopy(v, vmcb12);
     if (running !== undefined) {
       const { step, way, depth, reports } = running;
       const changes = changesOf(view, now, step);
@@ -119,7 +121,7 @@ function repeat(
   return view;
 }
 
-function addBetween(steps: ExplainedStep[], before: View, after: View): void {
+function addBetween(steps: ExplainedStep[], before: StateCopy, after: StateCopy): void {
   const changes = changesOf(before, after, undefined);
   if (changes.length === 0) return;
   const doc = "Requests, event injection, the guest itself and its exits, up to here";
@@ -127,7 +129,7 @@ function addBetween(steps: ExplainedStep[], before: View, after: View): void {
 }
 
 /** Copies of all parts of a vCPU's state. */
-class View {
+class StateCopy {
   readonly images: readonly Image[];
   /** vmcb12 as it is worked on while it is mapped. */
   readonly work: Image;
@@ -144,7 +146,7 @@ class View {
   }
 }
 
-function changesOf(before: View, after: View, step: Step | undefined): StateChange[] {
+function changesOf(before: StateCopy, after: StateCopy, step: Step | undefined): StateChange[] {
   return AREAS.flatMap((area, i) => {
     const from = before.images[i] as Image, to = after.images[i] as Image;
     const pairs: (readonly [Image, Image])[] = [];

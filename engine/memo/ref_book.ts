@@ -16,12 +16,12 @@ type Source = number;
 export interface RepeatedReports {
   /** Its runs; events and runs are counted from its beginning. */
   readonly runs: readonly RunRef[];
-  readonly reports: readonly Report[];
+  readonly reports: readonly KnownReport[];
   /** Sources of the references that are there at its end. */
   readonly refs: readonly Source[];
 }
 
-interface Report {
+interface KnownReport {
   /** Events and runs are counted from the beginning of the stretch. */
   readonly difference: RunDifference;
   /** Of each field's origin. */
@@ -82,7 +82,7 @@ export class RefBook {
       event: ref.event - this.#event,
       run: ref.run - this.#run,
     });
-    const reports = this.#reports.map((difference): Report => {
+    const reports = this.#reports.map((difference): KnownReport => {
       const { fields, reportsOrigin } = difference;
       const origins = fields.map(({ origin }) => origin && sourceOf(origin));
       return {
@@ -136,7 +136,7 @@ export class RefBook {
 }
 
 /** Gives the fields the origins they have now; where these are the same, they stay the same objects. */
-function refresh(known: Report, refOf: (source: Source) => RunRef): void {
+function refresh(known: KnownReport, refOf: (source: Source) => RunRef): void {
   const { origins, from } = known;
   const now = origins.map((source) => source === undefined ? undefined : refOf(source));
   if (now.every((ref, i) => ref === from[i])) return;

@@ -10,7 +10,7 @@ import type { FieldValue } from "../image/fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
-import type { Outcome, Recorded } from "./outcomes.ts";
+import type { Produced, Recorded } from "./outcomes.ts";
 
 /** One place where the replay and the recording differ. */
 export interface Mismatch {
@@ -121,7 +121,7 @@ export class Agreement {
   }
 
   /** Compares one outcome from inside the kernel with one of its kind. */
-  inside(index: number, recorded: Recorded, produced: Outcome): void {
+  inside(index: number, recorded: Recorded, produced: Produced): void {
     this.outcome(recorded.kind, () => {
       if (recorded.kind === "inner" && produced.kind === "inner") {
         const at = produced.at;

@@ -40,7 +40,7 @@ export class CheckpointError extends VmtapeError {
 }
 
 /** What of a replay is not in the vCPU: any JSON value. */
-export type Progress = Readonly<Record<string, unknown>>;
+export type SavedContext = Readonly<Record<string, unknown>>;
 
 /** Everything of a vCPU that is neither its bytes nor guest memory, nor stays empty between runs. */
 interface Scalars {
@@ -70,7 +70,7 @@ interface Scalars {
  * @param progress What else there is to keep.
  * @returns The bytes.
  */
-export function saveState(v: Vcpu, progress: Progress): Uint8Array {
+export function saveState(v: Vcpu, progress: SavedContext): Uint8Array {
   const pages = [...v.memory.pages()];
   const scalars: Scalars = {
     caps: { ...v.caps, cpuid: v.caps.cpuid?.toMeta(), hostCpuid: v.caps.hostCpuid?.toMeta() },
@@ -103,7 +103,7 @@ export function saveState(v: Vcpu, progress: Progress): Uint8Array {
 /** A state's parts. */
 interface Parsed {
   readonly scalars: Scalars;
-  readonly progress: Progress;
+  readonly progress: SavedContext;
   /** Where the machine's bytes begin, and the pages. */
   readonly machineAt: number;
   readonly pagesAt: number;
@@ -119,7 +119,7 @@ function parse(bytes: Uint8Array): Parsed {
     );
   }
   const machineAt = HEAD + view.getUint32(4, true);
-  let kept: { scalars: Scalars; progress: Progress };
+  let kept: { scalars: Scalars; progress: SavedContext };
   try {
     kept = JSON.parse(new TextDecoder().decode(bytes.subarray(HEAD, machineAt)));
     if (!Array.isArray(kept.scalars.pages)) throw new TypeError();
@@ -140,7 +140,7 @@ function parse(bytes: Uint8Array): Parsed {
  * @returns What was kept.
  * @throws {CheckpointError} When they are damaged, or of another version.
  */
-export function progressOf(bytes: Uint8Array): Progress {
+export function progressOf(bytes: Uint8Array): SavedContext {
   return parse(bytes).progress;
 }
 
@@ -155,7 +155,7 @@ export function progressOf(bytes: Uint8Array): Progress {
 export function loadState(
   bytes: Uint8Array,
   policy: Policy,
-): { readonly vcpu: Vcpu; readonly progress: Progress } {
+): { readonly vcpu: Vcpu; readonly progress: SavedContext } {
   const { scalars, progress, machineAt, pagesAt } = parse(bytes);
   const { cpuid: own, hostCpuid: offered, ...rest } = scalars.caps;
   const cpuid = cpuidOfMeta(own), hostCpuid = cpuidOfMeta(offered);

@@ -6,10 +6,10 @@
  */
 import type { TraceEvent } from "../event.ts";
 import { policyOfSession } from "../policies/session.ts";
-import type { Progress } from "./checkpoint.ts";
+import type { SavedContext } from "./checkpoint.ts";
 
 /** What a replay at rest keeps beside the vCPU; a checkpoint holds it as JSON. */
-export interface Context {
+export interface ReplayContext {
   /** As in the driver. */
   readonly phase: number;
   /** Name of the policy that the session was recorded under, if it tells. */
@@ -25,7 +25,9 @@ export interface Context {
 }
 
 /** The same as a checkpoint has it, which may be anybody's. */
-export function contextOf({ phase, recorded, partial, scenario, shows, sees }: Progress): Context {
+export function contextOf(
+  { phase, recorded, partial, scenario, shows, sees }: SavedContext,
+): ReplayContext {
   return {
     phase: Number(phase),
     recorded: typeof recorded === "string" ? recorded : undefined,

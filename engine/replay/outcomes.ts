@@ -7,7 +7,7 @@
 import type { EventOf, Image } from "../event.ts";
 
 /** An outcome that a replay produced. */
-export type Outcome =
+export type Produced =
   | { readonly kind: "check"; readonly id: string; readonly text: string }
   | { readonly kind: "warn"; readonly text: string }
   | { readonly kind: "switch"; readonly to: number }
@@ -23,13 +23,13 @@ export type Outcome =
 export type Recorded = EventOf<"check"> | EventOf<"warn"> | EventOf<"inner"> | EventOf<"switch">;
 
 /** Whether two outcomes are of one kind, and so can be compared. */
-export function sameKind(recorded: Recorded, produced: Outcome): boolean {
+export function sameKind(recorded: Recorded, produced: Produced): boolean {
   if (recorded.kind !== produced.kind) return false;
   return recorded.kind !== "inner" || produced.kind !== "inner" || recorded.at === produced.at;
 }
 
 /** What an outcome is called. */
-export function nameOf(outcome: Recorded | Outcome | undefined): string {
+export function nameOf(outcome: Recorded | Produced | undefined): string {
   if (outcome === undefined) return "nothing";
   switch (outcome.kind) {
     case "inner":

@@ -8,7 +8,7 @@ import { INNER_SIZE } from "../svm/inner_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import type { Outcome } from "./outcomes.ts";
+import type { Produced } from "./outcomes.ts";
 import { hostVmcbMask, ImageBuffer, innerView, vmcb02Used } from "./views.ts";
 
 /** Memory of images, of which the run under way uses the first few. */
@@ -32,7 +32,7 @@ export class ProducedImages {
    * @param v The vCPU.
    * @returns The outcome; its images are valid until {@linkcode ProducedImages.reset}.
    */
-  inner(at: string, ret: number, v: Vcpu): Outcome {
+  inner(at: string, ret: number, v: Vcpu): Produced {
     const known = hostVmcbMask(v.caps.npt);
     const buffer = this.#inners[this.#usedInners++] ??= new ImageBuffer(INNER_SIZE);
     return {

@@ -15,10 +15,10 @@ import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
-import { type Context, contextOf, recordedPolicy } from "./context.ts";
+import { contextOf, recordedPolicy, type ReplayContext } from "./context.ts";
 import { Driver, ReplayError } from "./drive.ts";
 import { policyFingerprint } from "./fingerprint.ts";
-import { nameOf, type Outcome, type Recorded, sameKind } from "./outcomes.ts";
+import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { ProducedImages } from "./produced_images.ts";
 import { type Added, type Mark as TotalsMark, Totals } from "./totals.ts";
@@ -66,7 +66,7 @@ export interface ReplayState {
   /** The vCPU. */
   readonly vcpu: Vcpu;
   /** Everything else. */
-  readonly context: Context;
+  readonly context: ReplayContext;
 }
 
 /**
@@ -95,7 +95,7 @@ export class Replayer {
   #partial = false;
   readonly #units: UnitCollector;
   readonly #totals = new Totals();
-  #produced: Outcome[] = [];
+  #produced: Produced[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
   readonly #images = new ProducedImages();
   readonly #seen = new ImageBuffer(REGS_SIZE);
@@ -106,8 +106,8 @@ export class Replayer {
    * ({@linkcode Replayer.restore}, {@linkcode Replayer.add}), and sets this behind them.
    */
   events = 0;
-  #unitAt = 0;
-  #inUnit = false;
+  #runAt = 0;
+  #inRun = false;
   #interrupted = false;
   /** Whether reports of the run under way may be lost. */
   #overrun = false;
@@ -152,13 +152,13 @@ export class Replayer {
     const index = this.events++;
     if (this.#units.claims(event)) {
       this.#claimed++;
-      this.#endUnit();
+      this.#endRun();
       this.#units.feed(event, index);
       return;
     }
     switch (event.kind) {
       case "session": {
-        this.#endUnit();
+        this.#endRun();
         this.#agreement.scenario = undefined;
         this.#pre = undefined;
         this.#partial = event.meta?.["partial"] === true;
@@ -173,19 +173,19 @@ export class Replayer {
         break;
       }
       case "case":
-        this.#endUnit();
+        this.#endRun();
         this.#agreement.scenario = event.name;
         this.#driver.feed(event, index);
         break;
       case "vmrun":
       case "setstate":
-        this.#beginUnit(event, index);
+        this.#beginRun(event, index);
         break;
       case "check":
       case "warn":
       case "inner":
         // What comes before any run is compared with none.
-        if (!this.#inUnit) break;
+        if (!this.#inRun) break;
         if (this.#recorded.length === MOST_OUTCOMES) {
           throw new ReplayError(`More than ${MOST_OUTCOMES} outcomes are of one run`, index);
         }
@@ -215,7 +215,7 @@ export class Replayer {
    * @returns What was found.
    */
   finish(): ReplayResult {
-    this.#endUnit();
+    this.#endRun();
     this.#units.finish();
     const { runs, agreed, skipped, outcomes, unmodelled, digest } = this.#totals;
     return {
@@ -307,7 +307,7 @@ export class Replayer {
 
   #observer(): Observer {
     // What the source could not see says nothing when it is not in the trace.
-    const produce = (outcome: Outcome) => {
+    const produce = (outcome: Produced) => {
       if (this.#sees?.has(outcome.kind) !== false) this.#produced.push(outcome);
     };
     return {
@@ -340,7 +340,7 @@ export class Replayer {
    * @returns The state from which the replay goes on; undefined while there is none.
    */
   state(): ReplayState | undefined {
-    this.#endUnit();
+    this.#endRun();
     const vcpu = this.#driver.vcpu;
     return vcpu && { vcpu, context: this.#context };
   }
@@ -366,7 +366,7 @@ export class Replayer {
     this.#totals.add(added);
   }
 
-  get #context(): Context {
+  get #context(): ReplayContext {
     const { scenario, shows } = this.#agreement;
     return {
       phase: this.#driver.phase,
@@ -378,7 +378,7 @@ export class Replayer {
     };
   }
 
-  set #context({ phase, recorded, partial, scenario, shows, sees }: Context) {
+  set #context({ phase, recorded, partial, scenario, shows, sees }: ReplayContext) {
     this.#driver.phase = phase;
     this.#recordedPolicy = recorded;
     this.#partial = partial;
@@ -387,18 +387,18 @@ export class Replayer {
     this.#sees = sees && new Set(sees);
   }
 
-  #beginUnit(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {
+  #beginRun(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {
     const whole = event.kind === "setstate" || event.regs !== undefined;
     if (!whole) {
       // A VMRUN inside a run under way: the model meets it by itself.
-      if (!this.#inUnit) this.#totals.skipped++;
+      if (!this.#inRun) this.#totals.skipped++;
       return;
     }
     const pre = this.#pre;
     this.#pre = undefined;
-    this.#endUnit();
-    this.#inUnit = true;
-    this.#unitAt = index;
+    this.#endRun();
+    this.#inRun = true;
+    this.#runAt = index;
     this.#totals.runs++;
     this.#driver.ready = pre && ((v) => {
       this.#agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, {
@@ -423,7 +423,7 @@ export class Replayer {
   /** Compares what was handed to another machine, and what each ioctl said. */
   #restored(event: EventOf<"restore">, index: number): void {
     const { restored, vcpu } = this.#driver;
-    if (restored === undefined || vcpu === undefined || !this.#inUnit) return;
+    if (restored === undefined || vcpu === undefined || !this.#inRun) return;
     const agreement = this.#agreement;
     agreement.outcome("restore", () => {
       for (const name of RESTORE_ERRNOS) {
@@ -456,7 +456,7 @@ export class Replayer {
       };
       return;
     }
-    if (!this.#inUnit) return;
+    if (!this.#inRun) return;
     const driver = this.#driver;
     if (!driver.ran) driver.run();
     driver.ran = false;
@@ -484,8 +484,8 @@ export class Replayer {
     });
   }
 
-  #endUnit(): void {
-    if (this.#inUnit) {
+  #endRun(): void {
+    if (this.#inRun) {
       this.#compareOutcomes();
       const v = this.#driver.vcpu as Vcpu;
       this.#totals.digest.add(v);
@@ -495,7 +495,7 @@ export class Replayer {
       else if (this.#agreement.clean) this.#totals.agreed++;
       this.#gap = undefined;
     }
-    this.#inUnit = false;
+    this.#inRun = false;
     this.#agreement.clean = true;
     this.#interrupted = this.#overrun = false;
     this.#produced = [];
@@ -517,7 +517,7 @@ export class Replayer {
     for (let i = 0; i < most; i++) {
       const recorded = this.#recorded[i];
       const produced = this.#produced[i];
-      const index = recorded?.index ?? this.#unitAt;
+      const index = recorded?.index ?? this.#runAt;
       if (recorded === undefined || produced === undefined || !sameKind(recorded.event, produced)) {
         this.#agreement.mismatch(index, "outcome", nameOf(recorded?.event), nameOf(produced));
         this.#agreement.count(recorded?.event.kind ?? produced?.kind ?? "outcome", false);
