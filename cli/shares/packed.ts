@@ -83,7 +83,7 @@ export class DifferencePacker {
   }
 }
 
-/** Whether two differences are the same but for their place: what takes over a run hands out the same objects. */
+/** Whether two differences are the same but for their place: memoized runs hand out the same objects. */
 function alike(a: RunDifference, b: RunDifference): boolean {
   return a.fields === b.fields && a.parting === b.parting && a.reports === b.reports &&
     a.ends === b.ends && a.reportsOrigin === b.reportsOrigin && a.scenario === b.scenario &&

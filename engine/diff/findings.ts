@@ -137,7 +137,7 @@ export class Findings {
   readonly #owners = new Map<string, Map<string, string>>();
   /** How often an owner was another than before. */
   #moves = 0;
-  // A replay that takes over a run that comes again hands out the same list of fields.
+  // A memoized run hands out the same list of fields each time.
   readonly #sortedBefore = new WeakMap<readonly FieldDifference[], Sorted>();
 
   /**

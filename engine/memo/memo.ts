@@ -25,7 +25,7 @@ const MOST_BYTES = 32 << 20;
 const MOST_EVENTS = 1 << 14;
 /** Ways that lead on from one node before no more are remembered. */
 const MOST_BRANCHES = 64;
-/** Stretches that are looked at in vain before a pause; one that is taken over makes up for some. */
+/** Stretches that are looked at in vain before a pause; one that is known makes up for some. */
 const PATIENCE = 4096;
 const MAKES_UP = 4;
 /** How many stretches the first pause is long, and the longest; each is twice the one before. */

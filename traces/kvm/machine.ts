@@ -5,6 +5,7 @@
  * @module
  */
 import type { LabState, WordMap } from "../../codecs/lab/record.ts";
+import { wordsOf } from "../../codecs/lab/views.ts";
 import {
   type BaseSegment,
   baseSegments,
@@ -275,17 +276,17 @@ export class KvmMachine implements Disposable {
 
   /** vmcb12 in memory. */
   get vmcb12(): WordMap {
-    return words(this.page(VMCB12_GPA, 4096));
+    return wordsOf(this.page(VMCB12_GPA, 4096));
   }
 
   /** The host save area in memory. */
   get hsave(): WordMap {
-    return words(this.page(HSAVE_GPA, 4096));
+    return wordsOf(this.page(HSAVE_GPA, 4096));
   }
 
   /** The SMRAM state save area. */
   get smram(): WordMap {
-    return words(this.page(SMRAM_GPA, 512));
+    return wordsOf(this.page(SMRAM_GPA, 512));
   }
 
   #sregs() {
@@ -345,15 +346,3 @@ function setSegment(bytes: Uint8Array<ArrayBuffer>, from: BaseSegment): void {
 }
 
 /** Non-zero words by offset. */
-function words(bytes: Uint8Array<ArrayBuffer>): WordMap {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const out: Record<string, string> = {};
-  for (let at = 0; at < bytes.length; at += 8) {
-    const low = view.getUint32(at, true);
-    const high = view.getUint32(at + 4, true);
-    if (low === 0 && high === 0) continue;
-    const hex = (half: number) => half.toString(16).padStart(8, "0");
-    out[at.toString(16).padStart(3, "0")] = hex(high) + hex(low);
-  }
-  return out;
-}

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { LabState, WordMap } from "../../codecs/lab/record.ts";
+import type { LabState } from "../../codecs/lab/record.ts";
+import { wordsOf } from "../../codecs/lab/views.ts";
 import { STATE_HEX_KEYS } from "../../codecs/lab/record.ts";
 import type { RegisterName, VcpuView } from "./vcpu_view.ts";
 
@@ -37,20 +38,10 @@ export function labState(view: VcpuView | undefined, vmcb12: Uint8Array | undefi
       if (value !== undefined) state[key] = Number(value);
     }
   }
-  if (vmcb12) state.vmcb12 = words(vmcb12);
+  if (vmcb12) state.vmcb12 = wordsOf(vmcb12);
   return state;
 }
 
 function put(state: Record<string, unknown>, key: string, value: string | undefined): void {
   if (value !== undefined) state[key] = value;
-}
-
-function words(page: Uint8Array): WordMap {
-  const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
-  const out: Record<string, string> = {};
-  for (let at = 0; at < page.length; at += 8) {
-    const word = view.getBigUint64(at, true);
-    if (word !== 0n) out[at.toString(16).padStart(3, "0")] = word.toString(16).padStart(16, "0");
-  }
-  return out;
 }
