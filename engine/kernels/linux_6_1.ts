@@ -79,6 +79,8 @@ export const KERNEL_6_1: Kernel = {
     updatesStealTime: true,
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
+    marksRestoredRuns: false,
+    emulatesNoDeliveries: false,
     takesNextRipOfStoppedL2: false,
     rereadsNestedPdptes: false,
     yieldsOnFirstRun: false,

@@ -132,6 +132,8 @@ const TRAITS: KernelTraits = {
   updatesStealTime: true,
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
+  marksRestoredRuns: false,
+  emulatesNoDeliveries: false,
   takesNextRipOfStoppedL2: false,
   rereadsNestedPdptes: false,
   yieldsOnFirstRun: true,

@@ -73,6 +73,13 @@ export interface KernelTraits {
   readonly clearingSvmeSetsGif: boolean;
   /** vmcb02 gets the PAT only where the hypervisor uses nested paging. */
   readonly copiesPatForNptOnly: boolean;
+  /** A run that userspace restored as pending is told from one that L1 started, and breaks no assertion. */
+  readonly marksRestoredRuns: boolean;
+  /**
+   * An instruction whose fault came while an event was delivered is not emulated: KVM_RUN ends with
+   * an internal error, or the guest faults again (svm_check_emulate_instruction).
+   */
+  readonly emulatesNoDeliveries: boolean;
   /** The next RIP of a restored L2 that had run is taken over, even where the processor has none. */
   readonly takesNextRipOfStoppedL2: boolean;
   /** An L2 in PAE mode under nested paging has its PDPTEs read again; else stale ones stay. */

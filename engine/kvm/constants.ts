@@ -90,3 +90,6 @@ export const KVM_EXIT = {
 export const HOST_HIGH = 0xf0;
 /** Low halves of the symbolic host addresses. */
 export const HOST = { IOPM: 0x1000, MSRPM: 0x4000, MERGED_MSRPM: 0x8000, ROOT: 0x10000 } as const;
+
+/** Whether a nested run was started and L2 has not run yet; `untrusted`: userspace says so. */
+export const RUN = { none: 0, pending: 1, untrusted: 2 } as const;

@@ -4,7 +4,7 @@
  * @module
  */
 import { C, S, V, VMCB01_AT } from "../svm/machine.ts";
-import { DR6_ACTIVE_LOW, EFER, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
+import { DR6_ACTIVE_LOW, EFER, EVTINJ, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
 import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./for_l1.ts";
@@ -73,6 +73,27 @@ function emulate(v: Vcpu): number {
   return result(emulateInstruction(v));
 }
 
+/**
+ * Whether KVM takes a fault for one of an event's delivery, which it does not emulate: it looks at
+ * the event's type alone, so that it never takes an interrupt's for one.
+ */
+function delivering(v: Vcpu): boolean {
+  return v.traits.emulatesNoDeliveries &&
+    (v.u32(v.vmcb + C.exit_int_info) & EVTINJ.TYPE) !== 0;
+}
+
+/**
+ * Emulates an instruction because of a fault.
+ *
+ * @param device Whether it reached what is no memory; else the guest may try again, but for L2.
+ */
+function emulateFault(v: Vcpu, device: boolean): number {
+  if (!delivering(v)) return emulate(v);
+  if (!device && !v.guestMode) return RESUME;
+  v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+  return USERSPACE;
+}
+
 function undefinedInstruction(v: Vcpu): number {
   queueException(v, VECTOR.UD);
   return RESUME;
@@ -121,7 +142,8 @@ function fixed(v: Vcpu, levels: number, writeProtect: boolean, smep: boolean): n
   fault.levels = levels;
   fault.writeProtect = writeProtect;
   fault.smep = smep;
-  return fixShadow(v, fault, lastWalk(v)) === FIXED ? RESUME : emulate(v);
+  const walk = lastWalk(v);
+  return fixShadow(v, fault, walk) === FIXED ? RESUME : emulateFault(v, !v.memory.backed(walk.gpa));
 }
 
 /** #PF under shadow paging: the guest's own fault, memory to be mapped, or MMIO (kvm_handle_page_fault). */
@@ -129,7 +151,7 @@ function shadowFault(v: Vcpu): number {
   const vmcb = v.vmcb;
   const error = v.u32(vmcb + C.exit_info_1);
   const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
-  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
+  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulateFault(v, true);
   if (v.u8(V.mmu) === 1) return nestedWithoutNpt(v, lo, hi, error);
   if (!walkShadowFault(v, lo, hi, accessOf(error), (error & 4) !== 0)) {
     queueException(v, VECTOR.PF, walkError(v), v.u64(vmcb + C.exit_info_2));
@@ -162,16 +184,20 @@ function nestedPageFault(v: Vcpu): number {
   const vmcb = v.vmcb;
   const error = v.u32(vmcb + C.exit_info_1);
   const lo = v.u32(vmcb + C.exit_info_2), hi = v.u32(vmcb + C.exit_info_2 + 4);
+  // A page that is known as a device's might be written without emulation; what cannot be emulated
+  // faults again, for ever.
+  if ((error & PF.reserved) !== 0 && !v.guestMode && delivering(v)) return RESUME;
   if (v.u8(V.mmu) === 0) {
     const high = v.u32(vmcb + C.exit_info_1 + 4);
-    const outcome = fixDirect(v, hi * 0x1_0000_0000 + lo, error, high);
+    const gpa = hi * 0x1_0000_0000 + lo;
+    const outcome = fixDirect(v, gpa, error, high);
     if (outcome === FIXED) return RESUME;
-    v.faultGpa = hi * 0x1_0000_0000 + lo;
-    const goesOn = emulate(v);
+    v.faultGpa = gpa;
+    const goesOn = emulateFault(v, !v.memory.backed(gpa));
     v.faultGpa = -1;
     return goesOn;
   }
-  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulate(v);
+  if ((error & PF.reserved) !== 0 && isDeviceAt(v, lo, hi)) return emulateFault(v, true);
   if (!walkNptFault(v, lo, hi, accessOf(error))) {
     v.set32(vmcb + C.exit_info_1, walkError(v));
     nestedVmexit(v);

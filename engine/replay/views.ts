@@ -63,7 +63,7 @@ const GETTERS: Readonly<Record<Getter, (v: Vcpu) => number>> = {
   msrpm02: (v) => v.u8(V.nested_initialized) === 0 ? 4 : mapKind(v, VMCB02_AT),
   rflags,
   hflags,
-  runPendingOfL2: (v) => v.guestMode ? v.u8(V.run_pending) : 0,
+  runPendingOfL2: (v) => v.guestMode && v.u8(V.run_pending) !== 0 ? 1 : 0,
   exceptionPending: (v) => reported(v) ? shownPending(v) : 0,
   exceptionInjected: (v) => {
     if (!reported(v)) return 0;

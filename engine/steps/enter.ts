@@ -24,6 +24,7 @@ import {
   EVTINJ,
   INT_CTL,
   REQ,
+  RUN,
   V_IRQ_INJECTION,
 } from "../kvm/constants.ts";
 import { isSoftException } from "../kvm/queue.ts";
@@ -66,7 +67,7 @@ export const setRunPending: Step = {
   name: "run pending",
   doc: "Notes that a nested run was started and L2 has not run yet",
   run(v) {
-    v.set8(V.run_pending, 1);
+    v.set8(V.run_pending, RUN.pending);
     return OK;
   },
 };

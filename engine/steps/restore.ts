@@ -5,7 +5,7 @@
  */
 import { MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { END, FAIL, OK, type Step } from "../policy.ts";
-import { CR0, EFER, KVM_EXIT, REQ, RFLAGS } from "../kvm/constants.ts";
+import { CR0, EFER, KVM_EXIT, REQ, RFLAGS, RUN } from "../kvm/constants.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { loadPdptrs } from "../paging/pdptrs.ts";
 import { merge } from "../kvm/msrpm.ts";
@@ -79,7 +79,8 @@ export const takeRestored: Step = {
     if (v.guestMode) leaveNested(v);
     else v.copy(VMCB02_AT + S.es_selector, VMCB01_AT + S.es_selector, 4096 - 0x400);
     setGif(v, (v.restoreFlags & 0x100) !== 0);
-    v.set8(V.run_pending, (v.restoreFlags & 2) !== 0 ? 1 : 0);
+    const pending = v.traits.marksRestoredRuns ? RUN.untrusted : RUN.pending;
+    v.set8(V.run_pending, (v.restoreFlags & 2) !== 0 ? pending : RUN.none);
     v.copy64(V.vmcb12_gpa, V.pending_vmcb12_gpa);
     copyRunState(v, v.bytes, VMCB01_AT, v.bytes, MAPPED_AT);
     cacheControl(v);

@@ -6,7 +6,7 @@
  */
 import { C, canUse, MAPPED_AT, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { FAIL, OK, type Step } from "../policy.ts";
-import { CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, VECTOR } from "../kvm/constants.ts";
+import { CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, RUN, VECTOR } from "../kvm/constants.ts";
 import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
@@ -36,7 +36,7 @@ export const leaveGuest: Step = {
   run(v) {
     leaveGuestMode(v);
     v.set64(V.vmcb12_gpa, 0n);
-    v.assertThat(v.u8(V.run_pending) === 0, "svm->nested.nested_run_pending");
+    v.assertThat(v.u8(V.run_pending) !== RUN.pending, "svm->nested.nested_run_pending");
     v.unrequest(REQ.GET_NESTED_STATE_PAGES);
     v.set32(V.mp_state, 0);
     return OK;
