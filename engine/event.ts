@@ -209,7 +209,11 @@ export const EVENTS = [
     kind: "rsm",
     role: "input",
     doc: "The handler of an SMI executed RSM",
-    fields: [{ name: "smram", type: "smram", doc: "State save area as read" }],
+    fields: [
+      { name: "smram", type: "smram", doc: "State save area as read" },
+      { name: "vmcb12_gpa", type: "u64", doc: "Guest physical address of vmcb12, if L2 goes on" },
+      { name: "vmcb12", type: "vmcb", at: "vmcb12_gpa", doc: "vmcb12, with which L2 goes on" },
+    ],
   },
   {
     id: 13,

@@ -84,19 +84,27 @@ function exitOf(image: Image | undefined): string[] {
   ];
 }
 
-function vmrunText({ rip, vmcb12_gpa, vmcb12 }: EventOf<"vmrun">): string[] {
+/** What L2 is entered with. */
+function entryText({ vmcb12_gpa, vmcb12 }: EventOf<"vmrun"> | EventOf<"rsm">): string[] {
   const text = (name: string) => value(VMCB_LAYOUT, vmcb12, name);
-  return [
-    "VMRUN",
-    ...pairs(
-      ["next rip", rip === undefined ? undefined : hex(rip)],
-      ["vmcb12", vmcb12_gpa === undefined ? undefined : hex(vmcb12_gpa)],
-      ["L2 rip", text("save.rip")],
-      ["ASID", text("control.asid")],
-      ["nCR3", unlessZero(text("control.nested_cr3"))],
-      ["EVENTINJ", unlessZero(text("control.event_inj"))],
-    ),
-  ];
+  return pairs(
+    ["vmcb12", vmcb12_gpa === undefined ? undefined : hex(vmcb12_gpa)],
+    ["L2 rip", text("save.rip")],
+    ["ASID", text("control.asid")],
+    ["nCR3", unlessZero(text("control.nested_cr3"))],
+    ["EVENTINJ", unlessZero(text("control.event_inj"))],
+  );
+}
+
+function vmrunText(event: EventOf<"vmrun">): string[] {
+  const { rip } = event;
+  const next = pairs(["next rip", rip === undefined ? undefined : hex(rip)]);
+  return ["VMRUN", ...next, ...entryText(event)];
+}
+
+function rsmText(event: EventOf<"rsm">): string[] {
+  const entry = entryText(event);
+  return entry.length === 0 ? [] : ["into L2", ...entry];
 }
 
 function l2exitText(event: EventOf<"l2exit">): string[] {
@@ -176,6 +184,8 @@ function words(event: TraceEvent): string[] {
       ];
     case "vmrun":
       return vmrunText(event);
+    case "rsm":
+      return rsmText(event);
     case "check":
       return [event.check ?? "unknown check", `failed: ${event.text ?? event.check ?? ""}`];
     case "switch":

@@ -75,6 +75,7 @@ export {
 } from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
+export { checksAtRsm } from "./replay/printed.ts";
 export { showsTransitions } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";

@@ -64,7 +64,7 @@ Deno.test("replay of a trace that names no policy takes what identify finds, and
       folder,
     );
     assertEquals(code, 0, stderr + stdout);
-    assertStringIncludes(stderr, "Replayed under ");
+    assertStringIncludes(stderr, "Replayed under unified, since the trace does not say");
     const piped = await shell("vmtape replay - < t", folder);
     assertEquals(piped.code, 2);
     assertStringIncludes(piped.stderr, "name one with --policy");

@@ -30,9 +30,15 @@ const NEEDS = 4;
 
 /** What was found in transitions that were recorded without memory. */
 function* partialLines(policy: string, partial: PartialResult): Generator<string> {
-  const { transitions, agreed, unexplained, sets, all } = partial;
+  const { transitions, agreed, unexplained, sets, all, rsm } = partial;
   yield `${policy}: ${agreed} of ${transitions} transitions contradict nothing that was recorded`;
   if (unexplained > 0) yield `  ${unexplained} fit no state that is known to this version`;
+  if (rsm.transitions > 0) {
+    const does = rsm.checks
+      ? `checks vmcb12, and shuts the vCPU down when a check fails`
+      : `does not check vmcb12`;
+    yield `  ${rsm.transitions} of them went back into L2 by RSM, where ${policy} ${does}`;
+  }
   const rows = [...sets].map(([name, { verdicts, needs }]) => {
     const most = [...needs].sort((a, b) => b[1] - a[1]).map(([field]) => field);
     const more = most.length > NEEDS ? ", …" : "";

@@ -39,14 +39,19 @@ interface Vcpu {
   /** Whether L2 runs, or is about to, from {@linkcode gpa}. */
   open: boolean;
   gpa: bigint;
-  /** The VMRUN that waits for its intercepts. */
-  waiting: Writable<Extract<TraceEvent, { kind: "vmrun" }>> | undefined;
+  /** The entry into L2, by VMRUN or RSM, that waits for its intercepts; and an RSM that waits for an entry. */
+  waiting: Writable<Entry> | undefined;
+  /** Whether L1's handler of an SMI executed RSM, and has not gone on since. */
+  resuming: boolean;
   /** Its place among the events not yet handed out. */
   waitingAt: number;
   waitingBits: number;
   readonly waitingLo: Uint32Array;
   readonly waitingHi: Uint32Array;
 }
+
+/** How L2 is entered. */
+type Entry = Extract<TraceEvent, { kind: "vmrun" | "rsm" }>;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -134,10 +139,12 @@ export class KvmEvents implements RecordSink {
     this.#stats.events[name] = (this.#stats.events[name] ?? 0) + 1;
     const role = record.tracepoint?.role ?? "other";
     if (role === "intercepts" && this.#addIntercepts(vcpu, record)) return;
+    if (role === "vmrun") return this.#enter(vcpu, record);
     if (vcpu.waiting !== undefined) this.#settle(vcpu);
+    if (role !== "check") vcpu.resuming = isRsm(record);
     switch (role) {
-      case "vmrun":
-        return this.#vmrun(vcpu, record);
+      case "smm":
+        return this.#smm(vcpu, record);
       case "l2exit":
         return this.#l2exit(vcpu, record);
       case "exit":
@@ -145,7 +152,6 @@ export class KvmEvents implements RecordSink {
       case "check":
         return this.#check(vcpu, record);
       case "intercepts":
-      case "smm":
       case "other":
         this.#add({
           kind: "tracepoint",
@@ -232,6 +238,7 @@ export class KvmEvents implements RecordSink {
       open: false,
       gpa: 0n,
       waiting: undefined,
+      resuming: false,
       waitingAt: 0,
       waitingBits: 0,
       waitingLo: new Uint32Array(SLOTS.length),
@@ -257,28 +264,46 @@ export class KvmEvents implements RecordSink {
     return vcpu;
   }
 
-  #vmrun(vcpu: Vcpu, record: KvmRecord): void {
-    const { lo, hi } = record;
+  #smm(vcpu: Vcpu, record: KvmRecord): void {
+    const { time } = record;
+    if (record.lo[SLOT.entering] !== 0) {
+      // What L2 was doing goes on after RSM.
+      vcpu.open = false;
+      this.#add({ kind: "smi", vcpu: vcpu.number, time }, record);
+    } else this.#wait(vcpu, { kind: "rsm", vcpu: vcpu.number, time }, record);
+  }
+
+  /** An entry into L2: RSM's, when that is what L1 was about, else a VMRUN's. */
+  #enter(vcpu: Vcpu, record: KvmRecord): void {
+    const { lo, hi, time } = record;
+    const resumes = vcpu.waiting?.kind === "rsm" && vcpu.waiting.vmcb12 === undefined;
+    if (!resumes && vcpu.waiting !== undefined) this.#settle(vcpu);
     vcpu.gpa = bigint(lo[SLOT.vmcb]!, hi[SLOT.vmcb]!);
     vcpu.open = true;
     vcpu.waitingBits = record.present;
     vcpu.waitingLo.set(lo);
     vcpu.waitingHi.set(hi);
+    const vmcb12 = { vmcb12_gpa: vcpu.gpa, vmcb12: UNSEEN };
+    const { number } = vcpu;
+    if (resumes) Object.assign(vcpu.waiting!, vmcb12);
+    else if (vcpu.resuming) {
+      this.#wait(vcpu, { kind: "rsm", vcpu: number, time, ...vmcb12 }, record);
+    } else {
+      const rip = bigint(lo[SLOT.rip]!, hi[SLOT.rip]!);
+      this.#wait(vcpu, { kind: "vmrun", vcpu: number, time, rip, ...vmcb12 }, record);
+    }
+    vcpu.resuming = false;
+  }
+
+  #wait(vcpu: Vcpu, entry: Writable<Entry>, record: KvmRecord): void {
     vcpu.waitingAt = this.#out.length;
-    vcpu.waiting = {
-      kind: "vmrun",
-      vcpu: vcpu.number,
-      time: record.time,
-      rip: bigint(lo[SLOT.rip]!, hi[SLOT.rip]!),
-      vmcb12_gpa: vcpu.gpa,
-      vmcb12: UNSEEN,
-    };
+    vcpu.waiting = entry;
     this.#waiting++;
-    this.#add(vcpu.waiting as TraceEvent, record);
+    this.#add(entry as TraceEvent, record);
   }
 
   #addIntercepts(vcpu: Vcpu, record: KvmRecord): boolean {
-    if (vcpu.waiting === undefined) return false;
+    if (vcpu.waiting?.vmcb12 === undefined) return false;
     const { waitingLo, waitingHi } = vcpu;
     for (let slot = SLOT.cr_read; slot <= SLOT.intercept3; slot++) {
       if ((record.present >>> slot & 1) === 0) continue;
@@ -297,7 +322,9 @@ export class KvmEvents implements RecordSink {
 
   #settle(vcpu: Vcpu): void {
     if (vcpu.waiting === undefined) return;
-    vcpu.waiting.vmcb12 = this.#vmruns.of(vcpu.waitingBits, 0, vcpu.waitingLo, vcpu.waitingHi);
+    if (vcpu.waiting.vmcb12 !== undefined) {
+      vcpu.waiting.vmcb12 = this.#vmruns.of(vcpu.waitingBits, 0, vcpu.waitingLo, vcpu.waitingHi);
+    }
     vcpu.waiting = undefined;
     this.#waiting--;
   }
@@ -346,6 +373,15 @@ export class KvmEvents implements RecordSink {
       record,
     );
   }
+}
+
+/** Exit code of an intercepted RSM. */
+const RSM = 0x73;
+
+/** Whether a record is that of L1 executing RSM. */
+function isRsm({ name, present, lo, hi }: KvmRecord): boolean {
+  return name === "kvm_exit" && (present >>> SLOT.exit_code & 1) !== 0 &&
+    lo[SLOT.exit_code] === RSM && hi[SLOT.exit_code] === 0;
 }
 
 const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };

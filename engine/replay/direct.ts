@@ -88,7 +88,7 @@ const NOTHING = new Uint8Array(PAGE_SIZE);
 export function ranL2(unit: Unit): boolean {
   if (unit.check !== undefined) return false;
   const code = exitCodeOf(unit);
-  return unit.l2rip !== undefined || code !== undefined && code !== INVALID;
+  return unit.stopped || code !== undefined && code !== INVALID;
 }
 
 /** What a log says of the checks themselves. */

@@ -15,6 +15,14 @@ import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
 import { VARIANTS } from "./assume.ts";
 import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
+import {
+  checksAtRsm,
+  claimsOf,
+  type OrderClaim,
+  Printed,
+  type Prints,
+  printsOf,
+} from "./printed.ts";
 import { exitCodeOf, type Unit, unitKey } from "./units.ts";
 import { applyQuirks, dropInvalidEvent, leaveToL2, strayInterrupt } from "./vmexit_defines.ts";
 import { regsBytes } from "./views.ts";
@@ -39,6 +47,8 @@ export interface PartialResult {
   readonly sets: ReadonlyMap<string, SetCount>;
   /** How many fail under every set of checks, pass under every one, and neither. */
   readonly all: Readonly<Record<CheckVerdict, number>>;
+  /** How many of them are of RSM, and whether the policy checks vmcb12 there. */
+  readonly rsm: { readonly transitions: number; readonly checks: boolean };
 }
 
 /** Where a replay and the recording contradict each other. */
@@ -73,8 +83,17 @@ export class PartialReplayer {
   /** Units that contradicted nothing: those like them need not be carried out again. */
   readonly #kept = new Map<
     string,
-    { verdicts: readonly (readonly [string, SetVerdict])[]; unexplained: boolean }
+    {
+      verdicts: readonly (readonly [string, SetVerdict])[];
+      unexplained: boolean;
+      prints: Prints | undefined;
+    }
   >();
+  /** What the order of events says against the policy, once the log is known to show so much. */
+  #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
+  #prints: Prints | undefined;
+  readonly #checksAtRsm: boolean;
+  #rsm = 0;
   #transitions = 0;
   #agreed = 0;
   #unexplained = 0;
@@ -89,42 +108,75 @@ export class PartialReplayer {
     this.#policy = policy;
     this.#report = report;
     this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new DirectDriver(policy, i));
+    this.#checksAtRsm = checksAtRsm(policy);
   }
 
   /** Takes one unit. */
   take(unit: Unit): void {
     this.#transitions++;
+    if (unit.way === "rsm") this.#rsm++;
     const key = unitKey(unit);
     const known = this.#kept.get(key);
     if (known !== undefined) {
       this.#count(known.verdicts);
       this.#agreed++;
       if (known.unexplained) this.#unexplained++;
+      this.#claim(unit, known.prints, true);
       return;
     }
     const verdicts = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
     this.#count(verdicts);
     const before = this.#unexplained;
     let clean = true;
+    this.#prints = undefined;
     for (const found of this.#contradictions(unit)) {
       clean = false;
       this.#report(found);
     }
+    const prints = this.#prints;
+    if (clean) this.#agreed++;
+    this.#claim(unit, prints, clean);
     if (!clean) return;
-    this.#agreed++;
     if (this.#kept.size >= KEPT) this.#kept.clear();
-    this.#kept.set(key, { verdicts, unexplained: this.#unexplained > before });
+    this.#kept.set(key, { verdicts, unexplained: this.#unexplained > before, prints });
+  }
+
+  /** Notes what the order of events says against the policy; reports what is certain by now. */
+  #claim(unit: Unit, prints: Prints | undefined, clean: boolean): void {
+    if (prints !== undefined) {
+      for (const claim of claimsOf(unit, prints)) {
+        this.#claims.push({ claim, clean });
+        clean = false;
+      }
+    }
+    if (this.#claims.length > 0) this.#settle(false);
+  }
+
+  #settle(end: boolean): void {
+    const open = [];
+    for (const entry of this.#claims) {
+      const { event, field, recorded, replayed } = entry.claim;
+      const holds = entry.claim.holds(end);
+      if (holds === undefined) open.push(entry);
+      if (holds !== true) continue;
+      if (entry.clean) this.#agreed--;
+      this.#report({ event, field, recorded, replayed });
+    }
+    // What a log of that length has not shown it does not show.
+    this.#claims = open.length > KEPT ? [] : open;
   }
 
   /** What was found; undefined when there was nothing to look at. */
   finish(): PartialResult | undefined {
     if (this.#transitions === 0) return undefined;
+    this.#settle(true);
     return {
       transitions: this.#transitions,
       agreed: this.#agreed,
       unexplained: this.#unexplained,
       sets: this.#sets,
       all: this.#all,
+      rsm: { transitions: this.#rsm, checks: this.#checksAtRsm },
     };
   }
 
@@ -143,12 +195,24 @@ export class PartialReplayer {
   }
 
   *#contradictions(unit: Unit): Generator<Contradiction> {
+    if (unit.way === "rsm") {
+      yield* this.#resumed(unit);
+      return;
+    }
     yield* this.#checks(unit);
     const first = this.#drivers[0];
-    const results = this.#drivers.map((driver) => driver.run(unit));
+    const watch = unit.kvm && unit.check !== undefined;
+    const printed = this.#drivers.map(() => new Printed());
+    const results = this.#drivers.map((driver, i) => {
+      driver.observer = watch ? printed[i] : undefined;
+      return driver.run(unit);
+    });
     if (first === undefined || results.includes(undefined)) {
       this.#unexplained++;
       return;
+    }
+    if (watch && results.every((progress) => progress === "refused")) {
+      this.#prints = printsOf(printed);
     }
     const { exit } = unit;
     const [progress] = results;
@@ -184,6 +248,24 @@ export class PartialReplayer {
       for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
         yield { event, field: `exit.${row.field}`, ...mismatchOf(row) };
       }
+    }
+  }
+
+  /** An entry by RSM: the policy checks vmcb12 there, or it does not. */
+  *#resumed(unit: Unit): Generator<Contradiction> {
+    const { check } = unit;
+    const field = "rsm";
+    if (check !== undefined && !this.#checksAtRsm) {
+      const recorded = `check failed: ${check.text}`;
+      yield { event: check.event, field, recorded, replayed: "vmcb12 is not checked, and L2 runs" };
+    } else if (check !== undefined && unit.exit !== undefined) {
+      const recorded = "L1 received a #VMEXIT";
+      yield { event: unit.exit.event, field, recorded, replayed: "the vCPU shuts down" };
+    } else if (check === undefined && ranL2(unit) && this.#checksAtRsm) {
+      const { verdict, check: failed } = verdictOf(unit, this.#policy.kernel.checks, true);
+      if (verdict !== "fails") return;
+      const replayed = `check failed: ${failed}, and the vCPU shuts down`;
+      yield { event: unit.event, field, recorded: "L2 ran", replayed };
     }
   }
 

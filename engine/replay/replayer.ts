@@ -111,6 +111,8 @@ export class Replayer {
   #interrupted = false;
   /** Whether reports of the run under way may be lost. */
   #overrun = false;
+  /** Whether events of this machine are missing. */
+  #lost = false;
   /** What the recording itself could not carry on at, in the run under way or to come. */
   #gap: string | undefined;
   #pre: { index: number; event: EventOf<"regs"> } | undefined;
@@ -156,9 +158,17 @@ export class Replayer {
       this.#units.feed(event, index);
       return;
     }
+    if (this.#lost && event.kind !== "session") {
+      this.#afterLoss(event);
+      return;
+    }
     switch (event.kind) {
+      case "lost":
+        this.#lose();
+        break;
       case "session": {
         this.#endRun();
+        this.#lost = false;
         this.#agreement.scenario = undefined;
         this.#pre = undefined;
         this.#partial = event.meta?.["partial"] === true;
@@ -325,7 +335,8 @@ export class Replayer {
 
   /** Whether a run begins with the next event that may, so that its state is all there is. */
   get resting(): boolean {
-    return this.#gap === undefined && this.#driver.resting && this.#pre === undefined &&
+    return !this.#lost && this.#gap === undefined && this.#driver.resting &&
+      this.#pre === undefined &&
       this.#units.idle;
   }
 
@@ -385,6 +396,27 @@ export class Replayer {
     this.#agreement.scenario = scenario;
     this.#agreement.shows = shows;
     this.#sees = sees && new Set(sees);
+  }
+
+  /** Events are missing: what the run under way came to is not known, nor anything of this machine after it. */
+  #lose(): void {
+    if (this.#inRun) {
+      this.#totals.runs--;
+      this.#totals.skipped++;
+    }
+    this.#inRun = false;
+    this.#lost = true;
+    this.#pre = undefined;
+    this.#gap = undefined;
+    this.#endRun();
+  }
+
+  /** An event of a machine of which something is missing. */
+  #afterLoss(event: TraceEvent): void {
+    if (event.kind === "case") this.#agreement.scenario = event.name;
+    if (event.kind === "setstate" || event.kind === "vmrun" && event.regs !== undefined) {
+      this.#totals.skipped++;
+    }
   }
 
   #beginRun(event: EventOf<"vmrun"> | EventOf<"setstate">, index: number): void {

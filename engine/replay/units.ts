@@ -12,12 +12,32 @@ import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { capabilitiesOf, ReplayError } from "./drive.ts";
 
-/** One VMRUN with what a log shows of it. */
+/** What a vCPU's part of a log shows, as far as it was read: whether what is absent means something. */
+export interface Shown {
+  /** Whether it shows entries into L2: some are there. */
+  entries: boolean;
+  /** Whether it shows the #VMEXITs that L1 receives: some are there. */
+  exits: boolean;
+  /** Whether an entry follows another with nothing between, so that it may lack what ends a run. */
+  bare: boolean;
+}
+
+/** One VMRUN, or one RSM into L2, with what a log shows of it. */
 export interface Unit {
   /** Number of its first event. */
   readonly event: number;
   /** vCPU. */
   readonly vcpu: number;
+  /** How L2 was entered, or was to be. */
+  readonly way: "vmrun" | "rsm";
+  /** Whether the log shows the entry; a kernel may refuse before it says anything of it. */
+  readonly entered: boolean;
+  /** Whether the log shows that L2 stopped. */
+  readonly stopped: boolean;
+  /** Whether events before it, or after it, may be missing. */
+  readonly gap: { readonly before: boolean; readonly after: boolean };
+  /** What the vCPU's part of the log shows. */
+  readonly shown: Shown;
   /** What the processor and the hypervisor can do. */
   readonly caps: Capabilities;
   /** Whether KVM made the checks, so that its verdicts tell of bits that were not seen. */
@@ -72,6 +92,8 @@ const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(
 const MOST_VCPUS = 4096, MOST_PAGES = 4096;
 
 const RIP = { name: "rip", offset: 0x80, size: 8, doc: "" };
+/** Exit code of a VMRUN that was refused, low half. */
+const INVALID = 0xffffffffn;
 const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 
 /**
@@ -97,6 +119,11 @@ interface Vcpu {
   /** Whether a unit has the map. */
   lent: boolean;
   open: Writable<Unit> | undefined;
+  shown: Shown;
+  /** Nothing came since it is not known what came before. */
+  fresh: boolean;
+  /** The last event was an RSM. */
+  resumed: boolean;
 }
 
 /** Puts units together out of the events of vCPUs that show transitions only; several may take turns. */
@@ -143,12 +170,12 @@ export class UnitCollector {
   feed(event: TraceEvent, index: number): void {
     const number = event.vcpu ?? 0;
     const vcpu = this.#vcpu(number, index);
+    const { fresh, resumed } = vcpu;
+    vcpu.fresh = vcpu.resumed = false;
     switch (event.kind) {
       case "session":
-        this.#close(vcpu);
-        vcpu.caps = capabilitiesOfLog(event.meta);
-        vcpu.kvm = event.meta?.["source"] !== "qemu";
-        vcpu.memory = new Map();
+        this.#close(vcpu, true);
+        Object.assign(vcpu, newVcpu(event.meta));
         break;
       case "memory":
         if (event.gpa !== undefined && event.data !== undefined) {
@@ -163,44 +190,65 @@ export class UnitCollector {
             );
           }
         }
+        vcpu.fresh = fresh;
         break;
       case "vmrun":
+        if (vcpu.open?.entered && !vcpu.open.stopped && vcpu.open.check === undefined) {
+          vcpu.shown.bare = true;
+        }
         this.#close(vcpu);
-        vcpu.open = this.#begin(vcpu, number, event, index);
+        vcpu.shown.entries = true;
+        vcpu.open = this.#begin(vcpu, number, "vmrun", event, index, fresh);
         break;
       case "check": {
         // A kernel may refuse a VMRUN before it says anything of it.
-        if (vcpu.open === undefined || vcpu.open.check !== undefined) {
+        const { open } = vcpu;
+        if (open === undefined || open.check !== undefined || open.stopped) {
           this.#close(vcpu);
-          vcpu.open = this.#begin(vcpu, number, undefined, index);
+          vcpu.open = this.#begin(vcpu, number, resumed ? "rsm" : "vmrun", undefined, index, fresh);
         }
-        vcpu.open.check = { event: index, id: event.check, text: event.text ?? event.check ?? "" };
+        vcpu.open!.check = { event: index, id: event.check, text: event.text ?? event.check ?? "" };
         break;
       }
       case "l2exit":
         if (vcpu.open !== undefined && vcpu.open.check === undefined) {
           const { regs } = event;
           const rip = regs && readField(regs, RIP);
+          vcpu.open.stopped = true;
           vcpu.open.l2rip = rip?.known === 0xffff_ffff_ffff_ffffn ? rip.value : undefined;
         } else this.#close(vcpu);
         break;
       case "exit":
+        vcpu.shown.exits = true;
         this.#exit(vcpu, event, index);
         break;
-      case "lost":
       case "rsm":
-      case "setstate":
-        // What comes next need not belong to what came before.
         this.#close(vcpu);
+        vcpu.resumed = true;
+        if (event.vmcb12 !== undefined) {
+          vcpu.open = this.#begin(vcpu, number, "rsm", event, index, fresh);
+        }
+        break;
+      case "lost":
+        // What comes next need not belong to what came before.
+        this.#close(vcpu, true);
+        vcpu.fresh = true;
+        break;
+      case "smi":
+      case "setstate":
+        this.#close(vcpu, true);
+        vcpu.fresh = true;
         break;
       default:
+        vcpu.fresh = fresh;
+        vcpu.resumed = resumed;
         break;
     }
   }
 
   /** No more events come. */
   finish(): void {
-    for (const vcpu of this.#vcpus.values()) this.#close(vcpu);
+    for (const vcpu of this.#vcpus.values()) this.#close(vcpu, true);
   }
 
   #vcpu(number: number, index: number): Vcpu {
@@ -209,13 +257,7 @@ export class UnitCollector {
       if (this.#vcpus.size === MOST_VCPUS) {
         throw new ReplayError(`The trace has more than ${MOST_VCPUS} vCPUs`, index);
       }
-      vcpu = {
-        caps: capabilitiesOfLog(undefined),
-        kvm: true,
-        memory: new Map(),
-        lent: false,
-        open: undefined,
-      };
+      vcpu = newVcpu(undefined);
       this.#vcpus.set(number, vcpu);
     }
     return vcpu;
@@ -224,19 +266,27 @@ export class UnitCollector {
   #begin(
     vcpu: Vcpu,
     number: number,
-    vmrun: EventOf<"vmrun"> | undefined,
+    way: Unit["way"],
+    from: EventOf<"vmrun"> | EventOf<"rsm"> | undefined,
     index: number,
+    fresh: boolean,
   ): Writable<Unit> {
     vcpu.lent = true;
+    const vmrun = from?.kind === "vmrun" ? from : undefined;
     return {
       event: index,
       vcpu: number,
+      way,
+      entered: from !== undefined,
+      stopped: false,
+      gap: { before: fresh, after: false },
+      shown: vcpu.shown,
       caps: vcpu.caps,
       kvm: vcpu.kvm,
       regs: vmrun?.regs && copyImage(vmrun.regs),
       rip: vmrun?.rip,
-      vmcb12Gpa: vmrun?.vmcb12_gpa,
-      vmcb12: vmrun?.vmcb12 === undefined ? UNSEEN : copyImage(vmrun.vmcb12),
+      vmcb12Gpa: from?.vmcb12_gpa,
+      vmcb12: from?.vmcb12 === undefined ? UNSEEN : copyImage(from.vmcb12),
       memory: vcpu.memory,
       check: undefined,
       l2rip: undefined,
@@ -247,6 +297,10 @@ export class UnitCollector {
   #exit(vcpu: Vcpu, event: EventOf<"exit">, index: number): void {
     const { open } = vcpu;
     if (open === undefined) return;
+    const code = event.vmcb12 && readField(event.vmcb12, EXIT_CODE);
+    const ran = code !== undefined && code.known === 0xffffffffn && code.value !== INVALID;
+    // What L2 ran into is no #VMEXIT of a VMRUN that was refused: the entry before it is not shown.
+    if (ran && open.check !== undefined) return this.#close(vcpu);
     open.exit = {
       event: index,
       vmcb12: event.vmcb12 && copyImage(event.vmcb12),
@@ -255,11 +309,26 @@ export class UnitCollector {
     this.#close(vcpu);
   }
 
-  #close(vcpu: Vcpu): void {
+  #close(vcpu: Vcpu, gap = false): void {
     const unit = vcpu.open;
     vcpu.open = undefined;
-    if (unit !== undefined) this.#done(unit);
+    if (unit === undefined) return;
+    if (gap && unit.exit === undefined) unit.gap = { ...unit.gap, after: true };
+    this.#done(unit);
   }
+}
+
+function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): Vcpu {
+  return {
+    caps: capabilitiesOfLog(meta),
+    kvm: meta?.["source"] !== "qemu",
+    memory: new Map(),
+    lent: false,
+    open: undefined,
+    shown: { entries: false, exits: false, bare: false },
+    fresh: true,
+    resumed: false,
+  };
 }
 
 /** The exit code that L1 received, as far as its low half is known. */
@@ -284,7 +353,8 @@ export function unitKey(unit: Unit): string {
     hash.update(what.bytes);
     if (what.known !== undefined) hash.update(what.known);
   };
-  const { caps, kvm, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } = unit;
+  const { caps, kvm, way, stopped, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } =
+    unit;
   hash.update(
     [
       caps.physicalBits,
@@ -292,6 +362,8 @@ export function unitKey(unit: Unit): string {
       caps.cpuid?.key,
       caps.processor?.name,
       kvm,
+      way,
+      stopped,
       rip,
       vmcb12Gpa,
       check?.id,

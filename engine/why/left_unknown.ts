@@ -18,6 +18,11 @@ function unitOf(run: FoundRun): Unit {
   const { event, vcpu, caps, regs, rip, gpa, vmcb12, check, exit } = run;
   return {
     ...{ event, vcpu, caps, regs, rip, vmcb12Gpa: gpa, vmcb12, check, exit },
+    way: "vmrun",
+    entered: true,
+    stopped: false,
+    gap: { before: true, after: true },
+    shown: { entries: false, exits: false, bare: false },
     kvm: true,
     memory: new Map(),
     l2rip: undefined,
