@@ -10,7 +10,7 @@ import { EXIT } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { STANDARD } from "./files.ts";
 import { threadEntry } from "./policy_modules.ts";
-import { SHARE_THREAD } from "./shares/threads.ts";
+import { threadModule } from "./thread_modules.ts";
 import { type Watched, WatchedThreads } from "./watchdog.ts";
 
 /** What the thread is told. */
@@ -109,11 +109,11 @@ export async function runConfined(
     };
     return worker;
   };
-  const main = start(new URL("./confined_thread.ts", import.meta.url), (data) => {
+  const main = start(threadModule("confined"), (data) => {
     if ("wrong" in data) fail(`A policy went wrong outside of its steps: ${data.wrong}`);
     else if ("spawn" in data) {
       if (workers.length > navigator.hardwareConcurrency) return fail("A policy starts threads");
-      start(SHARE_THREAD, () => {}).postMessage({ port: data.spawn }, [data.spawn]);
+      start(threadModule("share"), () => {}).postMessage({ port: data.spawn }, [data.spawn]);
     } else if ("token" in data) token ??= data.token;
     // Only who was there before the policy knows the token.
     else if ("from" in data && data.from === token) ended.resolve(data.status);

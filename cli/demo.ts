@@ -8,7 +8,7 @@ import { run } from "./app.ts";
 import { EXIT } from "./command.ts";
 
 /** What is shown, and the command line that does it. */
-const STEPS: readonly (readonly [say: string, line: string])[] = [
+export const STEPS: readonly (readonly [say: string, line: string])[] = [
   [
     "Record the built-in scenarios as a kernel before the fixes handles them",
     "record -o demo.vmtape --policy early-exit",

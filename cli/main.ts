@@ -13,7 +13,8 @@ function debug(): boolean {
   }
 }
 
-if (import.meta.main) {
+/** Runs the program with its arguments, and ends it. */
+export async function main(): Promise<never> {
   const status = await run(Deno.args, {
     out: Deno.stdout,
     err: Deno.stderr,
@@ -23,3 +24,5 @@ if (import.meta.main) {
   });
   Deno.exit(status);
 }
+
+if (import.meta.main) await main();

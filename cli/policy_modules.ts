@@ -6,6 +6,7 @@
  */
 
 import type { Command, Parsed } from "./command.ts";
+import { offeringModule } from "./thread_modules.ts";
 
 /** A module that can be loaded, by its name on the command line. */
 type Loader = () => Promise<Readonly<Record<string, unknown>>>;
@@ -58,7 +59,7 @@ function literal(text: string): string {
  */
 export function threadEntry(thread: URL, modules: readonly string[]): URL {
   if (modules.length === 0) return thread;
-  const own = new URL("./policy_modules.ts", import.meta.url);
+  const own = offeringModule(thread);
   const rows = modules.map((name) =>
     `${literal(name)}: () => import(${literal(moduleAddress(name))}),`
   );

@@ -4,7 +4,6 @@
  * @module
  */
 import { VmtapeError } from "./error.ts";
-import { CpuRules } from "./checks/cpu_rules.ts";
 import type { Check } from "./checks/check.ts";
 import { closest } from "./closest.ts";
 import { fieldNamed } from "./image/fields.ts";
@@ -168,7 +167,9 @@ class Look {
     }
     this.text(`${place}.name`, value["name"]);
     const { checks, uses, reserves, traits } = value;
-    if (!(reserves instanceof CpuRules)) {
+    // By what it does: a module may come with a copy of this library of its own.
+    const { cr4Bits, eferBits } = isObject(reserves) ? reserves : {};
+    if (typeof cr4Bits !== "function" || typeof eferBits !== "function") {
       this.say(`${place}.reserves`, "rules of CR4 and EFER, such as RULES_6_12", reserves);
     }
     if (!isObject(value["mmu"])) {

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { threadModule } from "../thread_modules.ts";
+
 /** A thread as the one sees it that gives it work. */
 export interface Thread {
   /** Tells it something. */
@@ -16,10 +18,7 @@ export interface Thread {
   terminate(): void;
 }
 
-/** The module that such a thread runs. */
-export const SHARE_THREAD = new URL("./worker.ts", import.meta.url);
-
-let start: () => Thread = () => new Worker(SHARE_THREAD, { type: "module" });
+let start: () => Thread = () => new Worker(threadModule("share"), { type: "module" });
 
 /** Starts a thread. */
 export function startThread(): Thread {
