@@ -79,6 +79,7 @@ export const KERNEL_6_1: Kernel = {
     updatesStealTime: true,
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
+    refusesRestoredLmaWithoutLme: false,
     marksRestoredRuns: false,
     emulatesNoDeliveries: false,
     takesNextRipOfStoppedL2: false,

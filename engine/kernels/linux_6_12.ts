@@ -132,6 +132,7 @@ const TRAITS: KernelTraits = {
   updatesStealTime: true,
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
+  refusesRestoredLmaWithoutLme: false,
   marksRestoredRuns: false,
   emulatesNoDeliveries: false,
   takesNextRipOfStoppedL2: false,

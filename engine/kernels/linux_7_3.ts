@@ -26,6 +26,7 @@ const TRAITS: KernelTraits = {
   updatesStealTime: false,
   clearingSvmeSetsGif: false,
   copiesPatForNptOnly: true,
+  refusesRestoredLmaWithoutLme: true,
   marksRestoredRuns: true,
   emulatesNoDeliveries: true,
   takesNextRipOfStoppedL2: true,

@@ -73,6 +73,8 @@ export interface KernelTraits {
   readonly clearingSvmeSetsGif: boolean;
   /** vmcb02 gets the PAT only where the hypervisor uses nested paging. */
   readonly copiesPatForNptOnly: boolean;
+  /** An L1 state with EFER.LMA and without EFER.LME is not restored. */
+  readonly refusesRestoredLmaWithoutLme: boolean;
   /** A run that userspace restored as pending is told from one that L1 started, and breaks no assertion. */
   readonly marksRestoredRuns: boolean;
   /**

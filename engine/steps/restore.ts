@@ -67,6 +67,8 @@ export const checkRestored: Step = {
     const cr0 = v.u32(MAPPED_AT + S.cr0);
     if ((cr0 & CR0.PG) === 0 || (cr0 & CR0.PE) === 0) return FAIL;
     if ((v.u32(MAPPED_AT + S.rflags) & RFLAGS.VM) !== 0) return FAIL;
+    const long = v.u32(MAPPED_AT + S.efer) & (EFER.LME | EFER.LMA);
+    if (v.traits.refusesRestoredLmaWithoutLme && long === EFER.LMA) return FAIL;
     return checkGroup(v, "save", MAPPED_AT) ? OK : FAIL;
   },
 };
