@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { cutCpuid } from "../traces/kvm/cpuid.ts";
+import { cpuidOf, cutCpuid } from "../traces/kvm/cpuid.ts";
 import { KvmError, type KvmErrorCode } from "../traces/kvm/error.ts";
 import { askHost, type HostLibc, openKvm } from "../traces/kvm/host.ts";
 import { Libc, LIBC_PATHS } from "../traces/kvm/libc.ts";
@@ -125,7 +125,8 @@ Deno.test("L1 gets no more features than the modelled processor has", () => {
     entry.set("edx", 0xffffffff);
     return entry;
   });
-  assertEquals(cutCpuid(table), 40);
+  cutCpuid(table);
+  assertEquals(cpuidOf(table).physicalBits, 40);
   assertEquals(entries.map((e) => e.number("edx")), [
     0x10010061,
     0xffffffff,
@@ -133,6 +134,12 @@ Deno.test("L1 gets no more features than the modelled processor has", () => {
     0x20000000,
   ]);
   assertEquals(entries.map((e) => e.number("eax")), [0, 40, 0x40000001, 5]);
+  cutCpuid(table, {
+    cpuid: [{ fn: 0x8000000a, register: "edx", mask: 1 }],
+    physicalBits: 36,
+  });
+  const cpuid = cpuidOf(table);
+  assertEquals([cpuid.has("npt"), cpuid.has("vgif"), cpuid.physicalBits], [false, true, 36]);
 });
 
 /** A tracefs that takes what is written, and gives text. */

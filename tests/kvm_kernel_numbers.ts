@@ -61,6 +61,10 @@ l:19:1 g:20:1 avl:21:1 unusable:22:1
 kvm_sregs:312 cs:0:24 ds:24:24 es:48:24 fs:72:24 gs:96:24 ss:120:24 tr:144:24 ldt:168:24
 gdt:192:16 idt:208:16 cr0:224:8 cr2:232:8 cr3:240:8 cr4:248:8 cr8:256:8 efer:264:8 apic_base:272:8
 interrupt_bitmap:280:32
+kvm_sregs2:320 cs:0:24 ds:24:24 es:48:24 fs:72:24 gs:96:24 ss:120:24 tr:144:24 ldt:168:24
+gdt:192:16 idt:208:16 cr0:224:8 cr2:232:8 cr3:240:8 cr4:248:8 cr8:256:8 efer:264:8 apic_base:272:8
+flags:280:8 pdptrs:288:32
+kvm_mp_state:4 mp_state:0:4
 kvm_debugregs:128 db:0:32 dr6:32:8 dr7:40:8 flags:48:8
 kvm_vcpu_events:64 exception_injected:0:1 exception_nr:1:1 exception_has_error_code:2:1
 exception_pending:3:1 exception_error_code:4:4 interrupt_injected:8:1 interrupt_nr:9:1
@@ -75,7 +79,7 @@ kvm_cpuid_entry2:40 function:0:4 index:4:4 flags:8:4 eax:12:4 ebx:16:4 ecx:20:4 
 kvm_userspace_memory_region:32 slot:0:4 flags:4:4 guest_phys_addr:8:8 memory_size:16:8
 userspace_addr:24:8
 kvm_interrupt:4 irq:0:4
-kvm_run:2352 exit_reason:8:4 io_port:34:2
+kvm_run:2352 immediate_exit:1:1 exit_reason:8:4 io_port:34:2
 KVM_GET_API_VERSION:ae00
 KVM_CREATE_VM:ae01
 KVM_CHECK_EXTENSION:ae03
@@ -89,14 +93,21 @@ KVM_SET_REGS:4090ae82
 KVM_GET_SREGS:8138ae83
 KVM_SET_SREGS:4138ae84
 KVM_INTERRUPT:4004ae86
+KVM_GET_MSRS:c008ae88
 KVM_SET_MSRS:4008ae89
 KVM_SET_CPUID2:4008ae90
+KVM_GET_MP_STATE:8004ae98
+KVM_SET_MP_STATE:4004ae99
 KVM_NMI:ae9a
 KVM_GET_VCPU_EVENTS:8040ae9f
+KVM_SET_VCPU_EVENTS:4040aea0
 KVM_GET_DEBUGREGS:8080aea1
+KVM_SET_DEBUGREGS:4080aea2
 KVM_SMI:aeb7
 KVM_GET_NESTED_STATE:c080aebe
 KVM_SET_NESTED_STATE:4080aebf
+KVM_GET_SREGS2:8140aecc
+KVM_SET_SREGS2:4140aecd
 KVM_CAP_USER_MEMORY:3
 KVM_CAP_EXT_CPUID:7
 KVM_CAP_USER_NMI:16
@@ -104,5 +115,7 @@ KVM_CAP_VCPU_EVENTS:29
 KVM_CAP_DEBUGREGS:32
 KVM_CAP_X86_SMM:75
 KVM_CAP_MULTI_ADDRESS_SPACE:76
+KVM_CAP_IMMEDIATE_EXIT:88
 KVM_CAP_NESTED_STATE:9d
+KVM_CAP_SREGS2:c8
 `;

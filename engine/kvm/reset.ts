@@ -165,10 +165,9 @@ export function initVcpu(v: Vcpu, init: boolean): void {
   v.set64(V.rdx, init ? CPUID_1_EAX : 0x600n);
   initVmcb(v);
   updateDr7(v);
-  if (!init) {
-    v.set8(V.nmi_masked, 0);
-    v.set8(V.awaiting_iret, 0);
-  }
+  // Where hflags have it, INIT clears it with the others.
+  if (!init || v.traits.flags.nmiMasked !== 0) v.set8(V.nmi_masked, 0);
+  if (!init || v.traits.flags.awaitingIret !== 0) v.set8(V.awaiting_iret, 0);
   if (v.traits.recalcsByRequest) v.request(REQ.RECALC_INTERCEPTS);
   else v.set8(V.msrpm_recalc, 1);
   v.set64(v.vmcb + S.rflags, BigInt(RFLAGS.FIXED));

@@ -14,7 +14,7 @@ import { HOST } from "../kvm/constants.ts";
 import { look } from "../kvm/ioctls.ts";
 import { gif, hflags } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
-import { segmentAt } from "../kvm/segments.ts";
+import { reportedAttributes, segmentAt, SEGMENTS } from "../kvm/segments.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Getter, Whereabouts } from "../svm/view_source.ts";
 import { ImageBuffer, View } from "./view.ts";
@@ -88,6 +88,14 @@ const WHEREABOUTS: Readonly<Record<Whereabouts, (v: Vcpu) => number>> = {
   rflags: (v) => v.vmcb + S.rflags,
   currentVmcb12Gpa: (v) => v.guestMode ? V.vmcb12_gpa : -1,
 };
+
+/** Where the attributes of each segment register are in an image of layout `regs`. */
+const ATTRIB_AT = offsets(
+  SEGMENTS.map((name) => ({
+    ...REGS_FIELDS.find((field) => field.name === `${name}_attrib`)!,
+    name,
+  })),
+);
 
 const INNER_VIEW = new View(INNER_FIELDS, WHEREABOUTS, GETTERS);
 const REGS_VIEW = new View(REGS_FIELDS, WHEREABOUTS, GETTERS);
@@ -172,6 +180,12 @@ export function innerView(
 export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE)): Uint8Array {
   look(v);
   REGS_VIEW.fill(v, into);
+  // Userspace is shown attributes as KVM_GET_SREGS makes them of those in the VMCB.
+  for (const name of SEGMENTS) {
+    const attrib = reportedAttributes(v, name);
+    into.bytes[ATTRIB_AT[name]] = attrib;
+    into.bytes[ATTRIB_AT[name] + 1] = attrib >> 8;
+  }
   return into.bytes;
 }
 

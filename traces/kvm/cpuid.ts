@@ -6,6 +6,8 @@
  */
 import { CPUID_ENTRY_FIELDS, CPUID_FIELDS, KVM_LAYOUTS } from "./structs.ts";
 import { offsets } from "../../engine/layout.ts";
+import { Cpuid, CPUID_REGISTERS, type CpuidLeaf, cpuidLeaf } from "../../engine/svm/cpuid.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
 
 const E = offsets(CPUID_ENTRY_FIELDS);
 const HEADER = KVM_LAYOUTS.kvm_cpuid2.size;
@@ -41,29 +43,57 @@ const MASKS: readonly Mask[] = [
   { leaf: 0x80000021, register: "eax", bits: 0 },
 ];
 
-/**
- * What KVM supports, cut down to the modelled processor.
- *
- * @param table `struct kvm_cpuid2` with its entries, changed in place.
- * @returns The processor's physical address bits.
- */
-export function cutCpuid(table: Uint8Array<ArrayBuffer>): number {
+/** An entry of the table that counts: leaf, index, and where each register is. */
+function* entries(table: Uint8Array<ArrayBuffer>) {
   const view = new DataView(table.buffer, table.byteOffset, table.length);
-  let physicalBits = PHYSICAL_BITS;
   for (let i = 0; i < view.getUint32(NENT, true); i++) {
     const at = HEADER + i * ENTRY;
-    const leaf = view.getUint32(at + E.function, true);
-    const index = view.getUint32(at + E.index, true);
+    yield {
+      leaf: view.getUint32(at + E.function, true),
+      index: view.getUint32(at + E.index, true),
+      get: (register: Register) => view.getUint32(at + E[register], true),
+      set: (register: Register, value: number) => view.setUint32(at + E[register], value, true),
+    };
+  }
+}
+
+/**
+ * What KVM supports, cut down to the modelled processor, and to what a scenario leaves of it.
+ *
+ * @param table `struct kvm_cpuid2` with its entries, changed in place.
+ * @param scenario What the scenario takes away, and how wide it makes physical addresses.
+ */
+export function cutCpuid(
+  table: Uint8Array<ArrayBuffer>,
+  scenario: Pick<Scenario, "cpuid" | "physicalBits"> = { cpuid: [], physicalBits: undefined },
+): void {
+  for (const { leaf, index, get, set } of entries(table)) {
     for (const mask of MASKS) {
       if (mask.leaf !== leaf || index !== 0) continue;
-      const where = at + E[mask.register];
-      view.setUint32(where, view.getUint32(where, true) & mask.bits, true);
+      set(mask.register, get(mask.register) & mask.bits);
+    }
+    for (const { fn, register, mask } of scenario.cpuid) {
+      if (fn === leaf && index === 0) set(register, get(register) & ~mask);
     }
     if (leaf === 0x80000008) {
-      const eax = view.getUint32(at + E.eax, true);
-      physicalBits = Math.min(eax & 0xff, PHYSICAL_BITS);
-      view.setUint32(at + E.eax, eax & ~0xff | physicalBits, true);
+      const eax = get("eax");
+      const bits = scenario.physicalBits ?? Math.min(eax & 0xff, PHYSICAL_BITS);
+      set("eax", eax & ~0xff | bits);
     }
   }
-  return physicalBits;
+}
+
+/**
+ * The leaves of a table that KVM's nested code reads.
+ *
+ * @param table `struct kvm_cpuid2` with its entries.
+ * @returns They.
+ */
+export function cpuidOf(table: Uint8Array<ArrayBuffer>): Cpuid {
+  const leaves: Partial<Record<CpuidLeaf, number[]>> = {};
+  for (const { leaf, index, get } of entries(table)) {
+    const name = cpuidLeaf(leaf, index);
+    if (name !== undefined) leaves[name] = CPUID_REGISTERS.map(get);
+  }
+  return Cpuid.of(leaves);
 }

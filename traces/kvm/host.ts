@@ -108,6 +108,8 @@ export interface HostQuestions {
   readonly svm: boolean | undefined;
   /** Whether system management mode is needed. */
   readonly needsSmm: boolean;
+  /** Whether all state must be read and restored. */
+  readonly needsMigration?: boolean;
 }
 
 /**
@@ -154,7 +156,17 @@ export function checkHost(host: HostQuestions, device: string): void {
         "scenarios with entry=rsm",
     );
   }
+  const missing = TO_MIGRATE.find((name) => host.capability(name) <= 0);
+  if (host.needsMigration === true && missing !== undefined) {
+    throw new KvmError(
+      "capability",
+      `This kernel's KVM lacks ${missing}; leave out the scenarios with entry=migrate`,
+    );
+  }
 }
+
+/** Capabilities that moving a vCPU's state to another virtual machine takes besides. */
+const TO_MIGRATE = ["KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_SREGS2"] as const;
 
 function hasSmm({ capability }: Pick<HostQuestions, "capability">): boolean {
   return capability("KVM_CAP_X86_SMM") > 0 && capability("KVM_CAP_MULTI_ADDRESS_SPACE") >= 2;
@@ -167,16 +179,23 @@ function hasSmm({ capability }: Pick<HostQuestions, "capability">): boolean {
  * @param fd KVM's device.
  * @param device Its name.
  * @param needsSmm Whether system management mode is needed.
+ * @param needsMigration Whether all state must be read and restored.
  * @returns What is noted.
  * @throws {KvmError} When it cannot be recorded from.
  */
-export function askHost(libc: HostLibc, fd: number, device: string, needsSmm: boolean): KvmHost {
+export function askHost(
+  libc: HostLibc,
+  fd: number,
+  device: string,
+  needsSmm: boolean,
+  needsMigration = false,
+): KvmHost {
   const { name, svm } = processorOf(libc);
   const capability = (cap: keyof typeof KVM_CAPS) =>
     libc.ioctl(fd, IOCTL.KVM_CHECK_EXTENSION, KVM_CAPS[cap]);
   const version = libc.ioctl(fd, IOCTL.KVM_GET_API_VERSION);
   const nested = parameter(libc, "nested");
-  checkHost({ capability, version, nested, svm, needsSmm }, device);
+  checkHost({ capability, version, nested, svm, needsSmm, needsMigration }, device);
   return {
     kernel: libc.readText("/proc/sys/kernel/osrelease")?.trim() ?? "unknown",
     processor: name,

@@ -1,31 +1,37 @@
 /**
- * One virtual machine with one vCPU on KVM, and what scenarios do with it: the
- * lab's machine, made by the same calls in the same order.
+ * One virtual machine with one vCPU on KVM: what userspace asks of it, call by call.
  *
  * @module
  */
-import type { LabState, WordMap } from "../../codecs/lab/record.ts";
-import { wordsOf } from "../../codecs/lab/views.ts";
-import {
-  type BaseSegment,
-  baseSegments,
-  HSAVE_GPA,
-  L1_CODE,
-  L1_RSP,
-  MEMORY_SIZE,
-  SMRAM_GPA,
-  VMCB12_GPA,
-} from "../scenarios/base.ts";
-import { bytesOf, type Scenario, setUpMemory } from "../scenarios/scenario.ts";
-import { cutCpuid } from "./cpuid.ts";
+import type { Image } from "../../engine/event.ts";
+import { offsets } from "../../engine/layout.ts";
+import type { Cpuid } from "../../engine/svm/cpuid.ts";
+import { REGS_FIELDS as R_FIELDS, REGS_SIZE } from "../../engine/svm/regs_layout.ts";
+import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
+import { type BaseSegment, MEMORY_SIZE } from "../scenarios/base.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
+import type { VmNestedState, VmRegs, VmRun, VmSregs } from "../scenarios/vm.ts";
+import { cpuidOf, cutCpuid } from "./cpuid.ts";
 import { errnoText, KvmError } from "./error.ts";
 import { type Alarm, ERRNO, type Libc, type Mapping } from "./libc.ts";
 import { Struct } from "./struct.ts";
-import { IOCTL, KVM_EXIT_IO, KVM_LAYOUTS, type KvmIoctlName, RUN } from "./structs.ts";
+import {
+  type DEBUGREGS_FIELDS,
+  type EVENTS_FIELDS,
+  IOCTL,
+  KVM_EXIT_IO,
+  KVM_LAYOUTS,
+  type KvmIoctlName,
+  type NESTED_FIELDS,
+  REGS_FIELDS,
+  RUN,
+  type SREGS2_FIELDS,
+} from "./structs.ts";
 
 /** Slot 0 as system management mode sees it: its own address space. */
 const SMM_SLOT = 1 << 16;
 const MSR_VM_HSAVE_PA = 0xc001_0117;
+const MSR_PAT = 0x277;
 const NESTED = { guestMode: 1, runPending: 2, gif: 0x100, svm: 1 } as const;
 /** Entries of CPUID that KVM may support. */
 const CPUID_ENTRIES = 200;
@@ -36,22 +42,38 @@ const CPUID_ENTRIES = 200;
  */
 const TICKS = 10;
 const TICK_MS = 100;
-/** Of vmcb12's save area, what is copied into L1's for KVM_SET_NESTED_STATE. */
-const SAVE_AREA = 0x400;
-const COPIED_SAVE = 0x298;
+const R = offsets(R_FIELDS);
 
-/** What KVM_RUN came back with. */
-export interface RunResult {
-  /** Return value. */
-  readonly rc: number;
-  /** errno; 0 when it went well. */
+/** Everything that is read of a vCPU before it goes. */
+export interface SavedState {
+  /** KVM_GET_REGS. */
+  readonly regs: Struct<typeof REGS_FIELDS>;
+  /** KVM_GET_SREGS2. */
+  readonly sregs: Struct<typeof SREGS2_FIELDS>;
+  /** KVM_GET_DEBUGREGS. */
+  readonly debug: Struct<typeof DEBUGREGS_FIELDS>;
+  /** KVM_GET_VCPU_EVENTS. */
+  readonly events: Struct<typeof EVENTS_FIELDS>;
+  /** KVM_GET_MP_STATE. */
+  readonly mpState: Uint8Array<ArrayBuffer>;
+  /** KVM_GET_NESTED_STATE. */
+  readonly nested: Struct<typeof NESTED_FIELDS>;
+  /** VM_HSAVE_PA. */
+  readonly hsave: bigint;
+  /** The page attribute table. */
+  readonly pat: bigint;
+  /** errno of KVM_GET_SREGS2. */
+  readonly sregs_errno: number;
+  /** errno of KVM_GET_NESTED_STATE. */
   readonly errno: number;
 }
 
 /** A virtual machine with one vCPU. */
 export class KvmMachine implements Disposable {
-  /** Physical address bits of its processor. */
-  readonly physicalBits: number;
+  /** L1's processor, and what KVM could offer it. */
+  readonly cpuid: Cpuid;
+  /** The latter. */
+  readonly hostCpuid: Cpuid;
   readonly #libc: Libc;
   readonly #alarm: Alarm;
   readonly #vm: number;
@@ -67,9 +89,16 @@ export class KvmMachine implements Disposable {
    * @param kvm KVM's device.
    * @param alarm Ends what runs too long.
    * @param smm Whether to give it memory in system management mode.
+   * @param processor What a scenario takes from L1's processor.
    * @throws {KvmError} `call`.
    */
-  constructor(libc: Libc, kvm: number, alarm: Alarm, smm: boolean) {
+  constructor(
+    libc: Libc,
+    kvm: number,
+    alarm: Alarm,
+    smm: boolean,
+    processor: Pick<Scenario, "cpuid" | "physicalBits">,
+  ) {
     this.#libc = libc;
     this.#alarm = alarm;
     this.#vm = this.#must(kvm, "KVM_CREATE_VM");
@@ -91,7 +120,9 @@ export class KvmMachine implements Disposable {
     );
     cpuid.set("nent", CPUID_ENTRIES);
     this.#must(kvm, "KVM_GET_SUPPORTED_CPUID", cpuid.bytes);
-    this.physicalBits = cutCpuid(cpuid.bytes);
+    this.hostCpuid = cpuidOf(cpuid.bytes);
+    cutCpuid(cpuid.bytes, processor);
+    this.cpuid = cpuidOf(cpuid.bytes);
     this.#must(this.#vcpu, "KVM_SET_CPUID2", cpuid.bytes);
   }
 
@@ -104,85 +135,55 @@ export class KvmMachine implements Disposable {
     libc.unmap(this.#memory);
   }
 
-  /**
-   * Sets memory and L1 up for a scenario, and queues its events.
-   *
-   * All memory that the base covers is written, also where it is zeroes already:
-   * which pages the host has at hand decides what interrupts an event's delivery.
-   *
-   * @param scenario The scenario.
-   * @returns Calls that KVM refused, with their errno, as the lab names them.
-   */
-  setUp(scenario: Scenario): Record<string, string> {
-    const errors: Record<string, string> = {};
-    const note = (name: string, errno: number) => {
-      if (errno !== 0) errors[`${name}_ERR`] = String(errno);
-    };
-    setUpMemory(scenario, { write: (gpa, bytes) => this.write(gpa, bytes) });
-    const { l1 } = scenario;
-    const sregs = this.#sregs();
-    const segments = baseSegments(l1.pae);
+  /** KVM_GET_SREGS, changed, KVM_SET_SREGS; errno. */
+  setSregs({ segments, ...registers }: VmSregs): number {
+    const sregs = new Struct(KVM_LAYOUTS.kvm_sregs);
+    this.#must(this.#vcpu, "KVM_GET_SREGS", sregs.bytes);
     for (const name of ["cs", "ds", "es", "fs", "gs", "ss"] as const) {
-      setSegment(sregs.part(name), segments[name]);
+      const segment = segments[name];
+      if (segment !== undefined) setSegment(sregs.part(name), segment);
     }
-    for (const name of ["cr0", "cr3", "cr4", "efer"] as const) sregs.set(name, l1[name]);
-    note("SREGS", this.#try("KVM_SET_SREGS", sregs.bytes));
-    const { rip, rax, rflags } = l1;
-    note("REGS", this.#setRegs({ rip, rax, rflags, rsp: L1_RSP }));
-    this.#setMsr(MSR_VM_HSAVE_PA, l1.hsave);
-    const nested = new Struct(KVM_LAYOUTS.kvm_nested_state);
-    nested.set("flags", scenario.gif ? NESTED.gif : 0);
-    nested.set("format", NESTED.svm);
-    nested.set("size", nested.bytes.length);
-    note("NSTATE", this.#try("KVM_SET_NESTED_STATE", nested.bytes));
-    if (scenario.nmi) this.#try("KVM_NMI");
-    if (scenario.irq !== 0) {
-      const interrupt = new Struct(KVM_LAYOUTS.kvm_interrupt);
-      interrupt.set("irq", scenario.irq);
-      note("IRQ", this.#try("KVM_INTERRUPT", interrupt.bytes));
-    }
-    return errors;
+    for (const name of ["cr0", "cr3", "cr4", "efer"] as const) sregs.set(name, registers[name]);
+    return this.#try("KVM_SET_SREGS", sregs.bytes);
   }
 
-  /** Enters L2 through KVM_SET_NESTED_STATE; errno of both calls. */
-  restore(scenario: Scenario): { sregs_errno: number; errno: number } {
-    const { l1 } = scenario;
-    const vmcb12 = this.page(VMCB12_GPA, 4096);
-    const view = new DataView(vmcb12.buffer, SAVE_AREA);
-    const l2 = (at: number) => view.getBigUint64(at, true);
-    const sregs = this.#sregs();
-    for (
-      const [name, at] of [["cr0", 0x158], ["cr3", 0x150], ["cr4", 0x148], ["efer", 0xd0]] as const
-    ) {
-      sregs.set(name, l2(at));
-    }
-    const sregs_errno = this.#try("KVM_SET_SREGS", sregs.bytes);
-    this.#setRegs({ rip: l2(0x178), rsp: l2(0x1d8), rax: l2(0x1f8), rflags: 2n });
+  /** KVM_SET_REGS, all others 0; errno. */
+  setRegs(values: VmRegs): number {
+    const regs = new Struct(KVM_LAYOUTS.kvm_regs);
+    for (const name of ["rip", "rax", "rsp", "rflags"] as const) regs.set(name, values[name]);
+    return this.#try("KVM_SET_REGS", regs.bytes);
+  }
+
+  /** Sets VM_HSAVE_PA. */
+  setHsave(value: bigint): void {
+    this.#setMsr(MSR_VM_HSAVE_PA, value);
+  }
+
+  /** KVM_SET_NESTED_STATE; errno. */
+  setNestedState({ flags, vmcb_pa, state }: VmNestedState): number {
     const { size } = KVM_LAYOUTS.kvm_nested_state;
-    const nested = new Struct(KVM_LAYOUTS.kvm_nested_state, size + 4096);
-    nested.set("flags", NESTED.guestMode | (scenario.gif ? NESTED.gif : 0));
+    const nested = new Struct(
+      KVM_LAYOUTS.kvm_nested_state,
+      state === undefined ? size : size + VMCB_SIZE,
+    );
+    nested.set("flags", flags);
     nested.set("format", NESTED.svm);
     nested.set("size", nested.bytes.length);
-    nested.set("vmcb_pa", l1.rax);
-    nested.bytes.set(vmcb12.subarray(0, SAVE_AREA + COPIED_SAVE), size);
-    const save = new DataView(nested.bytes.buffer, size + SAVE_AREA);
-    const l1State = [
-      [0xd0, l1.efer],
-      [0x148, l1.cr4],
-      [0x150, l1.cr3],
-      [0x158, l1.cr0],
-      [0x160, 0x400n],
-      [0x168, 0xffff0ff0n],
-      [0x170, l1.rflags],
-      [0x178, BigInt(L1_CODE + 3)],
-      [0x1d8, L1_RSP],
-      [0x1f8, l1.rax],
-    ] as const;
-    for (const [at, value] of l1State) save.setBigUint64(at, BigInt.asUintN(64, value), true);
-    for (const change of scenario.late) {
-      nested.bytes.set(bytesOf(change), size + SAVE_AREA + change.offset);
-    }
-    return { sregs_errno, errno: this.#try("KVM_SET_NESTED_STATE", nested.bytes) };
+    nested.set("vmcb_pa", vmcb_pa);
+    if (state !== undefined) nested.bytes.set(state, size);
+    return this.#try("KVM_SET_NESTED_STATE", nested.bytes);
+  }
+
+  /** Queues an NMI. */
+  nmi(): void {
+    this.#try("KVM_NMI");
+  }
+
+  /** Queues an interrupt; errno. */
+  interrupt(vector: number): number {
+    const interrupt = new Struct(KVM_LAYOUTS.kvm_interrupt);
+    interrupt.set("irq", vector);
+    return this.#try("KVM_INTERRUPT", interrupt.bytes);
   }
 
   /** Queues an SMI; errno. */
@@ -191,7 +192,7 @@ export class KvmMachine implements Disposable {
   }
 
   /** Runs the vCPU until userspace is needed, or for {@linkcode TICKS} ticks. */
-  run(): RunResult {
+  run(): VmRun {
     for (let ticks = 0;;) {
       const end = performance.now() + TICK_MS;
       this.#alarm.set(TICK_MS);
@@ -204,62 +205,121 @@ export class KvmMachine implements Disposable {
     }
   }
 
-  /** Why KVM_RUN came back. */
-  exit(): { exit: number; port?: string } {
-    this.#libc.load(this.#run, 0, this.#exit);
-    const view = new DataView(this.#exit.buffer);
-    const exit = view.getUint32(RUN.exit_reason, true);
-    if (exit !== KVM_EXIT_IO) return { exit };
-    return { exit, port: view.getUint16(RUN.io_port, true).toString(16) };
+  /** KVM_RUN with immediate_exit: completes what waited for userspace. */
+  complete(): void {
+    const flag = new Uint8Array(1);
+    flag[0] = 1;
+    this.#libc.store(this.#run, RUN.immediate_exit, flag);
+    this.#libc.ioctl(this.#vcpu, IOCTL.KVM_RUN);
+    flag[0] = 0;
+    this.#libc.store(this.#run, RUN.immediate_exit, flag);
   }
 
-  /** Everything that the ioctls show, in the lab's form. */
-  look(): LabState {
+  /** Reads everything of the vCPU, as QEMU does before a migration. */
+  save(): SavedState {
     const regs = new Struct(KVM_LAYOUTS.kvm_regs);
     this.#must(this.#vcpu, "KVM_GET_REGS", regs.bytes);
-    const sregs = this.#sregs();
+    const sregs = new Struct(KVM_LAYOUTS.kvm_sregs2);
+    const sregs_errno = this.#try("KVM_GET_SREGS2", sregs.bytes);
     const debug = new Struct(KVM_LAYOUTS.kvm_debugregs);
     this.#must(this.#vcpu, "KVM_GET_DEBUGREGS", debug.bytes);
     const events = new Struct(KVM_LAYOUTS.kvm_vcpu_events);
     this.#must(this.#vcpu, "KVM_GET_VCPU_EVENTS", events.bytes);
-    const nested = new Struct(
-      KVM_LAYOUTS.kvm_nested_state,
-      KVM_LAYOUTS.kvm_nested_state.size + 8192,
-    );
-    nested.set("size", nested.bytes.length);
+    const mpState = new Struct(KVM_LAYOUTS.kvm_mp_state).bytes;
+    this.#must(this.#vcpu, "KVM_GET_MP_STATE", mpState);
+    const nested = this.#nestedBuffer();
+    const errno = this.#try("KVM_GET_NESTED_STATE", nested.bytes);
+    const hsave = this.#msr(MSR_VM_HSAVE_PA);
+    const pat = this.#msr(MSR_PAT);
+    return { regs, sregs, debug, events, mpState, nested, hsave, pat, sregs_errno, errno };
+  }
+
+  /**
+   * Restores that, in the order of QEMU's kvm_arch_put_registers.
+   *
+   * @param saved What was read of another machine.
+   * @returns errno of each call.
+   */
+  restore({ regs, sregs, debug, events, mpState, nested, hsave, pat }: SavedState) {
+    const sregs_errno = this.#try("KVM_SET_SREGS2", sregs.bytes);
+    const errno = this.#try("KVM_SET_NESTED_STATE", nested.bytes);
+    const regs_errno = this.#try("KVM_SET_REGS", regs.bytes);
+    this.#setMsr(MSR_VM_HSAVE_PA, hsave);
+    this.#setMsr(MSR_PAT, pat);
+    const events_errno = this.#try("KVM_SET_VCPU_EVENTS", events.bytes);
+    this.#try("KVM_SET_MP_STATE", mpState);
+    const debugregs_errno = this.#try("KVM_SET_DEBUGREGS", debug.bytes);
+    return { sregs_errno, errno, regs_errno, events_errno, debugregs_errno };
+  }
+
+  /** Why KVM_RUN came back; the port of a KVM_EXIT_IO. */
+  exit(): { exit: number; port: number } {
+    this.#libc.load(this.#run, 0, this.#exit);
+    const view = new DataView(this.#exit.buffer);
+    const exit = view.getUint32(RUN.exit_reason, true);
+    return { exit, port: exit === KVM_EXIT_IO ? view.getUint16(RUN.io_port, true) : 0 };
+  }
+
+  /** Everything that the ioctls show, as an image of layout `regs`. */
+  look(): Image {
+    const regs = new Struct(KVM_LAYOUTS.kvm_regs);
+    this.#must(this.#vcpu, "KVM_GET_REGS", regs.bytes);
+    const sregs = new Struct(KVM_LAYOUTS.kvm_sregs);
+    this.#must(this.#vcpu, "KVM_GET_SREGS", sregs.bytes);
+    const debug = new Struct(KVM_LAYOUTS.kvm_debugregs);
+    this.#must(this.#vcpu, "KVM_GET_DEBUGREGS", debug.bytes);
+    const events = new Struct(KVM_LAYOUTS.kvm_vcpu_events);
+    this.#must(this.#vcpu, "KVM_GET_VCPU_EVENTS", events.bytes);
+    const nested = this.#nestedBuffer();
     this.#must(this.#vcpu, "KVM_GET_NESTED_STATE", nested.bytes);
-    const flags = nested.number("flags");
-    const bit = (mask: number) => (flags & mask) === 0 ? 0 : 1;
-    const hex = (value: bigint | number) => value.toString(16);
-    const e = (name: Parameters<typeof events.number>[0]) => events.number(name);
-    const cs = new Struct(KVM_LAYOUTS.kvm_segment, sregs.part("cs"));
-    const ss = new Struct(KVM_LAYOUTS.kvm_segment, sregs.part("ss"));
-    return {
-      rip: hex(regs.get("rip")),
-      rax: hex(regs.get("rax")),
-      rsp: hex(regs.get("rsp")),
-      rflags: hex(regs.get("rflags")),
-      cr0: hex(sregs.get("cr0")),
-      cr2: hex(sregs.get("cr2")),
-      cr3: hex(sregs.get("cr3")),
-      cr4: hex(sregs.get("cr4")),
-      efer: hex(sregs.get("efer")),
-      dr6: hex(debug.get("dr6")),
-      dr7: hex(debug.get("dr7")),
-      cs: `${hex(cs.number("selector"))}/${cs.number("l")}/${cs.number("db")}`,
-      ss: hex(ss.number("selector")),
-      gif: bit(NESTED.gif),
-      guest_mode: bit(NESTED.guestMode),
-      run_pending: bit(NESTED.runPending),
-      smm: e("smi_smm"),
-      trip: e("triple_fault_pending"),
-      vmcb_pa: hex(nested.get("vmcb_pa")),
-      ev_exc: `${e("exception_injected")}/${e("exception_pending")}/${hex(e("exception_nr"))}/${
-        hex(e("exception_error_code"))
-      }`,
-      ev_int: `${e("interrupt_injected")}/${e("interrupt_nr")}`,
-      ev_nmi: `${e("nmi_injected")}/${e("nmi_pending")}/${e("nmi_masked")}`,
+    const bytes = new Uint8Array(REGS_SIZE), known = new Uint8Array(REGS_SIZE);
+    const view = new DataView(bytes.buffer);
+    const u64 = (at: number, value: bigint) => {
+      view.setBigUint64(at, value, true);
+      known.fill(0xff, at, at + 8);
     };
+    for (const { name } of REGS_FIELDS) u64(R[name], regs.get(name));
+    for (const name of ["cr0", "cr2", "cr3", "cr4", "cr8", "efer"] as const) {
+      u64(R[name], sregs.get(name));
+    }
+    const db = new DataView(debug.bytes.buffer);
+    for (const i of [0, 1, 2, 3] as const) u64(R[`dr${i}`], db.getBigUint64(8 * i, true));
+    for (const name of ["dr6", "dr7"] as const) u64(R[name], debug.get(name));
+    u64(R.vmcb_pa, nested.get("vmcb_pa"));
+    for (const [name, part] of SEGMENTS) {
+      const at = R[`${name}_selector`];
+      bytes.set(packSegment(sregs.part(part)), at);
+      known.fill(0xff, at, at + 16);
+    }
+    for (const [name, part] of [["gdtr", "gdt"], ["idtr", "idt"]] as const) {
+      const table = new DataView(sregs.bytes.buffer, sregs.part(part).byteOffset);
+      view.setUint32(R[`${name}_limit`], table.getUint16(8, true), true);
+      view.setBigUint64(R[`${name}_base`], table.getBigUint64(0, true), true);
+      known.fill(0xff, R[`${name}_limit`], R[`${name}_base`] + 8);
+    }
+    const flags = nested.number("flags");
+    const e = (name: Parameters<typeof events.number>[0]) => events.number(name);
+    const flag = (at: number, value: number) => {
+      bytes[at] = value;
+      known[at] = 0xff;
+    };
+    const bit = (mask: number) => (flags & mask) === 0 ? 0 : 1;
+    flag(R.gif, bit(NESTED.gif));
+    flag(R.guest_mode, bit(NESTED.guestMode));
+    flag(R.run_pending, bit(NESTED.runPending));
+    flag(R.smm, e("smi_smm"));
+    flag(R.triple_fault, e("triple_fault_pending"));
+    flag(R.exception_injected, e("exception_injected"));
+    flag(R.exception_pending, e("exception_pending"));
+    flag(R.exception_vector, e("exception_nr"));
+    view.setUint32(R.exception_error, e("exception_error_code"), true);
+    known.fill(0xff, R.exception_error, R.exception_error + 4);
+    flag(R.interrupt_injected, e("interrupt_injected"));
+    flag(R.interrupt_vector, e("interrupt_nr"));
+    flag(R.nmi_injected, e("nmi_injected"));
+    flag(R.nmi_pending, e("nmi_pending"));
+    flag(R.nmi_masked, e("nmi_masked"));
+    return { bytes, known };
   }
 
   /** Bytes of guest memory. */
@@ -274,31 +334,28 @@ export class KvmMachine implements Disposable {
     this.#libc.store(this.#memory, gpa, bytes);
   }
 
-  /** vmcb12 in memory. */
-  get vmcb12(): WordMap {
-    return wordsOf(this.page(VMCB12_GPA, 4096));
+  /** All of guest memory. */
+  get memory(): Uint8Array<ArrayBuffer> {
+    return this.page(0, MEMORY_SIZE);
   }
 
-  /** The host save area in memory. */
-  get hsave(): WordMap {
-    return wordsOf(this.page(HSAVE_GPA, 4096));
+  #nestedBuffer() {
+    const nested = new Struct(
+      KVM_LAYOUTS.kvm_nested_state,
+      KVM_LAYOUTS.kvm_nested_state.size + 2 * VMCB_SIZE,
+    );
+    nested.set("size", nested.bytes.length);
+    return nested;
   }
 
-  /** The SMRAM state save area. */
-  get smram(): WordMap {
-    return wordsOf(this.page(SMRAM_GPA, 512));
-  }
-
-  #sregs() {
-    const sregs = new Struct(KVM_LAYOUTS.kvm_sregs);
-    this.#must(this.#vcpu, "KVM_GET_SREGS", sregs.bytes);
-    return sregs;
-  }
-
-  #setRegs(values: { rip: bigint; rax: bigint; rsp: bigint; rflags: bigint }): number {
-    const regs = new Struct(KVM_LAYOUTS.kvm_regs);
-    for (const name of ["rip", "rax", "rsp", "rflags"] as const) regs.set(name, values[name]);
-    return this.#try("KVM_SET_REGS", regs.bytes);
+  #msr(index: number): bigint {
+    const { kvm_msrs, kvm_msr_entry } = KVM_LAYOUTS;
+    const msrs = new Struct(kvm_msrs, kvm_msrs.size + kvm_msr_entry.size);
+    msrs.set("nmsrs", 1);
+    const entry = new Struct(kvm_msr_entry, msrs.bytes.subarray(kvm_msrs.size));
+    entry.set("index", index);
+    this.#libc.ioctl(this.#vcpu, IOCTL.KVM_GET_MSRS, msrs.bytes);
+    return entry.get("data");
   }
 
   #setMsr(index: number, value: bigint): void {
@@ -345,4 +402,29 @@ function setSegment(bytes: Uint8Array<ArrayBuffer>, from: BaseSegment): void {
   segment.set("unusable", 0);
 }
 
-/** Non-zero words by offset. */
+/** Segment registers of an image, and of `struct kvm_sregs`. */
+const SEGMENTS = [
+  ["es", "es"],
+  ["cs", "cs"],
+  ["ss", "ss"],
+  ["ds", "ds"],
+  ["fs", "fs"],
+  ["gs", "gs"],
+  ["ldtr", "ldt"],
+  ["tr", "tr"],
+] as const;
+
+/** A segment register as a VMCB has it, from KVM_GET_SREGS. */
+function packSegment(bytes: Uint8Array<ArrayBuffer>): Uint8Array {
+  const from = new Struct(KVM_LAYOUTS.kvm_segment, bytes);
+  const n = (name: Parameters<typeof from.number>[0]) => from.number(name);
+  const out = new Uint8Array(16);
+  const view = new DataView(out.buffer);
+  const attrib = n("type") | n("s") << 4 | n("dpl") << 5 | n("present") << 7 | n("avl") << 8 |
+    n("l") << 9 | n("db") << 10 | n("g") << 11;
+  view.setUint16(0, n("selector"), true);
+  view.setUint16(2, attrib, true);
+  view.setUint32(4, n("limit"), true);
+  view.setBigUint64(8, from.get("base"), true);
+  return out;
+}

@@ -14,6 +14,7 @@ function f<const N extends string>(name: N, offset: number, size: number, doc: s
 
 /** `struct kvm_run`, what is used of the page that KVM_RUN shares; the union begins at 32. */
 export const RUN_FIELDS = [
+  f("immediate_exit", 1, 1, "Whether KVM_RUN comes back before the guest is entered"),
   f("exit_reason", 8, 4, "KVM_EXIT_* reason"),
   f("io_port", 34, 2, "Of KVM_EXIT_IO: the port"),
 ] as const;
@@ -77,6 +78,16 @@ export const SREGS_FIELDS = [
   f("apic_base", 272, 8, "APIC base address"),
   f("interrupt_bitmap", 280, 32, "Interrupts that wait"),
 ] as const;
+
+/** `struct kvm_sregs2`. */
+export const SREGS2_FIELDS = [
+  ...SREGS_FIELDS.filter(({ name }) => name !== "interrupt_bitmap"),
+  f("flags", 280, 8, "1: the PDPTEs are valid"),
+  f("pdptrs", 288, 32, "The four PDPTEs"),
+] as const;
+
+/** `struct kvm_mp_state`. */
+export const MP_STATE_FIELDS = [f("mp_state", 0, 4, "KVM_MP_STATE_*")] as const;
 
 /** `struct kvm_debugregs`. */
 export const DEBUGREGS_FIELDS = [
@@ -160,6 +171,8 @@ export const KVM_LAYOUTS = {
   kvm_regs: { name: "kvm_regs", size: 144, fields: REGS_FIELDS },
   kvm_segment: { name: "kvm_segment", size: 24, fields: SEGMENT_FIELDS },
   kvm_sregs: { name: "kvm_sregs", size: 312, fields: SREGS_FIELDS },
+  kvm_sregs2: { name: "kvm_sregs2", size: 320, fields: SREGS2_FIELDS },
+  kvm_mp_state: { name: "kvm_mp_state", size: 4, fields: MP_STATE_FIELDS },
   kvm_debugregs: { name: "kvm_debugregs", size: 128, fields: DEBUGREGS_FIELDS },
   kvm_vcpu_events: { name: "kvm_vcpu_events", size: 64, fields: EVENTS_FIELDS },
   kvm_nested_state: { name: "kvm_nested_state", size: 128, fields: NESTED_FIELDS },
@@ -211,14 +224,21 @@ export const KVM_IOCTLS = {
   KVM_GET_SREGS: { nr: 0x83, way: "out", takes: "kvm_sregs" },
   KVM_SET_SREGS: { nr: 0x84, way: "in", takes: "kvm_sregs" },
   KVM_INTERRUPT: { nr: 0x86, way: "in", takes: "kvm_interrupt" },
+  KVM_GET_MSRS: { nr: 0x88, way: "both", takes: "kvm_msrs" },
   KVM_SET_MSRS: { nr: 0x89, way: "in", takes: "kvm_msrs" },
   KVM_SET_CPUID2: { nr: 0x90, way: "in", takes: "kvm_cpuid2" },
+  KVM_GET_MP_STATE: { nr: 0x98, way: "out", takes: "kvm_mp_state" },
+  KVM_SET_MP_STATE: { nr: 0x99, way: "in", takes: "kvm_mp_state" },
   KVM_NMI: { nr: 0x9a, way: "none" },
   KVM_GET_VCPU_EVENTS: { nr: 0x9f, way: "out", takes: "kvm_vcpu_events" },
+  KVM_SET_VCPU_EVENTS: { nr: 0xa0, way: "in", takes: "kvm_vcpu_events" },
   KVM_GET_DEBUGREGS: { nr: 0xa1, way: "out", takes: "kvm_debugregs" },
+  KVM_SET_DEBUGREGS: { nr: 0xa2, way: "in", takes: "kvm_debugregs" },
   KVM_SMI: { nr: 0xb7, way: "none" },
   KVM_GET_NESTED_STATE: { nr: 0xbe, way: "both", takes: "kvm_nested_state" },
   KVM_SET_NESTED_STATE: { nr: 0xbf, way: "in", takes: "kvm_nested_state" },
+  KVM_GET_SREGS2: { nr: 0xcc, way: "out", takes: "kvm_sregs2" },
+  KVM_SET_SREGS2: { nr: 0xcd, way: "in", takes: "kvm_sregs2" },
 } as const satisfies Readonly<Record<string, KvmIoctl>>;
 
 /** Name of an ioctl in use. */
@@ -241,7 +261,9 @@ export const KVM_CAPS = {
   KVM_CAP_DEBUGREGS: 50,
   KVM_CAP_X86_SMM: 117,
   KVM_CAP_MULTI_ADDRESS_SPACE: 118,
+  KVM_CAP_IMMEDIATE_EXIT: 136,
   KVM_CAP_NESTED_STATE: 157,
+  KVM_CAP_SREGS2: 200,
 } as const;
 
 /** The KVM_EXIT_* reason of a port access. */

@@ -21,7 +21,6 @@ import {
   setRegs,
   setSregs,
 } from "../../engine/kvm/ioctls.ts";
-import { KVM_EXIT } from "../../engine/kvm/constants.ts";
 import { restoreVcpu, type SavedVcpu, saveVcpu } from "../../engine/kvm/migrate.ts";
 import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
@@ -29,6 +28,7 @@ import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import { innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
+import { lookEvent } from "./look.ts";
 import { bytesOf, type Scenario } from "./scenario.ts";
 import {
   type LookPhase,
@@ -41,8 +41,6 @@ import {
   type VmRun,
   type VmSregs,
 } from "./vm.ts";
-
-const SMRAM_SIZE = 512;
 
 /** How the emulator runs scenarios. */
 export interface EmulatedOptions {
@@ -219,28 +217,9 @@ export class EmulatedVm implements ScenarioVm {
   /** What the ioctls show. */
   look(phase: LookPhase, pages: readonly ShownPage[], run?: VmRun): EventOf<"regs"> {
     const v = this.#v;
-    const regs = { bytes: regsBytes(v) };
     const { exit, port } = v.result;
-    const end = phase === "post";
-    const event: EventOf<"regs"> = {
-      kind: "regs",
-      vcpu: 0,
-      phase,
-      ...(run === undefined ? {} : { rc: run.rc, exit }),
-      ...(run !== undefined && end ? { errno: run.errno } : {}),
-      // The lab prints port 0 where L2 was to stop and did not, but not at the end.
-      ...(run !== undefined && (!end || exit === KVM_EXIT.IO) ? { port } : {}),
-      regs,
-    };
-    const shown: { [K in ShownPage]?: { bytes: Uint8Array } } = {};
-    for (const name of pages) {
-      const page = v.memory.page(SHOWN_PAGES[name]);
-      const from = SHOWN_PAGES[name] % PAGE_SIZE;
-      shown[name] = {
-        bytes: name === "smram" ? page.slice(from, from + SMRAM_SIZE) : page.slice(),
-      };
-    }
-    return { ...event, ...shown };
+    const regs = { bytes: regsBytes(v) };
+    return lookEvent(phase, pages, { regs, run, exit, port, page: (gpa) => this.page(gpa) });
   }
 
   /** What happened inside. */
