@@ -301,7 +301,13 @@ Deno.test("lines that almost match are counted, with the line and the reason", a
   for (const [line, expected] of bad) {
     const text = [...lines.slice(0, 6), line, ...lines.slice(6), ""].join("\n");
     const { events, stats } = await imported(text);
-    assertEquals(events, (await imported(good)).events);
+    // What cannot be read is missing, and that is marked; whose #VMEXIT it is may not be known then.
+    const there = (found: typeof events) =>
+      found.filter(({ kind }) => kind !== "lost").map((event) =>
+        event.kind === "exit" ? { ...event, vmcb12_gpa: 0n } : event
+      );
+    assertEquals(there(events), there((await imported(good)).events));
+    assertEquals(events.filter(({ kind }) => kind === "lost").length, 1, line);
     assertEquals(stats.malformed, 1, line);
     assertEquals(stats.issues[0]?.line, 7);
     assert(expected.test(stats.issues[0]!.what), stats.issues[0]!.what);

@@ -84,6 +84,18 @@ Deno.test("what comes first in a log is evidence as soon as a later event shows 
   assertEquals(await said([FAILED, FAILED, ...RUN], UNIFIED), ["2 entry"]);
 });
 
+Deno.test("what cannot be read in a log is not missing from what happened", async () => {
+  const cut = ENTRY.slice(0, -4);
+  assertEquals(await said([...RUN, cut, FAILED, ...RUN], UNIFIED), []);
+  assertEquals(
+    await said(
+      [...RUN, ENTRY, INTERCEPTS, CR3, INJECT("0xffffffff").slice(0, -1), ...RUN],
+      LINUX_6_12,
+    ),
+    [],
+  );
+});
+
 Deno.test("what a log never shows is not missing from it", async () => {
   // Failed checks alone were traced.
   assertEquals(await said([FAILED, FAILED, FAILED], UNIFIED), []);

@@ -11,7 +11,7 @@ import { checkByText } from "../../engine/checks/sets.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { EXIT_IMAGE, KvmImages, L2_IMAGE, VMRUN_IMAGE } from "./kvm_images.ts";
 import type { KvmRecord, RecordSink } from "./kvm_record.ts";
-import { ISA_VMX, SLOT, SLOTS } from "./kvm_tracepoints.ts";
+import { ISA_VMX, SLOT, SLOTS, TRACEPOINT_BY_NAME } from "./kvm_tracepoints.ts";
 import type { TracepointStats } from "./stats.ts";
 
 /** How records become events. */
@@ -184,9 +184,34 @@ export class KvmEvents implements RecordSink {
       };
       return;
     }
+    this.#gap(touched, count, time);
+  }
+
+  /** Takes notice of a record that cannot be read. */
+  unread(cpu: number, pid: number, name: string): void {
+    const thread = this.#threads.get(pid);
+    const touched = this.#vcpus.filter((vcpu) =>
+      thread !== undefined ? thread.all.includes(vcpu) : pid < 0 && (cpu < 0 || vcpu.cpu === cpu)
+    );
+    const role = TRACEPOINT_BY_NAME.get(name)?.role;
+    this.#gap(
+      touched,
+      1,
+      undefined,
+      role === "l2exit" || role === "check" || role === "intercepts",
+    );
+  }
+
+  #gap(
+    touched: readonly Vcpu[],
+    count: number | undefined,
+    time: number | undefined,
+    open = false,
+  ): void {
     touched.forEach((vcpu, index) => {
       this.#settle(vcpu);
-      vcpu.open = false;
+      vcpu.open &&= open;
+      vcpu.resuming = false;
       // The number is the CPU's, not each vCPU's: only one of them carries it.
       this.#pushLost(vcpu.number, index === 0 ? count : undefined, time);
     });

@@ -36,6 +36,14 @@ export interface RecordSink {
    * @param time When, in nanoseconds; nothing when the source does not say.
    */
   lost(cpu: number, count: number | undefined, time: number | undefined): void;
+  /**
+   * A record is there that cannot be read, so that what comes next need not follow what came before.
+   *
+   * @param cpu The CPU; -1 where that is not known either.
+   * @param pid The thread; -1 where that is not known.
+   * @param name Name of its tracepoint.
+   */
+  unread?(cpu: number, pid: number, name: string): void;
 }
 
 /** Where a record comes from: gives on demand what most readers of it never ask for. */

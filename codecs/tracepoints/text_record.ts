@@ -36,6 +36,11 @@ interface Open {
   readonly more: number;
   /** What is wrong with it. */
   readonly fault: string;
+  /** Name of its tracepoint. */
+  readonly name: string;
+  /** Its CPU and thread, -1 where they are not known. */
+  readonly cpu: number;
+  readonly pid: number;
 }
 
 const NO_HEAD = "No thread, CPU and time before the name of a tracepoint";
@@ -117,8 +122,13 @@ export class TextRecords {
     const line = this.#stats.lines;
     if (outcome !== "foreign") {
       const fault = `${outcome.name} ${outcome.fault}`;
-      this.#open = { clean: { ...clean, text: this.#text }, line, more: 0, fault };
-    } else if (/kvm_nested_\w+:/.test(clean.text)) this.#malformed(NO_HEAD, line);
+      const { cpu, pid } = this.#head;
+      const { name } = outcome;
+      this.#open = { clean: { ...clean, text: this.#text }, line, more: 0, fault, name, cpu, pid };
+      return;
+    }
+    const name = /kvm_nested_\w+(?=:)/.exec(clean.text)?.[0];
+    if (name !== undefined) this.#malformed({ fault: NO_HEAD, line, name, cpu: -1, pid: -1 });
   }
 
   /**
@@ -155,7 +165,7 @@ export class TextRecords {
     this.#open = undefined;
     // A check's text may end anywhere; any other record lacks values.
     if (FREE.test(open.clean.text) && this.#clean(open.clean, undefined, true) === "read") return;
-    this.#malformed(open.fault, open.line);
+    this.#malformed(open);
   }
 
   /**
@@ -333,9 +343,10 @@ export class TextRecords {
     return name;
   }
 
-  #malformed(what: string, line: number): void {
+  #malformed({ fault, line, name, cpu, pid }: Omit<Open, "clean" | "more">): void {
     this.#stats.malformed++;
-    noteIssue(this.#stats, { line, what });
+    noteIssue(this.#stats, { line, what: fault });
+    this.#sink.unread?.(cpu, pid, name);
   }
 }
 
