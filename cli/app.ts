@@ -109,6 +109,18 @@ function isClosedOutput(error: unknown): boolean {
     (error instanceof Error && error.cause !== undefined && isClosedOutput(error.cause));
 }
 
+/** Where a policy of the user's own is part of the model, what goes wrong in that is no fault of this program. */
+function blamed(failure: Failure): Failure {
+  if (failure.status !== EXIT.internal) return failure;
+  const what = failure.message.replace(/^.*?command line: /, "");
+  return {
+    ...failure,
+    status: EXIT.usage,
+    code: "policy",
+    message: `The model does not work with this policy: ${what}`,
+  };
+}
+
 /**
  * Runs the program.
  *
@@ -124,7 +136,7 @@ export async function run(args: readonly string[], world: World): Promise<number
     return status;
   } catch (error) {
     if (isClosedOutput(error)) return EXIT.ok;
-    const failure = failureOf(error);
+    const failure = world.confined ? blamed(failureOf(error)) : failureOf(error);
     try {
       report(args, failure, out, world);
       if (world.debug && error instanceof Error) {

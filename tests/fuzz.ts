@@ -18,41 +18,13 @@ import {
 import { formatEvent, memorySource, readTrace, recoverTrace } from "../codecs/mod.ts";
 import { TraceError, TraceFile, TraceWriter, verifyTrace } from "../codecs/mod.ts";
 import { join, someEvents } from "./codecs_events.ts";
-
-/** What a run found. */
-export interface FuzzReport {
-  /** Number of mutants. */
-  inputs: number;
-  /** How many were read to the end without complaint. */
-  accepted: number;
-  /** How many ended in an error, by its code. */
-  errors: Record<string, number>;
-  /** Longest time that one mutant took to compute, in milliseconds. */
-  slowest: number;
-}
+import { KINDS } from "./fuzzing/kinds.ts";
+import { FuzzFailure, type FuzzReport, Random } from "./fuzzing/random.ts";
 
 interface Seed {
   readonly bytes: Uint8Array;
   readonly lines: readonly string[];
   readonly blocks: readonly number[];
-}
-
-/** A random number generator that gives the same numbers every time (xorshift32). */
-class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed | 1;
-  }
-
-  below(below: number): number {
-    let x = this.#state;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#state = x;
-    return (x >>> 0) % below;
-  }
 }
 
 function seedTrace(number: number, count: number, every: number): Seed {
@@ -168,11 +140,6 @@ function mend(bytes: Uint8Array): void {
   }
 }
 
-/** A mutant did what none may do. */
-export class FuzzFailure extends Error {
-  override name = "FuzzFailure";
-}
-
 /** Reads one mutant in every way there is. */
 async function tryOne(bytes: Uint8Array, mended: boolean, report: FuzzReport): Promise<void> {
   let accepted = false;
@@ -195,12 +162,17 @@ async function tryOne(bytes: Uint8Array, mended: boolean, report: FuzzReport): P
   await typed(async () => {
     const trace = await TraceFile.open(memorySource(bytes));
     const lines = SEEDS[trace.header.id[0]!]?.lines ?? [];
+    let count = 0;
     for await (const block of trace.blocks({ from: 2 })) {
       for (const [number, event] of block.entries()) {
         if (!mended && formatEvent(number, event) !== lines[number]) {
           throw new FuzzFailure(`Event ${number} was not written so`);
         }
+        count++;
       }
+    }
+    if (!mended && count !== Math.max(0, lines.length - 2)) {
+      throw new FuzzFailure("Events of a range are gone without a word");
     }
     await trace.checkpoint(Infinity);
   });
@@ -248,7 +220,7 @@ function cpuTime(): number {
 export async function fuzz(count: number, seed = 1): Promise<FuzzReport> {
   const report: FuzzReport = { inputs: 0, accepted: 0, errors: {}, slowest: 0 };
   for (let i = 0; i < count; i++) {
-    const random = new Random(Math.imul(seed + i, 2654435761));
+    const random = new Random(seed + i);
     const origin = SEEDS[random.below(SEEDS.length)]!;
     const how = random.below(4);
     const bytes = how === 0 ? mutateContent(origin, random) : mutate(origin, random);
@@ -267,27 +239,85 @@ export async function fuzz(count: number, seed = 1): Promise<FuzzReport> {
   return report;
 }
 
+/**
+ * Tries mutants of other things than the container.
+ *
+ * @param kind Name of the kind.
+ * @param count How many.
+ * @param seed Chooses them.
+ * @returns What came of it.
+ * @throws {Error} What a mutant did wrong, with the number to try it again by.
+ */
+export async function fuzzKind(kind: string, count: number, seed = 1): Promise<FuzzReport> {
+  const attempt = KINDS[kind];
+  if (attempt === undefined) throw new Error(`No kind ${kind}: ${Object.keys(KINDS).join(", ")}`);
+  const report: FuzzReport = { inputs: 0, accepted: 0, errors: {}, slowest: 0 };
+  const folder = await Deno.makeTempDir({ prefix: "vmtape-fuzz-" });
+  try {
+    for (let i = 0; i < count; i++) {
+      try {
+        await attempt(new Random(seed + i), folder, report);
+      } catch (cause) {
+        throw new Error(`Mutant ${seed + i} of ${kind} failed: ${cause}`, { cause });
+      }
+      report.inputs++;
+    }
+    return report;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
 /** Mutants that one process tries: Deno 2.9.6 never frees a zstd decoder that has failed. */
 const STEP = 50_000;
 
-async function main(count: number, seed: number): Promise<void> {
-  if (count <= STEP) {
-    const report = await fuzz(count, seed);
-    const rss = Math.round(Deno.memoryUsage().rss / 2 ** 20);
-    const line = `${count} mutants from ${seed}, ${rss} MiB: ${JSON.stringify(report)}\n`;
-    await Deno.stdout.write(new TextEncoder().encode(line));
-    return;
-  }
-  for (let done = 0; done < count; done += STEP) {
-    const args = [Math.min(STEP, count - done), seed + done].map(String);
-    const part = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-q", "--no-prompt", import.meta.filename!, ...args],
-    }).spawn();
-    const { code } = await part.status;
-    if (code !== 0) Deno.exit(code);
+/** Of so many mutants, how many are of each kind. */
+const SHARES: Readonly<Record<string, number>> = {
+  container: 0.7,
+  events: 0.12,
+  records: 0.06,
+  logs: 0.06,
+  shards: 0.03,
+  policies: 0.03,
+};
+
+async function part(kind: string, count: number, seed: number): Promise<void> {
+  const start = performance.now();
+  const report = kind === "container" ? await fuzz(count, seed) : await fuzzKind(kind, count, seed);
+  const seconds = Math.round((performance.now() - start) / 1000);
+  const rss = Math.round(Deno.memoryUsage().rss / 2 ** 20);
+  const line = `${kind}: ${count} mutants from ${seed} in ${seconds} s, ${rss} MiB: ${
+    JSON.stringify(report)
+  }\n`;
+  await Deno.stdout.write(new TextEncoder().encode(line));
+}
+
+/** Tries mutants of one kind or, with `all`, of each its share, in processes of their own. */
+async function main(count: number, seed: number, kind: string): Promise<void> {
+  if (kind !== "all" && count <= STEP) return await part(kind, count, seed);
+  const shares = kind === "all" ? Object.entries(SHARES) : [[kind, 1] as const];
+  for (const [name, share] of shares) {
+    const all = Math.ceil(count * share);
+    for (let done = 0; done < all; done += STEP) {
+      const args = [String(Math.min(STEP, all - done)), String(seed + done), name];
+      const child = new Deno.Command(Deno.execPath(), {
+        args: [
+          "run",
+          "-q",
+          "--no-prompt",
+          "--allow-read",
+          "--allow-write",
+          import.meta.filename!,
+          ...args,
+        ],
+      }).spawn();
+      const { code } = await child.status;
+      if (code !== 0) Deno.exit(code);
+    }
   }
 }
 
 if (import.meta.main) {
-  await main(Number(Deno.args[0] ?? 1_000_000), Number(Deno.args[1] ?? 1));
+  const [count = "1000000", seed = "1", kind = "all"] = Deno.args;
+  await main(Number(count), Number(seed), kind);
 }

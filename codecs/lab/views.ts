@@ -294,7 +294,7 @@ function fillWords(bytes: Uint8Array, words: WordMap, base: number): void {
 /**
  * The non-zero words of some bytes.
  *
- * @param bytes The bytes, a multiple of 8.
+ * @param bytes The bytes; the last word is filled up with zeros.
  * @returns Words by offset, in order.
  * @example
  * ```ts
@@ -303,9 +303,15 @@ function fillWords(bytes: Uint8Array, words: WordMap, base: number): void {
  * ```
  */
 export function wordsOf(bytes: Uint8Array): WordMap {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const rest = bytes.length % 8;
+  if (rest !== 0) {
+    const padded = new Uint8Array(bytes.length + 8 - rest);
+    padded.set(bytes);
+    view = new DataView(padded.buffer);
+  }
   const out: Record<string, string> = {};
-  for (let offset = 0; offset < bytes.length; offset += 8) {
+  for (let offset = 0; offset < view.byteLength; offset += 8) {
     const low = view.getUint32(offset, true);
     const high = view.getUint32(offset + 4, true);
     if (low === 0 && high === 0) continue;

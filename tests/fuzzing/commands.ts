@@ -1,0 +1,108 @@
+/** The commands over one input: every one has to end with a status of the table, and say it in one line. */
+import { run } from "../../cli/app.ts";
+import { FuzzFailure, type FuzzReport, type Random } from "./random.ts";
+
+/** The longest that one command may compute, in milliseconds of wall-clock time on a busy machine. */
+const TOO_LONG = 60_000;
+
+// deno-lint-ignore no-control-regex
+const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/;
+
+/** Takes at most so much of what is printed. */
+class Keeper {
+  text = "";
+  readonly #decoder = new TextDecoder();
+
+  writeSync(bytes: Uint8Array): number {
+    const text = this.#decoder.decode(bytes, { stream: true });
+    if (CONTROLS.test(text)) {
+      throw new FuzzFailure(
+        `A control character is printed: ${JSON.stringify(text.slice(0, 300))}`,
+      );
+    }
+    if (this.text.length < 1 << 16) this.text += text;
+    return bytes.length;
+  }
+}
+
+/**
+ * Runs one command, within this process.
+ *
+ * @param args Its arguments.
+ * @param report Where it is counted.
+ * @returns Its status and what it printed.
+ */
+export async function tryCommand(
+  args: readonly string[],
+  report: FuzzReport,
+): Promise<{ readonly status: number; readonly out: string }> {
+  const out = new Keeper(), err = new Keeper();
+  const start = performance.now();
+  const status = await run(args, { out, err, color: false, debug: true });
+  const took = performance.now() - start;
+  const shown = `${args.join(" ").slice(0, 300)}: ${err.text.slice(0, 2000)}`;
+  if (took > TOO_LONG) throw new FuzzFailure(`It took ${Math.round(took)} ms: ${shown}`);
+  if (![0, 1, 2, 3, 4].includes(status)) throw new FuzzFailure(`Status ${status}: ${shown}`);
+  if (status > 1 && !err.text.includes("vmtape")) {
+    throw new FuzzFailure(`No word of ${status}: ${shown}`);
+  }
+  report.slowest = Math.max(report.slowest, Math.round(took));
+  if (status < 2) report.accepted++;
+  else report.errors[`status ${status}`] = (report.errors[`status ${status}`] ?? 0) + 1;
+  return { status, out: out.text };
+}
+
+const PAIR = ["--policies", "early-exit,linux-6.12"];
+
+/** Command lines over a trace; `IN` is the trace, `OUT` a file to write. */
+const LINES: readonly (readonly string[])[] = [
+  ["dump", "IN"],
+  ["dump", "IN", "--fields"],
+  ["dump", "IN", "--raw"],
+  ["dump", "IN", "--json"],
+  ["dump", "IN", "--at", "20"],
+  ["dump", "IN", "--from", "5", "--to", "30"],
+  ["dump", "IN", "--columns", "event,time,exit_code,rip,check"],
+  ["dump", "IN", "--where", "exit_code == VMRUN || save.efer & SVME"],
+  ["info", "IN"],
+  ["info", "IN", "--json"],
+  ["verify", "IN"],
+  ["replay", "IN"],
+  ["replay", "IN", "--policy", "unified"],
+  ["replay", "IN", "--policy", "linux-6.12", "--all"],
+  ["replay", "IN", "--policy", "architectural", "--json", "--each"],
+  ["replay", "IN", "--policy", "unified", "--from", "20"],
+  ["diff", "IN", ...PAIR],
+  ["diff", "IN", ...PAIR, "--json"],
+  ["diff", "IN", ...PAIR, "--format", "markdown"],
+  ["diff", "IN", "--policies", "unified,early-exit,architectural", "--runs"],
+  ["diff", "IN", ...PAIR, "--shard", "0/2", "--json"],
+  ["replay", "IN", "--shard", "1/3", "--json"],
+  ["explain", "IN", ...PAIR, "--event", "12"],
+  ["why", "IN"],
+  ["identify", "IN"],
+  ["stats", "IN", "--passes", "1"],
+  ["top", "IN"],
+  ["compare", "IN", "IN"],
+  ["export", "IN", "--to", "perfetto", "-o", "OUT", "-f"],
+  ["report", "IN", ...PAIR, "-o", "OUT", "-f"],
+  ["minimize", "IN", ...PAIR, "--event", "12"],
+  ["cat", "IN", "IN", "-o", "OUT", "-f"],
+  ["cut", "IN", "--from", "7", "-o", "OUT", "-f"],
+  ["cut", "IN", "--to", "40", "-o", "OUT", "-f"],
+  ["filter", "IN", "--failed-only", "-o", "OUT", "-f"],
+  ["recover", "IN", "-o", "OUT", "-f"],
+  ["checkpoint", "IN", "--policy", "unified", "--every", "10", "-o", "OUT", "-f"],
+];
+
+/** Runs one of the commands over a trace; what it writes has to be whole. */
+export async function tryTrace(folder: string, random: Random, report: FuzzReport): Promise<void> {
+  const [file, other] = [`${folder}/in`, `${folder}/out`];
+  const line = random.pick(LINES);
+  const args = line.map((word) => word === "IN" ? file : word === "OUT" ? other : word);
+  const { status } = await tryCommand([...args, "-q"], report);
+  if (status > 1 || !line.includes("OUT") || ["export", "report"].includes(line[0]!)) return;
+  const counted = { ...report, errors: {} };
+  const after = await tryCommand(["verify", other, "-q"], counted);
+  if (after.status !== 0) throw new FuzzFailure(`${line.join(" ")} wrote what is damaged`);
+}
