@@ -6,6 +6,7 @@
 import * as alu from "./alu.ts";
 import { farJump, jump, loop, next, relative, taken } from "./branch.ts";
 import { FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import { decimal } from "./decimal.ts";
 import { PREFIX } from "./decode.ts";
 import { arithmetic, group3, group5, storeOrRestore } from "./groups.ts";
 import {
@@ -27,6 +28,9 @@ import { stringOperation } from "./strings.ts";
 import { executeSystem } from "./system.ts";
 
 const HIGH = 0x1_0000_0000;
+
+/** Opcodes of the x87 with a memory operand that do not exist: bits 2:0 of the opcode, and ModRM.reg. */
+const NO_X87: ReadonlySet<number> = new Set([0x09, 0x1c, 0x1e, 0x2d]);
 
 /** Executes a one-byte opcode. */
 export function one(cpu: Processor, op: number): number {
@@ -385,14 +389,17 @@ export function one(cpu: Processor, op: number): number {
     case 0xde:
     case 0xdf:
       // Bits EM and TS of CR0 come first; the x87 itself is not modelled.
-      return (cpu.cr0 & 0xc) !== 0 ? cpu.raise(VECTOR.nm) : UNMODELLED;
+      if ((cpu.cr0 & 0xc) !== 0) return cpu.raise(VECTOR.nm);
+      return insn.mod !== 3 && NO_X87.has((op & 7) << 3 | insn.reg & 7)
+        ? cpu.raise(VECTOR.ud)
+        : UNMODELLED;
     case 0x27:
     case 0x2f:
     case 0x37:
     case 0x3f:
     case 0xd4:
     case 0xd5:
-      return wide ? cpu.raise(VECTOR.ud) : UNMODELLED;
+      return wide ? cpu.raise(VECTOR.ud) : decimal(cpu, op);
     case 0xc8:
       return UNMODELLED;
   }

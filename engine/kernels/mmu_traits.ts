@@ -16,8 +16,8 @@ export interface MmuTraits {
   readonly oneWalker: boolean;
   /** Roles hold CR4.SMEP as it is; else whether it matters for want of CR0.WP. */
   readonly smepInRole: boolean;
-  /** L1's nested page table is walked as if CR0.WP were set. */
-  readonly nestedTableWriteProtect: boolean;
+  /** L1's nested page table is walked as if CR0.WP were set, and CR4.SMEP and CR4.SMAP were not. */
+  readonly nestedTableOwnMode: boolean;
 }
 
 /** Linux 6.12 and those before it. */
@@ -25,7 +25,7 @@ export const MMU_6_12: MmuTraits = {
   roles: NARROW_ROLES,
   oneWalker: false,
   smepInRole: false,
-  nestedTableWriteProtect: false,
+  nestedTableOwnMode: false,
 };
 
 /** Linux 7.3. */
@@ -33,5 +33,5 @@ export const MMU_7_3: MmuTraits = {
   roles: WIDE_ROLES,
   oneWalker: true,
   smepInRole: true,
-  nestedTableWriteProtect: true,
+  nestedTableOwnMode: true,
 };

@@ -89,8 +89,14 @@ export function initNestedMmu(v: Vcpu): void {
   v.assertThat(v.u8(V.walk_mmu) === 0, "mmu_is_nested(vcpu)");
   v.set8(V.mmu, 1);
   const cr4 = v.u32(VMCB01_AT + S.cr4) & ~CR4.PKE;
-  const cr0 = v.policy.kernel.mmu.nestedTableWriteProtect ? CR0.PG | CR0.WP : CR0.PG;
-  const base = setCpuRole(v, V.guest_cpu_role, cr0, cr4, v.u32(VMCB01_AT + S.efer));
+  const { nestedTableOwnMode } = v.policy.kernel.mmu;
+  const cr0 = nestedTableOwnMode ? CR0.PG | CR0.WP : CR0.PG;
+  let base = setCpuRole(v, V.guest_cpu_role, cr0, cr4, v.u32(VMCB01_AT + S.efer));
+  if (nestedTableOwnMode) {
+    base &= ~ROLE.SMEP;
+    v.set32(V.guest_cpu_role, base);
+    v.clear32(V.guest_cpu_role + 4, EXT.SMAP);
+  }
   v.assertThat(
     (base & ROLE.DIRECT) === 0 && (base & ROLE.GUEST_MODE) !== 0,
     "cpu_role.base.direct || !cpu_role.base.guest_mode",
