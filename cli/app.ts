@@ -1,3 +1,8 @@
+/**
+ * The program: picks the subcommand, runs it, and turns what it throws into a message and a status.
+ *
+ * @module
+ */
 import config from "../deno.json" with { type: "json" };
 import { type Command, EXIT } from "./command.ts";
 import { COMMANDS } from "./commands.ts";

@@ -1,3 +1,8 @@
+/**
+ * Letting signals be heard while a long loop runs.
+ *
+ * @module
+ */
 /** How long work may go on before it lets Ctrl-C be seen, in milliseconds. */
 const PATIENCE_MS = 50;
 

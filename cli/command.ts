@@ -95,7 +95,7 @@ export type Values<T extends readonly Option[]> = readonly Option[] extends T
 export interface Parsed<T extends readonly Option[] = readonly Option[]> {
   /** Values of the options by name. */
   readonly options: Values<T>;
-  /** The rest. */
+  /** What is left of the words: file names and the like. */
   readonly operands: readonly string[];
 }
 

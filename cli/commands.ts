@@ -1,3 +1,8 @@
+/**
+ * The table of subcommands.
+ *
+ * @module
+ */
 import type { Command } from "./command.ts";
 
 /** A subcommand that is loaded when it is asked for, so that the others cost no start-up time. */

@@ -1,3 +1,8 @@
+/**
+ * What a subcommand gets from the program: output, notes, progress, interruption.
+ *
+ * @module
+ */
 import { InterruptedError } from "./errors.ts";
 import { painter, terminalText } from "./paint.ts";
 import type { Output, Sink } from "./output.ts";

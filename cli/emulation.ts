@@ -1,3 +1,8 @@
+/**
+ * Options that name policies, and the policies that they name.
+ *
+ * @module
+ */
 import { UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Option } from "./command.ts";

@@ -17,7 +17,7 @@ export class UsageError extends Error {
 export class FileError extends Error {
   /** Name of the class. */
   override readonly name = "FileError";
-  /** The file. */
+  /** Name of the file it is about. */
   readonly path: string;
 
   /**

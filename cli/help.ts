@@ -1,3 +1,8 @@
+/**
+ * Help, made from the tables of options.
+ *
+ * @module
+ */
 import { visible } from "../codecs/visible.ts";
 import { type Command, COMMON, type Option } from "./command.ts";
 

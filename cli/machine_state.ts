@@ -19,7 +19,7 @@ import { loadPolicy } from "./policy_input.ts";
 export interface MachineState {
   /** Name of the policy that led there. */
   readonly policy: string;
-  /** The parts. */
+  /** vmcb12, L1, nested, vmcb01, vmcb02, vcpu, each by field. */
   readonly areas: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 

@@ -1,3 +1,8 @@
+/**
+ * Standard output: whole lines, control characters escaped, and a reader that may go away.
+ *
+ * @module
+ */
 import { terminalLine, terminalText } from "./paint.ts";
 
 /** Thrown when nobody reads standard output any more. */

@@ -1,3 +1,8 @@
+/**
+ * Colours, and text as a terminal may get it.
+ *
+ * @module
+ */
 import { visible } from "../codecs/visible.ts";
 
 /** Colours of what is printed, each an SGR code. */

@@ -1,3 +1,8 @@
+/**
+ * Parsing a command line by a command's table of options.
+ *
+ * @module
+ */
 import { parseArgs } from "@std/cli/parse-args";
 import { closest } from "../engine/closest.ts";
 import { type Command, COMMON, type Option, type Parsed } from "./command.ts";

@@ -1,3 +1,8 @@
+/**
+ * Giving up what a command has no use for.
+ *
+ * @module
+ */
 import type { Command } from "./command.ts";
 
 /** Every permission but to read. */

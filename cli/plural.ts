@@ -1,4 +1,9 @@
 /**
+ * Counts with their words.
+ *
+ * @module
+ */
+/**
  * A count with its word.
  *
  * @param n How many.

@@ -1,3 +1,8 @@
+/**
+ * Policies by their names on the command line: built-in ones, and modules of the user's own.
+ *
+ * @module
+ */
 import { ALIASES, POLICIES } from "../engine/policies/mod.ts";
 import { checkPolicy, PolicyError } from "../engine/policy_check.ts";
 import type { Policy } from "../engine/policy.ts";

@@ -1,3 +1,8 @@
+/**
+ * Progress on a terminal.
+ *
+ * @module
+ */
 import type { Sink } from "./output.ts";
 
 const INTERVAL_MS = 100;

@@ -1,3 +1,8 @@
+/**
+ * The options that name a range of events.
+ *
+ * @module
+ */
 import type { EventRange, TraceFile } from "../codecs/mod.ts";
 import type { Option } from "./command.ts";
 import { UsageError } from "./errors.ts";

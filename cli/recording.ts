@@ -1,3 +1,8 @@
+/**
+ * What recording commands have in common.
+ *
+ * @module
+ */
 import type { Meta } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { Breather } from "./breather.ts";

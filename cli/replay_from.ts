@@ -1,3 +1,8 @@
+/**
+ * Replaying the end of a trace, from a checkpoint.
+ *
+ * @module
+ */
 import type { Checkpoint } from "../codecs/mod.ts";
 import { CheckpointError } from "../engine/replay/checkpoint.ts";
 import { type Mismatch, Replayer, type ReplayResult } from "../engine/replay/replayer.ts";

@@ -1,3 +1,8 @@
+/**
+ * Scenarios that operands name.
+ *
+ * @module
+ */
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
 import { UsageError } from "./errors.ts";

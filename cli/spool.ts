@@ -1,3 +1,8 @@
+/**
+ * Input that comes through a pipe and has to be read from any place.
+ *
+ * @module
+ */
 import { type FileSource, fileSource, streamSink } from "../codecs/mod.ts";
 import { fileError, openInput, STANDARD } from "./files.ts";
 import { openSource } from "./inputs.ts";

@@ -1,3 +1,8 @@
+/**
+ * What someone may have meant who misspelt a word.
+ *
+ * @module
+ */
 import { closest } from "../engine/closest.ts";
 
 /** Most names that a message lists. */

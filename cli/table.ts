@@ -1,3 +1,8 @@
+/**
+ * Tables as text.
+ *
+ * @module
+ */
 import { visible } from "../codecs/visible.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
 

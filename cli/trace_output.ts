@@ -1,3 +1,8 @@
+/**
+ * Writing a trace as a command's output.
+ *
+ * @module
+ */
 import {
   fileSink,
   type Meta,

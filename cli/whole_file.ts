@@ -1,3 +1,8 @@
+/**
+ * Writing a file that is there whole or not at all.
+ *
+ * @module
+ */
 import type { Context } from "./context.ts";
 import { FileError } from "./errors.ts";
 import { fileError, STANDARD } from "./files.ts";

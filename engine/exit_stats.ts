@@ -17,7 +17,7 @@ export interface TimeStats {
   readonly total: number;
   /** The shortest; 0 when none is known. */
   readonly min: number;
-  /** The longest. */
+  /** The longest; 0 when none is known. */
   readonly max: number;
 }
 

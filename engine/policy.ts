@@ -38,7 +38,7 @@ export interface Step {
 
 /** A step in its place: the step, and where a failure goes. */
 export interface StepEntry {
-  /** The step. */
+  /** What is done at this place of the list. */
   readonly step: Step;
   /** Steps that handle its failure. Without it a failure ends the list. */
   readonly onFail?: readonly StepEntry[];

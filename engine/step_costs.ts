@@ -7,7 +7,7 @@ import type { Observer } from "./kvm/vcpu.ts";
 
 /** What one step costs under one policy. */
 export interface StepCost {
-  /** The policy. */
+  /** Name of the policy it was measured under. */
   readonly policy: string;
   /** Name of the step. */
   readonly step: string;

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `cat`.
+ *
+ * @module
+ */
 import type { TraceStream } from "../../codecs/mod.ts";
 import { catTraces } from "../../codecs/container/edit.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `checkpoint`.
+ *
+ * @module
+ */
 import type { TraceEvent } from "../../engine/event.ts";
 import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { MemoizedReplayer } from "../../engine/memo/replayer.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `compare`.
+ *
+ * @module
+ */
 import { compare, formatComparison, skipList } from "../../traces/compare/compare.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";

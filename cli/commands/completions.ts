@@ -1,3 +1,8 @@
+/**
+ * The subcommand `completions`.
+ *
+ * @module
+ */
 import { type Command, COMMON, defineCommand, EXIT, type Option } from "../command.ts";
 import { COMMANDS } from "../commands.ts";
 import { UsageError } from "../errors.ts";

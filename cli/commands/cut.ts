@@ -1,3 +1,8 @@
+/**
+ * The subcommand `cut`.
+ *
+ * @module
+ */
 import { cutTrace } from "../../codecs/container/edit.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { openTraceFile } from "../inputs.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `diff`.
+ *
+ * @module
+ */
 import {
   Differ,
   type DiffResult,

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `dump`.
+ *
+ * @module
+ */
 import { type EventBlock, type EventRange, readTrace } from "../../codecs/mod.ts";
 import { formatEvent } from "../../codecs/text.ts";
 import type { TraceEvent } from "../../engine/event.ts";

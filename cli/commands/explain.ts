@@ -1,3 +1,8 @@
+/**
+ * The subcommand `explain`.
+ *
+ * @module
+ */
 import {
   type ExplainedRow,
   type ExplainedStep,

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `export`.
+ *
+ * @module
+ */
 import { perfettoText } from "../../codecs/perfetto.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { Breather } from "../breather.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `filter`.
+ *
+ * @module
+ */
 import { failedOnly, filterTrace } from "../../codecs/container/edit.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `generate`.
+ *
+ * @module
+ */
 import { generate } from "../../traces/generate/generate.ts";
 import { ENTRIES } from "../../traces/scenarios/scenario.ts";
 import { defineCommand, EXIT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `identify`.
+ *
+ * @module
+ */
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import { type Identification, identify } from "../../engine/replay/identify.ts";
 import type { Mismatch } from "../../engine/replay/replayer.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `import`.
+ *
+ * @module
+ */
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { shown } from "../files.ts";
 import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `info`.
+ *
+ * @module
+ */
 import type { TraceHeader, TraceStream } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `merge`.
+ *
+ * @module
+ */
 import { Latency } from "../../engine/latency.ts";
 import { defineCommand } from "../command.ts";
 import type { Context } from "../context.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `minimize`.
+ *
+ * @module
+ */
 import { Differ, Findings, type RunDifference } from "../../engine/diff/mod.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import type { Policy } from "../../engine/policy.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `predict`.
+ *
+ * @module
+ */
 import { formatLabRecord } from "../../codecs/lab/record.ts";
 import { Emulator } from "../../traces/scenarios/emulator.ts";
 import { defineCommand, EXIT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `record`.
+ *
+ * @module
+ */
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { MMU, POLICY, policyOf } from "../emulation.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `record kvm`.
+ *
+ * @module
+ */
 import { KvmRecorder, recordKvm } from "../../traces/kvm/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { writeRecording } from "../recording.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `record qemu`.
+ *
+ * @module
+ */
 import type { TraceWriter } from "../../codecs/mod.ts";
 import { parseGdbAddress } from "../../traces/qemu/gdb_address.ts";
 import { GdbClient } from "../../traces/qemu/gdb_client.ts";

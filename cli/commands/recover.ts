@@ -1,3 +1,8 @@
+/**
+ * The subcommand `recover`.
+ *
+ * @module
+ */
 import { recoverTrace, type Recovery } from "../../codecs/container/verify.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { openSpooled } from "../spool.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `replay`.
+ *
+ * @module
+ */
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Mismatch, ReplayResult } from "../../engine/replay/replayer.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `report`.
+ *
+ * @module
+ */
 import { Latency } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";

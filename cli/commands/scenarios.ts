@@ -1,3 +1,8 @@
+/**
+ * The subcommand `scenarios`.
+ *
+ * @module
+ */
 import { BUILTINS, builtinScenarios } from "../../traces/scenarios/builtin.ts";
 import { toLabCase } from "../../traces/scenarios/scenario.ts";
 import { defineCommand, EXIT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `stats`.
+ *
+ * @module
+ */
 import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";

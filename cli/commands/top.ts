@@ -1,3 +1,8 @@
+/**
+ * The subcommand `top`.
+ *
+ * @module
+ */
 import { readTrace } from "../../codecs/mod.ts";
 import { type ExitRow, ExitStats, type TimeStats } from "../../engine/exit_stats.ts";
 import { defineCommand, EXIT } from "../command.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `verify`.
+ *
+ * @module
+ */
 import { verifyTrace } from "../../codecs/container/verify.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { failureOf } from "../errors.ts";

@@ -1,3 +1,8 @@
+/**
+ * The subcommand `why`.
+ *
+ * @module
+ */
 import { POLICIES } from "../../engine/policies/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import {

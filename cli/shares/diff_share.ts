@@ -1,3 +1,8 @@
+/**
+ * A part of a diff, and adding parts up.
+ *
+ * @module
+ */
 import type { TraceFile } from "../../codecs/mod.ts";
 import {
   Differ,

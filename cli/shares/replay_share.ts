@@ -1,3 +1,8 @@
+/**
+ * A part of a replay, and adding parts up.
+ *
+ * @module
+ */
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { Policy } from "../../engine/policy.ts";

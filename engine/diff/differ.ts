@@ -28,7 +28,7 @@ import { TransitionLog } from "./transitions.ts";
 
 /** What one policy did in a run. */
 export interface RunSide {
-  /** The policy. */
+  /** Which of the compared policies this is. */
   readonly policy: Policy;
   /** The vCPU after the run; not to be changed, and to be read before the next event is fed. */
   readonly vcpu: Vcpu;

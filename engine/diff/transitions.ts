@@ -28,7 +28,7 @@ export interface Report {
 
 /** One transition: the way taken and its steps. */
 export interface Transition {
-  /** The way. */
+  /** Which way into L2 or out of it. */
   readonly way: Way;
   /** Steps in the order they ran, those of handlers and contained transitions included. */
   readonly steps: Step[];
@@ -49,7 +49,7 @@ interface Snapshot {
 export interface Writer {
   /** Name of the step. */
   readonly step: string;
-  /** The transition. */
+  /** In which transition it wrote. */
   readonly transition: Transition;
 }
 

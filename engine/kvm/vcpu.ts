@@ -162,7 +162,7 @@ export class Tool<T extends object> {
  * ```
  */
 export class Vcpu extends Machine {
-  /** The policy. */
+  /** How its nested transitions are handled. */
   policy: Policy;
   /** Who listens, if anyone. */
   observer: Observer | undefined;

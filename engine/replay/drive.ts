@@ -149,7 +149,7 @@ function modelled(caps: Capabilities, event: number): Capabilities {
  * ```
  */
 export class Driver {
-  /** The policy. */
+  /** What the inputs are carried out under. */
   readonly policy: Policy;
   /** The vCPU; made by the first session, or by the first input without one. */
   vcpu: Vcpu | undefined;

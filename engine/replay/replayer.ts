@@ -86,7 +86,7 @@ export interface ReplayState {
  * ```
  */
 export class Replayer {
-  /** The policy. */
+  /** What the trace is carried out under. */
   readonly policy: Policy;
   readonly #driver: Driver;
   readonly #agreement: Agreement;

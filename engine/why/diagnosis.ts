@@ -25,7 +25,7 @@ export interface SetAnswer {
 
 /** What is known of why a run failed. */
 export interface Diagnosis {
-  /** The run. */
+  /** The way into L2 that is asked about. */
   readonly run: FoundRun;
   /** Whether it failed, as far as the trace shows. */
   readonly failed: boolean;

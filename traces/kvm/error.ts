@@ -1,3 +1,8 @@
+/**
+ * What goes wrong with /dev/kvm.
+ *
+ * @module
+ */
 import { VmtapeError } from "../../engine/error.ts";
 /** Why a recording from KVM cannot be made. */
 export type KvmErrorCode =

@@ -1,3 +1,8 @@
+/**
+ * Reading and writing the structures of KVM's ioctls by their tables.
+ *
+ * @module
+ */
 import type { Field, Layout } from "../../engine/layout.ts";
 
 /** A structure of the kernel's: bytes, and their fields by name. */
