@@ -324,6 +324,11 @@ export class Differ {
     this.#spec = spec;
   }
 
+  /** Runs so far. */
+  get runs(): number {
+    return this.#runs;
+  }
+
   /** The counts now. */
   counts(): DiffCounts {
     return {

@@ -109,7 +109,7 @@ export class MemoizedDiffer {
       },
       end: () => this.#effect(),
       apply: (effect, index) => {
-        book.repeat(effect.reports, index, differ.counts().runs, this.#report);
+        book.repeat(effect.reports, index, differ.runs, this.#report);
         differ.add(effect);
       },
     };
