@@ -104,7 +104,7 @@ async function follow(context: Context, options: Options, sink: EventSink) {
   if (interrupts > MANY_INTERRUPTS * exits) {
     const share = Math.round(100 * interrupts / exits);
     context.note(
-      `${share} % of the #VMEXITs are interrupts: the guest's clock goes on while it is recorded`,
+      `${share} % of the #VMEXITs are interrupts: the guest's clock goes on while it is recorded; -icount shift=0 of QEMU holds it back`,
     );
   }
   return result;

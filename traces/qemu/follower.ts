@@ -53,6 +53,8 @@ export interface FollowerHost {
 /** The last VMRUN of a vCPU: most likely its next one is like it. */
 interface Habit {
   readonly site: bigint;
+  /** CR3, under which the instruction there was seen to be VMRUN. */
+  readonly cr3: bigint | undefined;
   readonly pages: readonly bigint[];
 }
 
@@ -161,7 +163,7 @@ export class Follower {
       if (this.#breakpoints.has(at)) await this.#step(thread);
     } else if (this.#breakpoints.has(at)) {
       const site = this.#sites.get(at);
-      if (site && await this.#isVmrun(seen, pending)) await this.#vmrun(thread, site, seen);
+      if (site && await this.#isVmrun(thread, seen, pending)) await this.#vmrun(thread, site, seen);
       else await this.#step(thread);
     } else {
       if (++this.#stray > MAX_STRAY) throw this.#strayStop(stop);
@@ -180,15 +182,22 @@ export class Follower {
   #guess(thread: string, pending: PendingVmrun | undefined): ReadGuess {
     if (pending) return { pages: [pending.vmcb12Gpa] };
     const habit = this.#habits.get(thread);
-    return habit ? { pages: habit.pages, code: habit.site } : { pages: [] };
+    return { pages: habit?.pages ?? [] };
   }
 
   /** Whether a stop at a candidate is L1 about to execute VMRUN: this is what verifies it. */
-  async #isVmrun(seen: VcpuSnapshot, pending: PendingVmrun | undefined): Promise<boolean> {
+  async #isVmrun(
+    thread: string,
+    seen: VcpuSnapshot,
+    pending: PendingVmrun | undefined,
+  ): Promise<boolean> {
     const { view } = seen;
     if (((view.get("efer") ?? 0n) & SVME) === 0n) return false;
-    const code = await seen.code();
-    if (code === undefined || Buffer.compare(code, VMRUN_OPCODE) !== 0) return false;
+    const habit = this.#habits.get(thread);
+    if (habit?.site !== seen.linear || habit.cr3 !== view.get("cr3")) {
+      const code = await seen.code();
+      if (code === undefined || Buffer.compare(code, VMRUN_OPCODE) !== 0) return false;
+    }
     // While a #VMEXIT is awaited, the same code under other page tables is L2's.
     return pending === undefined || view.get("cr3") === pending.l1.get("cr3");
   }
@@ -213,7 +222,11 @@ export class Follower {
     const vmcb12 = await seen.page(vmcb12Gpa);
     const inputs = vmcb12 ? vmrunInputs(vmcb12) : [];
     await this.#inputs(vcpu, seen, inputs);
-    this.#habits.set(thread, { site: site.linear, pages: [vmcb12Gpa, ...inputs] });
+    this.#habits.set(thread, {
+      site: site.linear,
+      cr3: view.get("cr3"),
+      pages: [vmcb12Gpa, ...inputs],
+    });
     if (site.vmruns++ === 0) this.#host.found(site.linear);
     this.vmruns++;
     this.#events.push({

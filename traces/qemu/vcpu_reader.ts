@@ -13,8 +13,6 @@ import { monitorSection, VcpuView } from "./vcpu_view.ts";
 export interface ReadGuess {
   /** Physical addresses of pages. */
   readonly pages: readonly bigint[];
-  /** Linear address of an instruction. */
-  readonly code?: bigint;
 }
 
 /** A vCPU as it stands, and memory as it is meanwhile. */
@@ -69,13 +67,9 @@ export class VcpuReader {
     const gdb = this.#gdb;
     const index = this.#threads.indexOf(thread);
     const pages = new Map(guess.pages.map((gpa) => [gpa, this.#page(gpa)]));
-    const guessed = guess.code === undefined
-      ? undefined
-      : gdb.readLinear(thread, guess.code, CODE_BYTES);
     const [registers, text] = await Promise.all([
       gdb.registers(thread),
       gdb.monitor(`info registers ${index}`),
-      guessed,
       ...pages.values(),
     ]);
     const view = new VcpuView().addRegisters(registers).addMonitor(monitorSection(text, index));
@@ -88,7 +82,7 @@ export class VcpuReader {
         if (page === undefined) pages.set(gpa, page = this.#page(gpa));
         return page;
       },
-      code: () => guess.code === linear ? guessed! : gdb.readLinear(thread, linear, CODE_BYTES),
+      code: () => gdb.readLinear(thread, linear, CODE_BYTES),
     };
   }
 
