@@ -296,18 +296,17 @@ class Recorder {
     if (found.length > 0 || (rounds === 0 && search.rounds > 0)) {
       const mib = (search.searched / 2 ** 20).toFixed(1);
       this.#note(
-        `The opcode of VMRUN is at ${follower.sites.size} places in the ${mib} MiB of executable memory searched so far`,
+        `Places that hold the opcode of VMRUN: ${follower.sites.size}, in ${mib} MiB of executable memory`,
       );
     }
   }
 
   #found(linear: bigint): void {
-    const where = linear.toString(16);
-    this.#note(`VMRUN at ${where}`);
+    this.#note(`VMRUN at ${linear.toString(16)}`);
     if (this.#search === undefined) return;
-    this.#note(
-      `Nothing needs to be searched when that address is given (--at ${where}), as long as the guest boots alike (Linux: nokaslr)`,
-    );
+    const used = [...this.#follower!.sites.values()].filter(({ vmruns }) => vmruns > 0);
+    const at = used.map((site) => site.linear.toString(16)).join(",");
+    this.#note(`With --at ${at} nothing needs to be searched, if the guest boots alike (nokaslr)`);
   }
 
   #note(text: string): void {
