@@ -9,6 +9,7 @@ import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
 import { ALL_CLEAN } from "../kvm/constants.ts";
+import { GUEST_6_1 } from "./guest_traits.ts";
 import type { Kernel } from "./kernel.ts";
 import { USES_6_12 } from "./linux_6_12.ts";
 import { MMU_6_12 } from "./mmu_traits.ts";
@@ -48,6 +49,7 @@ export const KERNEL_6_1: Kernel = {
   },
   mmu: MMU_6_12,
   traits: {
+    guest: GUEST_6_1,
     flags: {
       guest: 1 << 5,
       smm: 1 << 6,
@@ -77,6 +79,7 @@ export const KERNEL_6_1: Kernel = {
     interceptsIcebp: false,
     recalcsByRequest: false,
     updatesStealTime: true,
+    clearingSvmeInL2ShutsDown: false,
     clearingSvmeSetsGif: true,
     copiesPatForNptOnly: false,
     refusesRestoredLmaWithoutLme: false,

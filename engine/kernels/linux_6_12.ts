@@ -9,6 +9,7 @@ import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
 import { ALL_CLEAN } from "../kvm/constants.ts";
+import { GUEST_6_12 } from "./guest_traits.ts";
 import type { Kernel } from "./kernel.ts";
 import { MMU_6_12 } from "./mmu_traits.ts";
 import * as stretches from "./stretches.ts";
@@ -107,6 +108,7 @@ export const USES_6_12: readonly string[] = [
 
 /** What all kernels of the 6.12 series do beneath their steps. */
 const TRAITS: KernelTraits = {
+  guest: GUEST_6_12,
   flags: { guest: 1, smm: 2, smmInsideNmi: 4, nmiMasked: 0, awaitingIret: 0 },
   invalidatesRoles: true,
   ignoresLmaWithoutLme: true,
@@ -130,6 +132,7 @@ const TRAITS: KernelTraits = {
   interceptsIcebp: false,
   recalcsByRequest: false,
   updatesStealTime: true,
+  clearingSvmeInL2ShutsDown: false,
   clearingSvmeSetsGif: true,
   copiesPatForNptOnly: false,
   refusesRestoredLmaWithoutLme: false,

@@ -12,6 +12,7 @@ import * as enter from "../steps/enter.ts";
 import * as restore from "../steps/restore.ts";
 import * as vmcb12 from "../steps/vmcb12.ts";
 import * as out from "../steps/vmexit.ts";
+import { GUEST_7_3 } from "./guest_traits.ts";
 import type { Kernel } from "./kernel.ts";
 import { KERNEL_6_12 } from "./linux_6_12.ts";
 import { MMU_7_3 } from "./mmu_traits.ts";
@@ -20,10 +21,12 @@ import type { KernelTraits } from "./traits.ts";
 
 const TRAITS: KernelTraits = {
   ...KERNEL_6_12.traits,
+  guest: GUEST_7_3,
   cleanBits: KERNEL_6_12.traits.cleanBits | 1 << CLEAN.CET,
   interceptsIcebp: true,
   recalcsByRequest: true,
   updatesStealTime: false,
+  clearingSvmeInL2ShutsDown: true,
   clearingSvmeSetsGif: false,
   copiesPatForNptOnly: true,
   refusesRestoredLmaWithoutLme: true,

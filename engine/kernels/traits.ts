@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { GuestTraits } from "./guest_traits.ts";
+
 /** Bits of hflags, each 0 where the kernel keeps the fact elsewhere. */
 export interface FlagBits {
   /** L2 runs. */
@@ -20,6 +22,8 @@ export interface FlagBits {
 
 /** What a kernel does outside the steps of its ways, by named facts; the engine never asks for its name. */
 export interface KernelTraits {
+  /** What a guest sees of its processor. */
+  readonly guest: GuestTraits;
   /** The bits of hflags (HF_*_MASK). */
   readonly flags: FlagBits;
   /** A new CPUID marks the roles of the MMUs as invalid (bit 11), rather than clearing them. */
@@ -69,6 +73,8 @@ export interface KernelTraits {
   readonly recalcsByRequest: boolean;
   /** Loading a vCPU asks for its steal time to be updated. */
   readonly updatesStealTime: boolean;
+  /** Clearing EFER.SVME while L2 runs shuts L1 down; else L1 goes on where L2 was. */
+  readonly clearingSvmeInL2ShutsDown: boolean;
   /** Clearing EFER.SVME sets GIF; else dropping an L2 without a #VMEXIT does. */
   readonly clearingSvmeSetsGif: boolean;
   /** vmcb02 gets the PAT only where the hypervisor uses nested paging. */

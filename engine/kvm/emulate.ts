@@ -16,7 +16,8 @@ import { forL1 } from "./for_l1.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
 import { Tool, type Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { FETCH } from "../paging/walk.ts";
+import { trackWrite } from "../paging/shadow_pages.ts";
+import { FETCH, WRITE } from "../paging/walk.ts";
 import { linearToGpa } from "../paging/translate.ts";
 import { walkError } from "../paging/vcpu_walk.ts";
 
@@ -464,6 +465,47 @@ function group7(v: Vcpu): boolean {
 function unmodelled(v: Vcpu, what: string): boolean {
   v.miss(`emulation of ${what}`);
   return emulationFailure(v, false);
+}
+
+/** VMCALL and VMMCALL, by ModRM of 0F 01. */
+const VMCALL = 0xc1, VMMCALL = 0xd9;
+
+/**
+ * #UD, which KVM intercepts: it patches VMCALL to VMMCALL, in the guest's code, and lets the guest
+ * repeat it; so too a VMMCALL that was no intercept, again and again (handle_ud, em_hypercall).
+ *
+ * @returns Whether the guest goes on.
+ */
+export function emulateUndefined(v: Vcpu): boolean {
+  if (!fetch(v, false)) {
+    const queued = v.u8(V.exception_pending) !== 0 || v.u8(V.vmexit_pending) !== 0;
+    if (!queued) queueException(v, VECTOR.UD);
+    return true;
+  }
+  const { opcode, modrm } = insn(v);
+  const known = opcode === 0x101 && (modrm === VMCALL || modrm === VMMCALL && protectedCode(v));
+  if (!known) queueException(v, VECTOR.UD);
+  else if (modrm === VMCALL ? privileged(v) : intercepted(v, EXIT.VMMCALL)) patchHypercall(v);
+  return true;
+}
+
+/** Writes VMMCALL at RIP, which KVM takes for a linear address (emulator_fix_hypercall). */
+function patchHypercall(v: Vcpu): void {
+  for (const [i, byte] of [0x0f, 0x01, VMMCALL].entries()) {
+    const address = BigInt.asUintN(64, v.u64(V.rip) + BigInt(i));
+    const lo = Number(address & 0xffffffffn), hi = Number(address >> 32n);
+    const gpa = linearToGpa(v, lo, hi, WRITE, user(v));
+    if (gpa < 0) {
+      queueException(v, VECTOR.PF, walkError(v), address);
+      return;
+    }
+    if (!v.memory.backed(gpa)) {
+      v.miss("a hypercall in device memory");
+      return;
+    }
+    v.memory.write8(gpa, byte);
+    trackWrite(v, gpa, 1);
+  }
 }
 
 /** RSM (em_rsm): the state save area decides where it leads; a failure is a triple fault. */

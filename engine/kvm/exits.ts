@@ -5,9 +5,10 @@
  */
 import { C, S, V, VMCB01_AT } from "../svm/machine.ts";
 import { DR6_ACTIVE_LOW, EFER, EVTINJ, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
-import { emulateInstruction, emulateRsm, skipInstruction } from "./emulate.ts";
+import { emulateInstruction, emulateRsm, emulateUndefined, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./for_l1.ts";
+import { cpuidFaults, emulateCpuid } from "./cpuid.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
 import { PF } from "../paging/walk.ts";
 import { isDeviceAt } from "../paging/shadow_walk.ts";
@@ -117,7 +118,7 @@ function exception(v: Vcpu, code: number): number {
       v.set8(V.exception_pending, 0);
       v.set8(V.exception_injected, 0);
       v.set8(V.vmexit_pending, 0);
-      return undefinedInstruction(v);
+      return result(emulateUndefined(v));
     case VECTOR.PF:
       return shadowFault(v);
     case VECTOR.AC:
@@ -301,8 +302,8 @@ function shutdown(v: Vcpu): number {
 }
 
 function cpuid(v: Vcpu): number {
-  if (v.u32(V.rax) < 0x100) v.miss("CPUID of a leaf that exists");
-  for (const at of [V.rax, V.rbx, V.rcx, V.rdx]) v.set64(at, 0n);
+  if (cpuidFaults(v)) return gpZero(v);
+  emulateCpuid(v);
   return skip(v);
 }
 

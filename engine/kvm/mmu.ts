@@ -295,6 +295,7 @@ export function freeObsoleteRoots(v: Vcpu): void {
 export function loadPgd(v: Vcpu): void {
   const r = roots(v);
   if (v.u32(r.roles[0] as number) === 0) return;
+  v.set8(V.stale_root, 0);
   const vmcb = v.vmcb;
   if (v.caps.npt) {
     v.set32(vmcb + C.nested_cr3, HOST.ROOT);

@@ -14,29 +14,34 @@ import type { Vcpu } from "./vcpu.ts";
  */
 const WORDS = [0x208, 0x17, 0x210, 0x4, 0x10, 0x1d, 0xda, 0x27, 0x413] as const;
 
-/** The same words as the host starts with: 0 bits let an access through. */
-const HOST_WORDS: readonly number[] = WORDS.map((word) => {
-  let bits = 0xffffffff;
-  for (const msr of PASSED_THROUGH()) {
-    if (wordOf(msr) === word) bits &= ~(3 << (msr & 15) * 2);
-  }
-  return bits >>> 0;
-});
+/** MSRs that the host lets through: SYSENTER, SYSCALL, and the bases of FS and GS. */
+const PASSED_THROUGH = [
+  0x174,
+  0x175,
+  0x176,
+  0xc0000081,
+  0xc0000082,
+  0xc0000083,
+  0xc0000084,
+  0xc0000100,
+  0xc0000101,
+  0xc0000102,
+];
+const GHCB = 0xc0010130;
 
-function PASSED_THROUGH(): readonly number[] {
-  return [
-    0x174,
-    0x175,
-    0x176, // SYSENTER
-    0xc0000081,
-    0xc0000082,
-    0xc0000083,
-    0xc0000084, // SYSCALL
-    0xc0000100,
-    0xc0000101,
-    0xc0000102, // FS, GS and kernel GS base
-    0xc0010130, // GHCB
-  ];
+/** The same words as the host starts with: 0 bits let an access through. */
+const WITH_GHCB = hostWords([...PASSED_THROUGH, GHCB]), WITHOUT_GHCB = hostWords(PASSED_THROUGH);
+
+function hostWords(passed: readonly number[]): readonly number[] {
+  return WORDS.map((word) => {
+    let bits = 0xffffffff;
+    for (const msr of passed) if (wordOf(msr) === word) bits &= ~(3 << (msr & 15) * 2);
+    return bits >>> 0;
+  });
+}
+
+function host(v: Vcpu): readonly number[] {
+  return v.traits.guest.passesGhcb ? WITH_GHCB : WITHOUT_GHCB;
 }
 
 /** Word of the map that covers an MSR, or -1 when the map does not (svm_msrpm_offset). */
@@ -57,7 +62,7 @@ export function wordOf(msr: number): number {
 
 /** Copies the host's own map into the merged one, as it is when first allocated. */
 export function initMerged(v: Vcpu): void {
-  HOST_WORDS.forEach((bits, i) => v.set32(V.merged_msrpm + i * 4, bits));
+  host(v).forEach((bits, i) => v.set32(V.merged_msrpm + i * 4, bits));
 }
 
 /**
@@ -69,10 +74,11 @@ export function merge(v: Vcpu): boolean {
   if ((v.u32(VMCB12_AT + C.intercept_word3) & 1 << 28) === 0) return true;
   const base = v.u32(VMCB12_AT + C.msrpm_base_pa) +
     v.u32(VMCB12_AT + C.msrpm_base_pa + 4) * 2 ** 32;
+  const own = host(v);
   for (let i = 0; i < WORDS.length; i++) {
     const at = base + (WORDS[i] as number) * 4;
     if (!v.memory.backed(at, 4)) return false;
-    v.set32(V.merged_msrpm + i * 4, (HOST_WORDS[i] as number) | v.memory.read(at, 4));
+    v.set32(V.merged_msrpm + i * 4, (own[i] as number) | v.memory.read(at, 4));
   }
   v.set8(V.msrpm_recalc, 0);
   setMap(v, v.vmcb, HOST.MERGED_MSRPM);
@@ -91,6 +97,6 @@ export function msrIntercepted(v: Vcpu, vmcb: number, msr: number, write: boolea
   const index = WORDS.indexOf(word as typeof WORDS[number]);
   if (index < 0) return true;
   const merged = v.u32(vmcb + C.msrpm_base_pa) === HOST.MERGED_MSRPM;
-  const bits = merged ? v.u32(V.merged_msrpm + index * 4) : HOST_WORDS[index] as number;
+  const bits = merged ? v.u32(V.merged_msrpm + index * 4) : host(v)[index] as number;
   return (bits >>> (msr & 15) * 2 + (write ? 1 : 0) & 1) === 1;
 }

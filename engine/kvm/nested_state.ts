@@ -29,6 +29,8 @@ export function leaveNested(v: Vcpu): void {
     v.set64(V.vmcb12_gpa, 0xffffffffffffffffn);
     leaveGuestMode(v);
     switchVmcb(v, 1);
+    // The MMU goes on with L2's root, which vmcb01 does not point at.
+    if (v.u8(V.mmu) === 0) v.set8(V.stale_root, 1);
     uninitMmu(v);
     markAllDirty(v, VMCB01_AT);
     if (!v.traits.clearingSvmeSetsGif) setGif(v, true);

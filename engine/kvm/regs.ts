@@ -48,6 +48,7 @@ export function setEfer(v: Vcpu, efer: number, high = 0): void {
   if (((old ^ efer) & EFER.SVME) !== 0) {
     if (v.traits.recalcsByRequest) v.request(REQ.RECALC_INTERCEPTS);
     if ((efer & EFER.SVME) === 0) {
+      if (v.guestMode && v.traits.clearingSvmeInL2ShutsDown) v.request(REQ.TRIPLE_FAULT);
       leaveNested(v);
       if (v.traits.clearingSvmeSetsGif) setGif(v, true);
       if (!v.smm) freeNested(v);

@@ -280,7 +280,8 @@ function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {
  */
 function mismatched(v: Vcpu): boolean {
   const vmcb = v.vmcb;
-  if (v.u32(vmcb + S.cr3 + 4) !== HOST_HIGH) return false;
+  // Left without a #VMEXIT, L2 leaves L1's own CR3 in vmcb01, which no table of KVM's is at.
+  if (v.u32(vmcb + S.cr3 + 4) !== HOST_HIGH) return true;
   const levels = v.u32(v.u8(V.mmu) === 1 ? V.guest_root_role : V.root_root_role) & 15;
   const long = (v.u32(vmcb + S.efer) & EFER.LMA) !== 0;
   return levels !== (!long ? 3 : (v.u32(vmcb + S.cr4) & CR4.LA57) !== 0 ? 5 : 4);

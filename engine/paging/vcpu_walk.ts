@@ -139,7 +139,8 @@ const WALKS = new Tool((v) => new Walks(v));
 export function processorPaging(v: Vcpu, wrongDepth: boolean): Paging {
   const walks = WALKS.of(v);
   if (v.caps.npt && v.u8(V.mmu) === 0) {
-    walks.directRoot = nestedRoot(v.u32(V.root_root_role));
+    const role = v.u32(V.root_root_role);
+    walks.directRoot = nestedRoot(v.u8(V.stale_root) === 0 ? role : role & ~ROLE.GUEST_MODE);
     return walks.direct;
   }
   findRoot(v, walks.root);

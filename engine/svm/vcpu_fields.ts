@@ -6,6 +6,7 @@
  * @module
  */
 import type { Field } from "../layout.ts";
+import { MSR_FIELDS } from "./msr_fields.ts";
 
 /** A row of the vCPU area. */
 export interface VcpuField extends Field {
@@ -172,6 +173,13 @@ export const VCPU_FIELDS = [
     doc: "PDPTEs were set with KVM_SET_SREGS2",
   },
   {
+    name: "stale_root",
+    offset: 0x16f,
+    size: 1,
+    internal: true,
+    doc: "vmcb01 points at L1's old root, while KVM fills L2's: L2 was left without a #VMEXIT",
+  },
+  {
     name: "vmcb12_gpa",
     offset: 0x170,
     size: 8,
@@ -320,7 +328,8 @@ export const VCPU_FIELDS = [
     internal: true,
     doc: "CPU role of the one walker of guest tables, of kernels that have only one",
   },
+  ...MSR_FIELDS,
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */
-export const VCPU_SIZE = 0x400;
+export const VCPU_SIZE = 0x1000;
