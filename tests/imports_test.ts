@@ -80,3 +80,12 @@ Deno.test("the engine reads no file and prints nothing", async () => {
     assert(!/\bDeno\.|\bconsole\./.test(code), file);
   }
 });
+
+Deno.test("every file says what it is about", async () => {
+  for (const layer of [...LAYERS, "report"]) {
+    for await (const file of sources(new URL(`${layer}/`, ROOT))) {
+      const text = await Deno.readTextFile(new URL(file));
+      assert(/^(?:#!.*\n)?\/\*\*\n(?: \*.*\n)+? \* @module\n \*\/\n/.test(text), file);
+    }
+  }
+});
