@@ -59,6 +59,19 @@ export function wrapped(text: string, width: number, indent: string): string {
   }).join("\n");
 }
 
+/** The same records, field by field. */
+const FIELDS: readonly string[] = [
+  "rip=0x000000007ff00280 vmcb=0x0000000008224000 nested_rip=0xffffffffffbb0119 " +
+  "int_ctl=0x01020000 event_inj=0x80000036 tdp_enabled=1 guest_pgd=0x0000000001074000 isa=2",
+  "cr_read=0018 cr_write=0001 exceptions=00060042 intercept1=bc4c8027 intercept2=00006e7f " +
+  "intercept3=00000001",
+  "exit_reason=1024 guest_rip=0xffffffffffbb0119 isa=2 info1=0x0000000200000006 " +
+  "info2=0x00000000001ab000 intr_info=0x00000000 error_code=0x00000000 vcpu_id=0",
+  "exit_code=1024 exit_info1=0x0000000200000006 exit_info2=0x00000000001ab000 " +
+  "exit_int_info=0x00000000 exit_int_info_err=0x00000000 isa=2",
+  "msg=(save->cr0 & X86_CR0_CD) == 0 && (save->cr0 & X86_CR0_NW) err=0",
+];
+
 const latency = (i: number, name: string, text: string) =>
   `qemu-sys-4321    5d..1. ${398691410 + 3 * i}us : ${name}: ${text}`;
 const dmesg = (i: number, name: string, text: string) => `[  ${stamp(i)}] ${name}: ${text}`;
@@ -83,6 +96,12 @@ export const SHAPES: readonly Shape[] = [
     each((i, name, text) =>
       ` qemu-system-x86-4321  [005]   ${stamp(i)}: ${(i ? "(+3)" : "").padEnd(8)} ${name}: ${text}`
     ),
+  ],
+  [
+    "`trace-cmd report -R`",
+    FIELDS.map((text, i) =>
+      ` CPU 0/KVM-4321  [005]   ${stamp(i)}: ${`${RECORDS[i]![0]}:`.padEnd(22)}  ${text}\n`
+    ).join(""),
   ],
   [
     "`perf script`",
@@ -173,3 +192,41 @@ export const SHAPES: readonly Shape[] = [
   timed: !lacks.includes("time"),
   thread: !lacks.includes("thread"),
 }));
+
+const head = " qemu-system-x86-4321    [005] d..1.   398.691401:";
+const EXIT = "info1 0x0000000000000000 info2 0x0000000000000000 intr_info 0x00000000 " +
+  "error_code 0x00000000";
+
+/** Logs of other content, for the table in the documentation. */
+export const KINDS: readonly (readonly [name: string, text: string])[] = [
+  [
+    "kernels before 5.10: `intercept:`, one number",
+    `${head} kvm_nested_vmrun: rip: 0x000000007ff00280 vmcb: 0x0000000008224000 ` +
+    "nrip: 0xffffffffffbb0119 int_ctl: 0x01020000 event_inj: 0x00000000 npt: on\n" +
+    `${head} kvm_nested_intercepts: cr_read: 0000 cr_write: 0010 excp: 40060002 ` +
+    "intercept: 0000217ffd44bfeb\n",
+  ],
+  [
+    "`[immediate exit]` after a number",
+    `${head} kvm_entry: vcpu 0, rip 0x7ff00280 intr_info 0x80000036 error_code 0x00000000` +
+    "[immediate exit]\n",
+  ],
+  [
+    "RSM into L2, and an emulated instruction",
+    `${head} kvm_exit: vcpu 0 reason rsm rip 0x7ff00280 ${EXIT}\n` +
+    `${head} kvm_emulate_insn: 0:7ff00280: 0f aa\n` +
+    `${head} kvm_smm_transition: vcpu 0: leaving SMM, smbase 0x7ff03000\n` +
+    `${head} ${RECORDS[0]!.join(": ")}\n`,
+  ],
+  [
+    "VMX",
+    `${head} kvm_nested_vmexit: vcpu 3 reason EPT_VIOLATION rip 0x103c00 ${EXIT}\n` +
+    `${head} kvm_nested_vmenter_failed: !nested_host_cr0_valid(vcpu, vmcs12->host_cr0)\n`,
+  ],
+  [
+    "a number that is cut off, and one with more digits than fit",
+    `${head} ${RECORDS[3]!.join(": ").slice(0, -2)}\n` +
+    " qemu-7 [000] 99999999999999999999999.648900: kvm_nested_vmenter_failed: control->asid == 0\n",
+  ],
+  ["lost records", `${usual(0, ...RECORDS[4]!)}\nCPU:5 [LOST 12 EVENTS]\n`],
+];

@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { assert, assertEquals } from "@std/assert";
 import { importTracepoints } from "@vmtape/vmtape/codecs";
 import { encoder, imported } from "./import_text_log.ts";
-import { RECORDS, SHAPES, wrapped } from "./import_shapes.ts";
+import { table } from "../docs/markdown.ts";
+import { KINDS, RECORDS, SHAPES, wrapped } from "./import_shapes.ts";
 
 for (const { name, text, timed, thread } of SHAPES) {
   Deno.test(`a log of this shape gives the same events: ${name}`, async () => {
@@ -147,4 +148,34 @@ Deno.test("what perf trace prints is named, with what to do", async () => {
   const line = "     0.000 CPU 0/KVM/4321 kvm:kvm_nested_vmexit(exit_reason: 1024, isa: 2)\n";
   const error = await imported(line).then(() => undefined, (error) => error);
   assert(/perf trace.*perf script/.test(error.message), error.message);
+});
+
+/** What became of a log, in a row of the documentation's table. */
+async function tableRow(name: string, text: string): Promise<string[]> {
+  const { stats } = await imported(text);
+  const total = (counts: Readonly<Record<string, number>>) =>
+    Object.values(counts).reduce((a, b) => a + b, 0);
+  const passed = [
+    stats.continued > 0 ? `${stats.continued} the rest of a record` : "",
+    total(stats.vmx) > 0 ? `${total(stats.vmx)} of VMX` : "",
+    total(stats.others) > 0 ? Object.keys(stats.others).join(", ") : "",
+    stats.skipped > total(stats.others) ? `${stats.skipped - total(stats.others)} not KVM's` : "",
+    stats.lostMarks > 0 ? `${stats.lost} lost` : "",
+    stats.malformed > 0 ? `${stats.malformed} not understood` : "",
+  ];
+  const time = stats.resolution === undefined ? "none" : "µs";
+  const events = String(total(stats.events));
+  return [name, String(stats.lines), events, passed.filter((what) => what !== "").join("; "), time];
+}
+
+Deno.test("docs/recording.md has the table of what is read, as it is", async () => {
+  const rows = [];
+  for (const { name, text } of SHAPES) rows.push(await tableRow(name, text));
+  for (const [name, text] of KINDS) rows.push(await tableRow(name, text));
+  const wanted = table(["log", "lines", "records", "passed over", "times"], rows);
+  const page = new URL("../docs/recording.md", import.meta.url);
+  const text = await Deno.readTextFile(page);
+  const found = /^\| log .*\n(?:\|.*\n)+/m.exec(text)?.[0] ?? "";
+  if (Deno.env.has("VMTAPE_UPDATE")) await Deno.writeTextFile(page, text.replace(found, wanted));
+  else assertEquals(found, wanted, "VMTAPE_UPDATE=1 writes it");
 });

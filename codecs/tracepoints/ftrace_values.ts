@@ -6,7 +6,16 @@
  */
 import { EXIT_REASON_CODES } from "./kvm_exit_reasons.ts";
 import type { KvmRecord } from "./kvm_record.ts";
-import { ISA_VMX, type Padded, SLOT, type Slot, type SlotKind, SLOTS } from "./kvm_tracepoints.ts";
+import {
+  ISA_VMX,
+  type Padded,
+  SLOT,
+  type Slot,
+  type SlotKey,
+  type SlotKind,
+  SLOTS,
+  tellRoots,
+} from "./kvm_tracepoints.ts";
 
 /** A set of words, looked up by their bytes. */
 class Words<T> {
@@ -71,14 +80,15 @@ interface Key {
 
 const KEYS = new Words(
   SLOTS.flatMap((row: Slot, slot) =>
-    row.keys.map(({ word, digits = 0, when = "always" }): readonly [string, Key] => {
-      const itself = row.kind === "smm" ? Number(word === "entering") : undefined;
-      return [word, { slot, kind: row.kind, digits, when, itself }];
+    row.keys.map((key: SlotKey): readonly [string, Key] => {
+      const { word, digits = 0, when = "always", kind = row.kind } = key;
+      const itself = kind === "smm" ? Number(word === "entering") : undefined;
+      return [word, { slot, kind, digits, when, itself }];
     })
   ),
 );
 const reasonNamed = wordLookup(EXIT_REASON_CODES);
-const flagNamed = wordLookup([["y", 1], ["on", 1], ["n", 0], ["off", 0]]);
+const flagNamed = wordLookup([["y", 1], ["on", 1], ["1", 1], ["n", 0], ["off", 0], ["0", 0]]);
 const BIT_ISA = 1 << SLOT.isa;
 const ROOTS = 1 << SLOT.nested_cr3 | 1 << SLOT.guest_cr3;
 
@@ -184,6 +194,7 @@ export function readValues(
     if (at === SHORT) return `a number of \`${SLOTS[slot]!.name}\` shorter than the kernel prints`;
     if (at < 0) return `no value of \`${SLOTS[slot]!.name}\` that can be read`;
   }
+  if (rooted) tellRoots(into);
   // Where the kernel prints `nested_npt=`, a root follows.
   return rooted && (into.present & ROOTS) === 0 && (into.present & BIT_ISA) === 0
     ? "no root of paging after `nested_npt=`"

@@ -40,6 +40,8 @@ export interface SlotKey {
   readonly digits?: number;
   /** When it pads it. */
   readonly when?: Padded;
+  /** How the value after it is read, where that is otherwise than after the slot's other keys. */
+  readonly kind?: SlotKind;
 }
 
 /** One value that tracepoints carry. */
@@ -69,9 +71,19 @@ function kernel(digits: number, when: Padded, word: string): SlotKey[] {
   return [{ word, digits, when }];
 }
 
+/** Names of fields, which `trace-cmd report -R` prints in place of the kernel's words. */
+function raw(kind: SlotKind, ...words: string[]): SlotKey[] {
+  return words.map((word) => ({ word, kind }));
+}
+
 /** All values, one slot each; fewer than 31, since sets of slots are bits of a number. */
 export const SLOTS = [
-  { name: "rip", kind: "hex", keys: kernel(16, "colon", "rip"), fields: ["rip", "guest_rip"] },
+  {
+    name: "rip",
+    kind: "hex",
+    keys: [...kernel(16, "colon", "rip"), ...free("guest_rip")],
+    fields: ["rip", "guest_rip"],
+  },
   { name: "vmcb", kind: "hex", keys: padded(16, "vmcb"), fields: ["vmcb"] },
   {
     name: "nested_rip",
@@ -81,50 +93,73 @@ export const SLOTS = [
   },
   { name: "int_ctl", kind: "hex", keys: padded(8, "int_ctl"), fields: ["int_ctl"] },
   { name: "event_inj", kind: "hex", keys: padded(8, "event_inj"), fields: ["event_inj"] },
-  { name: "npt", kind: "flag", keys: free("nested_npt", "npt"), fields: ["tdp_enabled", "npt"] },
-  { name: "nested_cr3", kind: "hex", keys: padded(16, "nested_cr3"), fields: ["guest_pgd"] },
+  {
+    name: "npt",
+    kind: "flag",
+    keys: free("nested_npt", "npt", "tdp_enabled"),
+    fields: ["tdp_enabled", "npt"],
+  },
+  {
+    name: "nested_cr3",
+    kind: "hex",
+    keys: padded(16, "nested_cr3", "guest_pgd"),
+    fields: ["guest_pgd"],
+  },
   { name: "guest_cr3", kind: "hex", keys: padded(16, "guest_cr3"), fields: [] },
   {
     name: "isa",
     kind: "vmx",
-    keys: free("vmcs", "nested_ept", "ept", "nested_eptp"),
+    keys: [...free("vmcs", "nested_ept", "ept", "nested_eptp"), ...raw("dec", "isa")],
     fields: ["isa"],
   },
   { name: "cr_read", kind: "hex", keys: padded(4, "cr_read"), fields: ["cr_read"] },
   { name: "cr_write", kind: "hex", keys: padded(4, "cr_write"), fields: ["cr_write"] },
-  { name: "exceptions", kind: "hex", keys: padded(8, "excp"), fields: ["exceptions"] },
+  {
+    name: "exceptions",
+    kind: "hex",
+    keys: padded(8, "excp", "exceptions"),
+    fields: ["exceptions"],
+  },
   {
     name: "intercept1",
     kind: "intercepts",
-    keys: free("intercepts", "intercept"),
+    keys: [
+      ...free("intercepts", "intercept"),
+      { word: "intercept1", digits: 8, when: "always", kind: "hex" },
+    ],
     fields: ["intercept1", "intercept"],
   },
-  { name: "intercept2", kind: "hex", keys: [], fields: ["intercept2"] },
-  { name: "intercept3", kind: "hex", keys: [], fields: ["intercept3"] },
-  { name: "vcpu_id", kind: "dec", keys: free("vcpu"), fields: ["vcpu_id"] },
-  { name: "exit_code", kind: "reason", keys: free("reason"), fields: ["exit_reason", "exit_code"] },
+  { name: "intercept2", kind: "hex", keys: padded(8, "intercept2"), fields: ["intercept2"] },
+  { name: "intercept3", kind: "hex", keys: padded(8, "intercept3"), fields: ["intercept3"] },
+  { name: "vcpu_id", kind: "dec", keys: free("vcpu", "vcpu_id"), fields: ["vcpu_id"] },
+  {
+    name: "exit_code",
+    kind: "reason",
+    keys: [...free("reason"), ...raw("dec", "exit_reason", "exit_code")],
+    fields: ["exit_reason", "exit_code"],
+  },
   {
     name: "exit_info_1",
     kind: "hex",
-    keys: [...kernel(16, "0x", "info1"), ...padded(16, "ext_inf1")],
+    keys: [...kernel(16, "0x", "info1"), ...padded(16, "ext_inf1", "exit_info1")],
     fields: ["info1", "exit_info1"],
   },
   {
     name: "exit_info_2",
     kind: "hex",
-    keys: [...kernel(16, "0x", "info2"), ...padded(16, "ext_inf2")],
+    keys: [...kernel(16, "0x", "info2"), ...padded(16, "ext_inf2", "exit_info2")],
     fields: ["info2", "exit_info2"],
   },
   {
     name: "exit_int_info",
     kind: "hex",
-    keys: [...padded(8, "intr_info", "ext_int"), ...free("int_info")],
+    keys: [...padded(8, "intr_info", "ext_int", "exit_int_info"), ...free("int_info")],
     fields: ["intr_info", "exit_int_info"],
   },
   {
     name: "exit_int_info_err",
     kind: "hex",
-    keys: [...padded(8, "error_code", "ext_int_err"), ...free("int_info_err")],
+    keys: [...padded(8, "error_code", "ext_int_err", "exit_int_info_err"), ...free("int_info_err")],
     fields: ["error_code", "exit_int_info_err"],
   },
   { name: "requests", kind: "hex", keys: padded(16, "requests"), fields: ["requests"] },
@@ -133,7 +168,7 @@ export const SLOTS = [
   { name: "slb", kind: "hex", keys: padded(8, "slb"), fields: ["slb"] },
   { name: "info", kind: "pair", keys: free("info"), fields: [] },
   { name: "err", kind: "dec", keys: [], fields: ["err"] },
-  { name: "immediate_exit", kind: "dec", keys: [], fields: ["immediate_exit"] },
+  { name: "immediate_exit", kind: "dec", keys: free("immediate_exit"), fields: ["immediate_exit"] },
   { name: "entering", kind: "smm", keys: free("entering", "leaving"), fields: ["entering"] },
   { name: "smbase", kind: "hex", keys: free("smbase"), fields: ["smbase"] },
 ] as const satisfies readonly Slot[];
@@ -253,6 +288,21 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
 export const TRACEPOINT_BY_NAME: ReadonlyMap<string, Tracepoint> = new Map(
   TRACEPOINTS.map((tracepoint) => [tracepoint.name, tracepoint]),
 );
+
+/**
+ * Puts the root of paging where it belongs: newer kernels have one field for nCR3 and for L2's CR3, which it
+ * is without nested paging.
+ *
+ * @param into The values of an entry; changed.
+ */
+export function tellRoots(into: SlotValues): void {
+  const { nested_cr3: nested, guest_cr3: guest, npt } = SLOT;
+  const there = (slot: number) => (into.present >>> slot & 1) !== 0;
+  if (!there(npt) || into.lo[npt] !== 0 || !there(nested)) return;
+  into.present = into.present & ~(1 << nested) | 1 << guest;
+  into.lo[guest] = into.lo[nested]!;
+  into.hi[guest] = into.hi[nested]!;
+}
 
 function row(
   name: string,

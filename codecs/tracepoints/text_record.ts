@@ -285,7 +285,15 @@ export class TextRecords {
       return { name, fault: "at a time of 2^53 ns or more, which is 104 days" };
     }
     const tracepoint = TRACEPOINT_BY_NAME.get(name);
-    const from = at + missingFields(bytes, at, end);
+    let from = at + missingFields(bytes, at, end);
+    if (tracepoint?.free) {
+      // As fields: `msg=TEXT err=0`.
+      const match = /^msg=(.*) err=\d+$/.exec(bytes.toString("utf8", from, end));
+      if (match !== null) {
+        from += 4;
+        end = from + Buffer.byteLength(match[1]!);
+      }
+    }
     if (tracepoint === undefined) record.present = 0;
     else if (tracepoint.free) {
       record.present = 0;

@@ -5,7 +5,13 @@
  * @module
  */
 import type { KvmRecord, RecordSource } from "./kvm_record.ts";
-import { SLOT, type Slot, SLOTS, type Tracepoint, TRACEPOINT_BY_NAME } from "./kvm_tracepoints.ts";
+import {
+  type Slot,
+  SLOTS,
+  tellRoots,
+  type Tracepoint,
+  TRACEPOINT_BY_NAME,
+} from "./kvm_tracepoints.ts";
 
 /** One field of a record. */
 export interface FormatField {
@@ -154,16 +160,9 @@ export class RecordPlan implements RecordSource {
     }
     into.tracepoint = this.tracepoint;
     into.name = this.name;
-    if (this.tracepoint?.role === "vmrun" && (present >>> SLOT.nested_cr3 & 1) !== 0) {
-      if (into.lo[SLOT.npt] === 0) {
-        // One field for both roots; which it is depends on another.
-        into.lo[SLOT.guest_cr3] = into.lo[SLOT.nested_cr3]!;
-        into.hi[SLOT.guest_cr3] = into.hi[SLOT.nested_cr3]!;
-        present = present & ~(1 << SLOT.nested_cr3) | 1 << SLOT.guest_cr3;
-      }
-    }
     into.present = present;
     into.wide = wide;
+    if (this.tracepoint?.role === "vmrun") tellRoots(into);
     into.source = this;
     into.start = at;
     into.end = at + length;
