@@ -6,6 +6,7 @@
 import { type FileSource, fileSource, streamSink } from "../codecs/mod.ts";
 import { fileError, openInput, STANDARD } from "./files.ts";
 import { openSource } from "./inputs.ts";
+import { untilAborted } from "./until_aborted.ts";
 
 /** Whether a file can only be read once, from its beginning to its end. */
 async function isStream(path: string): Promise<boolean> {
@@ -26,10 +27,15 @@ function folderOf(output: string): string | undefined {
  *
  * @param path The file, or `-`.
  * @param output What is written in the end.
+ * @param signal Ends it, and leaves nothing behind.
  * @returns Its bytes.
  * @throws {FileError} When it cannot be read, or not be kept.
  */
-export async function openSpooled(path: string, output: string): Promise<FileSource> {
+export async function openSpooled(
+  path: string,
+  output: string,
+  signal: AbortSignal,
+): Promise<FileSource> {
   if (!await isStream(path)) return await openSource(path);
   const stream = await openInput(path);
   const dir = folderOf(output);
@@ -38,7 +44,7 @@ export async function openSpooled(path: string, output: string): Promise<FileSou
     try {
       using file = await Deno.open(name, { write: true });
       const sink = streamSink(file);
-      for await (const chunk of stream) sink.write(chunk);
+      for await (const chunk of untilAborted(stream, signal)) sink.write(chunk);
       return fileSource(name);
     } finally {
       await Deno.remove(name);

@@ -7,37 +7,10 @@ import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { shown } from "../files.ts";
 import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
 import { reportWritten, writeTrace, type Written } from "../trace_output.ts";
+import { orAborted, untilAborted } from "../until_aborted.ts";
 
 /** An input had no event in it. */
 class NothingError extends Error {}
-
-/** Waits for something, or for Ctrl-C. */
-async function orAborted<T>(what: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(signal.reason);
-  signal.addEventListener("abort", stop);
-  try {
-    return await Promise.race([what, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
-
-/** The same, but Ctrl-C is heard also while nothing comes. */
-async function* untilAborted<T>(all: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
-  const items = all[Symbol.asyncIterator]();
-  try {
-    for (;;) {
-      const next = await orAborted(items.next(), signal);
-      if (next.done) return;
-      yield next.value;
-    }
-  } finally {
-    // Not waited for: it may be reading what never comes.
-    items.return?.()?.catch(() => {});
-  }
-}
 
 /** Turns recordings of other origin into traces. */
 export const importCommand = defineCommand({

@@ -24,7 +24,7 @@ export const recover = defineCommand({
     { line: "recover - -o run.vmtape < received", doc: "What came through a pipe" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    using source = await openSpooled(path, options.output);
+    using source = await openSpooled(path, options.output, context.signal);
     let recovery: Recovery | undefined;
     const written = await writeTrace(context, options, async (open) => {
       recovery = await recoverTrace(source, open);

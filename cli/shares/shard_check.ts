@@ -61,6 +61,11 @@ const object = (looks: Readonly<Record<string, Look>>): Look => (value, place) =
   }
 };
 
+const valuesOf = (look: Look): Look => (value, place) => {
+  require(typeof value === "object" && value !== null && !Array.isArray(value), place, "an object");
+  for (const [name, item] of Object.entries(value as object)) look(item, `${place}.${name}`);
+};
+
 const digest = matching(/^[0-9a-f]{8}$/);
 const mismatch = object({
   event: count,
@@ -88,6 +93,7 @@ const diffResult = object({
   different: list(count),
   unsettled: list(count),
   skipped: count,
+  unmodelled: valuesOf(count),
 });
 
 /** What each command's parts hold besides what all have. */
