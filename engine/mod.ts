@@ -76,11 +76,15 @@ export {
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { checksAtRsm } from "./replay/printed.ts";
-export { showsTransitions } from "./replay/units.ts";
+export { type Shown, showsTransitions, type Unit } from "./replay/units.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
 export { policyOfSession, type SessionPolicy } from "./policies/session.ts";
-export { recordedPolicy } from "./replay/context.ts";
+export { recordedPolicy, type ReplayContext } from "./replay/context.ts";
+export type { Added, Mark } from "./replay/totals.ts";
+export type { CrcShift } from "./replay/crc.ts";
+export type { NestedState, RestoreErrnos, SavedEvents, SavedVcpu } from "./kvm/migrate.ts";
+export type { Sregs, Sregs2 } from "./kvm/ioctls.ts";
 export * from "./replay/replayer.ts";
 export { ImageBuffer, innerBytes, regsBytes } from "./replay/views.ts";
 export * from "./replay/identify.ts";

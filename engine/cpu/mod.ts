@@ -13,6 +13,8 @@ export {
   unmodelledBytes,
 } from "./run.ts";
 export { Processor } from "./processor.ts";
+export type { Registers } from "./registers.ts";
+export type { Translations, TranslationSource } from "../paging/translations.ts";
 export type { MsrIntercepted } from "./registers.ts";
 export {
   FETCH,

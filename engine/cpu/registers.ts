@@ -64,7 +64,7 @@ export class Registers {
   /** Virtual GIF, or GIF when it is not virtual. */
   vgif = true;
   /** Vector of the exception under delivery before this one, -1 for none. */
-  oldException = -1;
+  oldException: number = -1;
   /** Pending exception: its vector. */
   vector = 0;
   /** Pending exception: its error code. */
@@ -84,7 +84,7 @@ export class Registers {
   /** Pending exception: RIP after the software interrupt, high half. */
   nextHi = 0;
   /** Result of a failed memory access: {@linkcode FAULT} or {@linkcode EXIT}. */
-  failure = NEXT;
+  failure: number = NEXT;
   /** Value read last, or to be written, low half. */
   lo = 0;
   /** Its high half. */

@@ -39,10 +39,14 @@ export interface NestedState {
 }
 
 /** Queued events as KVM_GET_VCPU_EVENTS gives them. */
-interface Events {
+export interface SavedEvents {
+  /** The exception. */
   readonly exception: { injected: boolean; vector: number; hasError: number; error: bigint };
+  /** The interrupt, and whether the next instruction is in its shadow. */
   readonly interrupt: { injected: boolean; vector: number; shadow: boolean };
+  /** NMIs. */
   readonly nmi: { injected: number; pending: number; masked: boolean };
+  /** SMIs, and whether the vCPU handles one. */
   readonly smi: { smm: boolean; pending: number; insideNmi: boolean };
 }
 
@@ -59,7 +63,7 @@ export interface SavedVcpu {
   /** KVM_GET_DEBUGREGS: DR0 to DR3, DR6, DR7, 48 bytes as the vCPU area has them. */
   readonly debugRegisters: Uint8Array;
   /** KVM_GET_VCPU_EVENTS. */
-  readonly events: Events;
+  readonly events: SavedEvents;
   /** VM_HSAVE_PA. */
   readonly hsave: bigint;
   /** The page attribute table. */
@@ -102,7 +106,7 @@ export function getNestedState(v: Vcpu): NestedState {
   return { flags: NESTED.guestMode | pending | set, vmcb_pa: v.u64(V.vmcb12_gpa), state };
 }
 
-function getEvents(v: Vcpu): Events {
+function getEvents(v: Vcpu): SavedEvents {
   touch(v);
   const forExit = v.u8(V.vmexit_pending) !== 0 && v.u8(V.exception_pending) === 0 &&
     v.u8(V.exception_injected) === 0;
@@ -142,7 +146,7 @@ function getEvents(v: Vcpu): Events {
   };
 }
 
-function setEvents(v: Vcpu, { exception, interrupt, nmi, smi }: Events): number {
+function setEvents(v: Vcpu, { exception, interrupt, nmi, smi }: SavedEvents): number {
   touch(v);
   if (exception.injected && (exception.vector > 31 || exception.vector === 2)) return EINVAL;
   processNmi(v);

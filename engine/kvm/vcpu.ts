@@ -133,7 +133,11 @@ export class Tool<T extends object> {
   readonly #index = Tool.#count++;
   readonly #make: (v: Vcpu) => T;
 
-  /** @param make Makes a vCPU's. */
+  /**
+   * Says how it is made.
+   *
+   * @param make Makes a vCPU's own.
+   */
   constructor(make: (v: Vcpu) => T) {
     this.#make = make;
   }

@@ -6,7 +6,12 @@
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
 import type { Mismatch } from "../replay/agreement.ts";
-import { type Mark, Replayer, type ReplayResult, type ReplayState } from "../replay/replayer.ts";
+import {
+  Replayer,
+  type ReplayMark,
+  type ReplayResult,
+  type ReplayState,
+} from "../replay/replayer.ts";
 import type { Added } from "../replay/totals.ts";
 import { Memo, type Memoizable } from "./memo.ts";
 
@@ -41,7 +46,7 @@ export class MemoizedReplayer {
   readonly #memo: Memo<Effect>;
   #events = 0;
   /** While the effect of a stretch is being collected: the counts at its beginning, and its mismatches. */
-  #mark: Mark | undefined;
+  #mark: ReplayMark | undefined;
   #markedAt = 0;
   #reported: Mismatch[] = [];
 

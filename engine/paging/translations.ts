@@ -17,7 +17,8 @@ import { type Walk, WALK_OK } from "./walk.ts";
 const SIZE = 64;
 
 /** What translating depends on beside the tables. */
-interface Source extends PagingRegisters {
+export interface TranslationSource extends PagingRegisters {
+  /** The machine whose tables they are. */
   readonly m: Machine;
 }
 
@@ -45,7 +46,14 @@ export class Translations {
   }
 
   /** Looks for a translation; fills `out` when there is one. */
-  find(r: Source, lo: number, hi: number, access: number, who: number, out: Walk): boolean {
+  find(
+    r: TranslationSource,
+    lo: number,
+    hi: number,
+    access: number,
+    who: number,
+    out: Walk,
+  ): boolean {
     if (
       r.m.memory.tableWrites !== this.#tableWrites || r.cr3 !== this.#cr3 || r.cr0 !== this.#cr0 ||
       r.cr4 !== this.#cr4 || r.efer !== this.#efer
@@ -67,7 +75,7 @@ export class Translations {
   }
 
   /** Remembers one that was made. */
-  add(r: Source, lo: number, hi: number, access: number, who: number, out: Walk): void {
+  add(r: TranslationSource, lo: number, hi: number, access: number, who: number, out: Walk): void {
     if (!this.enabled) return;
     const { tableWrites } = r.m.memory;
     if (tableWrites !== this.#tableWrites) {

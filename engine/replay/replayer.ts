@@ -21,7 +21,7 @@ import { policyFingerprint } from "./fingerprint.ts";
 import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { ProducedImages } from "./produced_images.ts";
-import { type Added, type Mark as TotalsMark, Totals } from "./totals.ts";
+import { type Added, type Mark, Totals } from "./totals.ts";
 import { UnitCollector } from "./units.ts";
 import { ImageBuffer, regsBytes } from "./views.ts";
 
@@ -56,7 +56,7 @@ export interface ReplayResult {
 }
 
 /** Counts at one moment. */
-export interface Mark extends TotalsMark {
+export interface ReplayMark extends Mark {
   /** Events of vCPUs of which only transitions were recorded. */
   readonly claimed: number;
 }
@@ -363,12 +363,12 @@ export class Replayer {
   }
 
   /** The counts now. */
-  mark(): Mark {
+  mark(): ReplayMark {
     return { ...this.#totals.mark(), claimed: this.#claimed };
   }
 
   /** What was counted since; undefined when it was not of whole runs alone. */
-  since(mark: Mark): Added | undefined {
+  since(mark: ReplayMark): Added | undefined {
     return mark.claimed === this.#claimed ? this.#totals.since(mark) : undefined;
   }
 

@@ -17,8 +17,9 @@ export const EXCEPTION_NAMES = [
 ] as const;
 
 /** A bit of an intercept word, under its name. */
-type Intercept<N extends string> = BitField & { readonly name: N };
-type Sixteen = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15;
+export type Intercept<N extends string> = BitField & { readonly name: N };
+/** Numbers of registers. */
+export type Sixteen = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15;
 
 /** Word 0 (byte 0x000): reads and writes of the control registers. */
 export const INTERCEPT_CR_BITS: readonly Intercept<`CR${Sixteen}_${"READ" | "WRITE"}`>[] = accesses(
@@ -31,13 +32,14 @@ export const INTERCEPT_DR_BITS: readonly Intercept<`DR${Sixteen}_${"READ" | "WRI
 );
 
 /** Word 2 (byte 0x008): exception vectors. */
-export const INTERCEPT_EXCEPTION_BITS = bitsFrom(0, EXCEPTION_NAMES);
+export const INTERCEPT_EXCEPTION_BITS: readonly Intercept<typeof EXCEPTION_NAMES[number]>[] =
+  bitsFrom(0, EXCEPTION_NAMES);
 
 /** Exception vectors by mnemonic. */
 export const VECTORS: Masks<typeof INTERCEPT_EXCEPTION_BITS> = bitNumbers(INTERCEPT_EXCEPTION_BITS);
 
-/** Word 3 (byte 0x00c). */
-export const INTERCEPT_WORD3_BITS = bitsFrom(0, [
+/** Names of word 3, in order. */
+export const INTERCEPT_WORD3_NAMES = [
   "INTR",
   "NMI",
   "SMI",
@@ -70,10 +72,14 @@ export const INTERCEPT_WORD3_BITS = bitsFrom(0, [
   "TASK_SWITCH",
   "FERR_FREEZE",
   "SHUTDOWN",
-]);
+] as const;
 
-/** Word 4 (byte 0x010). The TRAP_* bits take effect after the instruction. */
-export const INTERCEPT_WORD4_BITS = bitsFrom(0, [
+/** Word 3 (byte 0x00c). */
+export const INTERCEPT_WORD3_BITS: readonly Intercept<typeof INTERCEPT_WORD3_NAMES[number]>[] =
+  bitsFrom(0, INTERCEPT_WORD3_NAMES);
+
+/** Names of word 4, in order. */
+export const INTERCEPT_WORD4_NAMES = [
   "VMRUN",
   "VMMCALL",
   "VMLOAD",
@@ -91,10 +97,14 @@ export const INTERCEPT_WORD4_BITS = bitsFrom(0, [
   "RDPRU",
   "TRAP_EFER_WRITE",
   ...Array.from({ length: 16 }, (_, i) => `TRAP_CR${i as Sixteen}_WRITE` as const),
-]);
+] as const;
 
-/** Word 5 (byte 0x014). */
-export const INTERCEPT_WORD5_BITS = bitsFrom(0, [
+/** Word 4 (byte 0x010). The TRAP_* bits take effect after the instruction. */
+export const INTERCEPT_WORD4_BITS: readonly Intercept<typeof INTERCEPT_WORD4_NAMES[number]>[] =
+  bitsFrom(0, INTERCEPT_WORD4_NAMES);
+
+/** Names of word 5, in order. */
+export const INTERCEPT_WORD5_NAMES = [
   "INVLPGB",
   "INVLPGB_ILLEGAL",
   "INVPCID",
@@ -102,7 +112,11 @@ export const INTERCEPT_WORD5_BITS = bitsFrom(0, [
   "TLBSYNC",
   "BUS_LOCK",
   "IDLE_HLT",
-]);
+] as const;
+
+/** Word 5 (byte 0x014). */
+export const INTERCEPT_WORD5_BITS: readonly Intercept<typeof INTERCEPT_WORD5_NAMES[number]>[] =
+  bitsFrom(0, INTERCEPT_WORD5_NAMES);
 
 /**
  * Numbers of intercepts by name, counted over all six words.
@@ -113,13 +127,18 @@ export const INTERCEPT_WORD5_BITS = bitsFrom(0, [
  * if (INTERCEPTS.HLT !== 120 || INTERCEPTS.CR3_WRITE !== 19) throw new Error();
  * ```
  */
-export const INTERCEPTS = {
-  ...bitNumbers(INTERCEPT_CR_BITS, 0),
-  ...bitNumbers(INTERCEPT_DR_BITS, 32),
-  ...bitNumbers(INTERCEPT_WORD3_BITS, 96),
-  ...bitNumbers(INTERCEPT_WORD4_BITS, 128),
-  ...bitNumbers(INTERCEPT_WORD5_BITS, 160),
-} as const;
+export const INTERCEPTS:
+  & Masks<typeof INTERCEPT_CR_BITS>
+  & Masks<typeof INTERCEPT_DR_BITS>
+  & Masks<typeof INTERCEPT_WORD3_BITS>
+  & Masks<typeof INTERCEPT_WORD4_BITS>
+  & Masks<typeof INTERCEPT_WORD5_BITS> = {
+    ...bitNumbers(INTERCEPT_CR_BITS, 0),
+    ...bitNumbers(INTERCEPT_DR_BITS, 32),
+    ...bitNumbers(INTERCEPT_WORD3_BITS, 96),
+    ...bitNumbers(INTERCEPT_WORD4_BITS, 128),
+    ...bitNumbers(INTERCEPT_WORD5_BITS, 160),
+  };
 
 /** Number of the intercept of exception vector 0. */
 export const EXCEPTION_INTERCEPTS = 64;
