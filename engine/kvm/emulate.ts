@@ -14,6 +14,7 @@ import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
 import { forL1 } from "./for_l1.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
+import { addressRegister, FAULTED, IN_DEVICE, moveRegister, readSource } from "./string_operand.ts";
 import { Tool, type Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { trackWrite } from "../paging/shadow_pages.ts";
@@ -318,11 +319,28 @@ function portIo(v: Vcpu): boolean {
     v.copy64(v.vmcb + C.exit_info_2, V.rip);
     if (!intercepted(v, EXIT.IOIO)) return true;
   }
-  if (string) return unmodelled(v, "string I/O");
+  if (string) return out ? outString(v, port, size) : unmodelled(v, "INS");
   v.result.exit = KVM_EXIT.IO;
   v.result.port = port;
-  if (out) finish(v, true);
+  if (out) finish(v, true, false);
   else v.pendingIo = linearRip(v);
+  return false;
+}
+
+/** OUTS: one piece, and with REP the instruction again until RCX is 0. */
+function outString(v: Vcpu, port: number, size: number): boolean {
+  const { prefixes, aflag } = insn(v);
+  const repeated = (prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+  if (repeated && addressRegister(v, V.rcx, aflag) === 0n) return finish(v, true);
+  const operand = readSource(v, insn(v), size, codeWidth(v) === 64);
+  if (operand === FAULTED) return true;
+  if (operand === IN_DEVICE) return unmodelled(v, "OUTS from a device");
+  v.result.exit = KVM_EXIT.IO;
+  v.result.port = port;
+  moveRegister(v, V.rsi, aflag, (rflags(v) & RFLAGS.DF) !== 0 ? -size : size);
+  if (repeated) moveRegister(v, V.rcx, aflag, -1);
+  if (!repeated || addressRegister(v, V.rcx, aflag) === 0n) finish(v, true, false);
+  else setRflagsLow(v, rflags(v) | RFLAGS.RF);
   return false;
 }
 
@@ -343,7 +361,8 @@ function intercepted(v: Vcpu, code: number): boolean {
   return false;
 }
 
-function finish(v: Vcpu, ok: boolean): boolean {
+/** The instruction is over, or was refused with #GP; a single step traps unless userspace comes first. */
+function finish(v: Vcpu, ok: boolean, traps = true): boolean {
   if (!ok) {
     injectGp(v);
     return true;
@@ -351,7 +370,7 @@ function finish(v: Vcpu, ok: boolean): boolean {
   advance(v);
   v.clear32(v.vmcb + C.int_state, 1);
   const flags = rflags(v);
-  if ((flags & RFLAGS.TF) !== 0) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
+  if (traps && (flags & RFLAGS.TF) !== 0) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
   setRflagsLow(v, flags & ~RFLAGS.RF);
   return true;
 }

@@ -14,7 +14,8 @@ const PHYSICAL_BITS = 40;
  * What a session's `capabilities` say of a machine like the lab's.
  *
  * @param scenario What the scenario takes from L1's processor, and how wide it makes its addresses.
- * @returns Its memory; the width of L1's addresses, and its CPUID where that is not the usual one.
+ * @returns Its memory; the width of L1's addresses, and its CPUID where that is not the usual one,
+ * with what KVM could have offered.
  */
 export function labCapabilities(
   scenario: Pick<Scenario, "cpuid" | "physicalBits">,
@@ -42,5 +43,6 @@ function processor(
     physical_bits: cpuid.physicalBits ?? PHYSICAL_BITS,
     ...(cpuid.physicalBits === PHYSICAL_BITS ? {} : { host_physical_bits: PHYSICAL_BITS }),
     cpuid: cpuid.toMeta(),
+    host_cpuid: LAB_CPUID.toMeta(),
   };
 }
