@@ -7,7 +7,8 @@ import { UPSTREAM } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import type { Option } from "./command.ts";
 import { UsageError } from "./errors.ts";
-import { loadPolicy, OWN_POLICY, POLICY_NAMES } from "./policy_input.ts";
+import { PROCESSORS } from "../engine/processors/mod.ts";
+import { loadPolicies, loadPolicy, OWN_POLICY, POLICY_NAMES } from "./policy_input.ts";
 
 /** The policy that is meant when none is named: the newest kernel modelled. */
 export const DEFAULT_POLICY: string = UPSTREAM.name;
@@ -23,6 +24,15 @@ export const POLICY = {
   doc: `How failures are handled (${DEFAULT_POLICY}): ${OWN_POLICY}`,
 } as const satisfies Option;
 
+/** The option that chooses the processor beneath, for what reads a recording. */
+export const PROCESSOR = {
+  name: "processor",
+  kind: "text",
+  value: "NAME",
+  choices: Object.keys(PROCESSORS),
+  doc: "The processor beneath, for policies that bring none (the recording's, else amd)",
+} as const satisfies Option;
+
 /** The option that chooses the hypervisor's own paging. */
 export const MMU = {
   name: "npt",
@@ -33,8 +43,10 @@ export const MMU = {
 } as const satisfies Option;
 
 /** The policy that options name. */
-export async function policyOf(options: { readonly policy: string | undefined }): Promise<Policy> {
-  return await loadPolicy(options.policy ?? DEFAULT_POLICY);
+export async function policyOf(
+  options: { readonly policy: string | undefined; readonly processor?: string | undefined },
+): Promise<Policy> {
+  return await loadPolicy(options.policy ?? DEFAULT_POLICY, options.processor);
 }
 
 /** The option that picks a run. */
@@ -63,18 +75,17 @@ export const POLICIES_OPTION = {
  *
  * @param names Their names.
  * @param fewest How many there have to be.
+ * @param processor The processor for policies that bring none, if one is chosen.
  * @returns The policies.
  * @throws {UsageError} When there are too few, or one is named twice.
  */
-export async function policiesOf(names: readonly string[], fewest: number): Promise<Policy[]> {
+export async function policiesOf(
+  names: readonly string[],
+  fewest: number,
+  processor?: string,
+): Promise<Policy[]> {
   if (names.length < fewest) {
     throw new UsageError(`Option --policies needs ${fewest} names, such as early-exit,unified`);
   }
-  const policies = await Promise.all(names.map(loadPolicy));
-  const seen = new Set<string>();
-  for (const { name } of policies) {
-    if (seen.has(name)) throw new UsageError(`Policy ${JSON.stringify(name)} is named twice`);
-    seen.add(name);
-  }
-  return policies;
+  return await loadPolicies(names, processor);
 }

@@ -5,7 +5,8 @@
  */
 import { ALIASES, POLICIES } from "../engine/policies/mod.ts";
 import { checkPolicy, PolicyError } from "../engine/policy_check.ts";
-import type { Policy } from "../engine/policy.ts";
+import { onProcessor, type Policy } from "../engine/policy.ts";
+import { PROCESSORS } from "../engine/processors/mod.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
 import { isModule, moduleLoader, reasonOf } from "./policy_modules.ts";
@@ -40,15 +41,68 @@ async function importPolicy(path: string): Promise<Policy> {
   }
 }
 
+/** The policy of a name and, behind an `@`, the processor that it is to run on. */
+function apart(name: string): { readonly policy: string; readonly processor: string | undefined } {
+  const at = name.lastIndexOf("@");
+  const processor = name.slice(at + 1);
+  return at > 0 && Object.hasOwn(PROCESSORS, processor)
+    ? { policy: name.slice(0, at), processor }
+    : { policy: name, processor: undefined };
+}
+
 /**
  * The policy of a name.
  *
- * @param name A built-in policy, or a module that exports one.
+ * @param name A built-in policy, or a module that exports one; `NAME@PROCESSOR` puts it on a processor.
+ * @param processor The processor for a policy that brings none, if one is chosen.
  * @returns The policy.
  * @throws {UsageError} When there is no such policy.
  * @throws {FileError} When a module cannot be loaded or exports none.
  */
-export async function loadPolicy(name: string): Promise<Policy> {
+export async function loadPolicy(name: string, processor?: string): Promise<Policy> {
+  const given = apart(name);
+  const policy = await namedPolicy(given.policy);
+  return given.processor === undefined
+    ? onChosen(policy, processor)
+    : onProcessor(policy, PROCESSORS[given.processor]);
+}
+
+/** A policy on a chosen processor, unless it brings its own or none is chosen. */
+export function onChosen(policy: Policy, processor: string | undefined): Policy {
+  return policy.processor !== undefined || processor === undefined
+    ? policy
+    : onProcessor(policy, PROCESSORS[processor]);
+}
+
+/**
+ * Several policies. One and the same on several processors goes by the whole of what was written.
+ *
+ * @param names Their names, as {@linkcode loadPolicy} takes them.
+ * @param processor The processor for policies that bring none, if one is chosen.
+ * @returns The policies, in order.
+ * @throws {UsageError} When there is no such policy, or one is named twice.
+ * @throws {FileError} When a module cannot be loaded or exports none.
+ */
+export async function loadPolicies(
+  names: readonly string[],
+  processor?: string,
+): Promise<Policy[]> {
+  const policies = await Promise.all(names.map((name) => loadPolicy(name, processor)));
+  const twice = (name: string) => policies.filter((other) => other.name === name).length > 1;
+  const named = policies.map((policy, i) =>
+    twice(policy.name) && apart(names[i]!).processor !== undefined
+      ? { ...policy, name: names[i]! }
+      : policy
+  );
+  const seen = new Set<string>();
+  for (const { name } of named) {
+    if (seen.has(name)) throw new UsageError(`Policy ${JSON.stringify(name)} is named twice`);
+    seen.add(name);
+  }
+  return named;
+}
+
+async function namedPolicy(name: string): Promise<Policy> {
   if (Object.hasOwn(POLICIES, name)) return POLICIES[name]!;
   if (Object.hasOwn(ALIASES, name)) return ALIASES[name]!;
   if (isModule(name)) return await importPolicy(name);

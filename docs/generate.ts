@@ -5,6 +5,7 @@
  */
 import { commandLinePage } from "./command_line_page.ts";
 import { policiesPage } from "./policies_page.ts";
+import { processorsPage } from "./processors_page.ts";
 import { scenariosPage } from "./scenarios_page.ts";
 import { traceFormatPage } from "./trace_format_page.ts";
 import { vmcbPage } from "./vmcb_page.ts";
@@ -22,6 +23,7 @@ export const PAGES: readonly Page[] = [
   { file: "trace-format.md", render: traceFormatPage },
   { file: "vmcb.md", render: vmcbPage },
   { file: "policies.md", render: policiesPage },
+  { file: "processors.md", render: processorsPage },
   { file: "scenarios.md", render: scenariosPage },
   { file: "command-line.md", render: commandLinePage },
 ];

@@ -48,11 +48,16 @@ export function sessionSection(): string[] {
     "All keys may be absent; a reader ignores those that it does not know.",
     table(["Key", "Type", "Meaning"], KEYS.map((row) => [...row])),
     paragraph(
-      `\`cpuid\` has a key for each leaf that is not all zero: the function in hexadecimal, with \`.\` and the index where that is not 0. Its value is a list of four, ${
-        CPUID_REGISTERS.map((name) => name.toUpperCase()).join(", ")
-      }: a number; nil if unknown; or a list of two, value and mask of known bits. Leaf \`${leaf}\` of the machine that most recordings were made on: \`${
-        JSON.stringify(values)
-      }\`. A trace of single transitions without \`cpuid\` leaves it unknown, and checks that depend on it are answered so; any other trace without it has that machine's. These bits matter:`,
+      "`cpuid` has a key for each leaf that is not all zero: the function in hexadecimal, with `.` " +
+        "and the index where that is not 0. Its value is a list of four, " +
+        `${CPUID_REGISTERS.map((name) => name.toUpperCase()).join(", ")}: a number; nil if ` +
+        "unknown; or a list of two, value and mask of known bits. " +
+        `Leaf \`${leaf}\` of the machine that most recordings were made on: ` +
+        `\`${
+          JSON.stringify(values)
+        }\`. A trace of single transitions without \`cpuid\` leaves it ` +
+        "unknown but for what every L1 has that runs VMRUN, and checks that depend on it are " +
+        "answered so; any other trace without it has that machine's. These bits matter:",
     ),
     table(
       ["Name", "Leaf", "Register", "Bit", "What it offers"],

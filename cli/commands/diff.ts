@@ -16,7 +16,7 @@ import { MemoizedDiffer } from "../../engine/memo/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { diffRecordings } from "../recordings_diff.ts";
@@ -101,6 +101,7 @@ export const diff = defineCommand({
   operands: { usage: "TRACE [TRACE]", min: 1, max: 2 },
   options: [
     POLICIES_OPTION,
+    PROCESSOR,
     { name: "runs", kind: "flag", doc: "Every run that ends differently, with all its fields" },
     ...DIFF_OUTPUT,
     ...SHARES,
@@ -134,7 +135,7 @@ export const diff = defineCommand({
         "Option -p, --policies A,B… is needed, or a second recording to compare with",
       );
     }
-    const policies = await policiesOf(options.policies, 2);
+    const policies = await policiesOf(options.policies, 2, options.processor);
     const jobs = jobsOf(options.jobs);
     const shard = shardOf(options.shard, context.json);
     const { runs, limit, format } = options;
@@ -146,7 +147,8 @@ export const diff = defineCommand({
       policies: options.policies,
     };
     if (jobs > 1 || shard !== undefined) {
-      const task = { command: "diff", policies: options.policies, each: options.each } as const;
+      const { policies: named, processor, each } = options;
+      const task = { command: "diff", policies: named, processor, each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
           context.out.json(await shardFile(shard, work, { ...task, runs, print }, policies));

@@ -19,7 +19,7 @@ import { unicodeWidth } from "@std/cli/unicode-width";
 import { plural } from "../plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { type Colour, type Paint, painter } from "../paint.ts";
@@ -167,6 +167,7 @@ export const explain = defineCommand({
   options: [
     EVENT,
     { ...POLICIES_OPTION, required: true },
+    PROCESSOR,
   ],
   examples: [
     {
@@ -180,7 +181,7 @@ export const explain = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { event } = options;
-    const policies = await policiesOf(options.policies, 1);
+    const policies = await policiesOf(options.policies, 1, options.processor);
     const alone = policies.length === 1;
     if (policies.length > 2) throw new UsageError("One policy or two are explained at a time");
     const trace = await openTrace(path);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { PROCESSOR } from "../emulation.ts";
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import { type Identification, identify } from "../../engine/replay/identify.ts";
 import type { Mismatch } from "../../engine/replay/replayer.ts";
@@ -69,11 +70,14 @@ export const identifyCommand = defineCommand({
     "between early-exit and linux-6.12 are tried too: every selection of the fixes that lead from " +
     "one to the other. Ends with 0 when one policy fits and the others are ruled out, else with 1.",
   operands: { usage: "TRACE", min: 1, max: 1 },
-  options: [],
+  options: [{
+    ...PROCESSOR,
+    doc: "The processor that it was recorded on (what it says, else amd)",
+  }],
   examples: [
     { line: "identify mine.vmtape", doc: "Which known kernel does this one behave like?" },
   ],
-  async run(context, { operands: [path = ""] }) {
+  async run(context, { options: { processor }, operands: [path = ""] }) {
     if (path === STANDARD) {
       throw new UsageError("The trace may be read twice: name a file, not -");
     }
@@ -84,7 +88,9 @@ export const identifyCommand = defineCommand({
       for await (const block of trace.blocks()) {
         // Copies: the replayers keep what was recorded until a run is over.
         for (const event of block) {
-          yield event;
+          yield processor !== undefined && event.kind === "session"
+            ? { ...event, meta: { ...event.meta, processor_model: processor } }
+            : event;
           events++;
         }
         progress.update(events);

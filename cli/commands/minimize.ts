@@ -12,7 +12,7 @@ import {
   NotReproducedError,
 } from "../../traces/scenarios/minimize.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
-import { EVENT, POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
@@ -92,6 +92,7 @@ export const minimizeCommand = defineCommand({
   options: [
     EVENT,
     { ...POLICIES_OPTION, required: true },
+    PROCESSOR,
     {
       name: "finding",
       kind: "list",
@@ -108,7 +109,7 @@ export const minimizeCommand = defineCommand({
     },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const [a, b, ...more] = await policiesOf(options.policies, 2);
+    const [a, b, ...more] = await policiesOf(options.policies, 2, options.processor);
     if (a === undefined || b === undefined || more.length > 0) {
       throw new UsageError("Two policies are compared at a time");
     }

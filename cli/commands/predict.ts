@@ -6,7 +6,7 @@
 import { formatLabRecord } from "../../codecs/lab/record.ts";
 import { Emulator } from "../../traces/scenarios/emulator.ts";
 import { defineCommand, EXIT } from "../command.ts";
-import { MMU, POLICY, policyOf } from "../emulation.ts";
+import { MMU, POLICY, policyOf, PROCESSOR } from "../emulation.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
 
 /** Prints what a kernel would do with scenarios. */
@@ -18,6 +18,10 @@ export const predict = defineCommand({
   operands: SCENARIO_OPERANDS,
   options: [
     POLICY,
+    {
+      ...PROCESSOR,
+      doc: "The processor beneath, for a policy that brings none (the lab's: qemu-7.2)",
+    },
     MMU,
     {
       name: "full",

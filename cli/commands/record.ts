@@ -5,7 +5,7 @@
  */
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { MMU, POLICY, policyOf } from "../emulation.ts";
+import { MMU, POLICY, policyOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { writeRecording } from "../recording.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
@@ -19,6 +19,10 @@ export const record = defineCommand({
   options: [
     OUTPUT,
     POLICY,
+    {
+      ...PROCESSOR,
+      doc: "The processor beneath, for a policy that brings none (the lab's: qemu-7.2)",
+    },
     MMU,
     {
       name: "repeat",

@@ -9,11 +9,11 @@ import { POLICIES } from "../../engine/policies/mod.ts";
 import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICY } from "../emulation.ts";
+import { POLICY, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { pickedPolicy } from "../picked_policy.ts";
-import { loadPolicy } from "../policy_input.ts";
+import { loadPolicy, onChosen } from "../policy_input.ts";
 import { replayFrom } from "../replay_from.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
 import { ReplaySession } from "../../engine/session.ts";
@@ -149,6 +149,7 @@ export const replay = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICY, doc: "Policy to replay under; the recorded one when left out" },
+    PROCESSOR,
     {
       name: "from",
       kind: "number",
@@ -163,10 +164,10 @@ export const replay = defineCommand({
     { line: "replay run.vmtape --policy linux-6.12", doc: "What would another policy have done?" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const { from } = options;
+    const { from, processor } = options;
     const name = options.policy ??
       (from === undefined ? await pickedPolicy(context, path) : undefined);
-    const policy = name === undefined ? undefined : await loadPolicy(name);
+    const policy = name === undefined ? undefined : await loadPolicy(name, processor);
     if (from !== undefined) {
       if (policy === undefined) {
         throw new UsageError("--from begins at a checkpoint of a policy: name it with --policy");
@@ -182,11 +183,13 @@ export const replay = defineCommand({
     const shard = shardOf(options.shard, context.json);
     if (jobs > 1 || shard !== undefined) {
       const { all, each } = options;
-      const task = { command: "replay", policy: name, all, each } as const;
+      const task = { command: "replay", policy: name, processor, all, each } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
           // Without a policy that is named, the recorded ones are replayed under: any of them.
-          const policies = policy === undefined ? Object.values(POLICIES) : [policy];
+          const policies = policy === undefined
+            ? Object.values(POLICIES).map((one) => onChosen(one, processor))
+            : [policy];
           context.out.json(await shardFile(shard, work, { ...task }, policies));
           return EXIT.ok;
         }
@@ -211,7 +214,7 @@ export const replay = defineCommand({
       const shared = block.shared();
       let other: string | undefined;
       while ((other = session.feedAll(shared, watch)) !== undefined) {
-        session.begin(await loadPolicy(other));
+        session.begin(await loadPolicy(other, processor));
       }
       progress.update(events);
     }

@@ -8,7 +8,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
@@ -75,6 +75,7 @@ export const report = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     { ...POLICIES_OPTION, required: true },
+    PROCESSOR,
     OUTPUT,
     FORCE,
     { name: "title", kind: "text", doc: "Title of the page; the trace's name when left out" },
@@ -95,7 +96,7 @@ export const report = defineCommand({
       throw new UsageError("A trace is read several times: name a file, not -");
     }
     const { passes = PASSES, output, force } = options;
-    const policies = await policiesOf(options.policies, 2);
+    const policies = await policiesOf(options.policies, 2, options.processor);
     const collector = new ReportCollector(policies);
     using progress = context.progress("events");
     await feedAll(path, progress, (event) => collector.feed(event));

@@ -7,7 +7,7 @@ import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency
 import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
@@ -172,6 +172,7 @@ export const stats = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     POLICIES_OPTION,
+    PROCESSOR,
     { name: "passes", kind: "number", doc: `How many times the trace is replayed (${PASSES})` },
     {
       name: "hgrm",
@@ -201,7 +202,7 @@ export const stats = defineCommand({
       throw new UsageError("A trace is read several times: name a file, not -");
     }
     const names = options.policies.length > 0 ? options.policies : Object.keys(POLICIES);
-    const policies = await policiesOf(names, 1);
+    const policies = await policiesOf(names, 1, options.processor);
     const shard = shardOf(options.shard, context.json);
     if (shard !== undefined) {
       await measureShard(context, path, shard, policies, passes);

@@ -18,7 +18,7 @@ import {
 import type { TraceFile } from "../../codecs/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";
@@ -203,6 +203,7 @@ export const why = defineCommand({
       doc: "Number of an event of the VMRUN (the last VMRUN that failed)",
     },
     { ...POLICIES_OPTION, doc: `${POLICIES_OPTION.doc} (the built-in ones)` },
+    PROCESSOR,
   ],
   examples: [
     { line: "why night.vmtape", doc: "Why did the last VMRUN that failed do so?" },
@@ -210,7 +211,7 @@ export const why = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const policies = options.policies.length > 0
-      ? await policiesOf(options.policies, 1)
+      ? await policiesOf(options.policies, 1, options.processor)
       : Object.values(POLICIES);
     const { found, left, runs, failures } = await answer(context, path, options.event, policies);
     if (context.json) {

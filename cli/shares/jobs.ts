@@ -5,7 +5,7 @@
  * @module
  */
 import type { TraceFile } from "../../codecs/mod.ts";
-import { loadPolicy } from "../policy_input.ts";
+import { loadPolicies, loadPolicy } from "../policy_input.ts";
 import { type DiffShare, diffShare } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
 import { Queue } from "./queue.ts";
@@ -17,10 +17,16 @@ export type Task =
   | {
     readonly command: "replay";
     readonly policy: string | undefined;
+    readonly processor?: string | undefined;
     readonly all: boolean;
     readonly each: boolean;
   }
-  | { readonly command: "diff"; readonly policies: readonly string[]; readonly each: boolean };
+  | {
+    readonly command: "diff";
+    readonly policies: readonly string[];
+    readonly processor?: string | undefined;
+    readonly each: boolean;
+  };
 
 /** What comes of a task for one group. */
 export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplayShare : DiffShare;
@@ -52,10 +58,12 @@ export async function shareOf<T extends Task>(
   whole: boolean,
 ): Promise<ShareOf<T>> {
   if (task.command === "replay") {
-    const policy = task.policy === undefined ? undefined : await loadPolicy(task.policy);
+    const policy = task.policy === undefined
+      ? undefined
+      : await loadPolicy(task.policy, task.processor);
     return await replayShare(trace, group, whole, policy, task) as ShareOf<T>;
   }
-  const policies = await Promise.all(task.policies.map(loadPolicy));
+  const policies = await loadPolicies(task.policies, task.processor);
   return await diffShare(trace, group, whole, policies, task.each) as ShareOf<T>;
 }
 

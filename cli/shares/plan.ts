@@ -165,9 +165,12 @@ export async function withShares<T extends Task, R>(
   const named = task.command === "diff" || task.policy !== undefined;
   const policy = task.command !== "replay"
     ? null
-    : task.policy === undefined
+    : task.policy !== undefined
+    ? await loadPolicy(task.policy, task.processor)
+    // Checkpoints hold what the recorded processor did.
+    : task.processor === undefined
     ? undefined
-    : await loadPolicy(task.policy);
+    : null;
   const groups = shard === undefined
     ? await Array.fromAsync(
       groupsOf(

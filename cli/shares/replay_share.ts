@@ -95,7 +95,11 @@ export async function replayShare(
   group: Group,
   whole: boolean,
   policy: Policy | undefined,
-  { all: listed, each }: { readonly all: boolean; readonly each: boolean },
+  { all: listed, each, processor }: {
+    readonly all: boolean;
+    readonly each: boolean;
+    readonly processor?: string | undefined;
+  },
 ): Promise<ReplayShare> {
   const found = new Mismatches();
   const all: Mismatch[] = [];
@@ -116,7 +120,7 @@ export async function replayShare(
     const events = block.shared();
     let other: string | undefined;
     while ((other = session.feedAll(events, apart)) !== undefined) {
-      session.begin(await loadPolicy(other));
+      session.begin(await loadPolicy(other, processor));
     }
   }
   const results = session.finish().map((result) => ({

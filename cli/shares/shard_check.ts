@@ -99,7 +99,13 @@ const diffResult = object({
 /** What each command's parts hold besides what all have. */
 const PARTS: Readonly<Record<string, Readonly<Record<string, Look>>>> = {
   replay: {
-    task: object({ command: text, policy: optional(text), all: flag, each: flag }),
+    task: object({
+      command: text,
+      policy: optional(text),
+      processor: optional(text),
+      all: flag,
+      each: flag,
+    }),
     shares: list(object({
       from: count,
       to: count,
@@ -115,6 +121,7 @@ const PARTS: Readonly<Record<string, Readonly<Record<string, Look>>>> = {
     task: object({
       command: text,
       policies: list(text),
+      processor: optional(text),
       each: flag,
       runs: flag,
       print: object({

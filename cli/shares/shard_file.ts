@@ -42,6 +42,7 @@ export interface ReplayShard extends Head {
   readonly task: {
     readonly command: "replay";
     readonly policy?: string;
+    readonly processor?: string | undefined;
     readonly all: boolean;
     readonly each: boolean;
   };
@@ -55,6 +56,7 @@ export interface DiffShard extends Head {
   readonly task: {
     readonly command: "diff";
     readonly policies: readonly string[];
+    readonly processor?: string | undefined;
     readonly each: boolean;
     readonly runs: boolean;
     /** How to print it. */

@@ -514,8 +514,15 @@ function forget(pair: Pair): void {
   pair.last = undefined;
 }
 
-/** The policies on the first one's processor: what hosts do otherwise is no difference of policy. */
+/**
+ * The policies on the first one's processor: what hosts do otherwise is no difference of policy.
+ * Where nothing but the processor differs, that is what is asked for.
+ */
 function onOneProcessor(policies: readonly Policy[]): Policy[] {
-  const processor = policies[0]?.processor;
+  const [first] = policies;
+  if (policies.every(({ kernel, ways }) => kernel === first?.kernel && ways === first.ways)) {
+    return [...policies];
+  }
+  const processor = first?.processor;
   return policies.map((policy) => onProcessor(policy, processor));
 }
