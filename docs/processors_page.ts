@@ -5,7 +5,7 @@
  */
 import {
   type BitRule,
-  CpuRules,
+  type CpuRules,
   RULES_6_1,
   RULES_6_12,
   RULES_7_3,
