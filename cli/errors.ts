@@ -93,6 +93,8 @@ const CLASSES: Readonly<Record<string, Row>> = {
   ShardError: { code: "damaged", status: EXIT.damaged },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
   ReplayError: { code: "damaged", status: EXIT.damaged },
+  TooManyVcpusError: { code: "damaged", status: EXIT.damaged },
+  TooManyRunsError: { code: "usage", status: EXIT.usage },
   TracepointError: {
     code: "damaged",
     status: EXIT.damaged,

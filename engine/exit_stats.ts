@@ -6,6 +6,7 @@
  */
 import type { TraceEvent } from "./event.ts";
 import { fieldNamed, readField } from "./image/fields.ts";
+import { PerVcpu } from "./per_vcpu.ts";
 import { exitCodeName } from "./svm/exit_codes.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "./svm/vmcb_fields.ts";
 
@@ -77,13 +78,22 @@ interface Open {
 }
 
 /** Where a vCPU is. */
-interface Vcpu {
+interface VcpuExits {
   /** When L2 was entered; undefined when it does not run or that was not seen. */
   entered: number | undefined;
   /** Whether L2 runs, or is about to. */
   inside: boolean;
   open: Open | undefined;
 }
+
+function outside(): VcpuExits {
+  return { entered: undefined, inside: false, open: undefined };
+}
+
+/** Reasons that are told apart; a trace with more has codes that no processor knows. */
+const MOST_REASONS = 4096;
+/** What the rest is counted under. */
+const OTHERS = "others";
 
 const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 const ALL = 0xffffffffn;
@@ -115,7 +125,7 @@ function shortName(code: bigint | undefined): string {
  */
 export class ExitStats {
   readonly #reasons = new Map<string, Reason>();
-  readonly #vcpus = new Map<number, Vcpu>();
+  readonly #vcpus = new PerVcpu<VcpuExits>(outside);
   readonly #only: number | undefined;
   #exits = 0;
   #entries = 0;
@@ -173,31 +183,31 @@ export class ExitStats {
     switch (event.kind) {
       case "session":
       case "lost":
-        this.#vcpus.set(number, { entered: undefined, inside: false, open: undefined });
+        Object.assign(this.#vcpus.of(number), outside());
         break;
       case "vmrun":
         this.#entries++;
-        this.#enter(this.#vcpu(number), time);
+        this.#enter(this.#vcpus.of(number), time);
         break;
       case "rsm":
-        this.#enter(this.#vcpu(number), time);
+        this.#enter(this.#vcpus.of(number), time);
         break;
       case "tracepoint":
         // The hypervisor enters the guest again after an exit that it handled itself.
-        if (event.name === "kvm_entry") this.#reenter(this.#vcpu(number), time);
+        if (event.name === "kvm_entry") this.#reenter(this.#vcpus.of(number), time);
         break;
       case "check":
-        this.#refuse(this.#vcpu(number));
+        this.#refuse(this.#vcpus.of(number));
         break;
       case "l2exit":
-        this.#exit(this.#vcpu(number), event.exit_code, time);
+        this.#exit(this.#vcpus.of(number), event.exit_code, time);
         break;
       case "exit":
-        this.#deliver(this.#vcpu(number), event.vmcb12, time);
+        this.#deliver(this.#vcpus.of(number), event.vmcb12, time);
         break;
       case "regs":
         // A recording from outside shows an exit only by what it left in vmcb12.
-        if (event.phase === "post") this.#deliver(this.#vcpu(number), event.vmcb12, undefined);
+        if (event.phase === "post") this.#deliver(this.#vcpus.of(number), event.vmcb12, undefined);
         break;
     }
   }
@@ -209,36 +219,31 @@ export class ExitStats {
     })).sort((a, b) => b.count - a.count || (a.reason < b.reason ? -1 : 1));
   }
 
-  #vcpu(number: number): Vcpu {
-    let vcpu = this.#vcpus.get(number);
-    if (vcpu === undefined) {
-      this.#vcpus.set(number, vcpu = { entered: undefined, inside: false, open: undefined });
-    }
-    return vcpu;
-  }
-
-  #enter(vcpu: Vcpu, time: number | undefined): void {
+  #enter(vcpu: VcpuExits, time: number | undefined): void {
     vcpu.open?.reason.handling.add(vcpu.open.time, time);
     vcpu.open = undefined;
     vcpu.inside = true;
     vcpu.entered = time;
   }
 
-  #reenter(vcpu: Vcpu, time: number | undefined): void {
+  #reenter(vcpu: VcpuExits, time: number | undefined): void {
     if (vcpu.inside && vcpu.open !== undefined) this.#enter(vcpu, time);
   }
 
-  #refuse(vcpu: Vcpu): void {
+  #refuse(vcpu: VcpuExits): void {
     if (!vcpu.inside) this.#entries++;
     this.#refused++;
     vcpu.inside = false;
     vcpu.entered = undefined;
   }
 
-  #exit(vcpu: Vcpu, code: bigint | undefined, time: number | undefined): void {
-    const name = shortName(code);
+  #exit(vcpu: VcpuExits, code: bigint | undefined, time: number | undefined): void {
+    const known = this.#reasons.size < MOST_REASONS || this.#reasons.has(shortName(code));
+    const name = known ? shortName(code) : OTHERS;
     let reason = this.#reasons.get(name);
-    if (reason === undefined) this.#reasons.set(name, reason = new Reason(code));
+    if (reason === undefined) {
+      this.#reasons.set(name, reason = new Reason(known ? code : undefined));
+    }
     this.#exits++;
     reason.count++;
     // Between two exits without an entry in between, when L2 ran again was not seen.
@@ -249,7 +254,11 @@ export class ExitStats {
   }
 
   /** L1 receives a #VMEXIT; where the exit itself was not seen it is read from vmcb12. */
-  #deliver(vcpu: Vcpu, vmcb12: { readonly bytes: Uint8Array } | undefined, time?: number): void {
+  #deliver(
+    vcpu: VcpuExits,
+    vmcb12: { readonly bytes: Uint8Array } | undefined,
+    time?: number,
+  ): void {
     if (!vcpu.inside) return;
     const seen = vmcb12?.bytes.length === VMCB_SIZE ? readField(vmcb12, EXIT_CODE) : undefined;
     const code = seen?.known === ALL ? seen.value : undefined;

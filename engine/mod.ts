@@ -109,6 +109,7 @@ export * from "./why/mod.ts";
 export * from "./recordings/mod.ts";
 export * from "./event_line.ts";
 export * from "./exit_stats.ts";
+export * from "./per_vcpu.ts";
 export * from "./query/mod.ts";
 export * from "./latency.ts";
 export * from "./step_costs.ts";

@@ -16,4 +16,5 @@ export {
   type RecordedRun,
   RecordedRuns,
   type RunOutline,
+  TooManyRunsError,
 } from "./recorded_run.ts";

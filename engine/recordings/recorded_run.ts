@@ -11,6 +11,8 @@ import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { KVM_EXIT } from "../kvm/constants.ts";
 import { capabilitiesOf } from "../replay/drive.ts";
 import { hostVmcbMask } from "../replay/views.ts";
+import { VmtapeError } from "../error.ts";
+import { PerVcpu } from "../per_vcpu.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
@@ -66,6 +68,33 @@ function endOf(event: Extract<TraceEvent, { kind: "regs" }>): RunEnd {
   return inL2 ? "goes on in L2" : "goes on in L1";
 }
 
+/** Runs of a recording that can be aligned with another's. */
+const MOST_RUNS = 1_000_000;
+/** Signs that are kept to be shared. */
+const MOST_SIGNS = 100_000;
+
+/**
+ * A recording that is too long to be aligned.
+ *
+ * @example
+ * ```ts
+ * import { TooManyRunsError } from "@vmtape/vmtape/engine";
+ * if (!new TooManyRunsError().message.includes("vmtape cut")) throw new Error();
+ * ```
+ */
+export class TooManyRunsError extends VmtapeError {
+  /** Name of the class, for those who cannot use instanceof. */
+  override readonly name = "TooManyRunsError";
+
+  /** Says how many there may be. */
+  constructor() {
+    super(
+      `A recording of more than ${MOST_RUNS} VMRUNs is too long to be aligned: ` +
+        "compare a part of it, see vmtape cut",
+    );
+  }
+}
+
 /** A vCPU of a recording. */
 interface Seen {
   npt: boolean;
@@ -91,7 +120,10 @@ interface Seen {
  */
 export class RecordedRuns {
   readonly #done: (run: RecordedRun) => void;
-  readonly #vcpus = new Map<number, Seen>();
+  readonly #vcpus = new PerVcpu<Seen>(() => ({ npt: true, open: undefined, named: false }));
+  /** One text for each sign, however many runs have it. */
+  readonly #signs = new Map<string, readonly string[]>();
+  #runs = 0;
   readonly #outlines: boolean;
   #index = 0;
 
@@ -114,10 +146,7 @@ export class RecordedRuns {
   feed(event: TraceEvent): void {
     const index = this.#index++;
     const number = event.vcpu ?? 0;
-    let seen = this.#vcpus.get(number);
-    if (seen === undefined) {
-      this.#vcpus.set(number, seen = { npt: true, open: undefined, named: false });
-    }
+    const seen = this.#vcpus.of(number);
     switch (event.kind) {
       case "session":
         this.#close(seen);
@@ -158,8 +187,12 @@ export class RecordedRuns {
     spec: string | undefined,
     signs: readonly string[],
   ): Draft {
+    if (++this.#runs > MOST_RUNS) throw new TooManyRunsError();
+    const key = signs.join("|");
+    const shared = this.#signs.get(key) ?? signs;
+    if (this.#signs.size < MOST_SIGNS) this.#signs.set(key, shared);
     return seen.open = {
-      ...{ event, vcpu, scenario, spec, signs },
+      ...{ event, vcpu, scenario, spec, signs: shared },
       reports: [],
       parts: [],
       end: "goes on in L1",

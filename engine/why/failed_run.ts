@@ -10,6 +10,7 @@ import { capabilitiesOf } from "../replay/drive.ts";
 import { recordedPolicy } from "../replay/context.ts";
 import { showsTransitions } from "../replay/units.ts";
 import type { Capabilities } from "../svm/machine.ts";
+import { PerVcpu } from "../per_vcpu.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** A consistency check that failed, as it was recorded. */
@@ -89,6 +90,20 @@ interface Seen {
   page: Image | undefined;
 }
 
+function unseen(): Seen {
+  return {
+    session: 0,
+    caps: capabilitiesOf(undefined),
+    recorded: undefined,
+    partial: false,
+    scenario: undefined,
+    spec: undefined,
+    open: undefined,
+    gpa: undefined,
+    page: undefined,
+  };
+}
+
 const UNSEEN: Image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
 const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 const EXIT_CODE_HI = fieldNamed(VMCB_LAYOUT, "control.exit_code_hi");
@@ -131,7 +146,7 @@ export function runFailed(run: FoundRun): boolean {
  */
 export class FailureFinder {
   readonly #event: number | undefined;
-  readonly #vcpus = new Map<number, Seen>();
+  readonly #vcpus = new PerVcpu<Seen>(unseen);
   #index = 0;
   #found: FoundRun | undefined;
   #failures = 0;
@@ -163,7 +178,7 @@ export class FailureFinder {
    */
   feed(event: TraceEvent): void {
     const index = this.#index++;
-    const seen = this.#vcpu(event.vcpu ?? 0);
+    const seen = this.#vcpus.of(event.vcpu ?? 0);
     switch (event.kind) {
       case "session":
         this.#close(seen);
@@ -239,25 +254,6 @@ export class FailureFinder {
       return;
     }
     run.last = index;
-  }
-
-  #vcpu(number: number): Seen {
-    let seen = this.#vcpus.get(number);
-    if (seen === undefined) {
-      seen = {
-        session: 0,
-        caps: capabilitiesOf(undefined),
-        recorded: undefined,
-        partial: false,
-        scenario: undefined,
-        spec: undefined,
-        open: undefined,
-        gpa: undefined,
-        page: undefined,
-      };
-      this.#vcpus.set(number, seen);
-    }
-    return seen;
   }
 
   #open(
