@@ -85,6 +85,7 @@ export const KERNEL_6_1: Kernel = {
     refusesRestoredLmaWithoutLme: false,
     marksRestoredRuns: false,
     emulatesNoDeliveries: false,
+    tracksBusLocks: false,
     takesNextRipOfStoppedL2: false,
     rereadsNestedPdptes: false,
     yieldsOnFirstRun: false,

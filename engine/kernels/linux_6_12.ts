@@ -138,6 +138,7 @@ const TRAITS: KernelTraits = {
   refusesRestoredLmaWithoutLme: false,
   marksRestoredRuns: false,
   emulatesNoDeliveries: false,
+  tracksBusLocks: false,
   takesNextRipOfStoppedL2: false,
   rereadsNestedPdptes: false,
   yieldsOnFirstRun: true,

@@ -88,6 +88,8 @@ export interface KernelTraits {
    * an internal error, or the guest faults again (svm_check_emulate_instruction).
    */
   readonly emulatesNoDeliveries: boolean;
+  /** An L2 that took a bus lock at the RIP it is entered at is let through once. */
+  readonly tracksBusLocks: boolean;
   /** The next RIP of a restored L2 that had run is taken over, even where the processor has none. */
   readonly takesNextRipOfStoppedL2: boolean;
   /** An L2 in PAE mode under nested paging has its PDPTEs read again; else stale ones stay. */

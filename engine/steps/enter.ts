@@ -142,6 +142,8 @@ function nextRipFor(v: Vcpu, source: number): number {
   return given ? VMCB12_AT + C.next_rip : source + S.rip;
 }
 
+const NO_RIP = 0xffffffff;
+
 /** RIP and CS base of L2 as its VMCB or vmcb12 has them. */
 function prepareControlFrom(v: Vcpu, source: number): void {
   const l1 = VMCB01_AT, l2 = VMCB02_AT, l12 = VMCB12_AT;
@@ -174,6 +176,12 @@ function prepareControlFrom(v: Vcpu, source: number): void {
   const stopped = v.traits.takesNextRipOfStoppedL2 && v.u8(V.run_pending) === 0;
   if (stopped || hostCpuid(v.caps).has("nrip_save")) {
     v.copy64(l2 + C.next_rip, nextRipFor(v, source));
+  }
+  if (v.traits.tracksBusLocks) {
+    // No L2 has taken a bus lock here: KVM remembers all ones for the RIP of one, and compares it with
+    // the RIP that vmcb02 was left with.
+    const there = v.u32(l2 + S.rip) === NO_RIP && v.u32(l2 + S.rip + 4) === NO_RIP;
+    v.set16(l2 + C.bus_lock_counter, there ? 1 : 0);
   }
   v.set32(l2 + C.pause_filter_thresh, 0);
   recalcIntercepts(v);
