@@ -128,6 +128,13 @@ export const SHAPES: readonly Shape[] = [
     ),
   ],
   [
+    "function_graph without CPUs and durations",
+    each((_, name, text) => `  /* ${name}: ${text} */`),
+    "no time, no thread",
+  ],
+  ["times cut out", each(usual).replace(/\d+\.\d{6}: /g, ""), "no time"],
+  ["numbered by `cat -n`", each((i, name, text) => `     ${i + 1}\t${usual(i, name, text)}`)],
+  [
     "an oops's `ftrace_dump`",
     "[  400.1] Dumping ftrace buffer:\n" +
     each((i, name, text) => `[  400.123456] ${latency(i, name, text)}`),

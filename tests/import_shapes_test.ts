@@ -144,6 +144,13 @@ Deno.test("a thread without a name for its kernel log, and records of a log with
   assertEquals([stats.malformed, stats.issues[0]?.line], [RECORDS.length, RECORDS.length + 1]);
 });
 
+Deno.test("two records in one line are damage, not one of both", async () => {
+  const joined = PLAIN.split("\n").slice(0, 2).join(" ") + "\n";
+  const { events, stats } = await imported(PLAIN + joined);
+  assertEquals([stats.malformed, stats.issues[0]?.line, events.length], [1, 6, 6]);
+  assert(/and another record in one line/.test(stats.issues[0]!.what));
+});
+
 Deno.test("what perf trace prints is named, with what to do", async () => {
   const line = "     0.000 CPU 0/KVM/4321 kvm:kvm_nested_vmexit(exit_reason: 1024, isa: 2)\n";
   const error = await imported(line).then(() => undefined, (error) => error);

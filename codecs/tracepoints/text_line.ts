@@ -20,7 +20,7 @@ const ESC = "\\u001b";
 
 /** Colours and other commands of a terminal; as bytes, and as programs show them that do not obey. */
 const COLOURS = new RegExp(
-  `(?:${ESC}|\\u009b|\\^\\[|ESC|\\u241b)(?:\\[[0-9;?]*[A-Za-z]|\\][^\\u0007${ESC}]*(?:\\u0007|${ESC}\\\\))`,
+  `(?:${ESC}|\\u009b|\\^\\[|ESC|\\u241b)(?:\\[[0-9;?]*[A-Za-z]|\\([A-Z0-9]|\\][^\\u0007${ESC}]*(?:\\u0007|${ESC}\\\\))`,
   "g",
 );
 
@@ -57,6 +57,9 @@ const BEFORE: readonly RegExp[] = [
   /^\s*kernel:\s?/,
 ];
 
+/** The number of the line, as `cat -n` prints it. */
+const NUMBERED = /^\s*\d+\t/;
+
 /** The name of the file, and the number of the line, that grep prints. */
 const GREP =
   /^(?:[\w./-]+[:-])?\d+[:-](?=\s*\S.*\[\d{3,}\])|^[\w./-]*\.(?:txt|log|trace)[:-](?=\s*\S)/;
@@ -68,7 +71,7 @@ const GREP =
  * @returns What is left, and what was learned.
  */
 export function cleanLine(line: string): CleanLine {
-  let text = line.replace(COLOURS, "");
+  let text = line.replace(COLOURS, "").replace(NUMBERED, "");
   if (HAS_BARE_COLOURS.test(text)) text = text.replace(BARE_COLOURS, "");
   text = text.replace(ODD_SPACES, " ").replace(QUOTES, "").trimEnd().replace(GREP, "");
   let time: number | undefined, pid: number | undefined;

@@ -284,6 +284,9 @@ export class TextRecords {
     if (head.time > Number.MAX_SAFE_INTEGER) {
       return { name, fault: "at a time of 2^53 ns or more, which is 104 days" };
     }
+    if (!this.#every && holdsAnother(bytes, at, end)) {
+      return { name, fault: "and another record in one line" };
+    }
     const tracepoint = TRACEPOINT_BY_NAME.get(name);
     let from = at + missingFields(bytes, at, end);
     if (tracepoint?.free) {
@@ -356,6 +359,12 @@ export class TextRecords {
     noteIssue(this.#stats, { line, what: fault });
     this.#sink.unread?.(cpu, pid, name);
   }
+}
+
+/** Whether a record's text goes on with another one, of which the end of the line got lost. */
+function holdsAnother(bytes: Buffer, start: number, end: number): boolean {
+  const at = bytes.indexOf("kvm_", start);
+  return at >= 0 && at < end && /[\s:]kvm_\w+: /.test(bytes.toString("latin1", at - 1, end));
 }
 
 /** A name before a colon, as it stands in a cleaned line. */

@@ -58,8 +58,8 @@ export const TEXT_SHAPES: readonly TextShape[] = [
     name: "function_graph",
     form: "ftrace",
     before: new RegExp(
-      `^(?:\\s*${SECONDS}\\s*\\|)?\\s*(?<cpu>\\d+)\\)\\s*` +
-        "(?:(?<task>\\S[^|]*?)-(?<pid>\\d+)\\s*\\|)?.*\\|\\s*/\\*\\s*$",
+      `^(?:\\s*${SECONDS}\\s*\\|)?\\s*(?:(?<cpu>\\d+)\\)\\s*)?` +
+        "(?:(?<task>\\S[^|]*?)-(?<pid>\\d+)\\s*\\|)?(?:[^/]*\\|)?\\s*/\\*\\s*$",
     ),
     after: /\s*\*\/\s*$/,
   },
@@ -74,6 +74,11 @@ export const TEXT_SHAPES: readonly TextShape[] = [
     before: new RegExp(
       `^\\s*(?:(?:\\d+/)?(?<pid>\\d+)\\s+)?(?:\\[(?<cpu>\\d+)\\]\\s+)?${SECONDS}:\\s+(?:\\d+\\s+)?${KVM}$`,
     ),
+  },
+  {
+    name: "without times",
+    form: "ftrace",
+    before: /^\s*(?:(?<task>\S.*?)-(?<pid>\d+)\s+)?\[(?<cpu>\d{3,})\](?:\s+[^\s\d:]\S{2,9})?\s+$/,
   },
   { name: "the record alone", form: "bare", before: new RegExp(`^\\s*${KVM}$`) },
 ];

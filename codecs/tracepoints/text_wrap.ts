@@ -14,7 +14,7 @@ const KEYS = new Set(SLOTS.flatMap((slot: Slot) => slot.keys.map(({ word }) => w
 const WORDS = new Set([
   ...KEYS,
   ...[...EXIT_REASON_CODES.keys()].flatMap((name) => name.split(" ")),
-  ...["y", "n", "on", "off", "SMM", "UNKNOWN", "[immediate", "exit]", "[immediate exit]"],
+  ...["y", "n", "on", "off", "SMM", "UNKNOWN", "[immediate", "exit]", "[immediate exit]", "*/"],
 ]);
 /** A number, or the name that VMX has for an exit. */
 const VALUE = /^(?:(?:0x)?[0-9a-f]{1,16}|\(\d+\)|[A-Z][A-Z0-9_]+)(?:\[immediate)?$/;
