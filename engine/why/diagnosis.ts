@@ -82,7 +82,12 @@ function answerOf(run: FoundRun, set: CheckSet, own: boolean): SetAnswer {
 export function diagnose(run: FoundRun): Diagnosis {
   const failed = runFailed(run);
   const own = setOf(run);
-  const answers = CHECK_SETS.map((set) => answerOf(run, set, set === own));
+  // Where the kernel is not known, it is one of those that make the check.
+  const known = run.recorded !== undefined && Object.hasOwn(POLICIES, run.recorded);
+  const mayBe = (set: CheckSet) =>
+    known ? set === own : set.maker === "kvm" &&
+      (run.check === undefined || set.checks.some(({ id }) => id === run.check?.id));
+  const answers = CHECK_SETS.map((set) => answerOf(run, set, mayBe(set)));
   const id = run.check?.id ??
     (failed ? answers.find((answer) => answer.set === own.name)?.check : undefined);
   const check = id === undefined
