@@ -91,6 +91,7 @@ export * from "./replay/identify.ts";
 export * from "./kernels/mod.ts";
 export { type Fix, FIXES, type FixId, withFixes } from "./kernels/linux_6_12.ts";
 export type { FlagBits, KernelTraits } from "./kernels/traits.ts";
+export type { GuestTraits } from "./kernels/guest_traits.ts";
 export { MMU_6_12, MMU_7_3, type MmuTraits } from "./kernels/mmu_traits.ts";
 export type { RolePacking } from "./paging/role_packing.ts";
 export {

@@ -31,7 +31,11 @@ export class HandlerFinder {
   readonly #read: ReadPhysical;
   readonly #known = new Map<string, bigint>();
 
-  /** @param read Reads L1's physical memory. */
+  /**
+   * Begins with no handler known.
+   *
+   * @param read Reads L1's physical memory.
+   */
   constructor(read: ReadPhysical) {
     this.#read = read;
   }

@@ -31,7 +31,11 @@ export class TimeShare {
   readonly #started: number;
   #spent = 0;
 
-  /** @param now The clock, in milliseconds; `performance.now` when left out. */
+  /**
+   * Begins now, with nothing spent.
+   *
+   * @param now The clock, in milliseconds; `performance.now` when left out.
+   */
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
     this.#started = now();
@@ -42,18 +46,22 @@ export class TimeShare {
     return this.#spent;
   }
 
-  /** @returns Milliseconds that may be spent now. */
+  /** Milliseconds that may be spent now. */
   allowance(): number {
     const due = this.#due();
     return Math.min(Math.max(due, SHORTEST_MS), LONGEST_MS);
   }
 
-  /** @returns Milliseconds to wait until something may be spent again. */
+  /** Milliseconds to wait until something may be spent again. */
   pause(): number {
     return Math.max(PAUSE_MS, Math.ceil((SHORTEST_MS - this.#due()) / SHARE));
   }
 
-  /** @param ms Milliseconds that were spent. */
+  /**
+   * Notes what was spent.
+   *
+   * @param ms Milliseconds.
+   */
   spend(ms: number): void {
     this.#spent += ms;
   }
