@@ -352,6 +352,13 @@ function xsetbv(v: Vcpu): number {
   return bad ? gpZero(v) : skip(v);
 }
 
+/** ICEBP traps past the instruction, like any #DB that L1 may intercept. */
+function icebp(v: Vcpu): number {
+  const status = skip(v);
+  if (status === RESUME) queueException(v, VECTOR.DB, NO_ERROR, 0n);
+  return status;
+}
+
 const resume = () => RESUME;
 
 const HANDLERS: ReadonlyMap<number, (v: Vcpu, code: number) => number> = new Map([
@@ -379,6 +386,7 @@ const HANDLERS: ReadonlyMap<number, (v: Vcpu, code: number) => number> = new Map
   [EXIT.CLGI, stgiClgi],
   [EXIT.SKINIT, undefinedInstruction],
   [EXIT.RDTSCP, undefinedInstruction],
+  [EXIT.ICEBP, icebp],
   [EXIT.WBINVD, skip],
   [EXIT.MONITOR, skip],
   [EXIT.MWAIT, skip],
