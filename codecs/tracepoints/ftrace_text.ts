@@ -174,7 +174,9 @@ export class FtraceText {
       stats.lines++;
       if (next === event) {
         const before = () => this.#lineBefore(bytes, lineStart);
+        records.next = -1;
         records.line(bytes, text, lineStart, event, lineEnd, before);
+        if (records.next > lineEnd) event = records.next;
       } else this.#mark(bytes.toString("utf8", lineStart, lineEnd));
       at = lineEnd + 1;
       if (event < at) event = find(text, word, at);

@@ -64,6 +64,8 @@ export class TextRecords {
   #bytes: Buffer = Buffer.alloc(0);
   /** Records handed on. */
   count = 0;
+  /** Where {@linkcode TextRecords.word} is next, where the line that was read last tells; else -1. */
+  next = -1;
 
   /**
    * @param sink Receives the records.
@@ -210,7 +212,10 @@ export class TextRecords {
     const head = this.#head;
     if (!readHead(bytes, lineStart, nameStart, head)) return "foreign";
     if (isWrapped(bytes, head.taskStart, head.taskEnd)) return "foreign";
-    return this.#take(bytes, text.slice(nameStart, nameEnd), nameEnd, lineEnd, false);
+    // The next place of interest; mostly in another line.
+    this.next = text.indexOf(this.word, nameEnd);
+    const another = this.next >= 0 && this.next < lineEnd;
+    return this.#take(bytes, text.slice(nameStart, nameEnd), nameEnd, lineEnd, false, another);
   }
 
   /** Reads a line without its wrappings. */
@@ -238,7 +243,7 @@ export class TextRecords {
       const bytes = Buffer.from(this.#text);
       const nameStart = Buffer.byteLength(front);
       this.#bytes = bytes;
-      return this.#take(bytes, name, nameStart + name.length, bytes.length, final);
+      return this.#take(bytes, name, nameStart + name.length, bytes.length, final, true);
     }
     return "foreign";
   }
@@ -267,6 +272,7 @@ export class TextRecords {
     nameEnd: number,
     lineEnd: number,
     final: boolean,
+    another: boolean,
   ): Outcome {
     const head = this.#head, stats = this.#stats, record = this.#record;
     const entry = this.#entry(said);
@@ -284,7 +290,7 @@ export class TextRecords {
     if (head.time > Number.MAX_SAFE_INTEGER) {
       return { name, fault: "at a time of 2^53 ns or more, which is 104 days" };
     }
-    if (!this.#every && holdsAnother(bytes, at, end)) {
+    if (!this.#every && another && holdsAnother(bytes, at, end)) {
       return { name, fault: "and another record in one line" };
     }
     const tracepoint = TRACEPOINT_BY_NAME.get(name);
@@ -363,8 +369,7 @@ export class TextRecords {
 
 /** Whether a record's text goes on with another one, of which the end of the line got lost. */
 function holdsAnother(bytes: Buffer, start: number, end: number): boolean {
-  const at = bytes.indexOf("kvm_", start);
-  return at >= 0 && at < end && /[\s:]kvm_\w+: /.test(bytes.toString("latin1", at - 1, end));
+  return /[\s:]kvm_\w+: /.test(bytes.toString("latin1", start, end));
 }
 
 /** A name before a colon, as it stands in a cleaned line. */
