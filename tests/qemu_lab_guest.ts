@@ -30,12 +30,13 @@ export class InterruptGuest implements AsyncDisposable {
   /**
    * Builds the root folder.
    *
-   * @param atOnce How many programs run at the same time; there are two rounds of them.
+   * @param atOnce How many programs run at the same time.
+   * @param rounds How often.
    * @returns The guest.
    */
-  static async build(atOnce: number): Promise<InterruptGuest> {
+  static async build(atOnce: number, rounds: number): Promise<InterruptGuest> {
     const folder = await Deno.makeTempDir();
-    const run = Array(atOnce).fill(`/irq ${INJECTED} &`).join(" ");
+    const round = Array(atOnce).fill(`/irq ${INJECTED} &`).join(" ") + " wait\n";
     await Deno.mkdir(`${folder}/root`);
     await Deno.copyFile(PROGRAM, `${folder}/root/irq`);
     await Deno.writeTextFile(
@@ -43,9 +44,7 @@ export class InterruptGuest implements AsyncDisposable {
       `#!/busybox sh
 /busybox mkdir /dev
 /busybox mount -t devtmpfs dev /dev
-${run} wait
-${run} wait
-echo END
+${round.repeat(rounds)}
 /busybox poweroff -f
 `,
       { mode: 0o755 },
