@@ -28,6 +28,10 @@ const read = (msr: number) => `${mov(msr)} ${RDMSR}`;
 const write = (msr: number, value: number) => `${mov(msr)} b8${bytes(value)} 31d2 0f30 ${RDMSR}`;
 const cpuid = (leaf: number, index = 0) => `b8${bytes(leaf)} b9${bytes(index)} 0fa2`;
 
+const OSXSAVE = "s.148=40020";
+const xgetbv = "31c9 0f01d0 48c1e220 4809d0";
+const xsetbv = (value: number) => `31c9 31d2 b8${bytes(value)} 0f01d1`;
+
 const OLD = [LINUX_6_1, LINUX_6_12];
 const NEW = [LINUX_6_12, LINUX_7_3];
 
@@ -72,6 +76,18 @@ const CASES: readonly Case[] = [
   { code: `${cpuid(0x40000000)} 89d8`, gives: "4b4d564b" },
   { code: cpuid(0xd, 2), gives: "100" },
   { code: `${cpuid(0x12345678)} 09d8`, gives: "0" },
+  { code: xgetbv, with: OSXSAVE, gives: "1" },
+  { code: xgetbv, gives: "#UD" },
+  { code: `${xsetbv(0x203)} ${xgetbv}`, with: OSXSAVE, gives: "203" },
+  { code: `${xsetbv(5)} ${xgetbv}`, with: OSXSAVE, gives: "#GP" },
+  { code: `${xsetbv(0xf)} ${xgetbv}`, with: OSXSAVE, gives: "#GP" },
+  { code: "f3480faed0 31c0 f3480faec0", with: "s.148=10020", gives: "1234" },
+  { code: "f3480faec0", gives: "#UD" },
+  { code: "f30fc7f8", gives: "#UD" },
+  { code: "0f33", gives: "0", of: [LINUX_6_1] },
+  { code: "0f33", gives: "#GP", of: NEW },
+  { code: read(0xc0010130), gives: "0", of: OLD },
+  { code: read(0xc0010130), gives: "#GP", of: [LINUX_7_3] },
   { code: "0f01c1", gives: "1234" },
   { code: "0f01c1", with: "c.10.4=1", gives: "#UD", of: NEW },
   { code: "0f01c1", with: "c.10.4=1", gives: "exit 10", of: [LINUX_6_1] },

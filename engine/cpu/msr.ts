@@ -34,7 +34,11 @@ export function msr(cpu: Processor, write: boolean): number {
   const gpr = cpu.gpr;
   const base = index === 0xc0000100 ? SEG.fs : index === 0xc0000101 ? SEG.gs : -1;
   const place = MSR_PLACE.get(index);
-  if (base < 0 && place === undefined) return UNMODELLED;
+  if (base < 0 && place === undefined) {
+    if (!cpu.model.unknownMsrsAreZero) return UNMODELLED;
+    if (!write) gpr.fill(0, 0, 2).fill(0, 4, 6);
+    return NEXT;
+  }
   const target = base >= 0 ? cpu.segBase : words;
   const at = base >= 0 ? base * 2 : VMCB01_AT + (place as number) >> 2;
   if (write) {

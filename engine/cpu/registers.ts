@@ -57,6 +57,8 @@ export class Registers {
   width: 16 | 32 | 64 = 64;
   /** Interrupt shadow. */
   inhibit = false;
+  /** XCR0, low half. */
+  xcr0 = 1;
   /** V_INTR control, as the processor holds it. */
   intCtl = 0;
   /** A virtual interrupt is pending. */

@@ -42,6 +42,8 @@ export interface RunOptions {
   readonly msrIntercepted?: MsrIntercepted;
   /** The processor; the manual's when left out. */
   readonly model?: ProcessorModel;
+  /** XCR0 as the hypervisor loaded it, low half; 1 when left out. */
+  readonly xcr0?: number;
 }
 
 /** Instructions after which a run counts as stuck. */
@@ -117,6 +119,7 @@ export function runVmcb(
 ): RunStatus {
   cpu.model = options.model ?? AMD;
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
+  cpu.xcr0 = options.xcr0 ?? 1;
   let budget = INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
   if (status === NEXT) status = inject(cpu);

@@ -5,6 +5,7 @@
  * @module
  */
 import { CR4, EFER } from "../svm/bits.ts";
+import { LAB_CPUID } from "../svm/cpuid.ts";
 import { hostPhysicalBits } from "../svm/machine.ts";
 import { next } from "./branch.ts";
 import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
@@ -131,19 +132,49 @@ export function executeSystem(cpu: Processor, op: number): number {
       return cpu.check(EXIT_CODE.cpuid) ? EXIT : UNMODELLED;
     case 0x1aa:
       return cpu.check(EXIT_CODE.rsm) ? EXIT : ud(cpu);
+    case 0x1ae:
+      return segmentBase(cpu);
+    case 0x1c7:
+      return noRdpid(cpu) ? ud(cpu) : UNMODELLED;
     case 0x1a4:
     case 0x1a5:
     case 0x1ac:
     case 0x1ad:
-    case 0x1ae:
     case 0x1c3:
-    case 0x1c7:
     case 0x1b8:
     case 0x11a:
     case 0x11b:
       return UNMODELLED;
   }
   return simd(op) ? UNMODELLED : ud(cpu);
+}
+
+/** RDFSBASE, RDGSBASE, WRFSBASE and WRGSBASE; the rest of the group is about fences and FPU state. */
+function segmentBase(cpu: Processor): number {
+  const { insn, gpr, segBase } = cpu;
+  const which = insn.reg & 7;
+  if (insn.mod !== 3 || which > 3 || (insn.prefixes & PREFIX.repz) === 0) return UNMODELLED;
+  const refused = cpu.width !== 64 || (cpu.cr4 & CR4.FSGSBASE) === 0 ||
+    (insn.prefixes & PREFIX.lock) !== 0;
+  if (refused) return ud(cpu);
+  const base = ((which & 1) === 0 ? SEG.fs : SEG.gs) * 2, register = insn.rm * 2;
+  const wide = insn.dflag === 3;
+  if (which < 2) {
+    gpr[register] = segBase[base] as number;
+    gpr[register + 1] = wide ? segBase[base + 1] as number : 0;
+    return NEXT;
+  }
+  segBase[base] = gpr[register] as number;
+  segBase[base + 1] = wide ? gpr[register + 1] as number : 0;
+  cpu.hostSegmentsDirty = true;
+  return NEXT;
+}
+
+/** RDPID on a processor that has none. */
+function noRdpid(cpu: Processor): boolean {
+  const { insn } = cpu;
+  const rdpid = insn.mod === 3 && (insn.reg & 7) === 7 && (insn.prefixes & PREFIX.repz) !== 0;
+  return rdpid && ((cpu.m.caps.cpuid ?? LAB_CPUID).register("7", "ecx") >>> 22 & 1) === 0;
 }
 
 // Opcodes of the SSE tables, which are not modelled.
@@ -199,8 +230,31 @@ function xsetbv(cpu: Processor): number {
   if (noXsetbvIntercept && cpu.cpl !== 0) return gp(cpu);
   if ((cpu.cr4 & CR4.OSXSAVE) === 0) return ud(cpu);
   if (cpu.cpl !== 0) return gp(cpu);
-  if (!noXsetbvIntercept && cpu.check(EXIT_CODE.xsetbv)) return EXIT;
-  return UNMODELLED;
+  if (!noXsetbvIntercept) return cpu.check(EXIT_CODE.xsetbv) ? EXIT : UNMODELLED;
+  const value = cpu.gpr[0] as number;
+  if (cpu.gpr[2] !== 0 || cpu.gpr[4] !== 0 || !validXcr0(value)) return gp(cpu);
+  cpu.xcr0 = value;
+  cpu.endOfBlock = true;
+  return NEXT;
+}
+
+/** Bits of XCR0 that the emulated processors have: x87, SSE, AVX, MPX and protection keys. */
+const XCR0_BITS = 0x21f;
+
+function validXcr0(value: number): boolean {
+  const avx = (value & 6) !== 4, mpx = (value & 0x18) === 0 || (value & 0x18) === 0x18;
+  return (value & 1) !== 0 && (value & ~XCR0_BITS) === 0 && avx && mpx;
+}
+
+function xgetbv(cpu: Processor): number {
+  if ((cpu.cr4 & CR4.OSXSAVE) === 0) return ud(cpu);
+  const index = cpu.gpr[2] as number;
+  if (index > 1) return gp(cpu);
+  // Which of the states are in use only an emulator that does not track them tells: all.
+  if (index === 1 && !cpu.model.noXsetbvIntercept) return UNMODELLED;
+  cpu.gpr[0] = cpu.xcr0;
+  cpu.gpr[1] = cpu.gpr[4] = cpu.gpr[5] = 0;
+  return NEXT;
 }
 
 function group7Register(cpu: Processor, modrm: number): number {
@@ -225,7 +279,7 @@ function group7Register(cpu: Processor, modrm: number): number {
       cpu.endOfBlock = true;
       return NEXT;
     case 0xd0:
-      return badPrefix ? ud(cpu) : UNMODELLED;
+      return badPrefix ? ud(cpu) : xgetbv(cpu);
     case 0xd1:
       return badPrefix ? ud(cpu) : xsetbv(cpu);
     case 0xd8:

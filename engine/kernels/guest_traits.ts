@@ -12,6 +12,8 @@ export interface GuestTraits {
   readonly hwcrKeptByZero: boolean;
   /** A guest may only write to DE_CFG what the processor has; else also less. */
   readonly deCfgFixed: boolean;
+  /** Performance counters that RDPMC reads, all of them 0, where the host has none for a guest. */
+  readonly counters: number;
   /** Accesses to the GHCB's MSR are never intercepted, whatever the guest is. */
   readonly passesGhcb: boolean;
   /** Bits of CPUID that it offers on the lab's machine and Linux 6.12 does not, by leaf and register. */
@@ -27,6 +29,7 @@ export const GUEST_6_12: GuestTraits = {
   hwcrBits: 1n << 18n | 1n << 24n,
   hwcrKeptByZero: false,
   deCfgFixed: false,
+  counters: 0,
   passesGhcb: true,
   offered: {},
   notOffered: {},
@@ -39,6 +42,7 @@ export const GUEST_6_1: GuestTraits = {
   hwcrBits: 1n << 18n,
   hwcrKeptByZero: true,
   deCfgFixed: true,
+  counters: 4,
   notOffered: { "80000008 eax": 0xff0000, "8000000a edx": 1 << 6 },
   hiddenLeaves: ["80000005"],
 };

@@ -43,7 +43,21 @@ function registersOf(v: Vcpu, fn: number, index: number): readonly number[] {
   }
   const name = fn.toString(16) + (index === 0 ? "" : `.${index.toString(16)}`);
   if (v.traits.guest.hiddenLeaves.includes(name)) return [0, 0, 0, 0];
-  return LAB_LEAVES[name] ?? [0, 0, 0, 0];
+  const values = LAB_LEAVES[name] ?? [0, 0, 0, 0];
+  return name === "d" ? [values[0], stateSize(v.u32(V.xcr0) ^ 1), values[2], values[3]] : values;
+}
+
+/** Bytes of x87 and SSE state and the header, which XSAVE always stores. */
+const XSAVE_LEAST = 0x240;
+
+/** Bytes that XSAVE stores of the states that XCR0 turns on. */
+function stateSize(xcr0: number): number {
+  let size = XSAVE_LEAST;
+  for (let bit = 2; bit < 32; bit++) {
+    const state = (xcr0 >>> bit & 1) === 0 ? undefined : LAB_LEAVES[`d.${bit.toString(16)}`];
+    if (state !== undefined) size = Math.max(size, state[0] + state[1]);
+  }
+  return size;
 }
 
 /** A leaf of L1's CPUID, with the bits that follow from the vCPU's state. */

@@ -4,7 +4,17 @@
  * @module
  */
 import { C, S, V, VMCB01_AT } from "../svm/machine.ts";
-import { DR6_ACTIVE_LOW, EFER, EVTINJ, EXIT, INTERCEPT, KVM_EXIT, VECTOR } from "./constants.ts";
+import {
+  CR0,
+  CR4,
+  DR6_ACTIVE_LOW,
+  EFER,
+  EVTINJ,
+  EXIT,
+  INTERCEPT,
+  KVM_EXIT,
+  VECTOR,
+} from "./constants.ts";
 import { emulateInstruction, emulateRsm, emulateUndefined, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./for_l1.ts";
@@ -348,8 +358,24 @@ function gpZero(v: Vcpu): number {
 
 function xsetbv(v: Vcpu): number {
   const bad = v.u8(v.vmcb + S.cpl) !== 0 || v.u32(V.rcx) !== 0 || (v.u32(V.rax) & 1) === 0 ||
-    v.u32(V.rdx) !== 0 || (v.u32(V.rax) & ~7) !== 0 || (v.u32(V.rax) & 6) === 4;
-  return bad ? gpZero(v) : skip(v);
+    v.u32(V.rdx) !== 0 || (v.u32(V.rax) & ~XCR0_BITS) !== 0 || (v.u32(V.rax) & 6) === 4;
+  if (bad) return gpZero(v);
+  v.set32(V.xcr0, v.u32(V.rax) ^ 1);
+  return skip(v);
+}
+
+/** Bits of XCR0 that KVM offers: x87, SSE, AVX and protection keys. */
+const XCR0_BITS = 0x207;
+
+/** RDPMC: counters that stand still where the kernel has any for a guest that was given none. */
+function rdpmc(v: Vcpu): number {
+  const counter = v.u32(V.rcx) & 0x3fffffff;
+  const allowed = (v.u32(V.cr4) & CR4.PCE) !== 0 || v.u8(v.vmcb + S.cpl) === 0 ||
+    (v.u32(V.cr0) & CR0.PE) === 0;
+  if (!allowed || counter >= v.traits.guest.counters) return gpZero(v);
+  v.set64(V.rax, 0n);
+  v.set64(V.rdx, 0n);
+  return skip(v);
 }
 
 /** ICEBP traps past the instruction, like any #DB that L1 may intercept. */
@@ -367,7 +393,7 @@ const HANDLERS: ReadonlyMap<number, (v: Vcpu, code: number) => number> = new Map
   [EXIT.SMI, resume],
   [EXIT.VINTR, interruptWindow],
   [EXIT.CR0_SEL_WRITE, emulate],
-  [EXIT.RDPMC, gpZero],
+  [EXIT.RDPMC, rdpmc],
   [EXIT.CPUID, cpuid],
   [EXIT.IRET, iret],
   [EXIT.INVD, skip],

@@ -200,13 +200,14 @@ function virtualTpr(v: Vcpu): boolean {
 /** The processor that a vCPU runs on, and what that asks for; the model is set for each run. */
 class Core {
   readonly processor = new Processor();
-  readonly options: { msrIntercepted: MsrIntercepted; model: ProcessorModel };
+  readonly options: { msrIntercepted: MsrIntercepted; model: ProcessorModel; xcr0: number };
 
   constructor(v: Vcpu) {
     this.processor.translations.enabled = true;
     this.options = {
       msrIntercepted: (msr, write) => msrIntercepted(v, v.vmcb, msr, write),
       model: AMD,
+      xcr0: 1,
     };
   }
 }
@@ -239,6 +240,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   if (v.standIn !== undefined) return runStandIn(v, vmcb, freeDr);
   const { processor, options } = CORE.of(v);
   options.model = v.policy.processor ?? v.caps.processor ?? AMD;
+  options.xcr0 = v.u32(V.xcr0) ^ 1;
   const paging = processorPaging(v, !v.caps.npt && mismatched(v));
   const status = runVmcb(processor, v, vmcb, paging, options);
   if (status === "stuck") return STUCK;

@@ -211,6 +211,13 @@ export const QUIRKS = [
     processors: BOTH,
   },
   {
+    id: "unknownMsrsAreZero",
+    doc: "MSRs that it does not have read as 0, and what is written to them is dropped",
+    manual: "They are #GP",
+    scenario: "m.9000=f320fc0010130b9 m.9008=d901",
+    processors: BOTH,
+  },
+  {
     id: "savesNoNextRip",
     doc: "The next RIP is not saved, whatever CPUID says",
     manual: "It is saved where CPUID offers it (15.7.1)",

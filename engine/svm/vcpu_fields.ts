@@ -329,6 +329,7 @@ export const VCPU_FIELDS = [
     doc: "CPU role of the one walker of guest tables, of kernels that have only one",
   },
   ...MSR_FIELDS,
+  { name: "xcr0", offset: 0x968, size: 8, doc: "XCR0, exclusive or its value at reset, 1" },
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */
