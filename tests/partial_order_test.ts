@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { importTracepoints } from "@vmtape/vmtape/codecs";
 import {
+  Differ,
   EARLY_EXIT,
   identify,
   LINUX_6_1,
@@ -166,6 +167,14 @@ Deno.test("policies that check vmcb12 at RSM, and those that do not, are held ag
     assertEquals(await said(refused, policy), []);
     assertEquals(await said([LEAVING, ...RUN], policy), []);
   }
+});
+
+Deno.test("policies are not compared over an entry by RSM, of which a log shows too little", async () => {
+  const found: string[] = [];
+  const differ = new Differ([UNIFIED, LINUX_6_12], ({ event }) => found.push(`${event}`));
+  for (const event of await eventsOf([LEAVING, ...RUN])) differ.feed(event);
+  const { runs, skipped } = differ.finish();
+  assertEquals([runs, skipped, found], [1, 1, []]);
 });
 
 Deno.test("a run over a gap is unknown, never a mismatch; what follows in another machine is told", async () => {

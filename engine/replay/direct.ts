@@ -127,6 +127,8 @@ export function verdictOf(unit: Unit, set: CheckSet, seen = false): SetVerdict {
  * @returns The state, or undefined when none is known.
  */
 export function assumptionOf(unit: Unit, variant: number): Assumption | undefined {
+  // What L1 and its handler of SMIs left behind is not in a log.
+  if (unit.way === "rsm") return undefined;
   return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
 }
 
