@@ -16,6 +16,7 @@ import {
   shortTexts,
   valueTexts,
 } from "../engine/diff/mod.ts";
+import { explainCommand } from "../engine/diff/wording.ts";
 import { SUBJECTS } from "../engine/diff/subjects.ts";
 import type { Option } from "./command.ts";
 import { plural } from "./plural.ts";
@@ -85,18 +86,10 @@ function named({ scenario, spec }: RunRef): string {
   return scenario === undefined ? "" : ` (${[scenario, spec].filter(Boolean).join(" ")})`;
 }
 
-/** A word for a shell. */
-export function quoted(word: string): string {
-  return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
-}
-
-/** The command that shows a finding's first run step by step. */
+/** The command that shows a finding's first run. */
 function commandOf(finding: Finding, { trace, policies, result, show }: DiffOutput): string {
-  if (show !== undefined) return show(finding);
-  const { event } = finding.first;
-  const words = finding.policies.map((name) => policies[result.policies.indexOf(name)] ?? name);
-  const pair = quoted(words.join(","));
-  return `vmtape explain ${quoted(trace)} --event ${event} --policies ${pair}`;
+  return show?.(finding) ??
+    explainCommand(finding, trace, (name) => policies[result.policies.indexOf(name)] ?? name);
 }
 
 /** How many runs end differently, policy by policy. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { type Finding, Findings, plainDifference, plainFinding } from "../engine/diff/mod.ts";
+import { quoted } from "../engine/diff/wording.ts";
 import {
   alignRecordings,
   type PairDifference,
@@ -16,14 +17,7 @@ import {
 } from "../engine/recordings/mod.ts";
 import { EXIT } from "./command.ts";
 import type { Context } from "./context.ts";
-import {
-  diffLines,
-  type DiffOutput,
-  failsOn,
-  markdownLines,
-  quoted,
-  runLines,
-} from "./diff_output.ts";
+import { diffLines, type DiffOutput, failsOn, markdownLines, runLines } from "./diff_output.ts";
 import { UsageError } from "./errors.ts";
 import { plural } from "./plural.ts";
 import { STANDARD } from "./files.ts";

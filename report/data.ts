@@ -59,8 +59,14 @@ export interface ReportRow {
   readonly stepB: number;
 }
 
-/** The differences of a run from the first policy, under one other. */
+/** The differences of the runs under a pair of policies. */
 export interface ReportPart {
+  /** Which policies, by their place in {@linkcode ReportData.policies}. */
+  readonly pair: readonly [number, number];
+  /** Runs that end differently. */
+  different: number;
+  /** Runs of which too little was recorded to tell. */
+  unsettled: number;
   /** For each run: which of `lists` its fields are, -1 when nothing differs. */
   readonly fields: number[];
   /** For each run: which of `sets` its findings are, -1 for none. */
@@ -89,11 +95,11 @@ export interface ReportLatency {
 export interface ReportData {
   /** Title of the page: the name of the trace. */
   readonly title: string;
-  /** Names of the policies; each is compared with the first. */
+  /** Names of the policies; every two of them are compared. */
   readonly policies: readonly string[];
-  /** What was found. */
+  /** Counts, each policy compared with the first. */
   readonly result: DiffResult;
-  /** Findings, as a diff lists them. */
+  /** Findings of all pairs, as a diff lists them. */
   readonly findings: readonly Finding[];
   /** Names of the outcomes. */
   readonly outcomes: readonly string[];
@@ -123,7 +129,7 @@ export interface ReportData {
   readonly stepsOf: readonly (readonly number[])[];
   /** For each policy and run: its list of reports. */
   readonly reportsOf: readonly (readonly number[])[];
-  /** For each policy after the first. */
+  /** For every pair of policies, those with the first one first. */
   readonly parts: readonly ReportPart[];
   /** Latencies. */
   readonly latency: readonly ReportLatency[];
@@ -168,7 +174,8 @@ class Table<T> {
  */
 export class ReportCollector {
   readonly #policies: readonly Policy[];
-  readonly #differ: Differ;
+  /** The first compares all others with the first policy, the next those behind with the second, and so on. */
+  readonly #differs: readonly Differ[];
   readonly #findings = new Findings();
   readonly #keys = new Map<string, number>();
   readonly #texts = new Table<string>();
@@ -189,19 +196,23 @@ export class ReportCollector {
   /**
    * Begins before the trace's first event.
    *
-   * @param policies Two or more; each is compared with the first.
+   * @param policies Two or more; every two of them are compared.
    */
   constructor(policies: readonly Policy[]) {
     this.#policies = policies;
     this.#outcomeOf = policies.map(() => []);
     this.#stepsOf = policies.map(() => []);
     this.#reportsOf = policies.map(() => []);
-    this.#parts = policies.slice(1).map(() => ({ fields: [], findings: [], origins: [] }));
-    this.#differ = new Differ(
-      policies,
-      (difference) => this.#difference(difference),
-      { look: (run) => this.#run(run) },
+    this.#parts = policies.flatMap((_, a) =>
+      policies.slice(a + 1).map((_, i): ReportPart => (
+        { pair: [a, a + 1 + i], different: 0, unsettled: 0, fields: [], findings: [], origins: [] }
+      ))
     );
+    const differ = (a: number, own: readonly Policy[], look?: (run: RunView) => void) =>
+      new Differ(own, (difference) => this.#difference(difference, a), look && { look });
+    const first = differ(0, policies, (run) => this.#run(run));
+    const others = policies.slice(1, -1).map((_, i) => differ(i + 1, first.policies.slice(i + 1)));
+    this.#differs = [first, ...others];
   }
 
   /**
@@ -211,7 +222,7 @@ export class ReportCollector {
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent): void {
-    this.#differ.feed(event);
+    for (const differ of this.#differs) differ.feed(event);
   }
 
   /**
@@ -222,7 +233,13 @@ export class ReportCollector {
    * @returns What the page shows.
    */
   finish(title: string, latency: readonly ReportLatency[] = []): ReportData {
-    const result = this.#differ.finish();
+    const results = this.#differs.map((differ) => differ.finish());
+    const [result] = results as [DiffResult, ...DiffResult[]];
+    for (const part of this.#parts) {
+      const [a, b] = part.pair;
+      part.different = results[a]?.different[b - a - 1] ?? 0;
+      part.unsettled = results[a]?.unsettled[b - a - 1] ?? 0;
+    }
     // Findings were numbered as they came; the page has them in the order of the list.
     const place = [...this.#keys.keys()].map((key) => this.#findings.indexOf(key));
     return {
@@ -282,10 +299,11 @@ export class ReportCollector {
     return this.#stepLists.add(numbers.join(), () => numbers);
   }
 
-  #difference(difference: RunDifference): void {
+  /** Takes what differs from the policy at a place. */
+  #difference(difference: RunDifference, a: number): void {
     const { run, policies, fields } = difference;
-    const index = this.#policies.findIndex((policy) => policy.name === policies[1]) - 1;
-    const part = this.#parts[index];
+    const b = this.#policies.findIndex(({ name }, i) => i > a && name === policies[1]);
+    const part = this.#parts.find(({ pair }) => pair[0] === a && pair[1] === b);
     if (part === undefined) return;
     const list = fields.map((field) => {
       const { a, b, bits } = valueTexts(field);

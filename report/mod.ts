@@ -5,3 +5,4 @@
  */
 export * from "./data.ts";
 export * from "./page.ts";
+export * from "./triage.ts";

@@ -1,18 +1,33 @@
 // The page's own code. Texts of a trace reach the page as text nodes only.
 (async () => {
-  const COLOURS = [
-    "#3b7dd8",
-    "#d97706",
-    "#b3261e",
-    "#7c3aed",
-    "#c2410c",
-    "#a16207",
-    "#db2777",
-    "#475569",
-    "#0d9488",
-  ];
-  const DIFFERS = "#b3261e";
-  const SERIES = ["#3b7dd8", "#d97706", "#1a936f", "#7c3aed", "#b3261e", "#475569"];
+  // Okabe and Ito's colours, which people with any colour vision tell apart; the light and the dark
+  // theme each have those that stand out from their ground.
+  const COLOURS = {
+    light: {
+      "entered L2": "#0072b2",
+      "failed check": "#d55e00",
+      "late failure": "#cc79a7",
+      "refused": "#e69f00",
+      "failed RSM": "#8a6d00",
+      "failed restore": "#009e73",
+      "loops": "#56b4e9",
+      "shuts down": "#000000",
+      "internal error": "#6b6b6b",
+    },
+    dark: {
+      "entered L2": "#3a9bdc",
+      "failed check": "#ee7a2b",
+      "late failure": "#dd94bb",
+      "refused": "#f0b93a",
+      "failed RSM": "#f0e442",
+      "failed restore": "#1fbf92",
+      "loops": "#8fd0f5",
+      "shuts down": "#ffffff",
+      "internal error": "#9a9a9a",
+    },
+  };
+  const HATCHED = { "cannot tell": "#8a8a8a", "not seen": "#8a8a8a" };
+  const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a7a7a"];
   const LANE = 26;
   const GAP = 6;
   const WAYS = {
@@ -41,13 +56,14 @@
   const { policies, texts, events, names, outcomes, parts } = data;
   const runs = events.length;
   const state = { run: -1, from: 0, to: Math.max(1, runs), finding: -1, part: 0, hits: undefined };
+  const colourOf = (outcome) => {
+    const name = outcomes[outcome];
+    return HATCHED[name] ?? COLOURS[document.documentElement.dataset.theme ?? "light"][name];
+  };
   const text = (index) => index < 0 ? "" : texts[index];
 
-  const differs = new Uint8Array(runs);
-  for (const part of parts) {
-    for (let i = 0; i < runs; i++) if (part.findings[i] >= 0) differs[i] = 1;
-  }
   const origins = parts.map((part) => new Map(part.origins));
+  const differing = parts.map((part) => Uint8Array.from(part.findings, (set) => set >= 0 ? 1 : 0));
 
   /** Runs of a finding, as flags. */
   function runsOf(finding) {
@@ -61,10 +77,12 @@
     return flags;
   }
 
+  /** Runs that differ between the chosen pair; of the chosen finding, if there is one. */
+  let marked = differing[0] ?? new Uint8Array(runs);
+
   // The timeline: a lane of outcomes for each policy, and one of what differs.
   const timeline = $("timeline");
   const canvas = timeline.querySelector("canvas");
-  let marked = differs;
   let drag;
 
   function css(name) {
@@ -73,7 +91,7 @@
 
   function draw() {
     const width = Math.max(100, timeline.clientWidth);
-    const lanes = policies.length + 1;
+    const lanes = policies.length + 1 + (state.hits ? 1 : 0);
     const height = lanes * (LANE + GAP + 14) + GAP;
     const ratio = globalThis.devicePixelRatio || 1;
     canvas.width = width * ratio;
@@ -85,6 +103,7 @@
     const { from, to } = state;
     const span = to - from;
     const runAt = (x) => from + Math.floor(x * span / width);
+    const colours = outcomes.map((_, i) => colourOf(i));
     policies.forEach((policy, lane) => {
       const top = lane * (LANE + GAP + 14) + GAP;
       g.fillStyle = css("--soft");
@@ -101,22 +120,30 @@
         counts.forEach((count, outcome) => {
           if (count === 0 || all <= 0) return;
           const part = LANE * count / all;
-          g.fillStyle = COLOURS[outcome];
+          g.fillStyle = colours[outcome];
           g.fillRect(x, y, 1, Math.max(1, part));
           y += part;
         });
       }
     });
-    const top = policies.length * (LANE + GAP + 14) + GAP;
-    g.fillStyle = css("--soft");
-    g.fillText(state.finding < 0 ? "ends differently" : "shows the chosen finding", 4, top + 10);
-    g.fillStyle = css("--mark") || DIFFERS;
-    for (let x = 0; x < width; x++) {
-      const first = runAt(x);
-      const last = Math.min(runs, Math.max(first + 1, runAt(x + 1)));
-      let some = false;
-      for (let i = first; i < last && !some; i++) some = marked[i] === 1;
-      if (some) g.fillRect(x, top + 14, 1, LANE);
+    const flagLane = (lane, label, colour, flags) => {
+      const top = lane * (LANE + GAP + 14) + GAP;
+      g.fillStyle = css("--soft");
+      g.fillText(label, 4, top + 10);
+      g.fillStyle = colour;
+      for (let x = 0; x < width; x++) {
+        const first = runAt(x);
+        const last = Math.min(runs, Math.max(first + 1, runAt(x + 1)));
+        let some = false;
+        for (let i = first; i < last && !some; i++) some = flags[i] === 1;
+        if (some) g.fillRect(x, top + 14, 1, LANE);
+      }
+    };
+    const what = state.finding < 0 ? `differs: ${pairName()}` : "shows the chosen finding";
+    flagLane(policies.length, what, css("--mark"), marked);
+    if (state.hits) {
+      const { query, flags } = state.hits;
+      flagLane(policies.length + 1, `found: ${query}`, css("--accent"), flags);
     }
     if (state.run >= from && state.run < to) {
       const x = (state.run + 0.5 - from) * width / span;
@@ -162,28 +189,44 @@
       Math.max(0, state.from + Math.floor(x * (state.to - state.from) / canvas.clientWidth)),
     );
   canvas.addEventListener("pointerdown", (event) => {
-    drag = { from: xOf(event), to: undefined };
+    const pan = event.shiftKey || event.button === 1;
+    if (event.button > 1) return;
+    if (pan) event.preventDefault();
+    drag = { from: xOf(event), to: undefined, pan, start: state.from };
     canvas.setPointerCapture(event.pointerId);
   });
   canvas.addEventListener("pointermove", (event) => {
+    hover(event);
     if (!drag) return;
     const x = xOf(event);
-    if (Math.abs(x - drag.from) > 5) drag.to = x;
+    if (drag.pan) {
+      const span = state.to - state.from;
+      const from = drag.start - (x - drag.from) * span / canvas.clientWidth;
+      zoom(from, from + span);
+    } else if (Math.abs(x - drag.from) > 5) drag.to = x;
     redraw();
   });
+  canvas.addEventListener("pointerleave", () => $("hover").textContent = "");
   canvas.addEventListener("pointerup", (event) => {
     const done = drag;
     drag = undefined;
-    if (!done || runs === 0) return;
+    if (!done || done.pan || runs === 0) return;
     if (done.to === undefined) choose(nearest(runOf(xOf(event))));
     else zoom(runOf(Math.min(done.from, done.to)), runOf(Math.max(done.from, done.to)) + 1);
     redraw();
   });
+  canvas.addEventListener("pointercancel", () => drag = undefined);
   canvas.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && !event.shiftKey) return;
     event.preventDefault();
-    zoomBy(event.deltaY > 0 ? 1.25 : 0.8, runOf(xOf(event)));
+    if (runs > 0) zoomBy(event.deltaY > 0 ? 1.25 : 0.8, runOf(xOf(event)));
   }, { passive: false });
+
+  /** Tells which VMRUN is under the pointer. */
+  function hover(event) {
+    if (runs === 0) return;
+    const run = nearest(runOf(xOf(event)));
+    $("hover").textContent = `${titleOf(run)}: ${endsOf(run).join(", ")}`;
+  }
 
   /** Of the runs that share a column of pixels, one that is marked. */
   function nearest(run) {
@@ -207,6 +250,49 @@
     return names[run] < 0 ? "" : text(names[run]);
   }
 
+  function titleOf(run) {
+    const name = nameOf(run);
+    return `VMRUN ${run}, event ${events[run]}${name && ` (${name})`}`;
+  }
+
+  function endsOf(run) {
+    return policies.map((policy, i) => `${policy}: ${outcomes[data.outcomeOf[i][run]]}`);
+  }
+
+  function pairName() {
+    const [a, b] = parts[state.part]?.pair ?? [];
+    return a === undefined ? "" : `${policies[a]} / ${policies[b]}`;
+  }
+
+  /** The address names what is chosen, so that it can be sent to somebody. */
+  function keepAddress() {
+    const words = new URLSearchParams();
+    if (state.run >= 0) words.set("event", events[state.run]);
+    const [a, b] = parts[state.part]?.pair ?? [];
+    if (a !== undefined) words.set("pair", `${policies[a]},${policies[b]}`);
+    if (state.finding >= 0) words.set("finding", data.findings[state.finding].id);
+    try {
+      history.replaceState(null, "", `#${words}`);
+    } catch {
+      // A browser may refuse too many changes in a row; the next one is kept.
+    }
+  }
+
+  /** Chooses what the address names; says whether there was anything. */
+  function followAddress() {
+    const words = new URLSearchParams(location.hash.slice(1));
+    const pair = words.get("pair");
+    const part = parts.findIndex(({ pair: [a, b] }) => `${policies[a]},${policies[b]}` === pair);
+    if (part >= 0) setPart(part);
+    const id = words.get("finding");
+    const of = ({ policies }) => pair === null || policies.join() === pair;
+    const finding = data.findings.findIndex((one) => one.id === id && of(one));
+    const run = words.has("event") ? events.indexOf(Number(words.get("event"))) : -1;
+    if (finding >= 0) chooseFinding(finding, run < 0);
+    if (run >= 0) choose(run, true);
+    return finding >= 0 || run >= 0;
+  }
+
   function choose(run, quiet = false) {
     if (run < 0 || run >= runs) return;
     state.run = run;
@@ -214,14 +300,14 @@
       const span = state.to - state.from;
       zoom(run - span / 2, run + span / 2);
     }
-    const name = nameOf(run);
-    const title = `VMRUN ${run}, event ${events[run]}${name && ` (${name})`}`;
+    const title = titleOf(run);
     $("run-title").textContent = title;
     timeline.setAttribute("aria-valuenow", String(run));
-    const ends = policies.map((policy, i) => `${policy}: ${outcomes[data.outcomeOf[i][run]]}`);
+    const ends = endsOf(run);
     timeline.setAttribute("aria-valuetext", `${title}; ${ends.join(", ")}`);
     if (!quiet) say(`${title}. ${ends.join(", ")}`);
     showRun(run);
+    keepAddress();
     redraw();
   }
 
@@ -272,15 +358,15 @@
     );
   }
 
-  function stepTable(run, other) {
+  function stepTable(run, pair) {
     const grid = element("div", { class: "steps", role: "table", "aria-label": "Steps" });
     const head = element("div", { role: "row", style: "display:contents" });
-    for (const policy of [0, other]) {
+    for (const policy of pair) {
       head.append(element("div", { class: "step head", role: "columnheader" }, policies[policy]));
     }
     grid.append(head);
     let parted = false;
-    for (const [x, y] of besides(stepsOf(0, run), stepsOf(other, run))) {
+    for (const [x, y] of besides(stepsOf(pair[0], run), stepsOf(pair[1], run))) {
       const parts = !parted && (!x || !y);
       if (parts) grid.append(element("div", { class: "parted" }, "▼ The policies part here"));
       parted ||= parts;
@@ -291,9 +377,9 @@
     return grid;
   }
 
-  function reportLines(run, other) {
+  function reportLines(run, pair) {
     const list = element("ul");
-    for (const policy of [0, other]) {
+    for (const policy of pair) {
       for (const index of data.reportLists[data.reportsOf[policy][run]] ?? []) {
         const failed = element("span", { class: "failed" }, text(index));
         list.append(element("li", {}, `${policies[policy]}: `, failed));
@@ -302,8 +388,7 @@
     return list;
   }
 
-  function fieldTable(run, other) {
-    const part = parts[other - 1];
+  function fieldTable(run, part) {
     const list = data.lists[part.fields[run]] ?? [];
     if (part.findings[run] < 0) return element("p", {}, "Both end alike.");
     const body = element("tbody");
@@ -326,13 +411,20 @@
       ));
     }
     const head = element("tr");
-    for (const name of ["Field", policies[0], policies[other], "Bits", "Written last by"]) {
+    for (
+      const name of [
+        "Field",
+        ...part.pair.map((policy) => policies[policy]),
+        "Bits",
+        "Written last by",
+      ]
+    ) {
       head.append(element("th", { scope: "col" }, name));
     }
     const caption = element("caption", { class: "hidden" }, "Fields that differ at the end");
     const table = element("table", { id: "fields" }, caption, element("thead", {}, head), body);
     const box = element("div", { class: "wide" }, table);
-    const origin = origins[other - 1].get(run);
+    const origin = origins[state.part].get(run);
     if (origin !== undefined) {
       const button = element(
         "button",
@@ -345,56 +437,97 @@
     return box;
   }
 
-  function findingList(run, other) {
+  function findingList(run, part) {
     const list = element("ul");
-    for (const index of data.sets[parts[other - 1].findings[run]] ?? []) {
+    for (const index of data.sets[part.findings[run]] ?? []) {
       list.append(element("li", {}, data.findings[index].title));
     }
     return list;
   }
 
   function showRun(run) {
-    const other = state.part + 1;
-    const details = $("details");
-    details.replaceChildren(
-      findingList(run, other),
-      reportLines(run, other),
-      element("h3", {}, "Steps"),
-      stepTable(run, other),
+    const part = parts[state.part];
+    if (part === undefined) return;
+    $("details").replaceChildren(
+      findingList(run, part),
+      reportLines(run, part.pair),
       element("h3", {}, "Fields that differ at the end"),
-      fieldTable(run, other),
+      fieldTable(run, part),
+      element("h3", {}, "Steps"),
+      stepTable(run, part.pair),
     );
   }
 
-  // Findings.
-  const cards = [...document.querySelectorAll("[data-finding]")];
-  function chooseFinding(index) {
+  // Findings: a line a mechanism, and the card of the chosen one.
+  const cards = [...document.querySelectorAll("[data-card]")];
+  const rows = [...document.querySelectorAll("#triage tbody tr")].map((row) => ({
+    row,
+    findings: row.dataset.findings.split(" ").map(Number),
+  }));
+  const partOf = (finding) =>
+    parts.findIndex(({ pair: [a, b] }) =>
+      policies[a] === finding.policies[0] && policies[b] === finding.policies[1]
+    );
+  const findingParts = data.findings.map(partOf);
+
+  function chooseFinding(index, first = true) {
     state.finding = index;
     marked = runsOf(index);
-    for (const card of cards) {
-      const li = card.closest("li");
-      if (Number(card.dataset.finding) === index) li.setAttribute("data-chosen", "");
-      else li.removeAttribute("data-chosen");
+    for (const card of cards) card.hidden = Number(card.dataset.card) !== index;
+    for (const { row, findings } of rows) {
+      const chosen = findings.includes(index);
+      row.toggleAttribute("data-chosen", chosen);
+      row.querySelector("button").setAttribute("aria-pressed", String(chosen));
     }
-    const finding = data.findings[index];
-    const part = policies.indexOf(finding.policies[1]) - 1;
-    if (part >= 0) setPart(part);
-    choose(finding.first.run);
-    $("run").scrollIntoView({ block: "nearest" });
+    if (findingParts[index] >= 0) showPair(findingParts[index]);
+    if (first) choose(data.findings[index].first.run);
   }
-  for (const card of cards) {
-    card.addEventListener("click", () => chooseFinding(Number(card.dataset.finding)));
+  for (const { row, findings } of rows) {
+    row.querySelector("button").setAttribute("aria-pressed", "false");
+    row.addEventListener("click", () => {
+      chooseFinding(findings.find((index) => findingParts[index] === state.part) ?? findings[0]);
+    });
   }
+  for (const card of cards) card.hidden = true;
 
-  function setPart(part) {
+  /** Shows a pair, whatever is chosen of it. */
+  function showPair(part) {
     state.part = part;
-    $("other").value = String(part);
+    const { pair: [a, b], different, unsettled } = parts[part];
+    $("one").value = String(a);
+    $("other").value = String(b);
+    const open = unsettled > 0 ? `, ${unsettled.toLocaleString("en")} cannot be told` : "";
+    $("pair-says").textContent = `${different.toLocaleString("en")} of ${
+      runs.toLocaleString("en")
+    } end differently${open}`;
+    for (const { row, findings } of rows) {
+      row.toggleAttribute("data-aside", !findings.some((index) => findingParts[index] === part));
+    }
     if (state.run >= 0) showRun(state.run);
   }
-  parts.forEach((_, i) =>
-    $("other").append(element("option", { value: String(i) }, policies[i + 1]))
-  );
-  $("other").addEventListener("change", () => setPart(Number($("other").value)));
+
+  /** Another pair: what was chosen of the one before is chosen no more. */
+  function setPart(part) {
+    state.finding = -1;
+    marked = differing[part];
+    for (const card of cards) card.hidden = true;
+    for (const { row } of rows) row.removeAttribute("data-chosen");
+    showPair(part);
+    keepAddress();
+    redraw();
+  }
+  for (const id of ["one", "other"]) {
+    policies.forEach((policy, i) => $(id).append(element("option", { value: String(i) }, policy)));
+    $(id).addEventListener("change", () => {
+      let [a, b] = [Number($("one").value), Number($("other").value)];
+      // The one that was not touched makes way.
+      if (a === b && id === "one") b = a === 0 ? 1 : 0;
+      else if (a === b) a = b === 0 ? 1 : 0;
+      setPart(
+        parts.findIndex(({ pair }) => pair[0] === Math.min(a, b) && pair[1] === Math.max(a, b)),
+      );
+    });
+  }
 
   // Search: what a text is in, then the runs that have it.
   function search(query) {
@@ -425,7 +558,6 @@
     if (query === "") return;
     if (state.hits?.query !== query) {
       state.hits = search(query);
-      marked = state.hits.flags;
       state.run = -1;
     }
     const { count, flags } = state.hits;
@@ -441,7 +573,6 @@
   $("query").addEventListener("input", () => {
     if ($("query").value !== "") return;
     state.hits = undefined;
-    marked = state.finding < 0 ? differs : runsOf(state.finding);
     $("hits").value = "";
     redraw();
   });
@@ -452,8 +583,8 @@
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     const keys = {
       "/": () => $("query").focus(),
-      n: () => step(1, marked),
-      p: () => step(-1, marked),
+      n: () => step(1, differing[state.part]),
+      p: () => step(-1, differing[state.part]),
       "+": () => zoomBy(0.5),
       "=": () => zoomBy(0.5),
       "-": () => zoomBy(2),
@@ -471,15 +602,15 @@
     event.preventDefault();
     act();
   });
-  $("next").addEventListener("click", () => step(1, marked));
-  $("previous").addEventListener("click", () => step(-1, marked));
+  $("next").addEventListener("click", () => step(1, differing[state.part]));
+  $("previous").addEventListener("click", () => step(-1, differing[state.part]));
   $("zoom-in").addEventListener("click", () => zoomBy(0.5));
   $("zoom-out").addEventListener("click", () => zoomBy(2));
   $("zoom-all").addEventListener("click", () => zoom(0, runs));
 
   // Latency.
   const charts = [];
-  function colourOf(policy) {
+  function seriesColour(policy) {
     const index = policies.indexOf(policy);
     return SERIES[index < 0 ? SERIES.length - 1 : index % (SERIES.length - 1)];
   }
@@ -510,7 +641,7 @@
     const steps = rows[0].quantiles.length - 1;
     const series = rows.map(({ policy }) => ({
       label: policy,
-      stroke: colourOf(policy),
+      stroke: seriesColour(policy),
       width: 2,
       points: { show: false },
     }));
@@ -561,6 +692,10 @@
   function theme(on) {
     document.documentElement.dataset.theme = on ? "dark" : "light";
     $("theme").setAttribute("aria-pressed", String(on));
+    $("legend").replaceChildren(...outcomes.flatMap((name, i) => {
+      if (!data.outcomeOf.some((column) => column.includes(i))) return [];
+      return element("span", { class: "key", style: `--colour:${colourOf(i)}` }, name);
+    }));
     redraw();
     latency();
   }
@@ -569,10 +704,6 @@
   });
   dark.addEventListener("change", () => theme(dark.matches));
 
-  outcomes.forEach((name, i) => {
-    if (!data.outcomeOf.some((column) => column.includes(i))) return;
-    $("legend").append(element("span", { class: "key", style: `--colour:${COLOURS[i]}` }, name));
-  });
   timeline.setAttribute("aria-valuemax", String(Math.max(0, runs - 1)));
   let resized = 0;
   globalThis.addEventListener("resize", () => {
@@ -584,8 +715,13 @@
   });
   theme(dark.matches);
   showRange();
-  const start = differs.indexOf(1);
-  choose(start < 0 ? 0 : start, true);
+  if (parts.length > 0) showPair(0);
+  if (!followAddress()) {
+    const [first] = rows;
+    if (first) chooseFinding(first.findings[0], false);
+    choose(first ? data.findings[first.findings[0]].first.run : 0, true);
+  }
+  globalThis.addEventListener("hashchange", followAddress);
   draw();
   document.documentElement.dataset.ready = "yes";
 })();

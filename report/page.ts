@@ -9,6 +9,8 @@ import plotCode from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import plotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
 import pageCode from "./page.js" with { type: "text" };
 import pageStyle from "./page.css" with { type: "text" };
+import { explainCommand } from "../engine/diff/wording.ts";
+import { type Mechanism, mechanismsOf } from "./triage.ts";
 import {
   fieldText,
   type Finding,
@@ -65,23 +67,27 @@ function fieldRow(field: FindingField): string {
 }
 
 function card(finding: Finding, index: number, trace: string): string {
-  const { title, kind, policies, runs, fields, checks, parted, first, cause } = finding;
+  const { title, kind, policies, runs, fields, checks, parted, steps, first, cause } = finding;
   const names = Object.entries(checks);
   const list = names.slice(0, FIELDS).map(([id, n]) => `${id} ${n}`).join(", ");
   const name = [first.scenario, first.spec].filter(Boolean).join(" ");
-  const command = `vmtape explain ${trace} --event ${first.event} --policies ${policies.join(",")}`;
   const from = cause === undefined
     ? ""
     : `<p>Follow-on of event ${cause.run.event}${
       cause.run.scenario === undefined ? "" : ` (${escapeHtml(cause.run.scenario)})`
     }: ${escapeHtml(cause.title)}</p>`;
-  return `<li class="finding ${kind}"><h3><button type="button" data-finding="${index}">${
-    escapeHtml(title)
-  }</button></h3>
+  const wrote = policies.map((policy, side) => {
+    const step = steps[side as 0 | 1];
+    return `${policy}: ${step === undefined ? "no step" : `“${step}”`}`;
+  });
+  const written = steps.every((step) => step === undefined)
+    ? ""
+    : `<p>Written last by ${escapeHtml(wrote.join(", "))}</p>`;
+  return `<li class="finding ${kind}" data-card="${index}"><h3>${escapeHtml(title)}</h3>
 <p class="meta"><span class="runs">${plural(runs, "VMRUN")}</span> <span class="pair">${
     escapeHtml(policies.join(" / "))
-  }</span></p>
-<p>${escapeHtml(parted)}</p>${from}${
+  }</span>, first: event ${first.event}${name === "" ? "" : ` (${escapeHtml(name)})`}</p>
+<p>${escapeHtml(parted)}</p>${from}${written}${
     names.length === 0
       ? ""
       : `<p>Failed checks: ${escapeHtml(list)}${names.length > FIELDS ? ", …" : ""}</p>`
@@ -97,16 +103,53 @@ function card(finding: Finding, index: number, trace: string): string {
       ? `<p class="meta">and ${plural(fields.length - FIELDS, "more field")}</p>`
       : ""
   }
-<p class="meta">First: event ${first.event}${name === "" ? "" : ` (${escapeHtml(name)})`}</p>
-<p><code>${escapeHtml(command)}</code></p></li>`;
+<p><code>${escapeHtml(explainCommand(finding, trace))}</code></p></li>`;
 }
 
-function summary({ policies, result }: ReportData): string {
-  const [first, ...others] = policies;
-  const lines = others.map((other, i) =>
-    `<li><strong>${escapeHtml(`${first} / ${other}`)}</strong>: ${
-      (result.different[i] ?? 0).toLocaleString("en")
-    } of ${plural(result.runs, "VMRUN")} end differently</li>`
+/** Kinds of findings in a word each, for the line of one. */
+const KIND_WORDS: Readonly<Record<Finding["kind"], string>> = {
+  outcome: "outcome",
+  state: "state",
+  carried: "follow-on",
+  unsettled: "cannot tell",
+};
+
+function triageRow(one: Mechanism): string {
+  const cells = one.cells.map(({ text, mark }) =>
+    `<td class="${mark}">${escapeHtml(text) || "–"}</td>`
+  );
+  const field = one.field === "" ? "" : `<span class="meta">${escapeHtml(one.field)}</span>`;
+  const { kind, title, runs, findings } = one;
+  return `<tr class="${kind}" data-findings="${
+    findings.join(" ")
+  }"><th scope="row"><span class="kind">${KIND_WORDS[kind]}</span> <button type="button">${
+    escapeHtml(title)
+  }</button>${field}</th><td class="count">${runs.toLocaleString("en")}</td>${cells.join("")}</tr>`;
+}
+
+function triage(data: ReportData): string {
+  const { findings, policies, result } = data;
+  if (findings.length === 0) {
+    if (result.runs === 0) return "<p>The trace has no VMRUN that could be compared.</p>";
+    const missed = result.skipped > 0 || Object.keys(result.unmodelled).length > 0 ||
+      data.parts.some(({ unsettled }) => unsettled > 0);
+    return `<p>The policies end alike ${missed ? "wherever it can be told" : "everywhere"}.</p>`;
+  }
+  const names = policies.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
+  const rows = mechanismsOf(data).map(triageRow).join("\n");
+  return `<div class="wide"><table id="triage"><caption class="hidden">Mechanisms by which the policies differ</caption><thead><tr><th scope="col">Mechanism</th><th scope="col">VMRUNs</th>${names}</tr></thead><tbody>
+${rows}</tbody></table></div>`;
+}
+
+function summary({ policies, parts, result }: ReportData): string {
+  // Of many policies, the pairs with the first one; the rest is told where the pair is chosen.
+  const told = parts.filter(({ pair: [a] }) => a === 0 || policies.length <= 3);
+  const lines = told.map(({ pair: [a, b], different, unsettled }) =>
+    `<li><strong>${escapeHtml(`${policies[a]} / ${policies[b]}`)}</strong>: ${
+      different.toLocaleString("en")
+    } of ${plural(result.runs, "VMRUN")} end differently${
+      unsettled === 0 ? "" : `, of ${unsettled.toLocaleString("en")} it cannot be told`
+    }</li>`
   );
   for (const [what, runs] of Object.entries(result.unmodelled)) {
     lines.push(
@@ -138,8 +181,7 @@ export function reportPage(data: ReportData, trace: string): string {
   // The page shows values as text; the script of the page needs them nowhere else.
   const plain = { ...data, findings: data.findings.map(plainFinding) };
   const packed = gzipSync(new TextEncoder().encode(JSON.stringify(plain))).toString("base64");
-  const quoted = /^[\w./-]+$/.test(trace) ? trace : `'${trace.replaceAll("'", "'\\''")}'`;
-  const cards = data.findings.map((finding, i) => card(finding, i, quoted)).join("\n");
+  const cards = data.findings.map((finding, i) => card(finding, i, trace)).join("\n");
   return `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -162,27 +204,27 @@ ${summary(data)}
 <button type="button" id="theme" aria-pressed="false">Dark</button>
 </header>
 <main>
-<section aria-labelledby="findings-title"><h2 id="findings-title">${
-    plural(data.findings.length, "finding")
-  }</h2>
-${
-    data.findings.length === 0
-      ? "<p>The policies end alike everywhere.</p>"
-      : `<ol id="findings">${cards}</ol>`
-  }
-</section>
+<div class="answer">
+<div class="left" role="region" aria-labelledby="findings-title" tabindex="0">
+<h2 id="findings-title">What differs</h2>
+<div class="bar" id="pair"><label>Pair: <select id="one"></select></label> <label>and <select id="other"></select></label> <span id="pair-says"></span></div>
+${triage(data)}
+<ol id="findings">${cards}</ol>
+</div>
+<div class="right">
 <section aria-labelledby="timeline-title"><h2 id="timeline-title">VMRUNs</h2>
-<p id="keys">Left and right: one VMRUN. N and P: the next and the previous one that differs. Plus, minus and 0: zoom. Drag: zoom in. Slash: search.</p>
 <div id="legend"></div>
 <div id="timeline" role="slider" tabindex="0" aria-label="VMRUN" aria-describedby="keys" aria-valuemin="0"><canvas></canvas></div>
-<div class="zoom"><button type="button" id="zoom-in">Zoom in</button><button type="button" id="zoom-out">Zoom out</button><button type="button" id="zoom-all">All</button><span id="range"></span></div>
+<div class="bar"><button type="button" id="zoom-in">Zoom in</button><button type="button" id="zoom-out">Zoom out</button><button type="button" id="zoom-all">All</button><span id="range"></span></div>
+<p id="hover"></p>
 </section>
 <section aria-labelledby="run-title" id="run" tabindex="-1"><h2 id="run-title">No VMRUN is chosen</h2>
-<div class="zoom"><button type="button" id="previous">Previous that differs</button><button type="button" id="next">Next that differs</button><label>Beside ${
-    escapeHtml(data.policies[0] ?? "")
-  }: <select id="other"></select></label></div>
+<div class="bar"><button type="button" id="previous">Previous that differs</button><button type="button" id="next">Next that differs</button></div>
 <div id="details"></div>
 </section>
+</div>
+</div>
+<p id="keys">Left and right: one VMRUN. N and P: the next and the previous one that differs between the chosen pair. Wheel, plus, minus and 0: zoom. Drag: zoom in; with Shift or the middle button: move. Slash: search.</p>
 <section aria-labelledby="latency-title" id="latency"><h2 id="latency-title">Latency</h2>
 <p>Times of the replay on the machine that made this report, cost of the clock taken off. Rows called “recorded” are by the recording's own clock and not to be compared with the others.</p>
 <label>Transition: <select id="kind"></select></label>

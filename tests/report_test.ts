@@ -1,7 +1,13 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
-import { escapeHtml, ReportCollector, type ReportData, reportPage } from "../report/mod.ts";
+import {
+  escapeHtml,
+  mechanismsOf,
+  ReportCollector,
+  type ReportData,
+  reportPage,
+} from "../report/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario.ts";
 import { CHROMIUM, withPage } from "./browser.ts";
@@ -45,7 +51,9 @@ Deno.test("what the page shows refers to what there is", async () => {
   ]);
   assertEquals(named(1)[2], "entered L2");
   assertEquals(named(2)[4], "shuts down");
+  assertEquals(parts.map(({ pair }) => pair), [[0, 1], [0, 2], [1, 2]]);
   for (const part of parts) {
+    assertEquals(part.different, part.findings.filter((set) => set >= 0).length);
     for (const [run, list] of part.fields.entries()) {
       assertEquals(list < 0, part.findings[run]! < 0 || lists[list] === undefined);
       for (const number of lists[list] ?? []) {
@@ -95,6 +103,23 @@ Deno.test("the page asks for nothing and forbids itself to", async () => {
   assert(!/\b(src|href)="(?!#|data:)/.test(page));
 });
 
+Deno.test("a mechanism is one line with what each policy does, outcomes first", async () => {
+  const rows = mechanismsOf(await collect());
+  const texts = rows.map((
+    { kind, field, cells },
+  ) => [kind, field, ...cells.map(({ text }) => text)]);
+  assertEquals(texts[0], [
+    "outcome",
+    "",
+    "refuses: pdptrs",
+    "lets L2 in",
+    "refuses: pdptrs",
+  ]);
+  assert(texts.some((row) => row.join() === "state,nested gif,0x1,0x0,0x0"), JSON.stringify(texts));
+  const kinds = rows.map(({ kind }) => ["outcome", "state", "unsettled", "carried"].indexOf(kind));
+  assertEquals(kinds, kinds.toSorted());
+});
+
 /** A test that needs a browser. */
 function inBrowser(name: string, fn: () => Promise<void>): void {
   Deno.test({
@@ -121,7 +146,7 @@ inBrowser(
       await collect(),
       (file) =>
         withPage(file, {}, async ({ page, complaints, requests }) => {
-          const finding = page.locator("#findings button", { hasText: "GIF stays set" }).first();
+          const finding = page.locator("#triage button", { hasText: "GIF stays set" }).first();
           await finding.click();
           assertMatch(
             await page.locator("#run-title").innerText(),
@@ -210,7 +235,7 @@ inBrowser("in a browser: <script> in every text of a trace is shown as text", as
     { ...data, title: EVIL },
     (file) =>
       withPage(file, {}, async ({ page, complaints, requests }) => {
-        await page.locator("#findings button").first().click();
+        await page.locator("#triage button").first().click();
         assertStringIncludes(await page.locator("#run-title").innerText(), EVIL);
         await page.fill("#query", "<script>");
         await page.press("#query", "Enter");
@@ -235,6 +260,7 @@ inBrowser("in a browser: a page of 100,000 VMRUNs opens, and the last is found",
     stepsOf: small.stepsOf.map(many),
     reportsOf: small.reportsOf.map(many),
     parts: small.parts.map((part) => ({
+      ...part,
       fields: many(part.fields),
       findings: many(part.findings),
       origins: [],

@@ -6,7 +6,7 @@
 import { bitNames, formatDigits, formatValue } from "../image/format.ts";
 import type { Field } from "../layout.ts";
 import { type Check, checkById } from "../checks/sets.ts";
-import type { Moment, RunDifference, TwoValues } from "./run_difference.ts";
+import type { Moment, RunDifference, RunRef, TwoValues } from "./run_difference.ts";
 import type { SubjectId } from "./subjects.ts";
 import type { Report } from "./transitions.ts";
 
@@ -328,4 +328,30 @@ export function partedText(difference: RunDifference): string {
   if (a === b) return "The steps are the same";
   const where = after === "" ? "At the beginning" : `After "${after}"`;
   return `${where} ${first} ${step(a)}, ${other} ${step(b)}`;
+}
+
+/**
+ * A word for a shell, in quotes where it needs them.
+ *
+ * @param word The word.
+ */
+export function quoted(word: string): string {
+  return /^[\w./,:@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/**
+ * The command that shows a finding's first run step by step.
+ *
+ * @param finding The finding.
+ * @param trace Name of the trace.
+ * @param named How a policy was named on the command line.
+ * @returns The command.
+ */
+export function explainCommand(
+  { policies, first }: { readonly policies: readonly string[]; readonly first: RunRef },
+  trace: string,
+  named: (policy: string) => string = (policy) => policy,
+): string {
+  const pair = quoted(policies.map(named).join(","));
+  return `vmtape explain ${quoted(trace)} --event ${first.event} --policies ${pair}`;
 }
