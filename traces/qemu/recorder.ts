@@ -53,6 +53,8 @@ export interface QemuRecordResult {
   readonly version: string;
 }
 
+/** Milliseconds between slices that find nothing new to search: the first such pause, and the longest. */
+const FIRST_QUIET_MS = 200, LONGEST_QUIET_MS = 2000;
 /** Milliseconds that a #VMEXIT is waited for when the recording is to end. */
 const LAST_EXIT_MS = 250;
 /** Milliseconds after which a lone vCPU that is in L2 gets the breakpoint at its VMRUN back. */
@@ -132,6 +134,8 @@ class Recorder {
   #failed = false;
   readonly #share = new TimeShare();
   #search: VmrunSearch | undefined;
+  /** Milliseconds to the next slice at least. */
+  #quiet = 0;
   #noted = "";
 
   constructor(gdb: GdbClient, sink: EventSink, options: QemuRecordOptions) {
@@ -201,7 +205,7 @@ class Recorder {
       const patience = full
         ? STEP_MS
         : searching
-        ? this.#share.pause()
+        ? Math.max(this.#share.pause(), this.#quiet)
         : follower.lifted
         ? REARM_MS
         : Infinity;
@@ -289,10 +293,13 @@ class Recorder {
       this.#note("EFER.SVME is set: searching for VMRUN, for a tenth of the guest's time at most");
     }
     const search = this.#search ??= new VmrunSearch(this.#gdb, this.#memory);
-    const { rounds } = search;
+    const { rounds, searched } = search;
     const left = durationMs - (performance.now() - this.#started);
     const found = await search.slice(able, Math.min(this.#share.allowance(), left), signal);
     for (const site of found) follower.addSite({ ...site, vmruns: 0 });
+    // When there is nothing new to search, the guest is left alone for longer and longer.
+    const idle = search.searched === searched && search.rounds > rounds;
+    this.#quiet = idle ? Math.min(2 * this.#quiet + FIRST_QUIET_MS, LONGEST_QUIET_MS) : 0;
     if (found.length > 0 || (rounds === 0 && search.rounds > 0)) {
       const mib = (search.searched / 2 ** 20).toFixed(1);
       this.#note(
