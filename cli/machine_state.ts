@@ -9,7 +9,7 @@ import { dumpImage } from "../engine/image/dump.ts";
 import type { Policy } from "../engine/policy.ts";
 import { recordedPolicy } from "../engine/replay/context.ts";
 import { Driver } from "../engine/replay/drive.ts";
-import { showsTransitions } from "../engine/replay/units.ts";
+import { showsTransitions } from "../engine/replay/logged_runs.ts";
 import { PAGE_SIZE } from "../engine/svm/memory.ts";
 import type { Context } from "./context.ts";
 import { UsageError } from "./errors.ts";

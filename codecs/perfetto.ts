@@ -75,7 +75,7 @@ interface Run {
   last: number;
 }
 
-interface Vcpu {
+interface Track {
   readonly tid: number;
   run: Run | undefined;
   scenario: Mark | undefined;
@@ -96,7 +96,7 @@ interface Vcpu {
  * ```
  */
 export class PerfettoExport {
-  readonly #vcpus = new Map<number, Vcpu>();
+  readonly #vcpus = new Map<number, Track>();
   #index = 0;
   #clock: "recorded" | "none" | undefined;
 
@@ -203,7 +203,7 @@ export class PerfettoExport {
     return Math.max(last, event.time === undefined ? last : event.time / 1000);
   }
 
-  *#end(vcpu: Vcpu, ts: number): Generator<PerfettoEvent> {
+  *#end(vcpu: Track, ts: number): Generator<PerfettoEvent> {
     const { run, tid } = vcpu;
     if (run === undefined) return;
     vcpu.run = undefined;
@@ -260,7 +260,7 @@ function meta(name: string, tid: number, value: string): PerfettoEvent {
   return { name, ph: "M", pid: PID, tid, ts: 0, args: { name: value } };
 }
 
-function instant(name: string, cat: string, vcpu: Vcpu, ts: number, args: Args): PerfettoEvent {
+function instant(name: string, cat: string, vcpu: Track, ts: number, args: Args): PerfettoEvent {
   return { name, ph: "i", s: "t", cat, pid: PID, tid: vcpu.tid, ts, args };
 }
 
@@ -275,7 +275,7 @@ function slice(
   return { name, ph: "X", cat, pid: PID, tid, ts: from, dur: to - from, args };
 }
 
-function* endScenario(vcpu: Vcpu, ts: number): Generator<PerfettoEvent> {
+function* endScenario(vcpu: Track, ts: number): Generator<PerfettoEvent> {
   const { scenario } = vcpu;
   if (scenario === undefined) return;
   vcpu.scenario = undefined;

@@ -66,17 +66,17 @@ export {
   setVerdict,
 } from "./checks/verdict.ts";
 export {
+  type KvmRunResult,
   LOOSE_FIELDS,
   type LooseState,
   type Observer,
-  type RunResult,
   Tool,
   Vcpu,
 } from "./kvm/vcpu.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { checksAtRsm } from "./replay/printed.ts";
-export { type Shown, showsTransitions, type Unit } from "./replay/units.ts";
+export { type LoggedRun, type Shown, showsTransitions } from "./replay/logged_runs.ts";
 export { capabilitiesOf, Driver, ReplayError } from "./replay/drive.ts";
 export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
 export { policyOfSession, type SessionPolicy } from "./policies/session.ts";

@@ -7,7 +7,7 @@ import type { TraceEvent } from "../../engine/event.ts";
 import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { MemoizedReplayer } from "../../engine/memo/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { POLICY, policyOf } from "../emulation.ts";
+import { POLICY, policyOf } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";

@@ -16,7 +16,7 @@ import { MemoizedDiffer } from "../../engine/memo/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
-import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { diffRecordings } from "../recordings_diff.ts";

@@ -10,7 +10,7 @@ import { eventLine } from "../../engine/event_line.ts";
 import { eventField } from "../../engine/query/mod.ts";
 import { defineCommand, EXIT, type Values } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICY } from "../emulation.ts";
+import { POLICY } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { EVENT_FILTER, EventFilter } from "../event_filter.ts";
 import { decodedEvent, decodedLines, eventJson } from "../event_text.ts";

@@ -19,7 +19,7 @@ import { unicodeWidth } from "@std/cli/unicode-width";
 import { plural } from "../plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { type Colour, type Paint, painter } from "../paint.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { PROCESSOR } from "../emulation.ts";
+import { PROCESSOR } from "../policy_options.ts";
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import { type Identification, identify } from "../../engine/replay/identify.ts";
 import type { Mismatch } from "../../engine/replay/replayer.ts";

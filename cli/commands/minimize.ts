@@ -12,7 +12,7 @@ import {
   NotReproducedError,
 } from "../../traces/scenarios/minimize.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
-import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";

@@ -6,7 +6,7 @@
 import { formatLabRecord } from "../../codecs/lab/record.ts";
 import { Emulator } from "../../traces/scenarios/emulator.ts";
 import { defineCommand, EXIT } from "../command.ts";
-import { MMU, POLICY, policyOf, PROCESSOR } from "../emulation.ts";
+import { MMU, POLICY, policyOf, PROCESSOR } from "../policy_options.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
 
 /** Prints what a kernel would do with scenarios. */

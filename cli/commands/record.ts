@@ -5,7 +5,7 @@
  */
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import { MMU, POLICY, policyOf, PROCESSOR } from "../emulation.ts";
+import { MMU, POLICY, policyOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { writeRecording } from "../recording.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";

@@ -9,7 +9,7 @@ import { POLICIES } from "../../engine/policies/mod.ts";
 import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICY, PROCESSOR } from "../emulation.ts";
+import { POLICY, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { pickedPolicy } from "../picked_policy.ts";

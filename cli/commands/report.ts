@@ -8,7 +8,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";

@@ -7,7 +7,7 @@ import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency
 import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";

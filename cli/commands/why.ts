@@ -18,7 +18,7 @@ import {
 import type { TraceFile } from "../../codecs/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
-import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../emulation.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";

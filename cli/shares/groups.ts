@@ -11,7 +11,7 @@ import { POLICIES } from "../../engine/policies/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { checkpointDigest, CheckpointError, progressOf } from "../../engine/replay/checkpoint.ts";
 import { policyFingerprint } from "../../engine/replay/fingerprint.ts";
-import { showsTransitions } from "../../engine/replay/units.ts";
+import { showsTransitions } from "../../engine/replay/logged_runs.ts";
 import { UsageError } from "../errors.ts";
 
 /** A place where events may part. */

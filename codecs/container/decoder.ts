@@ -8,7 +8,7 @@ import type { TraceEvent } from "../../engine/event.ts";
 import { timeLane, wordLane } from "./columns.ts";
 import { damaged } from "../errors.ts";
 import { COLUMN, COLUMNS, MAX_IMAGE } from "./format.ts";
-import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./ops.ts";
+import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./field_codes.ts";
 import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
 import { type Meta, unpackMap } from "./msgpack.ts";
 import { CODING, type FieldPlan, type KindPlan } from "./schema.ts";

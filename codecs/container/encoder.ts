@@ -9,7 +9,7 @@ import { ColumnWriter, type Content, timeLane, wordLane } from "./columns.ts";
 import { TraceError } from "../errors.ts";
 import { MAX_EVENTS, MAX_IMAGE, NO_TIME } from "./format.ts";
 import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
-import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./ops.ts";
+import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./field_codes.ts";
 import { type Meta, packMap } from "./msgpack.ts";
 import { CODING, type FieldPlan, type KindPlan, PLAN_BY_KIND } from "./schema.ts";
 

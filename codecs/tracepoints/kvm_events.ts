@@ -30,7 +30,7 @@ export interface KvmEventOptions {
 const LONGEST_WAIT = 65_536;
 
 /** One vCPU of one virtual machine. */
-interface Vcpu {
+interface TracedVcpu {
   readonly number: number;
   /** KVM's number of it, once a record has said it. */
   id: number | undefined;
@@ -57,8 +57,8 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** A thread and the vCPUs it runs; nearly always one. */
 interface Thread {
-  current: Vcpu;
-  readonly all: Vcpu[];
+  current: TracedVcpu;
+  readonly all: TracedVcpu[];
 }
 
 const pair = new Uint32Array(2);
@@ -77,7 +77,7 @@ export class KvmEvents implements RecordSink {
   readonly #stats: TracepointStats;
   readonly #identify: (text: string) => string | undefined;
   readonly #threads = new Map<number, Thread>();
-  readonly #vcpus: Vcpu[] = [];
+  readonly #vcpus: TracedVcpu[] = [];
   readonly #checks = new Map<string, string | undefined>();
   readonly #vmruns = new KvmImages(VMRUN_IMAGE);
   readonly #l2regs = new KvmImages(L2_IMAGE);
@@ -203,7 +203,7 @@ export class KvmEvents implements RecordSink {
   }
 
   #gap(
-    touched: readonly Vcpu[],
+    touched: readonly TracedVcpu[],
     count: number | undefined,
     time: number | undefined,
     open = false,
@@ -232,7 +232,7 @@ export class KvmEvents implements RecordSink {
     });
   }
 
-  #vcpuOf(record: KvmRecord): Vcpu {
+  #vcpuOf(record: KvmRecord): TracedVcpu {
     // Without threads, what ran on one CPU is taken for one.
     const pid = record.pid < 0 ? -1 - (record.cpu + 1) : record.pid;
     let thread = pid === this.#lastPid ? this.#lastThread : this.#threads.get(pid);
@@ -255,8 +255,8 @@ export class KvmEvents implements RecordSink {
     return thread.current;
   }
 
-  #newVcpu(record: KvmRecord, id: number | undefined): Vcpu {
-    const vcpu: Vcpu = {
+  #newVcpu(record: KvmRecord, id: number | undefined): TracedVcpu {
+    const vcpu: TracedVcpu = {
       number: this.#vcpus.length,
       id,
       cpu: record.cpu,
@@ -289,7 +289,7 @@ export class KvmEvents implements RecordSink {
     return vcpu;
   }
 
-  #smm(vcpu: Vcpu, record: KvmRecord): void {
+  #smm(vcpu: TracedVcpu, record: KvmRecord): void {
     const { time } = record;
     if (record.lo[SLOT.entering] !== 0) {
       // What L2 was doing goes on after RSM.
@@ -299,7 +299,7 @@ export class KvmEvents implements RecordSink {
   }
 
   /** An entry into L2: RSM's, when that is what L1 was about, else a VMRUN's. */
-  #enter(vcpu: Vcpu, record: KvmRecord): void {
+  #enter(vcpu: TracedVcpu, record: KvmRecord): void {
     const { lo, hi, time } = record;
     const resumes = vcpu.waiting?.kind === "rsm" && vcpu.waiting.vmcb12 === undefined;
     if (!resumes && vcpu.waiting !== undefined) this.#settle(vcpu);
@@ -320,14 +320,14 @@ export class KvmEvents implements RecordSink {
     vcpu.resuming = false;
   }
 
-  #wait(vcpu: Vcpu, entry: Writable<Entry>, record: KvmRecord): void {
+  #wait(vcpu: TracedVcpu, entry: Writable<Entry>, record: KvmRecord): void {
     vcpu.waitingAt = this.#out.length;
     vcpu.waiting = entry;
     this.#waiting++;
     this.#add(entry as TraceEvent, record);
   }
 
-  #addIntercepts(vcpu: Vcpu, record: KvmRecord): boolean {
+  #addIntercepts(vcpu: TracedVcpu, record: KvmRecord): boolean {
     if (vcpu.waiting?.vmcb12 === undefined) return false;
     const { waitingLo, waitingHi } = vcpu;
     for (let slot = SLOT.cr_read; slot <= SLOT.intercept3; slot++) {
@@ -345,7 +345,7 @@ export class KvmEvents implements RecordSink {
     return true;
   }
 
-  #settle(vcpu: Vcpu): void {
+  #settle(vcpu: TracedVcpu): void {
     if (vcpu.waiting === undefined) return;
     if (vcpu.waiting.vmcb12 !== undefined) {
       vcpu.waiting.vmcb12 = this.#vmruns.of(vcpu.waitingBits, 0, vcpu.waitingLo, vcpu.waitingHi);
@@ -354,7 +354,7 @@ export class KvmEvents implements RecordSink {
     this.#waiting--;
   }
 
-  #l2exit(vcpu: Vcpu, record: KvmRecord): void {
+  #l2exit(vcpu: TracedVcpu, record: KvmRecord): void {
     const { lo, hi } = record;
     this.#add({
       kind: "l2exit",
@@ -369,7 +369,7 @@ export class KvmEvents implements RecordSink {
     }, record);
   }
 
-  #exit(vcpu: Vcpu, record: KvmRecord): void {
+  #exit(vcpu: TracedVcpu, record: KvmRecord): void {
     const vmcb12 = this.#exits.of(record.present, record.wide, record.lo, record.hi);
     const { number, open, gpa } = vcpu;
     const time = record.time;
@@ -382,7 +382,7 @@ export class KvmEvents implements RecordSink {
     );
   }
 
-  #check(vcpu: Vcpu, record: KvmRecord): void {
+  #check(vcpu: TracedVcpu, record: KvmRecord): void {
     const { text } = record;
     let check = this.#checks.get(text);
     if (check === undefined && !this.#checks.has(text)) {

@@ -18,7 +18,7 @@ import { goesOn, HEAD_ALONE, isRest, MOST_LINES } from "./text_wrap.ts";
 const SPACE = 0x20, COLON = 0x3a, HASH = 0x23, CR = 0x0d, LESS = 0x3c, MORE = 0x3e;
 
 /** What was done with a name in a line. */
-type Outcome =
+type Reading =
   /** It is no record's. */
   | "foreign"
   /** It is a record's, or that of a tracepoint that is passed over. */
@@ -201,7 +201,7 @@ export class TextRecords {
     lineStart: number,
     start: number,
     lineEnd: number,
-  ): Outcome {
+  ): Reading {
     let nameStart = start, nameEnd = endOfName(bytes, start, lineEnd);
     if (nameEnd === start || bytes[nameEnd] !== COLON) return "foreign";
     if (this.#every && isName(bytes[nameEnd + 1]!)) {
@@ -219,7 +219,7 @@ export class TextRecords {
   }
 
   /** Reads a line without its wrappings. */
-  #clean(clean: CleanLine, before?: () => string, final = false): Outcome {
+  #clean(clean: CleanLine, before?: () => string, final = false): Reading {
     const head = this.#head;
     for (const match of clean.text.matchAll(NAMED)) {
       const name = match[1]!;
@@ -273,7 +273,7 @@ export class TextRecords {
     lineEnd: number,
     final: boolean,
     another: boolean,
-  ): Outcome {
+  ): Reading {
     const head = this.#head, stats = this.#stats, record = this.#record;
     const entry = this.#entry(said);
     let end = lineEnd;

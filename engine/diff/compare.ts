@@ -13,7 +13,7 @@ import { MACHINE_SIZE, STATE_SIZE } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { type Area, areaImage, AreaMemory, AREAS } from "./areas.ts";
 import type { Moment, Parting, RunEnd } from "./run_difference.ts";
-import type { Report, Transition, TransitionLog } from "./transitions.ts";
+import type { Incident, Transition, TransitionLog } from "./transitions.ts";
 
 /** A field that differs, with the part of the state that it is in. */
 export interface Row {
@@ -95,7 +95,7 @@ export function samePage(a: Vcpu, b: Vcpu, gpa: number): boolean {
 }
 
 /** Whether two runs failed the same checks and broke the same assertions. */
-export function sameReports(a: readonly Report[], b: readonly Report[]): boolean {
+export function sameReports(a: readonly Incident[], b: readonly Incident[]): boolean {
   return a.length === b.length && a.every((report, i) => report.text === b[i]?.text);
 }
 

@@ -19,7 +19,7 @@ import {
   sameReports,
   sameState,
 } from "./compare.ts";
-import { type Unit, UnitCollector } from "../replay/units.ts";
+import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { PartialDiffer } from "./partial_differ.ts";
 import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
 import type { Place } from "../svm/view_source.ts";
@@ -150,7 +150,7 @@ export class Differ {
   readonly #ended: ((run: RunRef) => void) | undefined;
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
-  readonly #units = new UnitCollector((unit) => this.#transition(unit));
+  readonly #logged = new LoggedRunCollector((unit) => this.#transition(unit));
   readonly #unsettled: number[];
   #claimed = 0;
   /**
@@ -214,10 +214,10 @@ export class Differ {
    */
   feed(event: TraceEvent): void {
     const index = this.events++;
-    if (this.#units.claims(event)) {
+    if (this.#logged.claims(event)) {
       this.#claimed++;
       this.#endRun();
-      this.#units.feed(event, index);
+      this.#logged.feed(event, index);
       return;
     }
     switch (event.kind) {
@@ -260,7 +260,7 @@ export class Differ {
    */
   finish(): DiffResult {
     this.#endRun();
-    this.#units.finish();
+    this.#logged.finish();
     return {
       policies: this.#sides.map((side) => side.driver.policy.name),
       events: this.events,
@@ -279,7 +279,7 @@ export class Differ {
 
   /** Whether a run begins with the next event that may, so that the state is all there is. */
   get resting(): boolean {
-    return this.#gap === undefined && this.#units.idle &&
+    return this.#gap === undefined && this.#logged.idle &&
       this.#sides.every(({ driver }) => driver.resting);
   }
 
@@ -348,7 +348,7 @@ export class Differ {
   }
 
   /** Compares the policies over a transition that was recorded without memory. */
-  #transition(unit: Unit): void {
+  #transition(unit: LoggedRun): void {
     const ref = { event: unit.event, run: this.#runs++, scenario: undefined, spec: undefined };
     let explained = true;
     this.#partial.forEach((pair, i) => {

@@ -6,15 +6,15 @@
  */
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
-import { type Unit, UnitCollector } from "../replay/units.ts";
+import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { Differ, type RunView } from "./differ.ts";
 import { type ExplainedStep, stepsOf } from "./explained_steps.ts";
-import { stepsOfUnit } from "./explain_unit.ts";
+import { stepsOfLogged } from "./explain_logged.ts";
 import { PartialDiffer } from "./partial_differ.ts";
 import type { RunDifference, RunRef } from "./run_difference.ts";
 
 export { BETWEEN, type ExplainedStep, type StateChange, stepsOf } from "./explained_steps.ts";
-export { stepsOfUnit, UNSEEN } from "./explain_unit.ts";
+export { stepsOfLogged, UNSEEN } from "./explain_logged.ts";
 
 /** Steps of two policies that stand beside each other. */
 export interface ExplainedRow {
@@ -63,7 +63,7 @@ export class Explainer {
   #difference: RunDifference | undefined;
   #found: { readonly ref: RunRef; readonly sides: readonly ExplainedStep[][] } | undefined;
   readonly #policies: readonly [Policy, Policy];
-  readonly #units: UnitCollector;
+  readonly #logged: LoggedRunCollector;
 
   /**
    * Begins before the trace's first event.
@@ -74,7 +74,7 @@ export class Explainer {
   constructor(policies: readonly [Policy, Policy], event: number) {
     this.#event = event;
     this.#policies = policies;
-    this.#units = new UnitCollector((unit) => this.#unit(unit));
+    this.#logged = new LoggedRunCollector((unit) => this.#loggedRun(unit));
     this.#differ = new Differ(
       policies,
       (difference) => {
@@ -98,7 +98,7 @@ export class Explainer {
   feed(event: TraceEvent): void {
     if (this.done) return;
     this.#differ.feed(event);
-    if (this.#units.claims(event)) this.#units.feed(event, this.#index);
+    if (this.#logged.claims(event)) this.#logged.feed(event, this.#index);
     this.#index++;
   }
 
@@ -110,7 +110,7 @@ export class Explainer {
   finish(): Explanation | undefined {
     if (!this.done) {
       this.#differ.finish();
-      this.#units.finish();
+      this.#logged.finish();
     }
     const found = this.#found;
     if (found === undefined) return undefined;
@@ -124,10 +124,10 @@ export class Explainer {
   }
 
   /** A VMRUN of a log is over. */
-  #unit(unit: Unit): void {
+  #loggedRun(unit: LoggedRun): void {
     const last = unit.exit?.event ?? unit.check?.event ?? this.#index;
     if (this.done || unit.event > this.#event || this.#event > last) return;
-    const sides = this.#policies.map((policy) => stepsOfUnit(policy, unit));
+    const sides = this.#policies.map((policy) => stepsOfLogged(policy, unit));
     if (sides.some((side) => side === undefined)) return;
     const answer = new PartialDiffer(...this.#policies).compare(unit);
     const ref = { event: unit.event, run: 0, scenario: undefined, spec: undefined };

@@ -13,7 +13,7 @@ import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { areaImage, AREAS } from "./areas.ts";
 import type { RunSide } from "./differ.ts";
 import type { TwoValues } from "./run_difference.ts";
-import { assertion, type Report } from "./transitions.ts";
+import { assertion, type Incident } from "./transitions.ts";
 
 /** A field that a step changed: its value before and after. */
 export type StateChange = TwoValues;
@@ -31,7 +31,7 @@ export interface ExplainedStep {
   /** Fields that it changed. */
   readonly changes: readonly StateChange[];
   /** Checks that failed in it and assertions that broke. */
-  readonly reports: readonly Report[];
+  readonly reports: readonly Incident[];
 }
 
 /** Name that {@linkcode ExplainedStep} has between transitions. */
@@ -88,7 +88,7 @@ function repeat(
     readonly step: Step;
     readonly way: Way;
     readonly depth: number;
-    readonly reports: Report[];
+    readonly reports: Incident[];
   } | undefined;
   const ways: Way[] = [way];
   const settle = () => {

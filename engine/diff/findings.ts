@@ -11,7 +11,7 @@ import type {
   RunRef,
   TwoValues,
 } from "./run_difference.ts";
-import type { Report } from "./transitions.ts";
+import type { Incident } from "./transitions.ts";
 import { oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
 import {
   checkOf,
@@ -81,7 +81,7 @@ interface Group {
 }
 
 /** What only one of the policies reported, under each; what comes again counts once. */
-type Own = readonly [readonly Report[], readonly Report[]];
+type Own = readonly [readonly Incident[], readonly Incident[]];
 
 /** A field of a group: the first difference of it, the bits that differ in any, and how many there are. */
 interface FieldRow {
@@ -393,14 +393,14 @@ function ownOf({ reports }: RunDifference): Own {
   const [x = [], y = []] = reports ?? [];
   let same = 0;
   while (same < x.length && same < y.length && x[same]?.text === y[same]?.text) same++;
-  const once = (list: readonly Report[]) =>
+  const once = (list: readonly Incident[]) =>
     list.slice(same).filter((report, i, all) =>
       all.findIndex((other) => reportName(other) === reportName(report)) === i
     );
   return [once(x), once(y)];
 }
 
-function namesOf(reports: readonly Report[]): string {
+function namesOf(reports: readonly Incident[]): string {
   return reports.map(reportName).join(", ");
 }
 
@@ -424,7 +424,7 @@ function outcomeId(difference: RunDifference, own: Own): string {
 }
 
 /** Consistency checks of vmcb12 refuse alike, whichever of them fails; those of CR3 are each their own. */
-function mechanism(reports: readonly Report[]): string {
+function mechanism(reports: readonly Incident[]): string {
   return reports.map((report) => {
     const group = checkOf(report)?.group;
     return group === undefined || group === "cr3" ? reportName(report) : "vmcb12";

@@ -11,4 +11,4 @@ export * from "./findings.ts";
 export * from "./minimize.ts";
 export { plainDifference, plainExplanation, plainFinding } from "./plain.ts";
 export { fieldText, partedText, shortTexts, type ValueTexts, valueTexts } from "./wording.ts";
-export { type Report, type Transition, TransitionLog, type Writer } from "./transitions.ts";
+export { type Incident, type Transition, TransitionLog, type Writer } from "./transitions.ts";

@@ -11,14 +11,14 @@ import type { Image } from "../event.ts";
 import { type FieldValue, readField } from "../image/fields.ts";
 import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
-import { type Assumption, mixtures, VARIANTS } from "../replay/assume.ts";
-import { assumptionOf, DirectDriver, type Progress, vmcb12Of } from "../replay/direct.ts";
-import { type Unit, unitKey } from "../replay/units.ts";
+import { type Assumption, mixtures, VARIANTS } from "../replay/fill_unknown.ts";
+import { assumptionOf, LoggedDriver, type Reached, vmcb12Of } from "../replay/logged_driver.ts";
+import { type LoggedRun, loggedRunKey } from "../replay/logged_runs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage, placeOf } from "./areas.ts";
 import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
 import type { FieldDifference, RunDifference, RunEnd } from "./run_difference.ts";
-import { type Report, TransitionLog } from "./transitions.ts";
+import { type Incident, TransitionLog } from "./transitions.ts";
 
 /** How many answers are kept, to be used again for a VMRUN with the same inputs. */
 const KEPT = 4096;
@@ -27,21 +27,21 @@ type Answer = Pick<RunDifference, "fields" | "reports" | "ends" | "parting"> | u
 
 /** One policy and what it makes of a transition. */
 interface Side {
-  readonly driver: DirectDriver;
+  readonly driver: LoggedDriver;
   readonly log: TransitionLog;
 }
 
 /** One way of filling in, carried out under both policies. */
 interface Trial {
   readonly state: Assumption;
-  readonly progress: readonly [Progress, Progress];
+  readonly progress: readonly [Reached, Reached];
   readonly vcpus: readonly [Vcpu, Vcpu];
   readonly vmcb12: number;
-  readonly reports: readonly [readonly Report[], readonly Report[]];
+  readonly reports: readonly [readonly Incident[], readonly Incident[]];
   readonly rows: readonly Row[];
 }
 
-/** Compares two policies over units. */
+/** Compares two policies over logged runs. */
 export class PartialDiffer {
   /** Names of the policies. */
   readonly policies: readonly [string, string];
@@ -60,14 +60,14 @@ export class PartialDiffer {
   }
 
   /**
-   * Compares the policies over one unit.
+   * Compares the policies over one logged run.
    *
-   * @param unit The unit.
+   * @param run The logged run.
    * @returns What differs or may differ; undefined when nothing does; `unexplained` when no state
    * is known that fits what was recorded.
    */
-  compare(unit: Unit): Answer | "unexplained" {
-    const key = unitKey(unit);
+  compare(unit: LoggedRun): Answer | "unexplained" {
+    const key = loggedRunKey(unit);
     if (this.#kept.has(key)) return this.#kept.get(key);
     const trials: Trial[] = [];
     for (let variant = 0; variant < VARIANTS; variant++) {
@@ -81,7 +81,7 @@ export class PartialDiffer {
     return answer;
   }
 
-  #try(unit: Unit, state: Assumption): Trial {
+  #try(unit: LoggedRun, state: Assumption): Trial {
     const [a, b] = this.#sides;
     const run = ({ driver, log }: Side) => {
       log.reset(Number(vmcb12Of(unit) & ~0xfffn));
@@ -100,7 +100,7 @@ export class PartialDiffer {
     };
   }
 
-  #answer(unit: Unit, trials: readonly Trial[]): Answer {
+  #answer(unit: LoggedRun, trials: readonly Trial[]): Answer {
     const last = trials.at(-1);
     if (last === undefined) return undefined;
     // The logs hold the last trial's transitions until there is another.
@@ -127,7 +127,7 @@ export class PartialDiffer {
 
   /** Some of the fields that differ in a trial, with the steps that wrote them in it. */
   #fields(
-    unit: Unit,
+    unit: LoggedRun,
     trial: Trial,
     rows: readonly Row[],
     trials: readonly Trial[],
@@ -166,7 +166,7 @@ export class PartialDiffer {
   }
 
   /** The unseen inputs of which each alone decides whether a field differs. */
-  #needs(unit: Unit, key: string, differs: Trial, trials: readonly Trial[]): string[] {
+  #needs(unit: LoggedRun, key: string, differs: Trial, trials: readonly Trial[]): string[] {
     const same = trials.find(({ rows }) => !rows.some((row) => keyOf(row) === key));
     if (same === undefined) return [];
     const needs: string[] = [];
@@ -180,12 +180,12 @@ export class PartialDiffer {
 
 function sideOf(policy: Policy): Side {
   const log = new TransitionLog();
-  const driver = new DirectDriver(policy, 0);
+  const driver = new LoggedDriver(policy, 0);
   driver.observer = log.observer;
   return { driver, log };
 }
 
-function endOf(progress: Progress): RunEnd {
+function endOf(progress: Reached): RunEnd {
   return progress === "entered" ? "goes on in L2" : "goes on in L1";
 }
 

@@ -7,7 +7,7 @@ import type { FieldValue } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
 import type { Way } from "../policy.ts";
 import type { AreaName } from "./areas.ts";
-import type { Report } from "./transitions.ts";
+import type { Incident } from "./transitions.ts";
 
 /** A field that has two values: under two policies, or before and after. */
 export interface TwoValues {
@@ -88,7 +88,7 @@ export interface RunDifference extends RunRef {
   /** Fields that differ. */
   readonly fields: readonly FieldDifference[];
   /** Failed checks and broken assertions under each, when they differ. */
-  readonly reports: readonly [readonly Report[], readonly Report[]] | undefined;
+  readonly reports: readonly [readonly Incident[], readonly Incident[]] | undefined;
   /**
    * The run that left the state behind because of which the reports or the ends
    * differ, when they would not have from the same state.

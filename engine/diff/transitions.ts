@@ -13,7 +13,7 @@ import type { Observer } from "../kvm/vcpu.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
 
 /** A failed check or a broken assertion. */
-export interface Report {
+export interface Incident {
   /** Which. */
   readonly kind: "check" | "warn";
   /** Id of the check; empty for an assertion. */
@@ -76,7 +76,7 @@ export class TransitionLog {
   /** Transitions in order. */
   readonly transitions: Transition[] = [];
   /** Failed checks and broken assertions in order. */
-  readonly reports: Report[] = [];
+  readonly reports: Incident[] = [];
   readonly #snapshots: Snapshot[] = [];
   readonly #repeatable: boolean;
   #depth: Transition[] = [];
@@ -214,7 +214,7 @@ export class TransitionLog {
 }
 
 /** A broken assertion, or a step that went wrong. */
-export function assertion(text: string, way: Way | "", step: Step | undefined): Report {
+export function assertion(text: string, way: Way | "", step: Step | undefined): Incident {
   return { kind: "warn", id: "", text, way, ...(step && { step: step.name }) };
 }
 

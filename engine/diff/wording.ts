@@ -8,7 +8,7 @@ import type { Field } from "../layout.ts";
 import { type Check, checkById } from "../checks/sets.ts";
 import type { Moment, RunDifference, RunRef, TwoValues } from "./run_difference.ts";
 import type { SubjectId } from "./subjects.ts";
-import type { Report } from "./transitions.ts";
+import type { Incident } from "./transitions.ts";
 
 /** Two values of a field as text, and the names of the bits in which they differ. */
 export interface ValueTexts {
@@ -231,24 +231,24 @@ export function unsettledTitle(needs: Iterable<string>, title: string): string {
 }
 
 /** The check of a report; undefined of a broken assertion. */
-export function checkOf({ kind, id }: Report): Check | undefined {
+export function checkOf({ kind, id }: Incident): Check | undefined {
   return kind === "check" ? checkById(id) : undefined;
 }
 
 /** What a report is called where it is named in short: the check's id, or the assertion. */
-export function reportName({ kind, id, text }: Report): string {
+export function reportName({ kind, id, text }: Incident): string {
   return kind === "check" ? id : `assertion ${text}`;
 }
 
 /** What was checked, or the assertion. */
-function docsOf(reports: readonly Report[]): string {
+function docsOf(reports: readonly Incident[]): string {
   return reports.map((report) =>
     checkOf(report)?.doc.replace(/^[AT]he? /, (word) => word.toLowerCase()) ?? reportName(report)
   ).join("; ");
 }
 
 /** Reports that begin with an assertion, whose text then stands alone. */
-function assertionText([first, ...more]: readonly Report[]): string {
+function assertionText([first, ...more]: readonly Incident[]): string {
   return [first?.text ?? "", ...more.map(reportName)].join(", ");
 }
 
@@ -270,19 +270,19 @@ const WAYS: Readonly<Record<string, string>> = {
  */
 export function outcomeTitle(
   first: RunDifference,
-  own: readonly [readonly Report[], readonly Report[]],
+  own: readonly [readonly Incident[], readonly Incident[]],
   way: string,
   checks: number,
 ): string {
   const [a, b] = first.policies;
   const [x, y] = own;
   const on = WAYS[way] ?? "";
-  const what = (reports: readonly Report[]) =>
+  const what = (reports: readonly Incident[]) =>
     checks > 1 ? "a vmcb12 that fails its consistency checks" : docsOf(reports);
   const checked = ([0, 1] as const).map((side) =>
     (first.reports?.[side] ?? []).some(({ kind }) => kind === "check")
   );
-  const asserts = (reports: readonly Report[]) => reports.some(({ kind }) => kind === "warn");
+  const asserts = (reports: readonly Incident[]) => reports.some(({ kind }) => kind === "warn");
   const entered = checked[0] === checked[1] ? undefined : checked[0] ? b : a;
   if (entered === b && !asserts(y)) return `${b} lets L2 in${on} where ${a} refuses: ${what(x)}`;
   if (entered === a && !asserts(x)) return `${a} lets L2 in${on} where ${b} refuses: ${what(y)}`;

@@ -12,7 +12,7 @@ import { clearExceptions, injectGp, linearRip, NO_ERROR, queueException } from "
 import { l1Intercepts } from "./control.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
-import { forL1 } from "./for_l1.ts";
+import { forL1 } from "./exit_owner.ts";
 import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
 import { addressRegister, FAULTED, IN_DEVICE, moveRegister, readSource } from "./string_operand.ts";
 import { Tool, type Vcpu } from "./vcpu.ts";

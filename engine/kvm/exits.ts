@@ -17,7 +17,7 @@ import {
 } from "./constants.ts";
 import { emulateInstruction, emulateRsm, emulateUndefined, skipInstruction } from "./emulate.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
-import { base, forL1 } from "./for_l1.ts";
+import { base, forL1 } from "./exit_owner.ts";
 import { cpuidFaults, emulateCpuid } from "./cpuid.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
 import { PF } from "../paging/walk.ts";

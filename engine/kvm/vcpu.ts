@@ -31,7 +31,7 @@ export interface Observer {
 }
 
 /** What KVM_RUN leaves for userspace. */
-export interface RunResult {
+export interface KvmRunResult {
   /** 0, or -1 with `errno`. */
   rc: number;
   /** errno of KVM_RUN. */
@@ -173,7 +173,7 @@ export class Vcpu extends Machine {
   /** What it works with, by the number of a {@linkcode Tool}. */
   readonly tools: (object | undefined)[] = [];
   /** The last KVM_RUN's result. */
-  readonly result: RunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
+  readonly result: KvmRunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
   /** An I/O instruction waits for userspace to have done its part: its linear address, or -1. */
   pendingIo: bigint = -1n;
   /** Address of the vmcb12 that the transition under way is about. */

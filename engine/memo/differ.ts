@@ -17,7 +17,7 @@ interface Effect extends Omit<DiffCounts, "claimed" | "missed"> {
 }
 
 /** The state of a comparison without its vCPUs, runs referred to by number. */
-interface Context extends Pick<DiffState, "phases" | "scenario" | "spec"> {
+interface DifferContext extends Pick<DiffState, "phases" | "scenario" | "spec"> {
   readonly origins: readonly (readonly (readonly [string, number])[])[];
   readonly last: readonly (number | undefined)[];
 }
@@ -102,7 +102,7 @@ export class MemoizedDiffer {
       },
       rest: () => this.#rest(),
       vcpu: (number) => differ.vcpu(number),
-      restore: (vcpus, context) => this.#restore(vcpus, context as Context),
+      restore: (vcpus, context) => this.#restore(vcpus, context as DifferContext),
       begin: (index) => {
         this.#before = differ.counts();
         book.begin(index, this.#before.runs);
@@ -139,7 +139,7 @@ export class MemoizedDiffer {
       numbers.set(ref, found);
       return found;
     };
-    const rest: Context = {
+    const rest: DifferContext = {
       phases,
       scenario,
       spec,
@@ -150,7 +150,7 @@ export class MemoizedDiffer {
     return { vcpus, key: JSON.stringify(rest), rest };
   }
 
-  #restore(vcpus: readonly Vcpu[], { phases, scenario, spec, origins, last }: Context): void {
+  #restore(vcpus: readonly Vcpu[], { phases, scenario, spec, origins, last }: DifferContext): void {
     const { refs } = this.#book;
     this.#differ.restore({
       vcpus,

@@ -6,7 +6,7 @@
 import type { AreaName } from "../diff/areas.ts";
 import { areaNamed } from "../diff/areas.ts";
 import type { FieldDifference, RunDifference } from "../diff/run_difference.ts";
-import type { Report } from "../diff/transitions.ts";
+import type { Incident } from "../diff/transitions.ts";
 import { diffImages } from "../image/diff.ts";
 import { fieldNamed, fits, readField } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
@@ -97,8 +97,8 @@ function fieldsOf(a: RecordedRun, b: RecordedRun): FieldDifference[] {
   return out;
 }
 
-function sameReports(a: readonly Report[], b: readonly Report[]): boolean {
-  const name = ({ kind, id, text }: Report) => kind === "check" && id !== "" ? id : text;
+function sameReports(a: readonly Incident[], b: readonly Incident[]): boolean {
+  const name = ({ kind, id, text }: Incident) => kind === "check" && id !== "" ? id : text;
   return a.length === b.length && a.every((report, i) => name(report) === name(b[i]!));
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Report } from "../diff/transitions.ts";
+import type { Incident } from "../diff/transitions.ts";
 import type { AreaName } from "../diff/areas.ts";
 import type { Moment, RunEnd } from "../diff/run_difference.ts";
 import type { Image, TraceEvent } from "../event.ts";
@@ -43,7 +43,7 @@ export interface RunOutline {
 /** One run of a recording. */
 export interface RecordedRun extends RunOutline {
   /** Failed checks and broken assertions. */
-  readonly reports: readonly Report[];
+  readonly reports: readonly Incident[];
   /** Parts of the state, in the order in which they were seen. */
   readonly parts: readonly RecordedPart[];
   /** How it ended, where that was seen. */
@@ -53,7 +53,7 @@ export interface RecordedRun extends RunOutline {
 }
 
 type Draft = { -readonly [K in keyof RecordedRun]: RecordedRun[K] } & {
-  reports: Report[];
+  reports: Incident[];
   parts: RecordedPart[];
 };
 

@@ -14,7 +14,7 @@ import type { Produced, Recorded } from "./outcomes.ts";
 
 /** One place where the replay and the recording differ. */
 export interface Mismatch {
-  /** Number of the recorded event, from 0; of the unit's first event when nothing was recorded. */
+  /** Number of the recorded event, from 0; of the logged run's first event when nothing was recorded. */
   readonly event: number;
   /** Name of the scenario, when the trace names it. */
   readonly scenario: string | undefined;

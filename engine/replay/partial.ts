@@ -13,8 +13,8 @@ import { CHECK_SETS } from "../checks/sets.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
-import { VARIANTS } from "./assume.ts";
-import { DirectDriver, evidenceOf, ranL2, verdictOf } from "./direct.ts";
+import { VARIANTS } from "./fill_unknown.ts";
+import { evidenceOf, LoggedDriver, ranL2, verdictOf } from "./logged_driver.ts";
 import {
   checksAtRsm,
   claimsOf,
@@ -23,7 +23,7 @@ import {
   type Prints,
   printsOf,
 } from "./printed.ts";
-import { exitCodeOf, type Unit, unitKey } from "./units.ts";
+import { exitCodeOf, type LoggedRun, loggedRunKey } from "./logged_runs.ts";
 import { applyQuirks, dropInvalidEvent, leaveToL2, strayInterrupt } from "./vmexit_defines.ts";
 import { regsBytes } from "./views.ts";
 
@@ -65,22 +65,22 @@ export interface Contradiction {
   readonly values?: MismatchValues;
 }
 
-/** How many units are remembered. */
+/** How many logged runs are remembered. */
 const KEPT = 16_384;
 
 const NONE = { passes: 0, fails: 0, unknown: 0 };
 
-/** Replays units under one policy. */
+/** Replays logged runs under one policy. */
 export class PartialReplayer {
   readonly #policy: Policy;
-  readonly #drivers: readonly DirectDriver[];
+  readonly #drivers: readonly LoggedDriver[];
   readonly #report: (found: Contradiction) => void;
   readonly #sets = new Map<
     string,
     { verdicts: Record<CheckVerdict, number>; needs: Map<string, number> }
   >();
   readonly #all: Record<CheckVerdict, number> = { ...NONE };
-  /** Units that contradicted nothing: those like them need not be carried out again. */
+  /** Logged runs that contradicted nothing: those like them need not be carried out again. */
   readonly #kept = new Map<
     string,
     {
@@ -107,15 +107,15 @@ export class PartialReplayer {
   constructor(policy: Policy, report: (found: Contradiction) => void) {
     this.#policy = policy;
     this.#report = report;
-    this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new DirectDriver(policy, i));
+    this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new LoggedDriver(policy, i));
     this.#checksAtRsm = checksAtRsm(policy);
   }
 
-  /** Takes one unit. */
-  take(unit: Unit): void {
+  /** Takes one logged run. */
+  take(unit: LoggedRun): void {
     this.#transitions++;
     if (unit.way === "rsm") this.#rsm++;
-    const key = unitKey(unit);
+    const key = loggedRunKey(unit);
     const known = this.#kept.get(key);
     if (known !== undefined) {
       this.#count(known.verdicts);
@@ -142,7 +142,7 @@ export class PartialReplayer {
   }
 
   /** Notes what the order of events says against the policy; reports what is certain by now. */
-  #claim(unit: Unit, prints: Prints | undefined, clean: boolean): void {
+  #claim(unit: LoggedRun, prints: Prints | undefined, clean: boolean): void {
     if (prints !== undefined) {
       for (const claim of claimsOf(unit, prints)) {
         this.#claims.push({ claim, clean });
@@ -194,7 +194,7 @@ export class PartialReplayer {
     this.#all[every ?? "unknown"]++;
   }
 
-  *#contradictions(unit: Unit): Generator<Contradiction> {
+  *#contradictions(unit: LoggedRun): Generator<Contradiction> {
     if (unit.way === "rsm") {
       yield* this.#resumed(unit);
       return;
@@ -222,7 +222,7 @@ export class PartialReplayer {
       yield { event: exit.event, field: "exit", recorded, replayed: "L2 runs" };
       return;
     }
-    const page = (driver: DirectDriver) =>
+    const page = (driver: LoggedDriver) =>
       driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
     const vmcb12 = agreeing(this.#drivers.map(page));
     const regs = agreeing(
@@ -252,7 +252,7 @@ export class PartialReplayer {
   }
 
   /** An entry by RSM: the policy checks vmcb12 there, or it does not. */
-  *#resumed(unit: Unit): Generator<Contradiction> {
+  *#resumed(unit: LoggedRun): Generator<Contradiction> {
     const { check } = unit;
     const field = "rsm";
     if (check !== undefined && !this.#checksAtRsm) {
@@ -270,7 +270,7 @@ export class PartialReplayer {
   }
 
   /** Whether the bits that were seen contradict what the recorded side made of them. */
-  *#checks(unit: Unit): Generator<Contradiction> {
+  *#checks(unit: LoggedRun): Generator<Contradiction> {
     const refused = unit.check !== undefined ||
       exitCodeOf(unit) === 0xffffffff;
     if (!refused && !ranL2(unit)) return;

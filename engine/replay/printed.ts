@@ -9,7 +9,7 @@ import type { Policy, Step } from "../policy.ts";
 import { noteGpa } from "../steps/enter.ts";
 import { checkControls, checkSave } from "../steps/vmcb12.ts";
 import { writeControl } from "../steps/vmexit.ts";
-import type { Shown, Unit } from "./units.ts";
+import type { LoggedRun, Shown } from "./logged_runs.ts";
 
 /**
  * Notes what is printed: KVM prints an entry (kvm_nested_vmenter) where it notes vmcb12's address, and
@@ -74,10 +74,10 @@ function once(shown: Shown, what: "entries" | "exits"): OrderClaim["holds"] {
 /**
  * What a log says against what a policy prints of a VMRUN whose checks failed.
  *
- * @param unit The VMRUN.
+ * @param run The VMRUN.
  * @param prints What the policy prints of it.
  */
-export function* claimsOf(unit: Unit, prints: Prints): Generator<OrderClaim> {
+export function* claimsOf(unit: LoggedRun, prints: Prints): Generator<OrderClaim> {
   const { check, entered, exit, gap, shown } = unit;
   if (check === undefined || !unit.kvm) return;
   const { event } = check;

@@ -22,7 +22,7 @@ import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
 import { ProducedImages } from "./produced_images.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
-import { UnitCollector } from "./units.ts";
+import { LoggedRunCollector } from "./logged_runs.ts";
 import { ImageBuffer, regsBytes } from "./views.ts";
 
 export { plainMismatch } from "./agreement.ts";
@@ -93,7 +93,7 @@ export class Replayer {
   readonly #transitions: PartialReplayer;
   /** What a recording lacks is unknown. */
   #partial = false;
-  readonly #units: UnitCollector;
+  readonly #logged: LoggedRunCollector;
   readonly #totals = new Totals();
   #produced: Produced[] = [];
   #recorded: { index: number; event: Recorded }[] = [];
@@ -141,7 +141,7 @@ export class Replayer {
       policy,
       (found) => report({ ...found, scenario: undefined }),
     );
-    this.#units = new UnitCollector((unit) => this.#transitions.take(unit));
+    this.#logged = new LoggedRunCollector((unit) => this.#transitions.take(unit));
   }
 
   /**
@@ -152,10 +152,10 @@ export class Replayer {
    */
   feed(event: TraceEvent): void {
     const index = this.events++;
-    if (this.#units.claims(event)) {
+    if (this.#logged.claims(event)) {
       this.#claimed++;
       this.#endRun();
-      this.#units.feed(event, index);
+      this.#logged.feed(event, index);
       return;
     }
     if (this.#lost && event.kind !== "session") {
@@ -226,7 +226,7 @@ export class Replayer {
    */
   finish(): ReplayResult {
     this.#endRun();
-    this.#units.finish();
+    this.#logged.finish();
     const { runs, agreed, skipped, outcomes, unmodelled, digest } = this.#totals;
     return {
       policy: this.policy.name,
@@ -337,7 +337,7 @@ export class Replayer {
   get resting(): boolean {
     return !this.#lost && this.#gap === undefined && this.#driver.resting &&
       this.#pre === undefined &&
-      this.#units.idle;
+      this.#logged.idle;
   }
 
   /** The vCPU, once there is one. */

@@ -9,7 +9,7 @@ import { fieldMask, fieldNamed, readField, writeField } from "../image/fields.ts
 import type { Layout } from "../layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
-import type { Unit } from "./units.ts";
+import type { LoggedRun } from "./logged_runs.ts";
 
 const SEGMENT_PARTS = ["selector", "attrib", "limit", "base"] as const;
 
@@ -65,7 +65,7 @@ function possible(vmcb12: Image, name: string): bigint {
 }
 
 /** Whether L1 is told of each write of EFER by L2. */
-function interceptsEfer(unit: Unit): boolean {
+function interceptsEfer(unit: LoggedRun): boolean {
   if ((sure(unit.vmcb12, "control.intercept_word3") & MSR_PROT) === 0n) return false;
   const row = fieldNamed(VMCB_LAYOUT, "control.msrpm_base_pa");
   const { value, known } = readField(unit.vmcb12, row);
@@ -76,7 +76,7 @@ function interceptsEfer(unit: Unit): boolean {
 }
 
 /** Fields of vmcb12 that L2 may have changed before its #VMEXIT, with the bits that it may have. */
-function* ofL2(unit: Unit): Generator<readonly [name: string, bits: bigint]> {
+function* ofL2(unit: LoggedRun): Generator<readonly [name: string, bits: bigint]> {
   const { vmcb12 } = unit;
   const writes = sure(vmcb12, "control.intercept_cr") >> CR_WRITE;
   const nested = (possible(vmcb12, "control.nested_ctl") & NP_ENABLE) !== 0n;
@@ -108,11 +108,11 @@ function forget({ bytes, known }: Image, layout: Layout, name: string, bits: big
 /**
  * Makes unknown what L2 may have changed before a #VMEXIT, and what a #VMEXIT does not restore.
  *
- * @param unit The transition.
+ * @param run The transition.
  * @param vmcb12 vmcb12 as a replay leaves it; changed.
  * @param regs L1's registers as a replay leaves them; changed.
  */
-export function leaveToL2(unit: Unit, vmcb12: Image, regs: Image): void {
+export function leaveToL2(unit: LoggedRun, vmcb12: Image, regs: Image): void {
   for (const [name, bits] of ofL2(unit)) forget(vmcb12, VMCB_LAYOUT, name, bits);
   const masked = (sure(unit.vmcb12, "control.int_ctl") & V_INTR_MASKING) !== 0n;
   for (const { name } of REGS_LAYOUT.fields) {
@@ -134,11 +134,11 @@ function onRefusal(image: Image): void {
  * Makes unknown, or sets, what the processor is known to leave in vmcb12 otherwise than the manual
  * says, where it carried out the VMRUN itself.
  *
- * @param unit The transition.
+ * @param run The transition.
  * @param refused Whether L2 never ran.
  * @param vmcb12 vmcb12 as a replay leaves it; changed.
  */
-export function applyQuirks(unit: Unit, refused: boolean, vmcb12: Image): void {
+export function applyQuirks(unit: LoggedRun, refused: boolean, vmcb12: Image): void {
   if (unit.kvm) return;
   const { processor } = unit.caps;
   if (processor?.savesOnRefusal && refused) onRefusal(vmcb12);
@@ -181,10 +181,10 @@ const INTERCEPT_INTR = 1n, V_IRQ = 1n << 8n;
  * in EXITINTINFO, without the valid bit, and takes an interrupt that was not injected for an
  * exception, tells of it: L1 intercepts interrupts and has none virtual, so there was none to take.
  *
- * @param unit The transition.
+ * @param run The transition.
  * @returns The vector, or undefined when there is no such thing.
  */
-export function strayInterrupt(unit: Unit): bigint | undefined {
+export function strayInterrupt(unit: LoggedRun): bigint | undefined {
   const { exit, vmcb12 } = unit;
   if (unit.kvm || !unit.caps.processor?.keepsEventBits || exit?.vmcb12 === undefined) return;
   const row = fieldNamed(VMCB_LAYOUT, "control.exit_int_info");

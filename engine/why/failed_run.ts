@@ -8,7 +8,7 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { capabilitiesOf } from "../replay/drive.ts";
 import { recordedPolicy } from "../replay/context.ts";
-import { showsTransitions } from "../replay/units.ts";
+import { showsTransitions } from "../replay/logged_runs.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { PerVcpu } from "../per_vcpu.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";

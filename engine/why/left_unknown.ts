@@ -6,15 +6,15 @@
  */
 import { gif } from "../kvm/control.ts";
 import type { Policy } from "../policy.ts";
-import { VARIANTS } from "../replay/assume.ts";
-import { DirectDriver } from "../replay/direct.ts";
-import type { Unit } from "../replay/units.ts";
+import { VARIANTS } from "../replay/fill_unknown.ts";
+import { LoggedDriver } from "../replay/logged_driver.ts";
+import type { LoggedRun } from "../replay/logged_runs.ts";
 import { C } from "../svm/machine.ts";
 import type { FoundRun } from "./failed_run.ts";
 import type { LeftBehind } from "./left_behind.ts";
 
 /** The run as a log's VMRUN. */
-function unitOf(run: FoundRun): Unit {
+function unitOf(run: FoundRun): LoggedRun {
   const { event, vcpu, caps, regs, rip, gpa, vmcb12, check, exit } = run;
   return {
     ...{ event, vcpu, caps, regs, rip, vmcb12Gpa: gpa, vmcb12, check, exit },
@@ -29,10 +29,10 @@ function unitOf(run: FoundRun): Unit {
   };
 }
 
-function leftBy(policy: Policy, unit: Unit, variant: number): LeftBehind | undefined {
+function leftBy(policy: Policy, unit: LoggedRun, variant: number): LeftBehind | undefined {
   const checks: string[] = [];
   const assertions = new Set<string>();
-  const driver = new DirectDriver(policy, variant);
+  const driver = new LoggedDriver(policy, variant);
   driver.observer = {
     step() {},
     check: (id) => checks.push(id),

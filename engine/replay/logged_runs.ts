@@ -1,6 +1,6 @@
 /**
  * The events of a log that shows transitions without what is around them, put
- * together: one unit for each VMRUN that was seen.
+ * together: one logged run for each VMRUN that was seen.
  *
  * @module
  */
@@ -23,7 +23,7 @@ export interface Shown {
 }
 
 /** One VMRUN, or one RSM into L2, with what a log shows of it. */
-export interface Unit {
+export interface LoggedRun {
   /** Number of its first event. */
   readonly event: number;
   /** vCPU. */
@@ -50,7 +50,7 @@ export interface Unit {
   readonly vmcb12Gpa: bigint | undefined;
   /** vmcb12 before it, as far as it was seen. */
   readonly vmcb12: Image;
-  /** Pages of guest memory that were seen, by address; shared between units. */
+  /** Pages of guest memory that were seen, by address; shared between logged runs. */
   readonly memory: ReadonlyMap<number, Image>;
   /** Number of the event with the check that failed, and that check. */
   readonly check:
@@ -112,13 +112,13 @@ export function showsTransitions(meta: Readonly<Record<string, unknown>> | undef
   return meta?.["transitions"] === true || meta?.["source"] === "kvm-tracepoints";
 }
 
-interface Vcpu {
+interface LoggedVcpu {
   caps: Capabilities;
   kvm: boolean;
   memory: Map<number, Image>;
-  /** Whether a unit has the map. */
+  /** Whether a logged run has the map. */
   lent: boolean;
-  open: Writable<Unit> | undefined;
+  open: Writable<LoggedRun> | undefined;
   shown: Shown;
   /** Nothing came since it is not known what came before. */
   fresh: boolean;
@@ -126,19 +126,19 @@ interface Vcpu {
   resumed: boolean;
 }
 
-/** Puts units together out of the events of vCPUs that show transitions only; several may take turns. */
-export class UnitCollector {
+/** Puts logged runs together out of the events of vCPUs that show transitions only; several may take turns. */
+export class LoggedRunCollector {
   /** vCPUs of which the trace shows single transitions only. */
   readonly #without = new Set<number>();
-  readonly #vcpus = new Map<number, Vcpu>();
-  readonly #done: (unit: Unit) => void;
+  readonly #vcpus = new Map<number, LoggedVcpu>();
+  readonly #done: (unit: LoggedRun) => void;
 
   /**
    * Begins before the log's first event.
    *
-   * @param done Receives every unit once it is complete.
+   * @param done Receives every logged run once it is complete.
    */
-  constructor(done: (unit: Unit) => void) {
+  constructor(done: (unit: LoggedRun) => void) {
     this.#done = done;
   }
 
@@ -148,7 +148,7 @@ export class UnitCollector {
   }
 
   /**
-   * Whether an event is of a vCPU that shows transitions only, and so for {@linkcode UnitCollector.feed}.
+   * Whether an event is of a vCPU that shows transitions only, and so for {@linkcode LoggedRunCollector.feed}.
    *
    * @param event The next event.
    */
@@ -251,7 +251,7 @@ export class UnitCollector {
     for (const vcpu of this.#vcpus.values()) this.#close(vcpu, true);
   }
 
-  #vcpu(number: number, index: number): Vcpu {
+  #vcpu(number: number, index: number): LoggedVcpu {
     let vcpu = this.#vcpus.get(number);
     if (vcpu === undefined) {
       if (this.#vcpus.size === MOST_VCPUS) {
@@ -264,13 +264,13 @@ export class UnitCollector {
   }
 
   #begin(
-    vcpu: Vcpu,
+    vcpu: LoggedVcpu,
     number: number,
-    way: Unit["way"],
+    way: LoggedRun["way"],
     from: EventOf<"vmrun"> | EventOf<"rsm"> | undefined,
     index: number,
     fresh: boolean,
-  ): Writable<Unit> {
+  ): Writable<LoggedRun> {
     vcpu.lent = true;
     const vmrun = from?.kind === "vmrun" ? from : undefined;
     return {
@@ -294,7 +294,7 @@ export class UnitCollector {
     };
   }
 
-  #exit(vcpu: Vcpu, event: EventOf<"exit">, index: number): void {
+  #exit(vcpu: LoggedVcpu, event: EventOf<"exit">, index: number): void {
     const { open } = vcpu;
     if (open === undefined) return;
     const code = event.vmcb12 && readField(event.vmcb12, EXIT_CODE);
@@ -309,7 +309,7 @@ export class UnitCollector {
     this.#close(vcpu);
   }
 
-  #close(vcpu: Vcpu, gap = false): void {
+  #close(vcpu: LoggedVcpu, gap = false): void {
     const unit = vcpu.open;
     vcpu.open = undefined;
     if (unit === undefined) return;
@@ -318,7 +318,7 @@ export class UnitCollector {
   }
 }
 
-function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): Vcpu {
+function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): LoggedVcpu {
   return {
     caps: capabilitiesOfLog(meta),
     kvm: meta?.["source"] !== "qemu",
@@ -332,7 +332,7 @@ function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): Vcpu {
 }
 
 /** The exit code that L1 received, as far as its low half is known. */
-export function exitCodeOf(unit: Unit): number | undefined {
+export function exitCodeOf(unit: LoggedRun): number | undefined {
   const image = unit.exit?.vmcb12;
   if (image === undefined) return undefined;
   const { value, known } = readField(image, EXIT_CODE);
@@ -340,12 +340,12 @@ export function exitCodeOf(unit: Unit): number | undefined {
 }
 
 /**
- * What decides all answers about a unit, so that equal VMRUNs need to be carried out once only.
+ * What decides all answers about a logged run, so that equal VMRUNs need to be carried out once only.
  *
- * @param unit The unit.
+ * @param unit The logged run.
  * @returns A digest of everything in it but its place in the trace.
  */
-export function unitKey(unit: Unit): string {
+export function loggedRunKey(unit: LoggedRun): string {
   const hash = createHash("sha256");
   const image = (what: Image | undefined) => {
     hash.update(what === undefined ? "-" : what.known === undefined ? "k" : "m");

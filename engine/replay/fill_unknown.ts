@@ -155,7 +155,7 @@ export interface Mixture {
   readonly state: Assumption;
 }
 
-/** What a unit shows of the inputs. */
+/** What a logged run shows of the inputs. */
 export interface Seen {
   /** vmcb12. */
   readonly vmcb12: Image;

@@ -6,9 +6,9 @@
  */
 import type { FieldValue } from "../image/fields.ts";
 import type { Policy } from "../policy.ts";
-import { VARIANTS } from "../replay/assume.ts";
-import { assumptionOf, DirectDriver, vmcb12Of } from "../replay/direct.ts";
-import type { Unit } from "../replay/units.ts";
+import { VARIANTS } from "../replay/fill_unknown.ts";
+import { assumptionOf, LoggedDriver, vmcb12Of } from "../replay/logged_driver.ts";
+import type { LoggedRun } from "../replay/logged_runs.ts";
 import { type ExplainedStep, type StateChange, stepsOf } from "./explained_steps.ts";
 import { TransitionLog } from "./transitions.ts";
 
@@ -32,9 +32,13 @@ function agreedStep(all: readonly ExplainedStep[]): ExplainedStep {
   return { ...first, changes: first.changes.filter(everywhere) };
 }
 
-function stepsOfVariant(policy: Policy, unit: Unit, variant: number): ExplainedStep[] | undefined {
+function stepsOfVariant(
+  policy: Policy,
+  unit: LoggedRun,
+  variant: number,
+): ExplainedStep[] | undefined {
   const log = new TransitionLog();
-  const driver = new DirectDriver(policy, variant);
+  const driver = new LoggedDriver(policy, variant);
   driver.observer = log.observer;
   const state = assumptionOf(unit, variant);
   if (state === undefined) return undefined;
@@ -48,11 +52,11 @@ function stepsOfVariant(policy: Policy, unit: Unit, variant: number): ExplainedS
  * The steps of a policy over a VMRUN of a log, as far as they do not depend on what it does not show.
  *
  * @param policy The policy.
- * @param unit The VMRUN.
+ * @param unit The logged run.
  * @returns The steps; where they part by what is unknown, a step named {@linkcode UNSEEN} ends them.
  * Undefined when nothing is known that fits what was recorded.
  */
-export function stepsOfUnit(policy: Policy, unit: Unit): ExplainedStep[] | undefined {
+export function stepsOfLogged(policy: Policy, unit: LoggedRun): ExplainedStep[] | undefined {
   const lists: ExplainedStep[][] = [];
   for (let variant = 0; variant < VARIANTS; variant++) {
     const steps = stepsOfVariant(policy, unit, variant);

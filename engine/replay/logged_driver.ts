@@ -20,9 +20,9 @@ import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, HOLE } from "./assume.ts";
+import { assume, type Assumption, HOLE } from "./fill_unknown.ts";
 import { loadRegs, writePage } from "./drive.ts";
-import { exitCodeOf, type Unit } from "./units.ts";
+import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
 /** The checks of the kernels whose logs show failed checks. */
 const RECORDED: readonly Check[] = CHECKS_6_12.checks;
@@ -85,14 +85,14 @@ class FewPages extends GuestMemory {
 const NOTHING = new Uint8Array(PAGE_SIZE);
 
 /** Whether the log shows that L2 ran. */
-export function ranL2(unit: Unit): boolean {
+export function ranL2(unit: LoggedRun): boolean {
   if (unit.check !== undefined) return false;
   const code = exitCodeOf(unit);
   return unit.stopped || code !== undefined && code !== INVALID;
 }
 
 /** What a log says of the checks themselves. */
-export function evidenceOf(unit: Unit): Evidence {
+export function evidenceOf(unit: LoggedRun): Evidence {
   if (!unit.kvm) return {};
   if (unit.check !== undefined) {
     const { id } = unit.check;
@@ -108,25 +108,25 @@ function idsOf(checks: readonly Check[]): ReadonlySet<string> {
 }
 
 /**
- * What a set of checks says of a unit's vmcb12.
+ * What a set of checks says of a logged run's vmcb12.
  *
- * @param unit The unit.
+ * @param unit The logged run.
  * @param set The set.
  * @param seen Whether only the bits count that were seen, not what the recorded kernel made of them.
  */
-export function verdictOf(unit: Unit, set: CheckSet, seen = false): SetVerdict {
+export function verdictOf(unit: LoggedRun, set: CheckSet, seen = false): SetVerdict {
   const checks = set.checks.filter((check) => check.restore !== true);
   return setVerdict(checks, unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
 }
 
 /**
- * A complete state that fits what a unit shows.
+ * A complete state that fits what a logged run shows.
  *
- * @param unit The unit.
+ * @param unit The logged run.
  * @param variant In which way the unknown is filled in.
  * @returns The state, or undefined when none is known.
  */
-export function assumptionOf(unit: Unit, variant: number): Assumption | undefined {
+export function assumptionOf(unit: LoggedRun, variant: number): Assumption | undefined {
   // What L1 and its handler of SMIs left behind is not in a log.
   if (unit.way === "rsm") return undefined;
   return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
@@ -136,10 +136,10 @@ export function assumptionOf(unit: Unit, variant: number): Assumption | undefine
 const OF_REGISTERS: readonly Feature[] = featuresOf([...RULES_7_3.cr4, ...RULES_7_3.efer]);
 
 /**
- * A machine that fits what a unit shows of L1's processor. Of what is unknown it has what CR4 and
+ * A machine that fits what a logged run shows of L1's processor. Of what is unknown it has what CR4 and
  * EFER may need, unless the kernel refused one of them, and for the rest what the lab's machine has.
  */
-function assumedCaps(unit: Unit): Capabilities {
+function assumedCaps(unit: LoggedRun): Capabilities {
   const { caps } = unit;
   if (caps.cpuid === undefined || caps.cpuid.whole) return caps;
   const failed = checkById(evidenceOf(unit).failed ?? "")?.cpuid !== undefined;
@@ -150,13 +150,13 @@ function assumedCaps(unit: Unit): Capabilities {
   return { ...caps, cpuid: cpuid.over(LAB_CPUID) };
 }
 
-/** Where a unit's vmcb12 lies: where it was seen, or somewhere. */
-export function vmcb12Of(unit: Unit): bigint {
+/** Where a logged run's vmcb12 lies: where it was seen, or somewhere. */
+export function vmcb12Of(unit: LoggedRun): bigint {
   return unit.vmcb12Gpa ?? SOMEWHERE;
 }
 
 /** How far a transition came. */
-export type Progress =
+export type Reached =
   /** L1 has a #VMEXIT or an exception, and L2 never ran. */
   | "refused"
   /** L2 would run; the log does not show what it does. */
@@ -164,15 +164,15 @@ export type Progress =
   /** L2 ran, and L1 has its #VMEXIT. */
   | "exited";
 
-/** Carries out units under one policy. */
-export class DirectDriver {
+/** Carries out logged runs under one policy. */
+export class LoggedDriver {
   /** The policy. */
   readonly policy: Policy;
   /** In which way the unknown is filled in. */
   readonly variant: number;
-  /** The vCPU, as the last unit left it. */
+  /** The vCPU, as the last logged run left it. */
   vcpu: Vcpu | undefined;
-  /** Address of the last unit's vmcb12. */
+  /** Address of the last logged run's vmcb12. */
   vmcb12 = 0;
   /** Who listens to the vCPU while it runs. */
   observer: Observer | undefined;
@@ -187,24 +187,24 @@ export class DirectDriver {
   }
 
   /**
-   * Carries out one unit, from a state of its own.
+   * Carries out one logged run, from a state of its own.
    *
-   * @param unit The unit.
+   * @param unit The logged run.
    * @returns How far it came, or undefined when nothing is known that fits what was recorded.
    */
-  run(unit: Unit): Progress | undefined {
+  run(unit: LoggedRun): Reached | undefined {
     const state = assumptionOf(unit, this.variant);
     return state === undefined ? undefined : this.runFrom(unit, state);
   }
 
   /**
-   * Carries out one unit.
+   * Carries out one logged run.
    *
-   * @param unit The unit.
+   * @param unit The logged run.
    * @param state The state to begin with.
    * @returns How far it came.
    */
-  runFrom(unit: Unit, state: Assumption): Progress {
+  runFrom(unit: LoggedRun, state: Assumption): Reached {
     const gpa = vmcb12Of(unit);
     const caps = assumedCaps(unit);
     const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
@@ -217,7 +217,7 @@ export class DirectDriver {
       writePage(v, this.vmcb12, { bytes: state.vmcb12 });
     }
     this.#prepare(v, unit, state, gpa);
-    let progress: Progress = "refused";
+    let progress: Reached = "refused";
     let began = false;
     v.standIn = () => {
       if (!began) {
@@ -239,7 +239,7 @@ export class DirectDriver {
     return progress;
   }
 
-  #prepare(v: Vcpu, unit: Unit, state: Assumption, gpa: bigint): void {
+  #prepare(v: Vcpu, unit: LoggedRun, state: Assumption, gpa: bigint): void {
     const regs = state.regs.slice();
     const view = new DataView(regs.buffer);
     if (unit.rip !== undefined) {
@@ -270,7 +270,7 @@ const TABLES = [
 ] as const;
 
 /** Leaves in vmcb01 that L1 executed VMRUN. */
-function leaveVmrun(v: Vcpu, unit: Unit): void {
+function leaveVmrun(v: Vcpu, unit: LoggedRun): void {
   v.set32(VMCB01_AT + C.exit_code, EXIT.VMRUN);
   v.set32(VMCB01_AT + C.exit_code_hi, 0);
   v.set64(VMCB01_AT + C.exit_info_1, 0n);
@@ -286,7 +286,7 @@ function badPdptes(v: Vcpu, state: Assumption): void {
 }
 
 /** Leaves in vmcb02 what L2 did, as far as the log tells. */
-function leaveExit(v: Vcpu, unit: Unit, state: Assumption): void {
+function leaveExit(v: Vcpu, unit: LoggedRun, state: Assumption): void {
   const exit = unit.exit?.vmcb12;
   v.set32(VMCB02_AT + C.event_inj, v.u32(VMCB02_AT + C.event_inj) & 0x7fffffff);
   for (const row of VMCB_LAYOUT.fields) {
