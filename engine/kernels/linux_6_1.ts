@@ -45,7 +45,7 @@ export const KERNEL_6_1: Kernel = {
     ]),
     setstate: stretches.RESTORE_SWITCH_FIRST,
     pages: stretches.STATE_PAGES,
-    vmexit: stretches.fullVmexit(out.writeEventInj, []),
+    vmexit: stretches.fullVmexit(out.writeEventInjAndTlb, []),
   },
   mmu: MMU_6_12,
   traits: {

@@ -149,7 +149,7 @@ function loadSregs(v: Vcpu, s: Sregs, pdptrs: boolean): boolean {
   let reset = v.u64(V.cr3) !== s.cr3;
   v.set64(V.cr3, s.cr3);
   reset ||= v.u64(V.efer) !== s.efer;
-  setEfer(v, Number(s.efer));
+  setEfer(v, Number(s.efer & 0xffffffffn), Number(s.efer >> 32n));
   reset ||= v.u64(V.cr0) !== s.cr0;
   setCr0(v, Number(s.cr0));
   reset ||= v.u64(V.cr4) !== s.cr4;

@@ -74,6 +74,7 @@ export {
   unmapVmcb12,
   writeControl,
   writeEventInj,
+  writeEventInjAndTlb,
   writeInvalid,
   writeSave,
 } from "./vmexit.ts";

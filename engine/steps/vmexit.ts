@@ -113,6 +113,16 @@ export const writeEventInj: Step = {
   },
 };
 
+/** Leaves EVENTINJ in vmcb12 as L2 left it, and TLB_CONTROL as L1 set it at VMRUN. */
+export const writeEventInjAndTlb: Step = {
+  name: "write back EVENTINJ and TLB control",
+  doc: "Stores the cached EVENTINJ and TLB_CONTROL in vmcb12",
+  run(v) {
+    v.set8(MAPPED_AT + C.tlb_ctl, v.u8(VMCB12_AT + C.tlb_ctl));
+    return writeEventInj.run(v);
+  },
+};
+
 /** Clears EVENTINJ in vmcb12. */
 export const clearEventInj: Step = {
   name: "clear EVENTINJ",
