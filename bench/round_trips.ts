@@ -42,11 +42,10 @@ export async function* steadyLoop(policy: Policy, rounds: number): AsyncGenerato
  * A loop as a machine at work goes through it: the same way in and out each time, with other values
  * in vmcb12's RSP, RAX, CR2 and the TSC offset, so that no two rounds are the same.
  *
- * @param policy The policy it is recorded under.
  * @param rounds How many round trips.
  */
-export function varyingLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
-  const scenarios = Array.from({ length: rounds }, (_, i) => {
+export function varyingScenarios(rounds: number): Scenario[] {
+  return Array.from({ length: rounds }, (_, i) => {
     const hex = (value: number) => value.toString(16);
     const walk = (i * 2654435761) % 2 ** 32;
     const spec = `s.1d8=${hex(0x7000 - i % 64 * 8)} s.1f8=${hex(walk)} s.240=${hex(i)} c.50=${
@@ -54,7 +53,16 @@ export function varyingLoop(policy: Policy, rounds: number): AsyncGenerator<Trac
     }`;
     return parseScenario(`round${i} ${spec}${i === 0 ? "" : " keepvm keepmem"}`);
   });
-  return recordScenarios(scenarios, policy);
+}
+
+/**
+ * That loop, recorded.
+ *
+ * @param policy The policy it is recorded under.
+ * @param rounds How many round trips.
+ */
+export function varyingLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
+  return recordScenarios(varyingScenarios(rounds), policy);
 }
 
 /**

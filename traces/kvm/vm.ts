@@ -5,6 +5,7 @@
  */
 import { Buffer } from "node:buffer";
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import { overlayImage } from "../../engine/image/fields.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { outcomeEvents } from "../../codecs/lab/events.ts";
 import { FRESH_BELOW, MEMORY_SIZE } from "../scenarios/base.ts";
@@ -12,6 +13,7 @@ import { lookEvent } from "../scenarios/look.ts";
 import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
 import {
   type LookPhase,
+  type PartialPage,
   type ScenarioVm,
   SHOWN_PAGES,
   type ShownPage,
@@ -109,6 +111,13 @@ export class KvmVm implements ScenarioVm, Disposable {
     this.#m.write(gpa, bytes);
   }
 
+  /** Writes bytes of a page. */
+  overlay(gpa: number, page: PartialPage): void {
+    const bytes = this.#m.page(gpa, VMCB_SIZE);
+    overlayImage(bytes, page);
+    this.#m.write(gpa, bytes);
+  }
+
   /** Writes bytes. */
   write(gpa: number, bytes: Uint8Array): void {
     this.#m.write(gpa, bytes);
@@ -175,10 +184,7 @@ export class KvmVm implements ScenarioVm, Disposable {
     for (const change of memory) this.write(change.gpa as number, bytesOf(change));
     const { nested } = saved;
     const handed = nested.bytes.subarray(NESTED_DATA, NESTED_DATA + VMCB_SIZE);
-    if (state !== undefined) {
-      const { bytes, known = bytes } = state;
-      for (let i = 0; i < bytes.length; i++) if (known[i] !== 0) handed[i] = bytes[i] as number;
-    }
+    if (state !== undefined) overlayImage(handed, state);
     const flags = nested.number("flags") | set;
     nested.set("flags", flags);
     return {

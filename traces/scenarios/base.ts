@@ -44,7 +44,8 @@ export interface MemoryWriter {
    * Stores bytes.
    *
    * @param gpa Guest physical address of the first byte.
-   * @param bytes The bytes; they do not cross the end of memory, but may cross pages.
+   * @param bytes The bytes, valid during the call; they do not cross the end of memory, but may cross
+   * pages.
    */
   write(gpa: number, bytes: Uint8Array): void;
 }

@@ -26,12 +26,14 @@ import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
 import { innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
+import { ImageArena } from "./image_arena.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
 import { lookEvent } from "./look.ts";
 import { bytesOf, type Scenario } from "./scenario.ts";
 import {
   type LookPhase,
+  type PartialPage,
   type ScenarioVm,
   SHOWN_PAGES,
   type ShownPage,
@@ -61,6 +63,7 @@ export class EmulatedVm implements ScenarioVm {
   /** What it met and does not model, since it was new. */
   unmodelled: string | undefined;
   readonly #options: EmulatedOptions;
+  readonly #images = new ImageArena();
   #reports: TraceEvent[] = [];
   #saved: SavedVcpu | undefined;
   #cpu: Pick<Scenario, "cpuid" | "physicalBits"> = { cpuid: [], physicalBits: undefined };
@@ -114,7 +117,7 @@ export class EmulatedVm implements ScenarioVm {
 
   /** A copy of a page. */
   page(gpa: number): Uint8Array {
-    return this.#v.memory.page(gpa).slice();
+    return this.#images.copy(this.#v.memory.page(gpa));
   }
 
   /** Whether a page holds these bytes. */
@@ -131,6 +134,11 @@ export class EmulatedVm implements ScenarioVm {
   fill(gpa: number, bytes: Uint8Array): void {
     this.#v.memory.replace(gpa, bytes);
     this.#hold(gpa / PAGE_SIZE, bytes);
+  }
+
+  /** Writes bytes of a page. */
+  overlay(gpa: number, page: PartialPage): void {
+    overlayImage(this.#v.memory.writable(gpa), page);
   }
 
   /** Writes bytes. */
@@ -241,7 +249,9 @@ export class EmulatedVm implements ScenarioVm {
   #observe(v: Vcpu): void {
     const full = this.#options.full === true;
     const add = (event: TraceEvent) => void this.#reports.push(event);
-    const vmcb = (at: number) => ({ bytes: v.bytes.slice(at, at + VMCB_SIZE) });
+    const vmcb = (at: number) => ({
+      bytes: this.#images.copy(v.bytes.subarray(at, at + VMCB_SIZE)),
+    });
     v.observer = {
       step() {},
       begin: (way) => {

@@ -11,7 +11,7 @@ import { REGS_FIELDS, REGS_SIZE, type RegsFieldName } from "../../engine/svm/reg
 import { SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { basePages, baseSegments, FRESH_BELOW, L1_CODE, L1_RSP, SMRAM_GPA } from "./base.ts";
 import { bytesOf, type LateChange, type Scenario, setUpMemory } from "./scenario.ts";
-import type { VmRegs } from "./vm.ts";
+import type { PartialPage, VmRegs } from "./vm.ts";
 
 /** The VMRUN instruction's length in bytes. */
 export const VMRUN_LENGTH = 3;
@@ -30,7 +30,7 @@ export interface InputPage {
   /** Its bytes, where the scenario says them all. */
   readonly whole: Uint8Array | undefined;
   /** What the scenario's own changes write of it; undefined where they write nothing. */
-  readonly written: Image | undefined;
+  readonly written: PartialPage | undefined;
 }
 
 /**
@@ -69,28 +69,29 @@ function over(page: Uint8Array, changes: Image | undefined): Uint8Array {
 }
 
 /** What a scenario's own changes write, page by page; the rest of the pages is not known. */
-function written(scenario: Scenario): Map<number, Image> {
-  const pages = new Map<number, { bytes: Uint8Array; known: Uint8Array }>();
+function written(scenario: Scenario): Map<number, PartialPage> {
+  const pages = new Map<number, PartialPage>();
   setUpMemory({ ...scenario, keepmem: true }, { write: (gpa, bytes) => put(pages, gpa, bytes) });
   return pages;
 }
 
-function put(
-  pages: Map<number, { bytes: Uint8Array; known: Uint8Array }>,
-  gpa: number,
-  bytes: Uint8Array,
-): void {
+function put(pages: Map<number, PartialPage>, gpa: number, bytes: Uint8Array): void {
   // A write of no bytes sets its page all the same: the lab's machine touches it.
-  for (let i = 0; i === 0 || i < bytes.length; i++) {
-    const page = gpa + i - (gpa + i) % VMCB_SIZE;
-    let image = pages.get(page);
-    if (image === undefined) {
-      image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
-      pages.set(page, image);
+  for (let from = 0;;) {
+    const at = (gpa + from) % VMCB_SIZE;
+    const base = gpa + from - at;
+    let page = pages.get(base);
+    if (page === undefined) {
+      page = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
+      pages.set(base, page);
     }
-    if (i === bytes.length) return;
-    image.bytes[gpa + i - page] = bytes[i] as number;
-    image.known[gpa + i - page] = 0xff;
+    const size = Math.min(bytes.length - from, VMCB_SIZE - at);
+    for (let i = 0; i < size; i++) {
+      page.bytes[at + i] = bytes[from + i] as number;
+      page.known[at + i] = 0xff;
+    }
+    from += size;
+    if (from >= bytes.length) return;
   }
 }
 
@@ -101,7 +102,7 @@ function put(
  * @returns One event a page.
  */
 export function lateMemory(late: readonly LateChange[]): EventOf<"memory">[] {
-  const pages = new Map<number, { bytes: Uint8Array; known: Uint8Array }>();
+  const pages = new Map<number, PartialPage>();
   for (const change of late) {
     if (change.size > 0 && change.gpa !== undefined) put(pages, change.gpa, bytesOf(change));
   }
@@ -197,6 +198,9 @@ export function l1Regs(
 ): Image {
   const { l1 } = scenario;
   const mode = l1.pae ? 1 : 0;
+  if (seen !== undefined && seen.known === undefined && !refused) {
+    return { bytes: wholeL1(scenario, seen.bytes, begins) };
+  }
   const bytes = new Uint8Array(REGS_SIZE), known = new Uint8Array(REGS_SIZE);
   const view = new DataView(bytes.buffer);
   const overlay = (image: Image) => {
@@ -235,6 +239,19 @@ export function l1Regs(
     if (refused || !begins) handIn();
   }
   return known.includes(0) ? { bytes, known } : { bytes };
+}
+
+/** The same where everything was read back, and nothing refused. */
+function wholeL1({ l1 }: Scenario, seen: Uint8Array, begins: boolean): Uint8Array {
+  const bytes = seen.slice();
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(R.hsave_pa, l1.hsave, true);
+  if (begins) return bytes;
+  const from = given[l1.pae ? 1 : 0] as Regs;
+  bytes.set(from.bytes.subarray(0, R.rip));
+  bytes.set(from.bytes.subarray(SEGMENTS_FROM, SEGMENTS_TO), SEGMENTS_FROM);
+  for (const name of [...GENERAL, ...CONTROL]) view.setBigUint64(R[name], l1[name], true);
+  return bytes;
 }
 
 /** Bytes of vmcb12's save area that are copied into L1's. */

@@ -15,6 +15,7 @@ import { labCapabilities } from "./lab_processor.ts";
 import { bytesOf, type Scenario } from "./scenario.ts";
 import {
   type LookPhase,
+  type PartialPage,
   type ScenarioVm,
   SHOWN_PAGES,
   type VmChanges,
@@ -104,6 +105,11 @@ export class LabPlayback implements ScenarioVm {
   /** Makes a page hold these bytes. */
   fill(gpa: number, bytes: Uint8Array): void {
     this.#memory.replace(gpa, bytes);
+  }
+
+  /** Writes bytes of a page. */
+  overlay(gpa: number, page: PartialPage): void {
+    overlayImage(this.#memory.writable(gpa), page);
   }
 
   /** Writes bytes. */

@@ -7,6 +7,7 @@
 import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { offsets } from "../../engine/layout.ts";
 import { REGS_FIELDS } from "../../engine/svm/regs_layout.ts";
+import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { baseSegments, L1_RSP, VMCB12_GPA } from "./base.ts";
 import {
   changedState,
@@ -87,13 +88,7 @@ export class ScenarioRunner {
       this.#vm.fill(gpa, whole);
       return;
     }
-    const { bytes, known = bytes } = written as Image;
-    for (let i = 0; i < bytes.length; i++) {
-      if (known[i] === 0) continue;
-      const from = i;
-      while (i < bytes.length && known[i] !== 0) i++;
-      this.#vm.write(gpa + from, bytes.subarray(from, i));
-    }
+    if (written !== undefined) this.#vm.overlay(gpa, written);
   }
 
   /** Sets L1 up; the errno of each call that was refused, as the lab names them. */
@@ -235,8 +230,10 @@ export class ScenarioRunner {
   }
 }
 
+const NOTHING = new Uint8Array(VMCB_SIZE);
+
 function memoryEvent({ gpa, whole, written }: InputPage): EventOf<"memory"> {
-  const data = whole === undefined ? written as Image : { bytes: whole };
+  const data = whole === undefined ? written ?? { bytes: NOTHING } : { bytes: whole };
   return { kind: "memory", vcpu: 0, gpa: BigInt(gpa), data };
 }
 

@@ -290,7 +290,7 @@ class Builder {
     if (gpa === undefined) return;
     const change = { target, gpa, size, value: BigInt.asUintN(8 * size, value) };
     this.#changes.push(change);
-    const bytes = bytesOf(change);
+    const bytes = fleetingBytes(change);
     for (let i = 0; i < size; i++) {
       const at = gpa + i - VMCB12_GPA;
       if (at >= 0 && at < VMCB_SIZE) this.#vmcb12[at] = bytes[i]!;
@@ -426,9 +426,18 @@ function littleEndian(bytes: Uint8Array, offset: number, size: number): bigint {
  * ```
  */
 export function bytesOf(change: { readonly size: number; readonly value: bigint }): Uint8Array {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, change.value, true);
-  return bytes.subarray(0, change.size);
+  return fleetingBytes(change).slice();
+}
+
+const word = new DataView(new ArrayBuffer(8));
+const bySize = Array.from({ length: 9 }, (_, size) => new Uint8Array(word.buffer, 0, size));
+
+/** The same, only valid until the next call. */
+function fleetingBytes(
+  { size, value }: { readonly size: number; readonly value: bigint },
+): Uint8Array {
+  word.setBigUint64(0, value, true);
+  return bySize[size] as Uint8Array;
 }
 
 /**
@@ -450,7 +459,7 @@ export function setUpMemory(scenario: Scenario, memory: MemoryWriter, zeroed = f
   if (!scenario.keepmem) writeBase(memory, zeroed);
   const { entry } = scenario;
   if (entry === "rsm" || entry === "mid" || entry === "migrate") writeRsmCode(memory);
-  for (const change of scenario.changes) memory.write(change.gpa, bytesOf(change));
+  for (const change of scenario.changes) memory.write(change.gpa, fleetingBytes(change));
 }
 
 /**

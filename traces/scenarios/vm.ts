@@ -63,6 +63,14 @@ export interface VmNestedState {
   readonly state?: Uint8Array;
 }
 
+/** A page of which only some bytes are meant. */
+export interface PartialPage {
+  /** The bytes. */
+  readonly bytes: Uint8Array;
+  /** A mask of those that are meant. */
+  readonly known: Uint8Array;
+}
+
 /** What is changed of a machine's state on its way to another one. */
 export interface VmChanges {
   /** Writes to memory, in order. */
@@ -95,6 +103,8 @@ export interface ScenarioVm {
   holds(gpa: number, bytes: Uint8Array): boolean;
   /** Makes a page hold these bytes. */
   fill(gpa: number, bytes: Uint8Array): void;
+  /** Writes bytes of a page. */
+  overlay(gpa: number, page: PartialPage): void;
   /** Writes bytes, which may cross pages. */
   write(gpa: number, bytes: Uint8Array): void;
   /** KVM_GET_SREGS, changed, KVM_SET_SREGS. */
