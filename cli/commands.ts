@@ -28,6 +28,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/record_qemu.ts")).recordQemuCommand,
   },
   {
+    name: "record bochs",
+    summary: "Record scenarios on Bochs' SVM, a third opinion beside QEMU's and the manual's",
+    load: async () => (await import("./commands/record_bochs.ts")).recordBochsCommand,
+  },
+  {
     name: "record kvm",
     summary: "Run scenarios on this machine's own KVM, and record what it really does",
     load: async () => (await import("./commands/record_kvm.ts")).recordKvmCommand,

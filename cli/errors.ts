@@ -87,6 +87,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   UnknownPolicyError: { code: "usage", status: EXIT.usage },
   UnknownFieldError: { code: "usage", status: EXIT.usage },
   QemuError: { code: "qemu", status: EXIT.usage },
+  BochsError: { code: "bochs", status: EXIT.usage },
   GdbError: { code: "qemu", status: EXIT.usage },
   SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },

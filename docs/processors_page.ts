@@ -54,9 +54,12 @@ export function processorsPage(): string {
     paragraph(
       "Numbers are sections of the AMD manual, volume 2. What no emulator here does is not modelled " +
         "for `amd` either: segment limits, hardware breakpoints, address size and segment in the " +
-        "EXITINFO1 of an I/O intercept. Where the manual leaves open what happens and the emulators " +
-        "agree, `amd` does as they do: a virtual interrupt whose priority equals the task priority " +
-        "is taken.",
+        "EXITINFO1 of an I/O intercept. A virtual interrupt whose priority equals the task priority is " +
+        "taken on all of them, as both QEMUs do.",
+    ),
+    paragraph(
+      "Bochs is no processor to choose: it is asked itself, as QEMU can be, and the recordings are " +
+        "compared with each other and with `architectural`; see [recording](recording.md).",
     ),
     table(
       ["Name", "With it", "The manual", ...others.map(({ name }) => code(name))],

@@ -21,4 +21,5 @@ export {
   NotReproducedError,
 } from "./scenarios/minimize.ts";
 export * from "./qemu/mod.ts";
+export * from "./bochs/mod.ts";
 export * from "./kvm/mod.ts";

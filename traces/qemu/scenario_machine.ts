@@ -293,7 +293,8 @@ export class ScenarioMachine {
   }
 }
 
-function parameters(scenario: Scenario): Uint8Array {
+/** The parameters of a case, as the guest reads them at {@linkcode PARAMETERS_AT}. */
+export function parameters(scenario: Scenario): Uint8Array {
   const bytes = new Uint8Array(0x40);
   const view = new DataView(bytes.buffer);
   const { l1 } = scenario;

@@ -138,14 +138,15 @@ async function run(
       }
       outcome = result;
       recorded++;
-      const record = recordOf(scenario, outcome);
+      const record = recordOf(scenario, outcome, QEMU_KERNEL);
       options.onRecord?.(record);
       yield record;
     }
   };
 
   for await (const event of importLab(records())) {
-    for (const seen of asSeen(event, outcome!, host.version, started)) await sink.write(seen);
+    const meta = { source: "qemu", qemu: host.version, clock: "host, with the debugger" };
+    for (const seen of asSeen(event, outcome!, meta, started)) await sink.write(seen);
   }
   return { ended, recorded, skipped, crashes: host.crashes, version: host.version };
 }
@@ -209,23 +210,16 @@ class Host {
   }
 }
 
-/** The importer's event with what QEMU showed of it. */
-function* asSeen(
+/** The importer's event with what a debugger showed of it; `source` is what a session tells of it. */
+export function* asSeen(
   event: TraceEvent,
   outcome: ScenarioOutcome,
-  version: string,
+  source: Readonly<Record<string, unknown>>,
   started: number,
 ): Generator<TraceEvent> {
   const time = (at: number) => ({ time: Math.round((at - started) * 1e6) });
   if (event.kind === "session") {
-    const meta = {
-      ...event.meta,
-      source: "qemu",
-      qemu: version,
-      partial: true,
-      clock: "host, with the debugger",
-    };
-    yield { ...event, meta };
+    yield { ...event, meta: { ...event.meta, ...source, partial: true } };
   } else if (event.kind === "vmrun") {
     yield { ...event, ...time(outcome.startedAt), regs: outcome.before.image() };
   } else if (event.kind === "regs" && event.phase === "post") {
@@ -263,7 +257,12 @@ function obstacle(scenario: Scenario): string | undefined {
 /** KVM_EXIT_* numbers that the lab's rig would have got. */
 const KVM_EXIT = { io: 2, hlt: 5, shutdown: 8 } as const;
 
-function recordOf(scenario: Scenario, outcome: ScenarioOutcome): LabRecord {
+/** What became of a scenario, as a record of the lab's form. */
+export function recordOf(
+  scenario: Scenario,
+  outcome: ScenarioOutcome,
+  kernel: string,
+): LabRecord {
   const { before, after, end } = outcome;
   const stopped = { rc: 0, errno: 0 };
   const how = {
@@ -276,7 +275,7 @@ function recordOf(scenario: Scenario, outcome: ScenarioOutcome): LabRecord {
   return {
     case: scenario.name,
     spec: scenario.spec,
-    kernel: QEMU_KERNEL,
+    kernel,
     npt: 1,
     partial: true,
     events: [],
