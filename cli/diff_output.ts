@@ -198,38 +198,54 @@ function code(text: string): string {
  * @param output What was found.
  */
 export function* markdownLines(output: DiffOutput): Generator<string> {
-  const { findings, limit = FIELDS } = output;
   if (output.show === undefined) {
     for (const line of summaryLines(output)) yield `- ${markdown(line)}`;
   }
-  for (const [i, finding] of findings.entries()) {
-    const { title, policies, fields, parted, first } = finding;
+  for (const [i, finding] of output.findings.entries()) {
     yield "";
-    yield `### ${i + 1}. ${markdown(title)} (${markdown(scope(finding, output))})`;
-    yield "";
-    const cause = causeText(finding) ?? (output.show === undefined ? parted : undefined);
-    if (cause !== undefined) yield `${markdown(cause)}.`;
-    const checks = checksText(finding, limit);
-    if (checks !== "") yield `Failed checks: ${markdown(checks)}.`;
-    if (fields.length > 0) {
-      yield "";
-      yield `| Field | ${policies.map(markdown).join(" | ")} | Bits | Runs |`;
-      yield "| --- | --- | --- | --- | ---: |";
-      for (const field of fields.slice(0, limit)) {
-        const { a, b, bits } = shortTexts(field);
-        const cells = [fieldText(field), a, b, bits.join(" ")].map(code);
-        yield `| ${cells.join(" | ")} | ${field.runs} |`;
-      }
-      if (fields.length > limit) {
-        yield "";
-        yield `and ${plural(fields.length - limit, "more field")}.`;
-      }
-    }
-    yield "";
-    yield `First: event ${first.event}${markdown(named(first))}. Shown by ${
-      code(commandOf(finding, output))
-    }.`;
+    yield* findingMarkdown(finding, output, i + 1);
   }
+}
+
+/**
+ * One finding as Markdown.
+ *
+ * @param finding The finding.
+ * @param output What it is one of.
+ * @param number Its number, for its heading.
+ */
+export function* findingMarkdown(
+  finding: Finding,
+  output: DiffOutput,
+  number?: number,
+): Generator<string> {
+  const { limit = FIELDS } = output;
+  const { title, policies, fields, parted, first } = finding;
+  const place = number === undefined ? "" : `${number}. `;
+  yield `### ${place}${markdown(title)} (${markdown(scope(finding, output))})`;
+  yield "";
+  const cause = causeText(finding) ?? (output.show === undefined ? parted : undefined);
+  if (cause !== undefined) yield `${markdown(cause)}.`;
+  const checks = checksText(finding, limit);
+  if (checks !== "") yield `Failed checks: ${markdown(checks)}.`;
+  if (fields.length > 0) {
+    yield "";
+    yield `| Field | ${policies.map(markdown).join(" | ")} | Bits | Runs |`;
+    yield "| --- | --- | --- | --- | ---: |";
+    for (const field of fields.slice(0, limit)) {
+      const { a, b, bits } = shortTexts(field);
+      const cells = [fieldText(field), a, b, bits.join(" ")].map(code);
+      yield `| ${cells.join(" | ")} | ${field.runs} |`;
+    }
+    if (fields.length > limit) {
+      yield "";
+      yield `and ${plural(fields.length - limit, "more field")}.`;
+    }
+  }
+  yield "";
+  yield `First: event ${first.event}${markdown(named(first))}. Shown by ${
+    code(commandOf(finding, output))
+  }.`;
 }
 
 /**

@@ -577,6 +577,33 @@
     redraw();
   });
 
+  // Copying.
+  async function copy(text, button) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Without the clipboard, the text is chosen for the person to copy.
+      const area = element("textarea", { "aria-label": "Text to copy" }, text);
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    say("Copied");
+    button.setAttribute("data-copied", "");
+    setTimeout(() => button.removeAttribute("data-copied"), 1500);
+  }
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("button");
+    if (!button) return;
+    if (button.id === "link") copy(location.href, button);
+    else if (button.dataset.copy !== undefined) {
+      copy(button.parentElement.querySelector("code").textContent, button);
+    } else if (button.dataset.markdown !== undefined) {
+      copy(data.markdown[Number(button.dataset.markdown)], button);
+    }
+  });
+
   // Keyboard.
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, select, textarea");

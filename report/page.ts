@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
 import plotCode from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import plotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
@@ -19,6 +20,18 @@ import {
   shortTexts,
 } from "../engine/diff/mod.ts";
 import type { ReportData } from "./data.ts";
+
+/** What a page carries along for whoever it is sent to; what is left out is not on it. */
+export interface ReportExtras {
+  /** Where the recording comes from: labels and texts. */
+  readonly provenance?: readonly (readonly [string, string])[] | undefined;
+  /** Each finding as Markdown. */
+  readonly markdown?: readonly string[] | undefined;
+  /** Each finding's smallest scenario, as lines of the lab's case syntax. */
+  readonly minimal?: readonly (readonly string[] | undefined)[] | undefined;
+  /** The trace itself. */
+  readonly file?: Uint8Array | undefined;
+}
 
 /** Fields of a finding that its card shows. */
 const FIELDS = 6;
@@ -66,7 +79,14 @@ function fieldRow(field: FindingField): string {
   }</tr>`;
 }
 
-function card(finding: Finding, index: number, trace: string): string {
+/** A text to be copied by a button beside it. */
+function copied(text: string, what: string): string {
+  return `<p class="copied"><code>${
+    escapeHtml(text)
+  }</code> <button type="button" data-copy>${what}</button></p>`;
+}
+
+function card(finding: Finding, index: number, trace: string, extras: ReportExtras): string {
   const { title, kind, policies, runs, fields, checks, parted, steps, first, cause } = finding;
   const names = Object.entries(checks);
   const list = names.slice(0, FIELDS).map(([id, n]) => `${id} ${n}`).join(", ");
@@ -103,7 +123,34 @@ function card(finding: Finding, index: number, trace: string): string {
       ? `<p class="meta">and ${plural(fields.length - FIELDS, "more field")}</p>`
       : ""
   }
-<p><code>${escapeHtml(explainCommand(finding, trace))}</code></p></li>`;
+${copied(explainCommand(finding, trace), "Copy command")}${minimalCase(extras.minimal?.[index])}${
+    extras.markdown?.[index] === undefined
+      ? ""
+      : `<p><button type="button" data-markdown="${index}">Copy as Markdown</button></p>`
+  }</li>`;
+}
+
+function minimalCase(lines: readonly string[] | undefined): string {
+  if (lines === undefined) return "";
+  return `<p class="meta">The smallest scenario that shows it, for vmtape record and the lab:</p>${
+    copied(lines.join("\n"), "Copy case")
+  }`;
+}
+
+function provenance(rows: ReportExtras["provenance"] = []): string {
+  if (rows.length === 0) return "";
+  const words = rows.map(([label, text]) =>
+    `<div><dt>${escapeHtml(label)}</dt><dd>${escapeHtml(text)}</dd></div>`
+  );
+  return `<dl class="provenance">${words.join("")}</dl>`;
+}
+
+function download(trace: string, file: Uint8Array | undefined): string {
+  if (file === undefined) return "";
+  const body = Buffer.from(file).toString("base64");
+  return `<a class="download" download="${
+    escapeHtml(trace)
+  }" href="data:application/octet-stream;base64,${body}">Download the trace</a>`;
 }
 
 /** Kinds of findings in a word each, for the line of one. */
@@ -167,6 +214,7 @@ function summary({ policies, parts, result }: ReportData): string {
  *
  * @param data What it shows.
  * @param trace Name of the trace file, for the commands that it shows.
+ * @param extras What it carries along.
  * @returns The text of an HTML file.
  * @example
  * ```ts
@@ -177,11 +225,16 @@ function summary({ policies, parts, result }: ReportData): string {
  * if (!html.includes("<title>Nothing &lt;yet&gt;: early-exit, upstream</title>")) throw new Error();
  * ```
  */
-export function reportPage(data: ReportData, trace: string): string {
+export function reportPage(data: ReportData, trace: string, extras: ReportExtras = {}): string {
   // The page shows values as text; the script of the page needs them nowhere else.
-  const plain = { ...data, findings: data.findings.map(plainFinding) };
+  const plain = {
+    ...data,
+    findings: data.findings.map(plainFinding),
+    trace,
+    markdown: extras.markdown ?? [],
+  };
   const packed = gzipSync(new TextEncoder().encode(JSON.stringify(plain))).toString("base64");
-  const cards = data.findings.map((finding, i) => card(finding, i, trace)).join("\n");
+  const cards = data.findings.map((finding, i) => card(finding, i, trace, extras)).join("\n");
   return `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -197,11 +250,14 @@ ${inline(pageStyle)}</style>
 <a class="skip" href="#run">Skip to the chosen VMRUN</a>
 <header>
 <h1>${escapeHtml(data.title)}</h1>
+${provenance(extras.provenance)}
 ${summary(data)}
 <form id="search" role="search"><label for="query">Search fields, checks and scenarios</label>
 <input id="query" type="search" autocomplete="off" placeholder="gif, asid-zero, event_inj …">
 <button type="submit">Next</button><output id="hits"></output></form>
-<button type="button" id="theme" aria-pressed="false">Dark</button>
+<div class="bar">${
+    download(trace, extras.file)
+  }<button type="button" id="link">Copy link</button><button type="button" id="theme" aria-pressed="false">Dark</button></div>
 </header>
 <main>
 <div class="answer">

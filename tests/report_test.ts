@@ -10,6 +10,7 @@ import {
 } from "../report/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { Buffer } from "node:buffer";
 import { CHROMIUM, withPage } from "./browser.ts";
 import { vmtape, withFolder } from "./cli_process.ts";
 
@@ -176,6 +177,35 @@ inBrowser(
   },
 );
 
+inBrowser("in a browser: the address names what is chosen, and brings it back", async () => {
+  await withReport(await collect(), (file) =>
+    withPage(file, {}, async ({ page, complaints }) => {
+      const shown = async () => [
+        await page.locator("#run-title").innerText(),
+        await page.locator("#triage [data-chosen]").innerText(),
+        await page.locator("#pair select").evaluateAll((all) =>
+          all.map((one) => (one as unknown as { value: string }).value)
+        ),
+      ];
+      await page.selectOption("#other", "2");
+      await page.selectOption("#one", "1");
+      await page.locator("#triage tr:not([data-aside]) button").last().click();
+      await page.locator("#timeline").focus();
+      await page.keyboard.press("Home");
+      const before = await shown();
+      const address = page.url();
+      assertMatch(address, /#event=\d+&pair=unified%2Clinux-6.12&finding=/);
+      await page.goto("about:blank");
+      await page.goto(address);
+      await page.waitForSelector("html[data-ready]");
+      assertEquals(await shown(), before);
+      await page.locator(".finding:not([hidden]) [data-copy]").first().click();
+      await page.waitForSelector("[data-copied]");
+      assertEquals(await page.locator("#said").innerText(), "Copied");
+      assertEquals(complaints, []);
+    }));
+});
+
 inBrowser("in a browser: the keyboard does it all, and a screen reader is told", async () => {
   await withReport(await collect(), (file) =>
     withPage(file, {}, async ({ page, complaints }) => {
@@ -286,7 +316,16 @@ Deno.test("report writes a page, and does not overwrite one unasked", () =>
     assertMatch(stderr, /^\d findings in 2 VMRUNs/);
     const text = await Deno.readTextFile(page);
     assertStringIncludes(text, "GIF stays set after a failed consistency check under early-exit");
-    assertMatch(text, /vmtape explain \S+\/t --event \d+ --policies early-exit,unified/);
+    assertMatch(text, /vmtape explain t --event \d+ --policies early-exit,unified/);
+    assert(!text.includes(folder), "it names a folder of this machine");
+    const { stdout } = await vmtape(["diff", trace, "-p", "early-exit,unified"]);
+    const [command] = stdout.match(/explain .*/)!;
+    assertStringIncludes(text, command.replace(trace, "t"));
+    assertMatch(text, /<dt>NPT<\/dt><dd>on<\/dd>/);
+    assertMatch(text, /<dt>vmtape<\/dt><dd>\d+\.\d+\.\d+<\/dd>/);
+    const [, small] = text.match(/base64,([^"]+)"/)!;
+    assertEquals(Buffer.from(small!, "base64"), Buffer.from(await Deno.readFile(trace)));
+    assertMatch(text, /The smallest scenario.*?<code>gif-left-set\S* \S+=\S+<\/code>/s);
     assertEquals((await vmtape(args)).code, 2);
     assertEquals((await vmtape([...args, "--force", "--passes", "0"])).code, 1);
     assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 2);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { TraceHeader } from "../../codecs/mod.ts";
 import { Latency } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
@@ -13,9 +14,12 @@ import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
 import { Measurement, RecordedTimes } from "../measurement.ts";
+import { findingTexts, ReportSharing } from "../report_sharing.ts";
 import { writeWhole } from "../whole_file.ts";
 
 const PASSES = 2;
+/** A trace of so many bytes is carried along. */
+const SMALL = 256 * 1024;
 /** Steps from the shortest time to the longest: half a percentile each. */
 const STEPS = 200;
 
@@ -24,8 +28,10 @@ async function feedAll(
   path: string,
   progress: { update(events: number): void },
   feed: (event: Parameters<ReportCollector["feed"]>[0]) => void,
+  begin?: (header: TraceHeader) => void,
 ): Promise<void> {
   const trace = await openTrace(path);
+  begin?.(trace.header);
   let events = 0;
   for await (const block of trace.blocks()) {
     for (const event of block.shared()) {
@@ -34,6 +40,12 @@ async function feedAll(
     }
     progress.update(events);
   }
+}
+
+/** The trace's own bytes, when they are few. */
+async function smallFile(path: string): Promise<Uint8Array | undefined> {
+  const { isFile, size } = await Deno.stat(path);
+  return isFile && size <= SMALL ? await Deno.readFile(path) : undefined;
 }
 
 /** Measures the trace in so many passes after one to warm up. */
@@ -99,12 +111,22 @@ export const report = defineCommand({
     const policies = await policiesOf(options.policies, 2, options.processor);
     const collector = new ReportCollector(policies);
     using progress = context.progress("events");
-    await feedAll(path, progress, (event) => collector.feed(event));
+    const sharing = new ReportSharing();
+    await feedAll(path, progress, (event) => {
+      collector.feed(event);
+      sharing.feed(event);
+    }, (header) => sharing.begin(header));
     progress.done();
     const latency = passes === 0 ? [] : await measure(context, path, policies, passes);
     const name = path.replace(/^.*[/\\]/, "");
     const data = collector.finish(options.title ?? name, latency);
-    writeWhole(context, { output, force }, reportPage(data, path));
+    const extras = {
+      provenance: sharing.provenance(),
+      markdown: findingTexts(data, name),
+      minimal: await sharing.minimal(data, policies),
+      file: await smallFile(path),
+    };
+    writeWhole(context, { output, force }, reportPage(data, name, extras));
     const { findings, result } = data;
     if (context.json && output !== STANDARD) {
       context.out.json({ output, runs: result.runs, findings: findings.length });
