@@ -72,6 +72,13 @@ const FIELDS: readonly string[] = [
   "msg=(save->cr0 & X86_CR0_CD) == 0 && (save->cr0 & X86_CR0_NW) err=0",
 ];
 
+/** The same lines as mail sends them that may only hold short lines of ASCII (quoted-printable). */
+function encoded(text: string): string {
+  return text.replaceAll("=", "=3D").split("\n").map((line) =>
+    line.match(/.{1,75}/g)?.join("=\n").replace(/=\n3D|=3=\nD/g, "=3D\n") ?? ""
+  ).join("\n");
+}
+
 const latency = (i: number, name: string, text: string) =>
   `qemu-sys-4321    5d..1. ${398691410 + 3 * i}us : ${name}: ${text}`;
 const dmesg = (i: number, name: string, text: string) => `[  ${stamp(i)}] ${name}: ${text}`;
@@ -186,6 +193,7 @@ export const SHAPES: readonly Shape[] = [
     wrapped(each((_, name, text) => `${name}: ${text}`), 68, "      ").replace(/^/gm, "> >   "),
     "no time, no thread",
   ],
+  ["mail as it is sent (quoted-printable)", encoded(each(usual))],
   [
     "line ends of Windows, tabs and hard spaces",
     each(usual).replaceAll("\n", "\r\n").replaceAll(" rip", "\trip").replaceAll(

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { assert, assertEquals } from "@std/assert";
-import { importTracepoints } from "@vmtape/vmtape/codecs";
+import { importTracepoints, TracepointError, TraceWriter } from "@vmtape/vmtape/codecs";
 import { encoder, imported } from "./import_text_log.ts";
 import { table } from "../docs/markdown.ts";
 import { KINDS, RECORDS, SHAPES, wrapped } from "./import_shapes.ts";
@@ -155,6 +155,35 @@ Deno.test("what perf trace prints is named, with what to do", async () => {
   const line = "     0.000 CPU 0/KVM/4321 kvm:kvm_nested_vmexit(exit_reason: 1024, isa: 2)\n";
   const error = await imported(line).then(() => undefined, (error) => error);
   assert(/perf trace.*perf script/.test(error.message), error.message);
+});
+
+Deno.test("whatever becomes of a log, its events can be written, and its lines add up", async () => {
+  const bytes = SHAPES.map(({ text }) => encoder.encode(text));
+  const change = fc.tuple(fc.nat(4000), fc.integer({ min: 0, max: 255 }), fc.nat(60));
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(...bytes),
+      fc.array(change, { minLength: 1, maxLength: 8 }),
+      async (whole, changes) => {
+        let log = whole;
+        for (const [place, byte, cut] of changes) {
+          const at = place % log.length;
+          const rest = log.subarray(at + (cut < 20 ? cut : 0));
+          log = Uint8Array.of(...log.subarray(0, at), byte, ...rest);
+        }
+        const writer = new TraceWriter({ write() {} }, { flushInterval: 0 });
+        try {
+          const { events, stats } = await imported(log);
+          for (const event of events) writer.write(event);
+          assert(stats.skipped >= 0, JSON.stringify(stats));
+        } catch (error) {
+          if (!(error instanceof TracepointError)) throw error;
+        }
+        writer.close();
+      },
+    ),
+    { numRuns: 500 },
+  );
 });
 
 /** What became of a log, in a row of the documentation's table. */

@@ -57,6 +57,19 @@ const BEFORE: readonly RegExp[] = [
   /^\s*kernel:\s?/,
 ];
 
+/** What mail makes of `=` and of hard spaces when it may only send ASCII (quoted-printable). */
+const ENCODED: readonly (readonly [RegExp, string])[] = [[/=3D/g, "="], [/(?:=C2)?=A0/g, " "]];
+
+/**
+ * Whether a line goes on in the next one, as mail breaks it that may only send ASCII: `=` at its end,
+ * which is no operator.
+ *
+ * @param line The line.
+ */
+export function isSoftBroken(line: string): boolean {
+  return /[^=!<>]=\r?$/.test(line);
+}
+
 /** The number of the line, as `cat -n` prints it. */
 const NUMBERED = /^\s*\d+\t/;
 
@@ -72,6 +85,7 @@ const GREP =
  */
 export function cleanLine(line: string): CleanLine {
   let text = line.replace(COLOURS, "").replace(NUMBERED, "");
+  for (const [code, plain] of ENCODED) text = text.replace(code, plain);
   if (HAS_BARE_COLOURS.test(text)) text = text.replace(BARE_COLOURS, "");
   text = text.replace(ODD_SPACES, " ").replace(QUOTES, "").trimEnd().replace(GREP, "");
   let time: number | undefined, pid: number | undefined;

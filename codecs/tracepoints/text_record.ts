@@ -11,11 +11,20 @@ import { readValues } from "./ftrace_values.ts";
 import { KvmRecord, type RecordSink } from "./kvm_record.ts";
 import { ISA_VMX, SLOT, TRACEPOINT_BY_NAME } from "./kvm_tracepoints.ts";
 import { noteIssue, type TracepointStats } from "./stats.ts";
-import { type CleanLine, cleanLine, isWrapped } from "./text_line.ts";
+import { type CleanLine, cleanLine, isSoftBroken, isWrapped } from "./text_line.ts";
+import {
+  endOfName,
+  FREE,
+  holdsAnother,
+  isName,
+  missingFields,
+  NAMED,
+  skipBlanks,
+} from "./text_names.ts";
 import { readShape, SINCE } from "./text_shapes.ts";
 import { goesOn, HEAD_ALONE, isRest, MOST_LINES } from "./text_wrap.ts";
 
-const SPACE = 0x20, COLON = 0x3a, HASH = 0x23, CR = 0x0d, LESS = 0x3c, MORE = 0x3e;
+const SPACE = 0x20, COLON = 0x3a, HASH = 0x23, CR = 0x0d, EQUALS = 0x3d;
 
 /** What was done with a name in a line. */
 type Reading =
@@ -111,6 +120,11 @@ export class TextRecords {
     before: () => string,
   ): void {
     this.#bytes = bytes;
+    const last = bytes[lineEnd - 1] === CR ? lineEnd - 2 : lineEnd - 1;
+    if (bytes[last] === EQUALS) {
+      const line = bytes.toString("utf8", lineStart, lineEnd);
+      if (isSoftBroken(line)) return this.#broken(cleanLine(line));
+    }
     for (let name = found; name >= 0 && name < lineEnd; name = text.indexOf(this.word, name + 1)) {
       const start = this.#every ? skipBlanks(bytes, name + 2, lineEnd) : name;
       const outcome = this.#nameAt(bytes, text, lineStart, start, lineEnd);
@@ -133,6 +147,13 @@ export class TextRecords {
     if (name !== undefined) this.#malformed({ fault: NO_HEAD, line, name, cpu: -1, pid: -1 });
   }
 
+  /** A line that goes on in the next one, in the middle of a word. */
+  #broken(clean: CleanLine): void {
+    const name = /kvm_\w+/.exec(clean.text)?.[0] ?? "";
+    const { lines: line } = this.#stats;
+    this.#open = { clean, line, more: 0, fault: NO_HEAD, name, cpu: -1, pid: -1 };
+  }
+
   /**
    * Offers the line after a record that waits for it.
    *
@@ -144,18 +165,27 @@ export class TextRecords {
     if (open === undefined) return false;
     const { text } = cleanLine(line);
     const free = FREE.test(open.clean.text);
-    const fits = free ? text.trim() !== "" && !text.includes("kvm_") : isRest(text);
+    const soft = isSoftBroken(open.clean.text);
+    const fits = soft ||
+      (free ? text.trim() !== "" && !text.includes("kvm_") : isRest(text));
     if (!fits || open.more + 2 > MOST_LINES) {
       this.close();
       return false;
     }
     this.#open = undefined;
     this.#stats.continued++;
-    const clean = { ...open.clean, text: `${open.clean.text} ${text.trim()}` };
+    const joined = soft ? open.clean.text.slice(0, -1) + text : `${open.clean.text} ${text.trim()}`;
+    // What is encoded may have been broken in the middle.
+    const clean = { ...open.clean, text: soft ? cleanLine(joined).text : joined };
+    if (isSoftBroken(clean.text)) {
+      this.#open = { ...open, clean, more: open.more + 1 };
+      return true;
+    }
     const outcome = this.#clean(clean);
     if (typeof outcome === "object") {
       const fault = `${outcome.name} ${outcome.fault}`;
-      this.#open = { ...open, clean, more: open.more + 1, fault };
+      const { cpu, pid } = this.#head;
+      this.#open = { ...open, clean, more: open.more + 1, fault, cpu, pid };
     }
     return true;
   }
@@ -365,42 +395,4 @@ export class TextRecords {
     noteIssue(this.#stats, { line, what: fault });
     this.#sink.unread?.(cpu, pid, name);
   }
-}
-
-/** Whether a record's text goes on with another one, of which the end of the line got lost. */
-function holdsAnother(bytes: Buffer, start: number, end: number): boolean {
-  return /[\s:]kvm_\w+: /.test(bytes.toString("latin1", start, end));
-}
-
-/** A name before a colon, as it stands in a cleaned line. */
-const NAMED = /(?<=^|[\s:])([A-Za-z_]\w*):/g;
-
-/** The tracepoint whose text is no list of values. */
-const FREE = /(?:^|[\s:])kvm_nested_vmenter_failed:/;
-
-function skipBlanks(bytes: Uint8Array, at: number, end: number): number {
-  while (at < end && bytes[at] === SPACE) at++;
-  return at;
-}
-
-function isName(c: number): boolean {
-  return c === 0x5f || (c >= 0x61 && c <= 0x7a) || (c >= 0x30 && c <= 0x39) ||
-    (c >= 0x41 && c <= 0x5a);
-}
-
-function endOfName(bytes: Uint8Array, at: number, end: number): number {
-  while (at < end && isName(bytes[at]!)) at++;
-  return at;
-}
-
-/** Length of what libtraceevent's plugin leaves behind when it gives up on a record. */
-function missingFields(bytes: Buffer, at: number, end: number): number {
-  if (bytes[at] !== LESS || bytes.toString("latin1", at, at + 16) !== "<CANT FIND FIELD") return 0;
-  let from = at;
-  while (from < end && bytes[from] === LESS) {
-    const close = bytes.indexOf(MORE, from);
-    if (close < 0 || close >= end) break;
-    from = skipBlanks(bytes, close + 1, end);
-  }
-  return from - at;
 }
