@@ -139,8 +139,10 @@ qemuTest("keepvm goes on with memory renewed, keepmem with what is there", async
 });
 
 qemuTest("what only an ioctl can do is skipped, with the reason", async () => {
-  const { result } = await run("a entry=rsm\nb entry=setstate\nc irq=20\nd");
-  assertEquals(result.skipped.map(({ name }) => name), ["a", "b", "c"]);
+  const { result } = await run(
+    "a entry=rsm\nb entry=setstate\nc irq=20\nd\ne entry=mid midnmi=1\nf entry=migrate\ng pa=24",
+  );
+  assertEquals(result.skipped.map(({ name }) => name), ["a", "b", "c", "e", "f", "g"]);
   for (const { reason } of result.skipped) assertStringIncludes(reason, "predict");
   assertEquals(result.recorded, 1);
 });

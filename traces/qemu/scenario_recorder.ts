@@ -248,6 +248,12 @@ function obstacle(scenario: Scenario): string | undefined {
   if (scenario.entry === "rsm") {
     return "entry=rsm needs an SMI at a chosen instruction of L2, which QEMU's stub cannot raise; run it on the lab or with predict";
   }
+  if (scenario.entry === "mid" || scenario.entry === "migrate") {
+    return `entry=${scenario.entry} goes on with ioctls of KVM where L2 stopped; run it on the lab, with record kvm or with predict`;
+  }
+  if (scenario.cpuid.length > 0 || scenario.physicalBits !== undefined) {
+    return "L1 has the processor that QEMU was started with; run it on the lab, with record kvm or with predict";
+  }
   if (scenario.irq !== 0) {
     return "irq= queues a vector without an interrupt controller, which is an ioctl of KVM; run it on the lab or with predict";
   }

@@ -132,8 +132,11 @@ export class EmulatedVm implements ScenarioVm {
 
   /** Makes a page hold these bytes. */
   fill(gpa: number, bytes: Uint8Array): void {
-    this.#v.memory.replace(gpa, bytes);
-    this.#hold(gpa / PAGE_SIZE, bytes);
+    const { memory } = this.#v;
+    const at = gpa / PAGE_SIZE;
+    if (this.#held[at] === bytes && this.#versions[at] === memory.versions[at]) return;
+    memory.replace(gpa, bytes);
+    this.#hold(at, bytes);
   }
 
   /** Writes bytes of a page. */
