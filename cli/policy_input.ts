@@ -30,7 +30,7 @@ async function importPolicy(path: string): Promise<Policy> {
   try {
     module = await watchEnd(`The module ${path}`, load);
   } catch (error) {
-    throw fail(reasonOf(error), error);
+    throw fail(reasonOf(error, path), error);
   }
   try {
     return watch(checkPolicy(module["default"] ?? module["policy"]));

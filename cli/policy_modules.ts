@@ -79,8 +79,13 @@ function moduleAddress(name: string): string {
 // deno-lint-ignore no-control-regex
 const COLOURS = /\x1b\[[\d;]*m/g;
 
-/** What somebody's code threw, in words: it may be anything. */
-export function reasonOf(error: unknown): string {
+/**
+ * What somebody's code threw, in words: it may be anything.
+ *
+ * @param error What was thrown.
+ * @param module Name of the module that was being loaded, if one was.
+ */
+export function reasonOf(error: unknown, module?: string): string {
   try {
     if (!(error instanceof Error)) return `It threw ${String(error)}`;
     const message = String(error.message).replace(COLOURS, "");
@@ -89,7 +94,11 @@ export function reasonOf(error: unknown): string {
       const [, what, where = "anything"] = access;
       return `It asks for ${what} access to ${where}, which a policy does not have`;
     }
-    if (message.startsWith("Module not found")) return message;
+    if (message.startsWith("Module not found")) {
+      // It may be one that the module imports.
+      const own = module !== undefined && message.includes(`"${moduleAddress(module)}"`);
+      return own ? "No such file" : message;
+    }
     return `${String(error.name)}: ${message}`;
   } catch {
     return "It threw what cannot be shown";
