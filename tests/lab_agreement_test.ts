@@ -4,6 +4,7 @@ import { POLICIES } from "../engine/policies/mod.ts";
 import { compare, formatComparison, skipList } from "../traces/compare/compare.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { KERNELS } from "./lab_fresh.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 
 function unzip(recording: string): ReadableStream<Uint8Array> {
@@ -56,7 +57,7 @@ async function* only(records: AsyncIterable<LabRecord>) {
   }
 }
 
-for (const kernel of ["early-exit", "unified", "linux-6.12", "linux-7.3"]) {
+for (const kernel of KERNELS) {
   for (const npt of [1, 0]) {
     Deno.test({
       name: `the model agrees with E-${kernel}-npt${npt} on every steady case, in all four groups`,
