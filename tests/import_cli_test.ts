@@ -39,6 +39,8 @@ Deno.test("an import of no records ends with 1, says why, and writes nothing", (
       assertMatch(stderr, note);
       assertMatch(stderr, /Nothing to import was in .*; no trace was written\n$/);
     }
+    const piped = await vmtape(["import", `${folder}/empty`, "-o", "-"]);
+    assertEquals([piped.code, piped.stdout], [1, ""]);
     const left = await Array.fromAsync(Deno.readDir(folder), ({ name }) => name);
     assertEquals(left.sort(), Object.keys(logs).sort());
   }));

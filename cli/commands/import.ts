@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { TraceWriter } from "../../codecs/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { shown } from "../files.ts";
 import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
@@ -48,12 +49,14 @@ export const importCommand = defineCommand({
     let written: Written | undefined;
     try {
       written = await writeTrace(context, options, async (open) => {
-        const writer = open(meta, undefined, input.how);
+        let writer: TraceWriter | undefined;
         for await (const batch of untilAborted(input.batches, signal)) {
-          for (const event of batch) writer.write(event);
-          progress.update(writer.events);
+          // Nothing is written for nothing, to a pipe neither.
+          if (batch.length > 0) writer ??= open(meta, undefined, input.how);
+          for (const event of batch) writer?.write(event);
+          progress.update(writer?.events ?? 0);
         }
-        if (writer.events === 0) throw new NothingError();
+        if (writer === undefined) throw new NothingError();
       });
     } catch (error) {
       if (!(error instanceof NothingError)) throw error;
