@@ -106,7 +106,7 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   [
     "a missing policy module",
     "vmtape record -o t -p ./none.ts",
-    /Cannot load the policy .*Module not found/,
+    /Cannot load the policy .*No such file/,
   ],
   [
     "a module without a policy",
