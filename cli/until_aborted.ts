@@ -1,4 +1,10 @@
 /**
+ * Waiting for something that Ctrl-C may end first.
+ *
+ * @module
+ */
+
+/**
  * Waits for something, or for Ctrl-C.
  *
  * @param what What is waited for.
