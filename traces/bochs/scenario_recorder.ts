@@ -7,7 +7,8 @@ import type { LabRecord } from "../../codecs/lab/record.ts";
 import { importLab } from "../scenarios/lab_import.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
 import type { ScenarioOutcome } from "../qemu/scenario_machine.ts";
-import { asSeen, recordOf, type SkippedScenario } from "../qemu/scenario_recorder.ts";
+import { asSeen, recordOf } from "../qemu/scenario_events.ts";
+import type { SkippedScenario } from "../qemu/scenario_recorder.ts";
 import type { EventSink, RecordingEnd } from "../qemu/sink.ts";
 import { BochsMachine } from "./bochs_machine.ts";
 
