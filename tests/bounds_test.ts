@@ -37,7 +37,7 @@ Deno.test("a run, a session and what waits for a run have an end", async () => {
       /pages of guest memory/,
     ],
   ];
-  const large = { capabilities: { memory: 2 ** 33 }, npt: 1 };
+  const large = { capabilities: { memory: 2 ** 30 }, npt: 1 };
   for (const [what, running, event, message] of floods) {
     const replayer = new Replayer(UNIFIED);
     if (running) { for (const one of start) replayer.feed(one); }

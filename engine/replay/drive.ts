@@ -105,10 +105,10 @@ export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefin
 }
 
 /** Guest memory that is modelled at most, in bytes. */
-const MOST_MEMORY = 2 ** 34;
+const MOST_MEMORY = 2 ** 31;
 
 /** Pages of guest memory that a session sets at most: a few lines of a log could ask for all there is. */
-const MOST_PAGES = 16_384;
+const MOST_PAGES = 4096;
 
 /** Events that wait to be put in before a run at most. */
 const MOST_QUEUED = 4096;
