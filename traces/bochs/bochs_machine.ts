@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { VmtapeError } from "../../engine/error.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
 import { L1_RSP } from "../scenarios/base.ts";
 import { type Scenario, setUpMemory } from "../scenarios/scenario.ts";
@@ -14,7 +15,7 @@ import { type RegisterName, VcpuView } from "../qemu/vcpu_view.ts";
 import { isBackInL1, VMRUN_LENGTH } from "../qemu/vmrun.ts";
 
 /** Bochs cannot be started, or does not do what its debugger is told. */
-export class BochsError extends Error {
+export class BochsError extends VmtapeError {
   /** Name of the class, for those who cannot use instanceof. */
   override readonly name = "BochsError";
 }
