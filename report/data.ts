@@ -15,25 +15,13 @@ import {
   type RunDifference,
 } from "../engine/diff/mod.ts";
 import { fieldText, valueTexts } from "../engine/diff/mod.ts";
-import { endOf, momentOf } from "../engine/diff/compare.ts";
-import type { RunSide, RunView } from "../engine/diff/differ.ts";
+import { type ExplainedStep, stepsOf, stepsOfLogged, UNSEEN } from "../engine/diff/mod.ts";
+import type { RunRef, RunView } from "../engine/diff/mod.ts";
+import type { Incident } from "../engine/diff/transitions.ts";
+import type { LoggedRun } from "../engine/replay/logged_runs.ts";
+import { LoggedOutcomes, recordedOutcome } from "./logged_outcomes.ts";
+import { outcomeOf, OUTCOMES } from "./outcome.ts";
 import type { Policy } from "../engine/policy.ts";
-
-/** What became of a run, in the order of the legend. */
-export const OUTCOMES = [
-  "entered L2",
-  "failed check",
-  "late failure",
-  "refused",
-  "failed RSM",
-  "failed restore",
-  "loops",
-  "shuts down",
-  "internal error",
-] as const;
-
-/** One of {@linkcode OUTCOMES}. */
-export type ReportOutcome = typeof OUTCOMES[number];
 
 /** A step as the page shows it. */
 export interface ReportStep {
@@ -57,6 +45,22 @@ export interface ReportRow {
   readonly stepA: number;
   /** The same under the other. */
   readonly stepB: number;
+}
+
+/** A step of a run that is told in full. */
+export interface ReportWrites {
+  /** Name. */
+  readonly name: string;
+  /** What it does. */
+  readonly doc: string;
+  /** The way that it is part of; empty between transitions. */
+  readonly way: string;
+  /** How deep it lies within other transitions. */
+  readonly depth: number;
+  /** What it wrote: field, value before, value after, bits that changed, as texts. */
+  readonly writes: readonly (readonly [number, number, number, number])[];
+  /** What it changed besides these. */
+  readonly more: number;
 }
 
 /** The differences of the runs under a pair of policies. */
@@ -123,6 +127,10 @@ export interface ReportData {
   readonly events: readonly number[];
   /** For each run: text of its scenario's name and spec, -1 when unknown. */
   readonly names: readonly number[];
+  /** For each run, what a log says became of it; empty of a recording that is no log. */
+  readonly recorded: readonly number[];
+  /** The first runs of findings, by number: each policy's steps with what they wrote. */
+  readonly explained: Readonly<Record<number, readonly (readonly ReportWrites[] | null)[]>>;
   /** For each policy and run: its outcome. */
   readonly outcomeOf: readonly (readonly number[])[];
   /** For each policy and run: its list of steps. */
@@ -137,6 +145,9 @@ export interface ReportData {
 
 /** Distinct rows and lists that are kept; a trace with more differs in values nobody reads one by one. */
 const MOST = 100_000;
+
+/** Runs of which each step's writes are told, and writes of a step, at most. */
+const MOST_EXPLAINED = 200, MOST_WRITES = 40;
 
 /** Numbers things that are the same once. */
 class Table<T> {
@@ -192,6 +203,11 @@ export class ReportCollector {
   readonly #stepsOf: number[][];
   readonly #reportsOf: number[][];
   readonly #parts: ReportPart[];
+  readonly #recorded: number[] = [];
+  readonly #logged: LoggedOutcomes;
+  readonly #explained = new Map<number, (readonly ReportWrites[] | null)[]>();
+  /** For each differ, how the steps of its run are told. */
+  readonly #explain: (() => readonly (readonly ExplainedStep[] | undefined)[])[] = [];
 
   /**
    * Begins before the trace's first event.
@@ -208,9 +224,21 @@ export class ReportCollector {
         { pair: [a, a + 1 + i], different: 0, unsettled: 0, fields: [], findings: [], origins: [] }
       ))
     );
-    const differ = (a: number, own: readonly Policy[], look?: (run: RunView) => void) =>
-      new Differ(own, (difference) => this.#difference(difference, a), look && { look });
-    const first = differ(0, policies, (run) => this.#run(run));
+    const differ = (a: number, own: readonly Policy[]): Differ => {
+      const differ: Differ = new Differ(own, (difference) => this.#difference(difference, a), {
+        look: (run) => {
+          if (a === 0) this.#run(run);
+          this.#explain[a] = () => run.sides.map((side) => stepsOf(side, run.vmcb12));
+        },
+        lookLogged: (unit, run) => {
+          if (a === 0) this.#loggedRun(unit, run);
+          this.#explain[a] = () => differ.policies.map((policy) => stepsOfLogged(policy, unit));
+        },
+      });
+      return differ;
+    };
+    const first = differ(0, policies);
+    this.#logged = new LoggedOutcomes(first.policies);
     const others = policies.slice(1, -1).map((_, i) => differ(i + 1, first.policies.slice(i + 1)));
     this.#differs = [first, ...others];
   }
@@ -258,6 +286,8 @@ export class ReportCollector {
       sets: this.#sets.items.map((set) => set.map((n) => place[n] as number)),
       events: this.#events,
       names: this.#names,
+      recorded: this.#recorded,
+      explained: Object.fromEntries(this.#explained),
       outcomeOf: this.#outcomeOf,
       stepsOf: this.#stepsOf,
       reportsOf: this.#reportsOf,
@@ -270,33 +300,86 @@ export class ReportCollector {
     return this.#texts.add(text, () => text);
   }
 
-  #run({ event, scenario, spec, sides }: RunView): void {
+  #run(run: RunView): void {
+    this.#begin(run);
+    if (this.#recorded.length > 0) this.#recorded.push(OUTCOMES.indexOf("not seen"));
+    run.sides.forEach((side, i) => {
+      this.#outcomeOf[i]?.push(OUTCOMES.indexOf(outcomeOf(side)));
+      this.#stepsOf[i]?.push(this.#stepList(side.log.transitions));
+      this.#reportsOf[i]?.push(this.#reportList(side.log.reports));
+    });
+  }
+
+  #loggedRun(unit: LoggedRun, run: RunRef): void {
+    // Runs before it have no log.
+    while (this.#recorded.length < this.#events.length) {
+      this.#recorded.push(OUTCOMES.indexOf("not seen"));
+    }
+    this.#begin(run);
+    this.#recorded.push(OUTCOMES.indexOf(recordedOutcome(unit)));
+    this.#logged.of(unit).forEach(({ outcome, transitions, open, reports }, i) => {
+      this.#outcomeOf[i]?.push(OUTCOMES.indexOf(outcome));
+      this.#stepsOf[i]?.push(this.#stepList(transitions, open));
+      this.#reportsOf[i]?.push(this.#reportList(reports));
+    });
+  }
+
+  #begin({ event, scenario, spec }: RunRef): void {
     this.#events.push(event);
     const name = [scenario, spec].filter(Boolean).join(" ");
     this.#names.push(name === "" ? -1 : this.#text(name));
-    sides.forEach((side, i) => {
-      this.#outcomeOf[i]?.push(OUTCOMES.indexOf(outcomeOf(side)));
-      this.#stepsOf[i]?.push(this.#stepList(side));
-      const texts = side.log.reports.map(({ kind, id, text }) =>
-        this.#text(kind === "check" ? `${id}: ${text}` : `assertion: ${text}`)
-      );
-      this.#reportsOf[i]?.push(this.#reportLists.add(texts.join(), () => texts));
-    });
     for (const part of this.#parts) {
       part.fields.push(-1);
       part.findings.push(-1);
     }
   }
 
-  #stepList({ log }: RunSide): number {
+  #reportList(reports: readonly Incident[]): number {
+    const texts = reports.map(({ kind, id, text }) =>
+      this.#text(kind === "check" ? `${id}: ${text}` : `assertion: ${text}`)
+    );
+    return this.#reportLists.add(texts.join(), () => texts);
+  }
+
+  #stepList(
+    transitions: readonly { readonly way: string; readonly steps: readonly ReportStep[] }[],
+    open = false,
+  ): number {
     const numbers: number[] = [];
-    for (const { way, steps } of log.transitions) {
+    const add = (name: string, doc: string) =>
+      numbers.push(this.#steps.add(name, () => ({ name, doc })));
+    for (const { way, steps } of transitions) {
       numbers.push(-1 - this.#ways.add(way, () => way));
-      for (const { name, doc } of steps) {
-        numbers.push(this.#steps.add(name, () => ({ name, doc })));
-      }
+      for (const { name, doc } of steps) add(name, doc);
     }
+    if (open) add(UNSEEN, "What follows is not the same for all that the log leaves open");
     return this.#stepLists.add(numbers.join(), () => numbers);
+  }
+
+  /** Tells the steps of the run that a differ is at, with what they write. */
+  #explainRun(run: number, a: number): void {
+    let told = this.#explained.get(run);
+    if (told === undefined) {
+      if (this.#explained.size >= MOST_EXPLAINED) return;
+      this.#explained.set(run, told = this.#policies.map(() => null));
+    }
+    if (told.slice(a).every((steps) => steps !== null)) return;
+    this.#explain[a]?.().forEach((steps, i) => {
+      if (steps !== undefined) told[a + i] ??= steps.map((step) => this.#writes(step));
+    });
+  }
+
+  #writes({ name, doc, way, depth, changes }: ExplainedStep): ReportWrites {
+    const writes = changes.slice(0, MOST_WRITES).map((change) => {
+      const { a, b, bits } = valueTexts(change);
+      return [fieldText(change), a, b, bits.join(" ")].map((text) => this.#text(text)) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+    });
+    return { name, doc, way, depth, writes, more: changes.length - writes.length };
   }
 
   /** Takes what differs from the policy at a place. */
@@ -324,11 +407,13 @@ export class ReportCollector {
     }).filter(({ number }) => number >= 0)
       .map(({ number, carried }) => carried ? -1 - number : number);
     part.fields[run] = this.#lists.add(list.join(), () => list, MOST);
+    const known = this.#keys.size;
     const found = this.#findings.add(difference).map((key) => {
       const number = this.#keys.get(key) ?? this.#keys.size;
       this.#keys.set(key, number);
       return number;
     });
+    if (this.#keys.size > known) this.#explainRun(run, a);
     part.findings[run] = this.#sets.add(found.join(), () => found);
   }
 
@@ -336,19 +421,4 @@ export class ReportCollector {
   #value(text: string): number {
     return this.#texts.add(text, () => text, 4 * MOST);
   }
-}
-
-/** What became of a run under one policy. */
-function outcomeOf({ log, vcpu }: RunSide): ReportOutcome {
-  const end = endOf(vcpu);
-  if (end === "loops in L1" || end === "loops in L2") return "loops";
-  if (end === "shuts down") return end;
-  if (end === "ends in an internal error") return "internal error";
-  let outcome: ReportOutcome = "entered L2";
-  for (const transition of log.transitions) {
-    const moment = momentOf(transition, log);
-    const failed = OUTCOMES.find((name) => name === moment);
-    if (failed !== undefined) outcome = failed;
-  }
-  return outcome;
 }

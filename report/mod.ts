@@ -4,5 +4,6 @@
  * @module
  */
 export * from "./data.ts";
+export { OUTCOMES, type ReportOutcome } from "./outcome.ts";
 export * from "./page.ts";
 export * from "./triage.ts";

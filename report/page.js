@@ -63,7 +63,11 @@
   const text = (index) => index < 0 ? "" : texts[index];
 
   const origins = parts.map((part) => new Map(part.origins));
-  const differing = parts.map((part) => Uint8Array.from(part.findings, (set) => set >= 0 ? 1 : 0));
+  // 1: it differs. 2: too little was recorded to tell.
+  const open = data.sets.map((set) => set.every((n) => data.findings[n].kind === "unsettled"));
+  const differing = parts.map((part) =>
+    Uint8Array.from(part.findings, (set) => set < 0 ? 0 : open[set] ? 2 : 1)
+  );
 
   /** Runs of a finding, as flags. */
   function runsOf(finding) {
@@ -91,7 +95,8 @@
 
   function draw() {
     const width = Math.max(100, timeline.clientWidth);
-    const lanes = policies.length + 1 + (state.hits ? 1 : 0);
+    const logged = data.recorded.length > 0 ? 1 : 0;
+    const lanes = logged + policies.length + 1 + (state.hits ? 1 : 0);
     const height = lanes * (LANE + GAP + 14) + GAP;
     const ratio = globalThis.devicePixelRatio || 1;
     canvas.width = width * ratio;
@@ -104,11 +109,12 @@
     const span = to - from;
     const runAt = (x) => from + Math.floor(x * span / width);
     const colours = outcomes.map((_, i) => colourOf(i));
-    policies.forEach((policy, lane) => {
+    const columns = policies.map((policy, i) => [policy, data.outcomeOf[i]]);
+    if (logged) columns.unshift(["recorded", data.recorded]);
+    columns.forEach(([policy, column], lane) => {
       const top = lane * (LANE + GAP + 14) + GAP;
       g.fillStyle = css("--soft");
       g.fillText(policy, 4, top + 10);
-      const column = data.outcomeOf[lane];
       for (let x = 0; x < width; x++) {
         const first = runAt(x);
         const last = Math.min(runs, Math.max(first + 1, runAt(x + 1)));
@@ -121,7 +127,10 @@
           if (count === 0 || all <= 0) return;
           const part = LANE * count / all;
           g.fillStyle = colours[outcome];
-          g.fillRect(x, y, 1, Math.max(1, part));
+          // What is not known is hatched.
+          if (outcomes[outcome] in HATCHED) {
+            for (let at = x % 5; at < part; at += 5) g.fillRect(x, y + at, 1, 2);
+          } else g.fillRect(x, y, 1, Math.max(1, part));
           y += part;
         });
       }
@@ -134,16 +143,19 @@
       for (let x = 0; x < width; x++) {
         const first = runAt(x);
         const last = Math.min(runs, Math.max(first + 1, runAt(x + 1)));
-        let some = false;
-        for (let i = first; i < last && !some; i++) some = flags[i] === 1;
-        if (some) g.fillRect(x, top + 14, 1, LANE);
+        let some = 0;
+        for (let i = first; i < last && some !== 1; i++) some = flags[i] || some;
+        if (some === 1) g.fillRect(x, top + 14, 1, LANE);
+        else if (some === 2) {
+          for (let y = x % 5; y < LANE; y += 5) g.fillRect(x, top + 14 + y, 1, 2);
+        }
       }
     };
     const what = state.finding < 0 ? `differs: ${pairName()}` : "shows the chosen finding";
-    flagLane(policies.length, what, css("--mark"), marked);
+    flagLane(logged + policies.length, what, css("--mark"), marked);
     if (state.hits) {
       const { query, flags } = state.hits;
-      flagLane(policies.length + 1, `found: ${query}`, css("--accent"), flags);
+      flagLane(logged + policies.length + 1, `found: ${query}`, css("--accent"), flags);
     }
     if (state.run >= from && state.run < to) {
       const x = (state.run + 0.5 - from) * width / span;
@@ -231,13 +243,13 @@
   /** Of the runs that share a column of pixels, one that is marked. */
   function nearest(run) {
     const perPixel = (state.to - state.from) / Math.max(1, canvas.clientWidth);
-    for (let i = run; i < Math.min(runs, run + perPixel); i++) if (marked[i]) return i;
+    for (let i = run; i < Math.min(runs, run + perPixel); i++) if (marked[i] === 1) return i;
     return run;
   }
 
   function step(direction, flags) {
     for (let i = state.run + direction; i >= 0 && i < runs; i += direction) {
-      if (!flags || flags[i]) return choose(i);
+      if (!flags || flags[i] === 1) return choose(i);
     }
     say(direction > 0 ? "That was the last one" : "That was the first one");
   }
@@ -256,7 +268,9 @@
   }
 
   function endsOf(run) {
-    return policies.map((policy, i) => `${policy}: ${outcomes[data.outcomeOf[i][run]]}`);
+    const ends = policies.map((policy, i) => `${policy}: ${outcomes[data.outcomeOf[i][run]]}`);
+    const recorded = data.recorded[run];
+    return recorded === undefined ? ends : [`recorded: ${outcomes[recorded]}`, ...ends];
   }
 
   function pairName() {
@@ -312,9 +326,20 @@
   }
 
   // A run: steps beside each other, and what differs at the end.
-  function stepsOf(policy, run) {
+  function stepsOf(policy, run, told) {
     let way = "";
     const list = [];
+    if (told) {
+      for (const step of data.explained[run][policy]) {
+        const key = `${step.way} ${step.depth}`;
+        if (step.way !== "" && key !== way) {
+          list.push({ way: step.way, head: true, name: WAYS[step.way] ?? step.way, doc: "" });
+        }
+        way = key;
+        list.push({ ...step, head: false });
+      }
+      return list;
+    }
     for (const number of data.stepLists[data.stepsOf[policy][run]] ?? []) {
       if (number < 0) {
         way = data.ways[-1 - number];
@@ -351,14 +376,51 @@
       return element("div", { class: `step${parts ? " parts" : ""}`, role: "cell" });
     }
     const kind = step.head ? " way" : other ? " only" : "";
+    const cell = element("div", { class: `step${kind}${parts ? " parts" : ""}`, role: "cell" });
+    if (step.head || step.doc === "") cell.append(step.head ? `── ${step.name}` : step.name);
+    else {
+      const doc = element("p", {}, step.doc);
+      cell.append(element("details", {}, element("summary", {}, step.name), doc));
+    }
+    if (step.writes?.length > 0) {
+      const list = element("ul", { class: "writes" });
+      for (const [field, a, b, bits] of step.writes) {
+        const changed = text(bits) === "" ? "" : ` (${text(bits)})`;
+        list.append(element("li", {}, `${text(field)}: ${text(a)} → ${text(b)}${changed}`));
+      }
+      if (step.more > 0) list.append(element("li", {}, `and ${step.more} more`));
+      cell.append(list);
+    }
+    return cell;
+  }
+
+  /** Whether the writes of a run's steps are on the page, under both policies. */
+  function isTold(run, pair) {
+    return pair.every((policy) => data.explained[run]?.[policy]);
+  }
+
+  /** Where the writes of the steps are to be had. */
+  function elsewhere(run, part) {
+    if (isTold(run, part.pair)) return "";
+    const command = data.commands[parts.indexOf(part)].replace("-1", String(events[run]));
+    const note =
+      "What each step writes is on this page for the first VMRUN of a finding; for this:";
     return element(
       "div",
-      { class: `step${kind}${parts ? " parts" : ""}`, role: "cell", title: step.doc },
-      step.head ? `── ${step.name}` : step.name,
+      {},
+      element("p", { class: "meta" }, note),
+      element(
+        "p",
+        { class: "copied" },
+        element("code", {}, command),
+        " ",
+        element("button", { type: "button", "data-copy": "" }, "Copy command"),
+      ),
     );
   }
 
   function stepTable(run, pair) {
+    const told = isTold(run, pair);
     const grid = element("div", { class: "steps", role: "table", "aria-label": "Steps" });
     const head = element("div", { role: "row", style: "display:contents" });
     for (const policy of pair) {
@@ -366,7 +428,7 @@
     }
     grid.append(head);
     let parted = false;
-    for (const [x, y] of besides(stepsOf(pair[0], run), stepsOf(pair[1], run))) {
+    for (const [x, y] of besides(stepsOf(pair[0], run, told), stepsOf(pair[1], run, told))) {
       const parts = !parted && (!x || !y);
       if (parts) grid.append(element("div", { class: "parted" }, "▼ The policies part here"));
       parted ||= parts;
@@ -390,7 +452,16 @@
 
   function fieldTable(run, part) {
     const list = data.lists[part.fields[run]] ?? [];
-    if (part.findings[run] < 0) return element("p", {}, "Both end alike.");
+    if (part.findings[run] < 0) {
+      const unknown = part.pair.some((policy) =>
+        outcomes[data.outcomeOf[policy][run]] === "cannot tell"
+      );
+      return element(
+        "p",
+        {},
+        unknown ? "Nothing that was recorded tells them apart." : "Both end alike.",
+      );
+    }
     const body = element("tbody");
     for (const number of list) {
       const carried = number < 0;
@@ -454,6 +525,7 @@
       element("h3", {}, "Fields that differ at the end"),
       fieldTable(run, part),
       element("h3", {}, "Steps"),
+      elsewhere(run, part),
       stepTable(run, part.pair),
     );
   }
@@ -720,8 +792,9 @@
     document.documentElement.dataset.theme = on ? "dark" : "light";
     $("theme").setAttribute("aria-pressed", String(on));
     $("legend").replaceChildren(...outcomes.flatMap((name, i) => {
-      if (!data.outcomeOf.some((column) => column.includes(i))) return [];
-      return element("span", { class: "key", style: `--colour:${colourOf(i)}` }, name);
+      if (![data.recorded, ...data.outcomeOf].some((column) => column.includes(i))) return [];
+      const kind = name in HATCHED ? "key hatched" : "key";
+      return element("span", { class: kind, style: `--colour:${colourOf(i)}` }, name);
     }));
     redraw();
     latency();

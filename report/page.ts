@@ -232,6 +232,11 @@ export function reportPage(data: ReportData, trace: string, extras: ReportExtras
     findings: data.findings.map(plainFinding),
     trace,
     markdown: extras.markdown ?? [],
+    // The page puts the number of an event in the place of -1.
+    commands: data.parts.map(({ pair }) => {
+      const policies = pair.map((policy) => data.policies[policy] as string);
+      return explainCommand({ policies, first: { event: -1 } }, trace);
+    }),
   };
   const packed = gzipSync(new TextEncoder().encode(JSON.stringify(plain))).toString("base64");
   const cards = data.findings.map((finding, i) => card(finding, i, trace, extras)).join("\n");

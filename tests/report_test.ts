@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fieldText } from "../engine/diff/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import {
@@ -52,6 +53,7 @@ Deno.test("what the page shows refers to what there is", async () => {
   ]);
   assertEquals(named(1)[2], "entered L2");
   assertEquals(named(2)[4], "shuts down");
+  assertEquals(data.recorded, []);
   assertEquals(parts.map(({ pair }) => pair), [[0, 1], [0, 2], [1, 2]]);
   for (const part of parts) {
     assertEquals(part.different, part.findings.filter((set) => set >= 0).length);
@@ -121,6 +123,50 @@ Deno.test("a mechanism is one line with what each policy does, outcomes first", 
   assertEquals(kinds, kinds.toSorted());
 });
 
+Deno.test("the first run of every finding has the writes of its steps", async () => {
+  const { findings, explained, policies, texts, parts } = await collect();
+  for (const { first, steps, fields } of findings) {
+    const told = explained[first.run]!;
+    assertEquals(told.length, policies.length);
+    for (const [side, step] of steps.entries()) {
+      if (step === undefined) continue;
+      const policy = policies.indexOf(findings.find((one) => one.first === first)!.policies[side]!);
+      const names = fields.map(fieldText);
+      const written = told[policy]!.filter(({ name }) => name === step)
+        .flatMap(({ writes }) => writes.map(([field]) => texts[field]!));
+      assert(written.some((name) => names.includes(name)), `${step} writes ${written}`);
+    }
+  }
+  assertEquals(parts.length, 3);
+});
+
+Deno.test("a log is shown as far as it tells: what was recorded, and what cannot be told", () => {
+  const collector = new ReportCollector(POLICIES);
+  const bytes = new Uint8Array(4096), known = new Uint8Array(4096);
+  const image = (asid: number | undefined) => {
+    const page = { bytes: bytes.slice(), known: known.slice() };
+    if (asid === undefined) return page;
+    page.bytes[0x58] = asid;
+    page.known.fill(0xff, 0x58, 0x5c);
+    return page;
+  };
+  const events: TraceEvent[] = [
+    { kind: "session", vcpu: 0, meta: { source: "kvm-tracepoints" } },
+    { kind: "vmrun", vcpu: 0, vmcb12: image(0) },
+    { kind: "check", vcpu: 0, check: "asid-zero", text: "control->asid == 0" },
+    { kind: "vmrun", vcpu: 0, vmcb12: image(undefined) },
+    { kind: "l2exit", vcpu: 0 },
+    { kind: "vmrun", vcpu: 0, vmcb12: image(undefined) },
+  ];
+  for (const event of events) collector.feed(event);
+  const data = collector.finish("a log");
+  const named = (column: readonly number[]) => column.map((n) => data.outcomes[n]);
+  assertEquals(data.events, [1, 3, 5]);
+  assertEquals(named(data.recorded), ["failed check", "entered L2", "not seen"]);
+  assertEquals(named(data.outcomeOf[0]!), ["failed check", "entered L2", "cannot tell"]);
+  assertEquals(data.stepsOf.map((column) => column.length), [3, 3, 3]);
+});
+
 /** A test that needs a browser. */
 function inBrowser(name: string, fn: () => Promise<void>): void {
   Deno.test({
@@ -157,6 +203,14 @@ inBrowser(
           assertStringIncludes(await page.locator(".steps").innerText(), "write VMEXIT_INVALID");
           assertEquals(await page.locator(".parted").count(), 1);
           assertStringIncludes(await page.locator("#said").innerText(), "VMRUN 1");
+          assertStringIncludes(
+            await page.locator(".writes").allInnerTexts().then(String),
+            "nested gif: 0x1 → 0x0",
+          );
+          const step = page.locator(".step details").first();
+          await step.locator("summary").focus();
+          await page.keyboard.press("Enter");
+          assert(await step.locator("p").isVisible());
 
           const search = async (query: string) => {
             await page.fill("#query", query);

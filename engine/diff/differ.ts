@@ -84,6 +84,8 @@ interface Pair {
 export interface DiffRunOptions {
   /** Receives every run, before its differences. */
   readonly look?: (run: RunView) => void;
+  /** Receives every run of which a log shows a part, before its differences. */
+  readonly lookLogged?: (unit: LoggedRun, run: RunRef) => void;
   /** Receives every run as it ends: the object that follow-ons of it refer to as their origin. */
   readonly ended?: (run: RunRef) => void;
 }
@@ -147,6 +149,7 @@ export class Differ {
   readonly #pairs: readonly Pair[];
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
+  readonly #lookLogged: ((unit: LoggedRun, run: RunRef) => void) | undefined;
   readonly #ended: ((run: RunRef) => void) | undefined;
   readonly #different: number[];
   readonly #partial: readonly PartialDiffer[];
@@ -179,7 +182,7 @@ export class Differ {
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    { look, ended }: DiffRunOptions = {},
+    { look, lookLogged, ended }: DiffRunOptions = {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
@@ -197,6 +200,7 @@ export class Differ {
     }));
     this.#report = report;
     this.#look = look;
+    this.#lookLogged = lookLogged;
     this.#ended = ended;
     this.#different = policies.slice(1).map(() => 0);
     this.#unsettled = policies.slice(1).map(() => 0);
@@ -351,6 +355,7 @@ export class Differ {
   #transition(unit: LoggedRun): void {
     const ref = { event: unit.event, run: this.#runs++, scenario: undefined, spec: undefined };
     let explained = true;
+    this.#lookLogged?.(unit, ref);
     this.#partial.forEach((pair, i) => {
       const answer = pair.compare(unit);
       if (answer === "unexplained") explained = false;

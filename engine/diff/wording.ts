@@ -348,7 +348,10 @@ export function quoted(word: string): string {
  * @returns The command.
  */
 export function explainCommand(
-  { policies, first }: { readonly policies: readonly string[]; readonly first: RunRef },
+  { policies, first }: {
+    readonly policies: readonly string[];
+    readonly first: Pick<RunRef, "event">;
+  },
   trace: string,
   named: (policy: string) => string = (policy) => policy,
 ): string {

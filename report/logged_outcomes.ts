@@ -1,0 +1,116 @@
+/**
+ * What becomes of a VMRUN of a log under each policy, as far as what the log shows decides it.
+ *
+ * @module
+ */
+import { TransitionLog } from "../engine/diff/mod.ts";
+import type { Incident } from "../engine/diff/transitions.ts";
+import type { Policy, Step, Way } from "../engine/policy.ts";
+import { VARIANTS } from "../engine/replay/fill_unknown.ts";
+import {
+  assumptionOf,
+  LoggedDriver,
+  ranL2,
+  verdictOf,
+  vmcb12Of,
+} from "../engine/replay/logged_driver.ts";
+import { type LoggedRun, loggedRunKey } from "../engine/replay/logged_runs.ts";
+import { type ReportOutcome, transitionsOutcome } from "./outcome.ts";
+
+/** Answers that are kept, for VMRUNs that show the same. */
+const KEPT = 4096;
+
+/** What a policy does with a VMRUN, as far as it is the same for all that was not recorded. */
+export interface LoggedSide {
+  /** What becomes of it. */
+  readonly outcome: ReportOutcome;
+  /** The steps of each transition, up to where they depend on what was not recorded. */
+  readonly transitions: readonly { readonly way: Way; readonly steps: readonly Step[] }[];
+  /** Whether the steps go on, and depend on what was not recorded. */
+  readonly open: boolean;
+  /** Failed checks and broken assertions that are certain. */
+  readonly reports: readonly Incident[];
+}
+
+/** Carries out the VMRUNs of logs under policies. */
+export class LoggedOutcomes {
+  readonly #policies: readonly Policy[];
+  readonly #kept = new Map<string, LoggedSide[]>();
+
+  /** @param policies The policies. */
+  constructor(policies: readonly Policy[]) {
+    this.#policies = policies;
+  }
+
+  /**
+   * What the policies do with a VMRUN.
+   *
+   * @param unit The VMRUN.
+   * @returns One side a policy.
+   */
+  of(unit: LoggedRun): readonly LoggedSide[] {
+    const key = loggedRunKey(unit);
+    let sides = this.#kept.get(key);
+    if (sides === undefined) {
+      sides = this.#policies.map((policy) => sideOf(policy, unit));
+      if (this.#kept.size >= KEPT) this.#kept.clear();
+      this.#kept.set(key, sides);
+    }
+    return sides;
+  }
+}
+
+/** What the log itself says of a VMRUN. */
+export function recordedOutcome(unit: LoggedRun): ReportOutcome {
+  if (unit.check !== undefined) return "failed check";
+  if (ranL2(unit)) return "entered L2";
+  return unit.exit === undefined ? "not seen" : "refused";
+}
+
+const NOTHING: LoggedSide = { outcome: "cannot tell", transitions: [], open: true, reports: [] };
+
+function sideOf(policy: Policy, unit: LoggedRun): LoggedSide {
+  const sides: LoggedSide[] = [];
+  for (let variant = 0; variant < VARIANTS; variant++) {
+    const state = assumptionOf(unit, variant);
+    if (state === undefined) return NOTHING;
+    const log = new TransitionLog(false);
+    const driver = new LoggedDriver(policy, variant);
+    driver.observer = log.observer;
+    log.reset(Number(vmcb12Of(unit) & ~0xfffn));
+    driver.runFrom(unit, state);
+    sides.push({
+      outcome: transitionsOutcome(log),
+      transitions: log.transitions.map(({ way, steps }) => ({ way, steps: [...steps] })),
+      open: false,
+      reports: [...log.reports],
+    });
+  }
+  const side = sides.reduce(agreed);
+  // What was filled in passes the checks; that the real one does is known only if nothing is missing.
+  const told = side.outcome !== "entered L2" || ranL2(unit) ||
+    verdictOf(unit, policy.kernel.checks).verdict !== "unknown";
+  return told ? side : { ...side, outcome: "cannot tell" };
+}
+
+/** What is the same of two sides. */
+function agreed(a: LoggedSide, b: LoggedSide): LoggedSide {
+  const transitions: { way: Way; steps: Step[] }[] = [];
+  let open = a.open || b.open || a.transitions.length !== b.transitions.length;
+  for (const [i, { way, steps }] of a.transitions.entries()) {
+    const other = b.transitions[i];
+    if (other?.way !== way) break;
+    const end = steps.findIndex((step, n) => step.name !== other.steps[n]?.name);
+    transitions.push({ way, steps: end < 0 ? [...steps] : steps.slice(0, end) });
+    if (end < 0 && steps.length === other.steps.length) continue;
+    open = true;
+    break;
+  }
+  const same = (x: Incident) => b.reports.some((y) => y.id === x.id && y.text === x.text);
+  return {
+    outcome: a.outcome === b.outcome ? a.outcome : "cannot tell",
+    transitions,
+    open,
+    reports: a.reports.filter(same),
+  };
+}
