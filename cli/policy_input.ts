@@ -9,7 +9,7 @@ import { onProcessor, type Policy } from "../engine/policy.ts";
 import { PROCESSORS } from "../engine/processors/mod.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
-import { isModule, moduleLoader, reasonOf } from "./policy_modules.ts";
+import { isModule, moduleLoader, moduleText, reasonOf } from "./policy_modules.ts";
 import { watchEnd } from "./watchdog.ts";
 import { watch } from "./watched_policy.ts";
 
@@ -33,7 +33,9 @@ async function importPolicy(path: string): Promise<Policy> {
     throw fail(reasonOf(error, path), error);
   }
   try {
-    return watch(checkPolicy(module["default"] ?? module["policy"]));
+    const policy = watch(checkPolicy(module["default"] ?? module["policy"]));
+    // What a checkpoint is bound to; see policyFingerprint.
+    return Object.assign(policy, { text: moduleText(path) });
   } catch (error) {
     // A property of it may be a function of its own, which throws whatever it likes.
     const why = error instanceof PolicyError ? error.message : reasonOf(error);

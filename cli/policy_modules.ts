@@ -5,6 +5,7 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import type { Command, Parsed } from "./command.ts";
 import { offeringModule } from "./thread_modules.ts";
 
@@ -12,6 +13,7 @@ import { offeringModule } from "./thread_modules.ts";
 type Loader = () => Promise<Readonly<Record<string, unknown>>>;
 
 const loaders = new Map<string, Loader>();
+const digests = new Map<string, string>();
 
 /** Whether a policy's name is that of a module. */
 export function isModule(name: string): boolean {
@@ -32,8 +34,17 @@ export function policyModules(command: Command, { options }: Parsed): string[] {
 }
 
 /** Called by the entry of a thread, before anything else runs there: which modules it may load. */
-export function offerModules(modules: Readonly<Record<string, Loader>>): void {
+export function offerModules(
+  modules: Readonly<Record<string, Loader>>,
+  texts: Readonly<Record<string, string>>,
+): void {
   for (const [name, load] of Object.entries(modules)) loaders.set(name, load);
+  for (const [name, digest] of Object.entries(texts)) digests.set(name, digest);
+}
+
+/** Digest of a module's text: what its steps refer to beside themselves is in it. */
+export function moduleText(name: string): string | undefined {
+  return digests.get(name);
 }
 
 /** How to load a module; undefined when this thread may not. */
@@ -63,10 +74,20 @@ export function threadEntry(thread: URL, modules: readonly string[]): URL {
   const rows = modules.map((name) =>
     `${literal(name)}: () => import(${literal(moduleAddress(name))}),`
   );
+  const texts = modules.map((name) => `${literal(name)}: ${literal(textDigest(name))},`);
   const text = `import { offerModules } from ${literal(own.href)};\n` +
     `import ${literal(thread.href)};\n` +
-    `offerModules({ ${rows.join(" ")} });\n`;
+    `offerModules({ ${rows.join(" ")} }, { ${texts.join(" ")} });\n`;
   return new URL(`data:text/javascript,${encodeURIComponent(text)}`);
+}
+
+/** A digest of what is in a module's file; empty when it cannot be read, which loading it will tell. */
+function textDigest(name: string): string {
+  try {
+    return createHash("sha256").update(Deno.readFileSync(name)).digest("hex");
+  } catch {
+    return "";
+  }
 }
 
 /** The address of a module. */

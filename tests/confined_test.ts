@@ -123,6 +123,10 @@ Deno.test("a policy of several modules works with every number of threads, and w
     await Deno.writeTextFile(`${folder}/dep.ts`, "export const run = () => 1 - 1;\n");
     const other = await shell("vmtape replay c -p ./own.ts --from 2000", folder);
     assertMatch(other.stderr, /another own, whose steps/);
+    await Deno.writeTextFile(`${folder}/dep.ts`, "export const run = () => 0;\n");
+    await Deno.writeTextFile(`${folder}/own.ts`, "const LIMIT = 7;\n", { append: true });
+    const changed = await shell("vmtape replay c -p ./own.ts --from 2000", folder);
+    assertMatch(changed.stderr, /another own, whose steps/);
   }));
 
 Deno.test("a policy that listens to Ctrl-C does not keep the program from hearing it", () =>
