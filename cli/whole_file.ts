@@ -13,6 +13,8 @@ import { giveName, isSpecial, isThere, openPart } from "../codecs/container/outp
 export interface WholeFile extends Disposable {
   /** Writes text. @throws {FileError} When it cannot be written. */
   write(text: string): void;
+  /** Writes bytes; not to `-`. @throws {FileError} When they cannot be written. */
+  bytes(bytes: Uint8Array): void;
   /** The file is complete. Without this it is taken away again. */
   done(): void;
 }
@@ -34,7 +36,14 @@ export function wholeFile(
 ): WholeFile {
   const { output: path, force } = target;
   if (path === STANDARD) {
-    return { write: (text) => context.out.text(text), done() {}, [Symbol.dispose]() {} };
+    return {
+      write: (text) => context.out.text(text),
+      bytes() {
+        throw new TypeError("Standard output takes text");
+      },
+      done() {},
+      [Symbol.dispose]() {},
+    };
   }
   const guard = <T>(act: () => T): T => {
     try {
@@ -63,6 +72,12 @@ export function wholeFile(
     write(text) {
       pending += text;
       if (pending.length >= CHUNK) guard(flush);
+    },
+    bytes(bytes) {
+      guard(() => {
+        flush();
+        writeAll(file, bytes);
+      });
     },
     done() {
       guard(flush);

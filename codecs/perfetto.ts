@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Image, TraceEvent } from "../engine/event.ts";
+import type { EventOf, Image, TraceEvent } from "../engine/event.ts";
 import { fieldNamed, readField } from "../engine/image/fields.ts";
 import { formatValue } from "../engine/image/format.ts";
 import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
@@ -49,6 +49,9 @@ const TOLD = [
   "save.rip",
   "save.rflags",
 ].map((name) => fieldNamed(VMCB_LAYOUT, name));
+
+/** Kinds of events that begin something else: what was before them ended at an unknown time. */
+const BEGINS: ReadonlySet<TraceEvent["kind"]> = new Set(["session", "case", "vmrun", "setstate"]);
 
 const PID = 1;
 /** What one event takes on a clock of their own, in microseconds. */
@@ -127,7 +130,7 @@ export class PerfettoExport {
     vcpu.last = ts;
     const args = argsOf(event, index);
     const { run } = vcpu;
-    if (run !== undefined) run.last = ts;
+    if (run !== undefined && !BEGINS.has(event.kind)) run.last = ts;
     switch (event.kind) {
       case "session":
         yield* this.#end(vcpu, ts);
@@ -166,8 +169,14 @@ export class PerfettoExport {
         else if (run !== undefined) run.entered ??= ts;
         break;
       case "l2exit":
-        if (run === undefined) yield instant("L2 exit", "exit", vcpu, ts, args);
-        else run.stopped ??= { name: "L2 exit", ts, args };
+        if (run === undefined) yield instant(l2exitName(event), "exit", vcpu, ts, args);
+        else {
+          // L2 went on after the one before: L0 handled that itself.
+          if (run.stopped !== undefined && run.stopped.name !== "") {
+            yield handled(run.stopped, vcpu);
+          }
+          run.stopped = { name: l2exitName(event), ts, args };
+        }
         break;
       case "exit":
         if (run === undefined) yield instant("#VMEXIT", "exit", vcpu, ts, args);
@@ -209,14 +218,21 @@ export class PerfettoExport {
     vcpu.run = undefined;
     const { begin, failed, stopped, exit } = run;
     const end = Math.max(begin.ts, exit === undefined ? Math.min(run.last, ts) : exit.ts);
-    const entered = Math.min(run.entered ?? stopped?.ts ?? begin.ts, end);
-    yield slice("nested run", "run", tid, begin.ts, end, { ...begin.args });
+    // Without a mark of its own the entry is what begins the run: L2's time is up to its last exit.
+    const entered = Math.min(run.entered ?? begin.ts, end);
+    yield slice("nested run", "run", tid, begin.ts, end, {});
     const afterEntry = failed && run.entered === undefined ? end : entered;
     yield slice(begin.name, "vmrun", tid, begin.ts, afterEntry, begin.args);
     if (failed) return;
-    const left = Math.max(afterEntry, Math.min(stopped?.ts ?? exit?.ts ?? end, end));
+    // A recording of the machine's state has no #VMEXIT's own event, but the state before it.
+    const leaves = exit !== undefined || stopped?.name === "";
+    const stop = leaves ? stopped?.ts ?? exit?.ts : undefined;
+    const left = Math.max(afterEntry, Math.min(stop ?? end, end));
     yield slice("L2", "l2", tid, afterEntry, left, {});
-    if (stopped === undefined && exit === undefined) return;
+    if (!leaves) {
+      if (stopped !== undefined) yield handled(stopped, vcpu);
+      return;
+    }
     const args = { ...stopped?.args, ...exit?.args };
     const code = args["control.exit_code"] ?? args["exit_code"];
     yield slice(code === undefined ? "#VMEXIT" : `#VMEXIT ${code}`, "vmexit", tid, left, end, args);
@@ -256,12 +272,42 @@ export async function* perfettoText(
   yield `${between === ",\n" ? "" : between}\n],"displayTimeUnit":"ns","otherData":${other}}\n`;
 }
 
+/** Arguments, where there are any: a file has many rows. */
+function shown(args: Args): { args?: Args } {
+  return Object.keys(args).length === 0 ? {} : { args };
+}
+
+/** Microseconds to the nanosecond: a difference of two has digits that mean nothing. */
+function rounded(us: number): number {
+  return Math.round(us * 1000) / 1000;
+}
+
 function meta(name: string, tid: number, value: string): PerfettoEvent {
   return { name, ph: "M", pid: PID, tid, ts: 0, args: { name: value } };
 }
 
 function instant(name: string, cat: string, vcpu: Track, ts: number, args: Args): PerfettoEvent {
-  return { name, ph: "i", s: "t", cat, pid: PID, tid: vcpu.tid, ts, args };
+  return { name, ph: "i", s: "t", cat, pid: PID, tid: vcpu.tid, ts, ...shown(args) };
+}
+
+/** An exit of L2 that L0 handled: L1 saw none. */
+function handled({ name, ts, args }: Mark, vcpu: Track): PerfettoEvent {
+  return instant(name, "l0", vcpu, ts, args);
+}
+
+/** `L2 exit` and what it was. */
+function l2exitName(event: EventOf<"l2exit">): string {
+  const { exit_code: code } = event;
+  if (code === undefined) return "L2 exit";
+  return `L2 exit ${exitName(code)}`;
+}
+
+const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
+
+/** An exit code by name, where it has one. */
+function exitName(code: bigint): string {
+  const text = formatValue(EXIT_CODE, { value: code & 0xffff_ffffn, known: 0xffff_ffffn });
+  return text.match(/\[(?:SVM_EXIT_)?(.*)\]/)?.[1] ?? text;
 }
 
 function slice(
@@ -272,7 +318,7 @@ function slice(
   to: number,
   args: Args,
 ): PerfettoEvent {
-  return { name, ph: "X", cat, pid: PID, tid, ts: from, dur: to - from, args };
+  return { name, ph: "X", cat, pid: PID, tid, ts: from, dur: rounded(to - from), ...shown(args) };
 }
 
 function* endScenario(vcpu: Track, ts: number): Generator<PerfettoEvent> {
@@ -297,7 +343,10 @@ function argsOf(event: TraceEvent, index: number): Args {
   const args: Args = { event: index };
   for (const [name, value] of Object.entries(event)) {
     if (name === "kind" || name === "vcpu" || name === "time") continue;
+    // What is 0 says little, in every row of a file.
+    if (value === 0n && name !== "vmcb12_gpa") continue;
     if (typeof value === "bigint") args[name] = `0x${value.toString(16)}`;
+    else if (value === 0 || value === "") continue;
     else if (typeof value === "number" || typeof value === "string") args[name] = value;
     else if (name === "vmcb12") addImage(args, value as Image);
     else if (name === "meta") args[name] = JSON.stringify(value, plain);

@@ -90,6 +90,32 @@ Deno.test("a run is a VMRUN, L2 and a #VMEXIT within one slice; a failed check i
   assertEquals(of("vmrun")[1]?.args?.["control.asid"], "0x0");
 });
 
+Deno.test("L2 runs up to its last exit; those that L0 handles are instants", async () => {
+  const l2exit = (time: number, exit_code: bigint): TraceEvent => (
+    { kind: "l2exit", vcpu: 0, time: 1000 * time, exit_code }
+  );
+  const file = await exported([
+    { kind: "vmrun", vcpu: 0, time: 10_000 },
+    l2exit(20, 0x400n),
+    l2exit(30, 0x7bn),
+    l2exit(40, 0x81n),
+    { kind: "exit", vcpu: 0, time: 45_000 },
+    { kind: "vmrun", vcpu: 0, time: 50_000 },
+    l2exit(60, 0x400n),
+    { kind: "vmrun", vcpu: 0, time: 70_000 },
+  ]);
+  validate(file);
+  const rows = (cat: string) =>
+    file.traceEvents.filter((row) => row.cat === cat).map(({ name, ts, dur }) => [name, ts, dur]);
+  assertEquals(rows("l2"), [["L2", 10, 30], ["L2", 50, 10], ["L2", 70, 0]]);
+  assertEquals(rows("vmexit"), [["#VMEXIT 0x81", 40, 5]]);
+  assertEquals(rows("l0"), [
+    ["L2 exit NPF", 20, undefined],
+    ["L2 exit IOIO", 30, undefined],
+    ["L2 exit NPF", 60, undefined],
+  ]);
+});
+
 const anyEvent: fc.Arbitrary<TraceEvent> = fc.record({
   kind: fc.constantFrom(
     "session",
@@ -135,6 +161,7 @@ Deno.test("export writes a whole file or none", () =>
       "vmtape record enter -o t -q && vmtape export t --to perfetto -o t.json && " +
         "vmtape export t --to perfetto -o - | cmp - t.json && " +
         "{ vmtape export t --to perfetto -o t.json; [ $? = 2 ]; } && " +
+        "vmtape export t --to perfetto -o t.json.gz && gunzip -c t.json.gz | cmp - t.json && " +
         "{ head -c 400 t > cut; vmtape export cut --to perfetto -o cut.json; true; } && " +
         "{ vmtape export t --to pprof -o x; [ $? = 2 ]; } && ls",
       folder,
