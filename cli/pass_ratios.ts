@@ -25,6 +25,16 @@ export interface PassRatio {
 }
 
 /**
+ * A ratio as text, with its range and whether it is noise.
+ *
+ * @param ratio The ratio.
+ */
+export function ratioText({ ratio, low, high, noise }: PassRatio): string {
+  const range = `${ratio.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+  return noise ? `${range}, noise` : range;
+}
+
+/**
  * Compares policies by what each pass measured. In a pass the policies take turns, so that a quotient
  * is of measurements that met the same noise.
  *

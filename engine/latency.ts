@@ -285,6 +285,23 @@ export class Latency {
     return Array.from({ length: steps + 1 }, (_, i) => h.getValueAtPercentile(100 * i / steps));
   }
 
+  /**
+   * The latency of one kind at given percentiles.
+   *
+   * @param policy Name it was filed under.
+   * @param kind Kind of transition.
+   * @param percentiles From 0 to 100.
+   * @returns A time in nanoseconds for each; undefined when nothing was filed.
+   */
+  valuesAt(
+    policy: string,
+    kind: TransitionKind,
+    percentiles: readonly number[],
+  ): number[] | undefined {
+    const h = this.#histograms.get(policy)?.get(kind)?.histogram;
+    return h && percentiles.map((percentile) => h.getValueAtPercentile(percentile));
+  }
+
   /** Gives the histograms' memory back. */
   [Symbol.dispose](): void {
     for (const kinds of this.#histograms.values()) {

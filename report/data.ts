@@ -89,6 +89,10 @@ export interface ReportLatency {
   readonly count: number;
   /** Nanoseconds at evenly spaced percentiles from 0 to 100. */
   readonly quantiles: readonly number[];
+  /** How rare a time is, as 1/(1 - percentile), and the time in nanoseconds, as far as was counted. */
+  readonly tail: readonly (readonly [number, number])[];
+  /** The median's ratio to the first policy's, over the passes; empty where there is none. */
+  readonly ratio: string;
   /** Nanoseconds at the 99.9th percentile. */
   readonly p999: number;
   /** Mean in nanoseconds. */

@@ -713,22 +713,41 @@
     const index = policies.indexOf(policy);
     return SERIES[index < 0 ? SERIES.length - 1 : index % (SERIES.length - 1)];
   }
+  /** Nanoseconds with a unit that keeps them short. */
+  function time(ns) {
+    if (ns < 1e3) return `${Math.round(ns)} ns`;
+    const [unit, size] = ns < 1e6 ? ["µs", 1e3] : ns < 1e9 ? ["ms", 1e6] : ["s", 1e9];
+    return `${(ns / size).toFixed(ns / size < 10 ? 2 : 1)} ${unit}`;
+  }
+  /** The percentile of what is one in so many. */
+  function percentile(rare) {
+    return `${Number((100 * (1 - 1 / rare)).toPrecision(7))} %`;
+  }
   function plot(id, columns, series, xLabel, log) {
-    const brief = new Intl.NumberFormat("en", { notation: "compact" });
     const axis = {
       stroke: css("--soft"),
       grid: { stroke: css("--line"), width: 1 },
       ticks: { stroke: css("--line"), width: 1 },
       size: 56,
-      values: (_plot, values) => values.map((value) => value === null ? "" : brief.format(value)),
     };
+    const texts = (text) => (_plot, values) =>
+      values.map((value) => value === null ? "" : text(value));
     const box = $(id);
     const options = {
       width: Math.max(240, box.clientWidth),
       height: 260,
       scales: { x: { time: false, ...(log.x ? { distr: 3 } : {}) }, y: log.y ? { distr: 3 } : {} },
-      axes: [{ ...axis, size: 36, label: xLabel }, axis],
-      series: [{ label: xLabel }, ...series],
+      axes: [
+        { ...axis, size: 36, label: xLabel, values: texts(log.xText) },
+        { ...axis, size: 72, values: texts(log.yText) },
+      ],
+      series: [
+        { label: xLabel, value: (_, value) => value === null ? "" : log.xText(value) },
+        ...series.map((one) => ({
+          ...one,
+          value: (_, value) => value === null ? "" : log.yText(value),
+        })),
+      ],
     };
     charts.push(new globalThis.uPlot(options, columns, box));
   }
@@ -745,9 +764,16 @@
       points: { show: false },
     }));
     // The last percentile is drawn as rarely as it was seen.
-    const at = rows[0].quantiles.map((_, i) => 100 * i / steps);
+    const longest = rows.reduce((most, { tail }) => tail.length > most.length ? tail : most, []);
+    const tails = rows.map(({ tail }) => longest.map((_, i) => tail[i] && Math.max(1, tail[i][1])));
+    const columns = [longest.map(([rare]) => rare), ...tails];
+    plot("percentiles", columns, series, "percentile", {
+      x: true,
+      y: true,
+      xText: percentile,
+      yText: time,
+    });
     const shown = rows.map(({ quantiles }) => quantiles.map((ns) => Math.max(1, ns)));
-    plot("percentiles", [at, ...shown], series, "percentile", { y: true });
     const low = Math.min(...shown.map((q) => q[0]));
     const high = Math.max(...shown.map((q) => q.at(-1))) + 1;
     const bins = 48;
@@ -763,20 +789,27 @@
     const centres = Array.from({ length: bins }, (_, i) => edge(i + 0.5));
     const bars = globalThis.uPlot.paths.stepped({ align: 1 });
     const stepped = series.map((one) => ({ ...one, paths: bars, fill: one.stroke + "33" }));
-    plot("histogram", [centres, ...counts], stepped, "ns", { x: true });
+    plot("histogram", [centres, ...counts], stepped, "time", {
+      x: true,
+      xText: time,
+      yText: (share) => `${Number(share.toFixed(1))} %`,
+    });
     const body = element("tbody");
-    for (const { policy, count, quantiles, p999, mean } of rows) {
+    for (const { policy, count, quantiles, p999, mean, ratio } of rows) {
       const q = (part) => quantiles[Math.round(part * steps)];
-      const cells = [count, q(0), q(0.5), q(0.9), q(0.99), p999, q(1), Math.round(mean)];
+      const times = [q(0), q(0.5), q(0.9), q(0.99), p999, q(1), mean].map(time);
+      const cells = [count.toLocaleString("en"), ...times, ratio];
       const row = element("tr", {}, element("th", { scope: "row" }, policy));
-      for (const cell of cells) row.append(element("td", {}, cell.toLocaleString("en")));
+      for (const cell of cells) row.append(element("td", {}, cell));
       body.append(row);
     }
     const head = element("tr");
-    for (const name of ["ns", "count", "min", "p50", "p90", "p99", "p99.9", "max", "mean"]) {
+    for (
+      const name of ["", "count", "min", "p50", "p90", "p99", "p99.9", "max", "mean", "p50 ratio"]
+    ) {
       head.append(element("th", { scope: "col" }, name));
     }
-    const caption = element("caption", { class: "hidden" }, "Latency in nanoseconds");
+    const caption = element("caption", { class: "hidden" }, "Latency");
     $("latency-table").replaceChildren(
       element("table", {}, caption, element("thead", {}, head), body),
     );

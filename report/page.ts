@@ -184,7 +184,7 @@ function triage(data: ReportData): string {
   }
   const names = policies.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
   const rows = mechanismsOf(data).map(triageRow).join("\n");
-  return `<div class="wide"><table id="triage"><caption class="hidden">Mechanisms by which the policies differ</caption><thead><tr><th scope="col">Mechanism</th><th scope="col">VMRUNs</th>${names}</tr></thead><tbody>
+  return `<div class="wide list" role="region" aria-labelledby="findings-title" tabindex="0"><table id="triage"><caption class="hidden">Mechanisms by which the policies differ</caption><thead><tr><th scope="col">Mechanism</th><th scope="col">VMRUNs</th>${names}</tr></thead><tbody>
 ${rows}</tbody></table></div>`;
 }
 
@@ -266,7 +266,7 @@ ${summary(data)}
 </header>
 <main>
 <div class="answer">
-<div class="left" role="region" aria-labelledby="findings-title" tabindex="0">
+<div class="left">
 <h2 id="findings-title">What differs</h2>
 <div class="bar" id="pair"><label>Pair: <select id="one"></select></label> <label>and <select id="other"></select></label> <span id="pair-says"></span></div>
 ${triage(data)}
@@ -289,7 +289,7 @@ ${triage(data)}
 <section aria-labelledby="latency-title" id="latency"><h2 id="latency-title">Latency</h2>
 <p>Times of the replay on the machine that made this report, cost of the clock taken off. Rows called “recorded” are by the recording's own clock and not to be compared with the others.</p>
 <label>Transition: <select id="kind"></select></label>
-<div class="plots"><figure><figcaption>Percentiles</figcaption><div id="percentiles"></div></figure><figure><figcaption>How often</figcaption><div id="histogram"></div></figure></div>
+<div class="plots"><figure><figcaption>Percentiles, each step to the right ten times as rare</figcaption><div id="percentiles"></div></figure><figure><figcaption>How often</figcaption><div id="histogram"></div></figure></div>
 <div class="wide" id="latency-table"></div>
 </section>
 </main>

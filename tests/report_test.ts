@@ -25,6 +25,8 @@ const LATENCY = [{
   p999: 90,
   mean: 40,
   quantiles: [10, 20, 40, 80, 90],
+  tail: [[1, 10], [2, 40], [4, 1500]] as [number, number][],
+  ratio: "",
 }];
 
 async function collect(
@@ -207,6 +209,8 @@ inBrowser(
             await page.locator(".writes").allInnerTexts().then(String),
             "nested gif: 0x1 → 0x0",
           );
+          // Times have units, and the axis goes on to the tail.
+          assertMatch(await page.locator("#latency-table").innerText(), /\b40 ns\b/);
           const step = page.locator(".step details").first();
           await step.locator("summary").focus();
           await page.keyboard.press("Enter");

@@ -4,7 +4,7 @@
  * @module
  */
 import type { TraceHeader } from "../../codecs/mod.ts";
-import { Latency } from "../../engine/latency.ts";
+import { Latency, type LatencyRow, type TransitionKind } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
@@ -14,10 +14,12 @@ import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
 import { Measurement, RecordedTimes } from "../measurement.ts";
+import { type PassRatio, passRatios, ratioText } from "../pass_ratios.ts";
 import { findingTexts, ReportSharing } from "../report_sharing.ts";
 import { writeWhole } from "../whole_file.ts";
 
-const PASSES = 2;
+/** As many as tell a difference from noise. */
+const PASSES = 3;
 /** A trace of so many bytes is carried along. */
 const SMALL = 256 * 1024;
 /** Steps from the shortest time to the longest: half a percentile each. */
@@ -48,6 +50,31 @@ async function smallFile(path: string): Promise<Uint8Array | undefined> {
   return isFile && size <= SMALL ? await Deno.readFile(path) : undefined;
 }
 
+/** How the passes compare a policy with the first. */
+function ratioOf(ratios: readonly PassRatio[], policy: string, kind: string): { ratio: string } {
+  const found = ratios.find((one) => one.policy === policy && one.kind === kind);
+  return { ratio: found === undefined ? "" : ratioText(found) };
+}
+
+/** Points between a time and one that is ten times as rare. */
+const PER_DECADE = 20;
+
+/** Times by how rare they are: one in 1, and so on to the rarest that was counted. */
+function tailOf(
+  latency: Latency,
+  policy: string,
+  kind: TransitionKind,
+  count: number,
+): [number, number][] {
+  const decades = Math.log10(Math.max(1, count));
+  const rare = Array.from(
+    { length: Math.floor(decades * PER_DECADE) + 1 },
+    (_, i) => 10 ** (i / PER_DECADE),
+  );
+  const times = latency.valuesAt(policy, kind, rare.map((one) => 100 * (1 - 1 / one))) ?? [];
+  return times.map((ns, i) => [rare[i] as number, ns]);
+}
+
 /** Measures the trace in so many passes after one to warm up. */
 async function measure(
   context: Context,
@@ -58,16 +85,24 @@ async function measure(
   using latency = await Latency.create();
   using warmUp = await Latency.create();
   using progress = context.progress("events measured");
+  const medians: LatencyRow[][] = [];
   for (let pass = 0; pass <= passes; pass++) {
-    const measurement = new Measurement(policies, pass === 0 ? warmUp : latency);
+    using samples = await Latency.create();
+    const measurement = new Measurement(policies, pass === 0 ? warmUp : samples);
     const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
     await feedAll(path, progress, (event) => {
       measurement.feed(event);
       recorded?.feed(event);
     });
+    if (pass === 0) continue;
+    medians.push(samples.rows());
+    for (const encoded of samples.encode()) latency.add(encoded);
   }
+  const ratios = passRatios(medians, policies.map(({ name }) => name));
   progress.done();
   return latency.rows().map(({ policy, kind, count, p999, mean }) => ({
+    ...ratioOf(ratios, policy, kind),
+    tail: tailOf(latency, policy, kind, count),
     policy,
     kind,
     count,

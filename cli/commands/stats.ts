@@ -11,7 +11,7 @@ import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
-import { type PassRatio, passRatios } from "../pass_ratios.ts";
+import { type PassRatio, passRatios, ratioText } from "../pass_ratios.ts";
 import { StepCosts } from "../../engine/step_costs.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
@@ -40,11 +40,6 @@ export interface StatsPrint {
   readonly steps?: StepCosts;
   /** Distributions for HdrHistogram's plotters, instead of the table. */
   readonly form?: "hgrm" | "hlog" | undefined;
-}
-
-function ratioText({ ratio, low, high, noise }: PassRatio): string {
-  const range = `${ratio.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  return noise ? `${range}, noise` : range;
 }
 
 /** Rows of one kind together, policies in their order, with the median's ratio to the first one's. */
