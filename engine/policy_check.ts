@@ -59,7 +59,8 @@ function shown(value: unknown): string {
   if (value === undefined) return "missing";
   if (value === null) return "null";
   if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
-  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : typeof value;
+  if (Array.isArray(value)) return "a list";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
 class Look {
@@ -79,7 +80,7 @@ class Look {
       const near = closest(name, known);
       this.problems.push(
         `${place} has no "${name}"${near === undefined ? "" : `, did you mean "${near}"?`} ` +
-          `There is ${known.join(", ")}`,
+          `(there is ${known.join(", ")})`,
       );
     }
   }
@@ -208,6 +209,9 @@ class Look {
  */
 export function checkPolicy(value: unknown): Policy {
   if (!isObject(value)) throw new PolicyError([`a policy is an object, not ${shown(value)}`]);
+  if (typeof value["then"] === "function") {
+    throw new PolicyError(["a policy is an object, not a promise of one: await it"]);
+  }
   const look = new Look();
   const { name, doc, kernel, ways, processor } = value;
   look.text("name", name);

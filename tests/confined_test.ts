@@ -36,7 +36,7 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["rejects", `Promise.reject(null);\n${FINE}`, /outside of its steps: It threw null/],
   ["throws from a property", "export default { get name() { throw null; } };", /It threw null/],
   ["is a hostile proxy", "export default new Proxy({}, { get() { throw null; } });", /threw null/],
-  ["is no policy", "export default 42;", /a policy is an object, not number/],
+  ["is no policy", "export default 42;", /a policy is an object, not a number/],
   ["is no program", "export defaul 1", /SyntaxError/],
   ["imports nothing there", `import "./gone.ts";\n${FINE}`, /Module not found/],
   [

@@ -8,6 +8,17 @@ const noRun = { name: "x", doc: "" };
 
 const WRONG: readonly (readonly [string, unknown, string])[] = [
   ["nothing", undefined, "a policy is an object, not missing"],
+  ["a function", () => mine, "a policy is an object, not a function"],
+  [
+    "a promise of a policy",
+    Promise.resolve(mine),
+    "a policy is an object, not a promise of one: await it",
+  ],
+  [
+    "a field of no policy",
+    { ...mine, steps: [] },
+    'the policy has no "steps" (there is name, doc, kernel, ways, processor, checks)',
+  ],
   ["a check set by name", { ...mine, checks: "no-such-set" }, "checks is no part of a policy"],
   [
     "a kernel whose checks are a name",
