@@ -98,13 +98,15 @@ function* summaryLines({ result }: DiffOutput): Generator<string> {
   for (const [i, other] of others.entries()) {
     const unsettled = result.unsettled[i] ?? 0;
     const more = unsettled > 0 ? `, of ${unsettled} more too little was recorded to tell` : "";
-    const runs = plural(result.runs, "run");
-    yield `${first} and ${other}: ${result.different[i]} of ${runs} end differently${more}`;
+    const runs = plural(result.runs, "run ends", "runs end");
+    yield `${first} and ${other}: ${result.different[i]} of ${runs} differently${more}`;
   }
   for (const [what, runs] of Object.entries(result.unmodelled)) {
     yield `Not modelled: ${what}: ${plural(runs, "run")} cannot be compared`;
   }
-  if (result.skipped > 0) yield `${plural(result.skipped, "run")} lack their inputs`;
+  if (result.skipped > 0) {
+    yield plural(result.skipped, "run lacks its inputs", "runs lack their inputs");
+  }
 }
 
 function findingField(field: FindingField, all: number): string {

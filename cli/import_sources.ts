@@ -20,6 +20,7 @@ import { openInput, shown, STANDARD } from "./files.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { isGzip, isTrace } from "./inputs.ts";
 import type { HowWritten } from "./trace_output.ts";
+import { plural } from "./plural.ts";
 
 /** Forms by their name on the command line; those of tracepoint logs with the importer's own name. */
 export const FORMS = {
@@ -182,25 +183,41 @@ function total(counts: Readonly<Record<string, number>>): number {
 /** What was passed over, in lines for people. */
 export function importNotes(stats: TracepointStats): string[] {
   const { lines, skipped, others, vmx, continued } = stats;
-  const from = lines > 0 ? ` of ${lines} lines` : "";
+  const from = lines > 0 ? ` of ${plural(lines, "line")}` : "";
   const named = total(others) === 0 ? "" : ` (${byName(others)})`;
   const notes = [
-    `${total(stats.events)} records${from} imported, of the form ${stats.form ?? "unknown"}` +
-    (skipped > 0 ? `; ${skipped} others passed over${named}` : ""),
+    `${plural(total(stats.events), "record")}${from} imported, of the form ${
+      stats.form ?? "unknown"
+    }` +
+    (skipped > 0 ? `; ${plural(skipped, "other")} passed over${named}` : ""),
   ];
-  if (continued > 0) notes.push(`${continued} lines were the rest of the record before them`);
+  if (continued > 0) {
+    notes.push(
+      plural(
+        continued,
+        "line was the rest of the record before it",
+        "lines were the rest of the record before them",
+      ),
+    );
+  }
   if (total(vmx) > 0) {
-    notes.push(`${total(vmx)} records of VMX, which is Intel's, passed over: ${byName(vmx)}`);
+    notes.push(
+      `${plural(total(vmx), "record")} of VMX, which is Intel's, passed over: ${byName(vmx)}`,
+    );
   }
   if (total(stats.events) > 0 && stats.resolution === undefined) {
     notes.push("The log has no times: the order is known, and no latency");
   }
   if (stats.lostMarks > 0) {
     notes.push(
-      `The source lost records at ${stats.lostMarks} places, ${stats.lost} that it counted`,
+      `The source lost records at ${
+        plural(stats.lostMarks, "place")
+      }, ${stats.lost} that it counted`,
     );
   }
-  if (stats.malformed > 0) notes.push(`${stats.malformed} records could not be understood`);
+  if (stats.malformed > 0) {
+    notes.push(`${plural(stats.malformed, "record")} could not be understood`);
+  }
   for (const { line, offset, what } of stats.issues) {
     const where = line !== undefined
       ? `line ${line}: `

@@ -27,7 +27,7 @@ Deno.test("diff names what the seed's policies leave different, and the step", (
   withTrace(["gif-left-set"], async (trace) => {
     const { code, stdout, stderr } = await vmtape(["diff", trace, ...SEED]);
     assertEquals([code, stderr], [1, ""]);
-    assertStringIncludes(stdout, "early-exit and unified: 1 of 1 run end differently");
+    assertStringIncludes(stdout, "early-exit and unified: 1 of 1 run ends differently");
     assertMatch(
       stdout,
       /^1\. GIF stays set after a failed consistency check under early-exit \(1 run\)$/m,
@@ -84,7 +84,7 @@ Deno.test("diff is silent about policies that do the same, with status 0", () =>
         'export default { ...EARLY_EXIT, name: "same" };\n',
     );
     const { code, stdout } = await shell("vmtape diff t --policies early-exit,./same.ts", folder);
-    assertEquals([code, stdout], [0, "early-exit and same: 0 of 1 run end differently\n"]);
+    assertEquals([code, stdout], [0, "early-exit and same: 0 of 1 run ends differently\n"]);
     assert(trace.startsWith(folder));
   }));
 

@@ -64,7 +64,7 @@ Deno.test("import recognizes a tracepoint log, and says what it passed over", ()
     const out = `${folder}/out`;
     const { code, stderr } = await vmtape(["import", `${folder}/log`, "-o", out]);
     assertEquals(code, 0, stderr);
-    assertStringIncludes(stderr, "1 records of 2 lines imported, of the form ftrace");
+    assertStringIncludes(stderr, "1 record of 2 lines imported, of the form ftrace");
     assertStringIncludes((await vmtape(["info", out])).stdout, "asid");
     const wrong = ["import", `${folder}/log`, "-o", out, "-f", "--from", "perf"];
     assertMatch((await vmtape(wrong)).stderr, /is of the form ftrace, not perf/);

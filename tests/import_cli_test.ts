@@ -27,7 +27,7 @@ Deno.test("an import of no records ends with 1, says why, and writes nothing", (
       "rip 0x103c00 info1 0x0000000000000000 info2 0x0000000000000000 intr_info 0x00000000 " +
       "error_code 0x00000000\n";
     const logs = {
-      vmx: [vmx, /1 records of VMX.*passed over: kvm_nested_vmexit 1/],
+      vmx: [vmx, /1 record of VMX.*passed over: kvm_nested_vmexit 1/],
       empty: ["# tracer: nop\n#\n", /0 records of 2 lines/],
       other: [" q-7 [000] .... 1.000001: kvm_msr: msr_read 1 = 0x0\n", /passed over \(kvm_msr 1\)/],
       cut: [LINES[3]!.slice(0, -5) + "\n", /line 1: .* shorter than the kernel prints/],

@@ -103,7 +103,7 @@ Deno.test({
       assertEquals(code, 0, stderr);
       assertEquals(stdout.split("\n"), [
         "early-exit: 1 of 1 runs agree in everything",
-        "early-exit and unified: 1 of 1 run end differently",
+        "early-exit and unified: 1 of 1 run ends differently",
         "1",
         "",
       ]);

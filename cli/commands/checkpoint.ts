@@ -8,6 +8,7 @@ import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { MemoizedReplayer } from "../../engine/memo/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { POLICY, policyOf } from "../policy_options.ts";
+import { plural } from "../plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
@@ -81,9 +82,10 @@ export const checkpoint = defineCommand({
     reportWritten(context, options.output, written);
     if (checkpoints === 0) {
       context.note(
-        "No checkpoint: they are set where a run begins, and not in logs of transitions",
+        `No checkpoint: they are set where a run begins, the first after ${every} events ` +
+          "(--every), and not in logs of transitions",
       );
-    } else context.note(`${checkpoints} checkpoints of ${policy.name}`);
+    } else context.note(`${plural(checkpoints, "checkpoint")} of ${policy.name}`);
     return EXIT.ok;
   },
 });

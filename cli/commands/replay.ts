@@ -10,6 +10,7 @@ import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY, PROCESSOR } from "../policy_options.ts";
+import { plural } from "../plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { pickedPolicy } from "../picked_policy.ts";
@@ -112,7 +113,9 @@ function print(context: Context, results: readonly ReplayResult[], found: Mismat
     const { policy, runs, agreed, skipped, outcomes, digest, unmodelled, partial } = result;
     if (partial !== undefined) { for (const row of partialLines(policy, partial)) out.line(row); }
     if (partial !== undefined && runs === 0) continue;
-    const left = skipped > 0 ? `, ${skipped} more lack their inputs` : "";
+    const left = skipped > 0
+      ? `, ${plural(skipped, "more lacks its inputs", "more lack their inputs")}`
+      : "";
     out.line(`${policy}: ${agreed} of ${runs} runs agree in everything${left}`);
     const rows = [...outcomes].map(([kind, { compared, agreed }]) => [
       kind,
