@@ -364,6 +364,25 @@ inBrowser("in a browser: a page of 100,000 VMRUNs opens, and the last is found",
   });
 });
 
+Deno.test("stats --hgrm writes a file a distribution, its fourth column exact", () =>
+  withFolder(async (folder) => {
+    const trace = `${folder}/t`, out = `${folder}/hgrm`;
+    await vmtape(["record", "enter", "-o", trace, "--repeat", "40"]);
+    const args = ["stats", trace, "-p", "early-exit,unified", "--passes", "1", "--hgrm", "-o", out];
+    assertEquals((await vmtape(args)).code, 0);
+    const names = (await Array.fromAsync(Deno.readDir(out))).map(({ name }) => name).toSorted();
+    assert(names.includes("entered.early-exit.hgrm") && names.includes("VMEXIT.unified.hgrm"));
+    const text = await Deno.readTextFile(`${out}/entered.early-exit.hgrm`);
+    assertMatch(text, /^ +Value +Percentile +TotalCount +1\/\(1-Percentile\)\n\n/);
+    const rows = [...text.matchAll(/^ *[\d.]+ +([\d.]+) +\d+ +([\d.]+)$/gm)];
+    assert(rows.length > 3, text);
+    for (const [, percentile, rarity] of rows) {
+      assert(Math.abs(Number(rarity) * (1 - Number(percentile)) - 1) < 1e-9, rarity);
+    }
+    assertEquals((await vmtape(args)).code, 2);
+    assertEquals((await vmtape(["stats", trace, "-o", out])).code, 2);
+  }));
+
 Deno.test("report writes a page, and does not overwrite one unasked", () =>
   withFolder(async (folder) => {
     const trace = `${folder}/t`, page = `${folder}/r.html`;

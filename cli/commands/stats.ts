@@ -5,7 +5,7 @@
  */
 import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
-import { defineCommand, EXIT } from "../command.ts";
+import { defineCommand, EXIT, FORCE } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
@@ -18,6 +18,8 @@ import { POLICIES } from "../../engine/policies/mod.ts";
 import { eachEvent } from "../shares/groups.ts";
 import { groupsOfShard, SHARD, type Shard, shardOf } from "../shares/plan.ts";
 import { statsShardFile } from "../shares/shard_file.ts";
+import { exactRarity, writeDistributions } from "../hgrm.ts";
+import { plural } from "../plural.ts";
 import { formatTable } from "../table.ts";
 
 const PASSES = 5;
@@ -113,7 +115,7 @@ export function printStats(context: Context, latency: Latency, given: StatsPrint
   else if (form === "hgrm") {
     for (const { policy, kind } of rows) {
       out.line(`# ${kind}, ${policy}`);
-      out.text(`${latency.distribution(policy, kind) ?? ""}\n`);
+      out.text(`${exactRarity(latency.distribution(policy, kind) ?? "")}\n`);
     }
   } else {
     print(context, rows, given);
@@ -179,6 +181,14 @@ export const stats = defineCommand({
       kind: "flag",
       doc: "Print all histograms as a log, as HdrHistogram's tools do",
     },
+    {
+      name: "output",
+      short: "o",
+      kind: "file",
+      value: "FOLDER",
+      doc: "Folder for --hgrm: a file for each kind and policy",
+    },
+    FORCE,
     { name: "steps", kind: "flag", doc: "Measure each step too, in a pass of its own" },
     SHARD,
   ],
@@ -188,10 +198,15 @@ export const stats = defineCommand({
       line: "stats run.vmtape --policies early-exit,unified --passes 20",
       doc: "Two, more precisely",
     },
+    { line: "stats run.vmtape --hgrm -o hgrm", doc: "For HdrHistogram's plotter" },
     { line: "stats run.vmtape --hlog > run.hlog", doc: "For HdrHistogram's log analyzer" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const { passes = PASSES } = options;
+    const { passes = PASSES, output, force } = options;
+    if (output !== undefined && !options.hgrm) {
+      throw new UsageError("Option --output is the folder for --hgrm, and needs it");
+    }
+    if (output === STANDARD) throw new UsageError("Option --output is a folder, not -");
     if (passes === 0) throw new UsageError("Option --passes is at least 1");
     if (path === STANDARD) {
       throw new UsageError("A trace is read several times: name a file, not -");
@@ -228,6 +243,11 @@ export const stats = defineCommand({
       for (const encoded of samples.encode()) latency.add(encoded);
     }
     progress.done();
+    if (output !== undefined) {
+      const files = writeDistributions(context, latency, { folder: output, force });
+      context.note(`${plural(files, "distribution")}, in ${output}`);
+      return EXIT.ok;
+    }
     const { timerCost } = latency;
     const order = policies.map(({ name }) => name);
     const ratios = passRatios(medians, order);
