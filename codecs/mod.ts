@@ -55,4 +55,9 @@ export {
   type FormatField,
   parseEventFormat,
 } from "./tracepoints/trace_dat_format.ts";
-export { type PerfettoEvent, PerfettoExport, perfettoText } from "./perfetto.ts";
+export {
+  type PerfettoEvent,
+  PerfettoExport,
+  type PerfettoNotes,
+  perfettoText,
+} from "./perfetto.ts";

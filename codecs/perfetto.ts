@@ -50,6 +50,12 @@ const TOLD = [
   "save.rflags",
 ].map((name) => fieldNamed(VMCB_LAYOUT, name));
 
+/** Tracks of notes are behind those of all vCPUs. */
+const NOTES_TID = 1 << 20;
+
+/** Texts to stand at events, by the number of the event. */
+export type PerfettoNotes = ReadonlyMap<number, readonly string[]>;
+
 /** Kinds of events that begin something else: what was before them ended at an unknown time. */
 const BEGINS: ReadonlySet<TraceEvent["kind"]> = new Set(["session", "case", "vmrun", "setstate"]);
 
@@ -100,8 +106,19 @@ interface Track {
  */
 export class PerfettoExport {
   readonly #vcpus = new Map<number, Track>();
+  readonly #notes: PerfettoNotes;
+  readonly #noted = new Set<number>();
   #index = 0;
   #clock: "recorded" | "none" | undefined;
+
+  /**
+   * Begins before the trace's first event.
+   *
+   * @param notes What to say of events, on a track of its own for each vCPU.
+   */
+  constructor(notes: PerfettoNotes = new Map()) {
+    this.#notes = notes;
+  }
 
   /** What times stand for; known after the first event. */
   get clock(): string {
@@ -129,6 +146,21 @@ export class PerfettoExport {
     }
     vcpu.last = ts;
     const args = argsOf(event, index);
+    for (const note of this.#notes.get(index) ?? []) {
+      const tid = NOTES_TID + event.vcpu;
+      if (!this.#noted.has(tid)) yield meta("thread_name", tid, `vCPU ${event.vcpu} findings`);
+      this.#noted.add(tid);
+      yield {
+        name: note,
+        ph: "i",
+        s: "t",
+        cat: "finding",
+        pid: PID,
+        tid,
+        ts,
+        args: { event: index },
+      };
+    }
     const { run } = vcpu;
     if (run !== undefined && !BEGINS.has(event.kind)) run.last = ts;
     switch (event.kind) {
@@ -244,6 +276,7 @@ export class PerfettoExport {
  *
  * @param events The events; their images need to be valid only until the next is asked for.
  * @param title What to call the recording.
+ * @param notes What to say of events, on a track of its own for each vCPU.
  * @returns The file's text, piece by piece.
  * @example
  * ```ts
@@ -258,8 +291,9 @@ export class PerfettoExport {
 export async function* perfettoText(
   events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>,
   title: string,
+  notes?: PerfettoNotes,
 ): AsyncGenerator<string> {
-  const rows = new PerfettoExport();
+  const rows = new PerfettoExport(notes);
   let between = '{"traceEvents":[\n';
   const line = (row: PerfettoEvent) => {
     const text = between + JSON.stringify(row);

@@ -162,6 +162,9 @@ Deno.test("export writes a whole file or none", () =>
         "vmtape export t --to perfetto -o - | cmp - t.json && " +
         "{ vmtape export t --to perfetto -o t.json; [ $? = 2 ]; } && " +
         "vmtape export t --to perfetto -o t.json.gz && gunzip -c t.json.gz | cmp - t.json && " +
+        "vmtape record gif-left-set -o g -q && " +
+        "vmtape export g --to perfetto -p early-exit,unified -o - | grep -q 'GIF stays set' && " +
+        "rm g && " +
         "{ head -c 400 t > cut; vmtape export cut --to perfetto -o cut.json; true; } && " +
         "{ vmtape export t --to pprof -o x; [ $? = 2 ]; } && ls",
       folder,

@@ -3,13 +3,43 @@
  *
  * @module
  */
-import { perfettoText } from "../../codecs/perfetto.ts";
+import { type PerfettoNotes, perfettoText } from "../../codecs/perfetto.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { Breather } from "../breather.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import { Differ, Findings } from "../../engine/diff/mod.ts";
+import type { Policy } from "../../engine/policy.ts";
+import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
 import { wholeFile } from "../whole_file.ts";
+
+/** Titles of the findings that each run is part of, by the event that begins it. */
+async function findingsOf(path: string, policies: readonly Policy[]): Promise<PerfettoNotes> {
+  const findings = new Findings();
+  const keys = new Map<number, string[]>();
+  const differ = new Differ(policies, (difference) => {
+    keys.set(difference.event, [
+      ...keys.get(difference.event) ?? [],
+      ...findings.add(difference),
+    ]);
+  });
+  const trace = await openTrace(path);
+  for await (const block of trace.blocks()) {
+    for (const event of block.shared()) differ.feed(event);
+  }
+  differ.finish();
+  // A key's place is looked for once: there are few of them, and many runs.
+  const list = findings.list();
+  const titles = new Map<string, string>();
+  const titleOf = (key: string) => {
+    const known = titles.get(key) ?? list[findings.indexOf(key)]?.title ?? key;
+    titles.set(key, known);
+    return known;
+  };
+  return new Map([...keys].map(([event, all]) => [event, all.map(titleOf)]));
+}
 
 /** Text compressed with gzip, which ui.perfetto.dev opens as it is. */
 function gzipped(pieces: AsyncIterable<string>): ReadableStream<Uint8Array<ArrayBuffer>> {
@@ -37,6 +67,11 @@ export const exportCommand = defineCommand({
       required: true,
       doc: "Format to write",
     },
+    {
+      ...POLICIES_OPTION,
+      doc: "Two or more policies: what they leave different is a track of its own",
+    },
+    PROCESSOR,
     OUTPUT,
     FORCE,
   ],
@@ -46,6 +81,12 @@ export const exportCommand = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { output, force } = options;
+    if (path === STANDARD && options.policies.length > 0) {
+      throw new UsageError("With --policies a trace is read twice: name a file, not -");
+    }
+    const notes = options.policies.length === 0
+      ? undefined
+      : await findingsOf(path, await policiesOf(options.policies, 2, options.processor));
     const trace = await openTrace(path);
     using file = wholeFile(context, { output, force });
     using progress = context.progress("events");
@@ -64,7 +105,7 @@ export const exportCommand = defineCommand({
       }
     };
     const title = path === STANDARD ? "trace" : path.replace(/^.*[/\\]/, "");
-    const pieces = perfettoText(all(), title);
+    const pieces = perfettoText(all(), title, notes);
     if (output.endsWith(".gz")) {
       for await (const chunk of gzipped(pieces)) file.bytes(chunk);
     } else for await (const piece of pieces) file.write(piece);
