@@ -6,7 +6,7 @@
 /// <reference lib="deno.worker" />
 import process from "node:process";
 import { run } from "./app.ts";
-import { reasonOf } from "./policy_modules.ts";
+import { noteAstray, reasonOf } from "./policy_modules.ts";
 import type { Assigned, FromThread } from "./confined.ts";
 import { startThreadsBy } from "./shares/threads.ts";
 import { watchedThread } from "./watchdog.ts";
@@ -32,6 +32,7 @@ told.log = told.info = told.debug = told.error;
 function wrong(event: Event, what: unknown): void {
   event.preventDefault();
   send({ wrong: reasonOf(what) });
+  noteAstray(what);
 }
 self.addEventListener("error", (event) => wrong(event, event.error));
 self.addEventListener("unhandledrejection", (event) => wrong(event, event.reason));

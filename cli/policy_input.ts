@@ -9,7 +9,7 @@ import { onProcessor, type Policy } from "../engine/policy.ts";
 import { PROCESSORS } from "../engine/processors/mod.ts";
 import { FileError, oneLine, UsageError } from "./errors.ts";
 import { didYouMean } from "./suggest.ts";
-import { isModule, moduleLoader, moduleText, reasonOf } from "./policy_modules.ts";
+import { isModule, moduleLoader, moduleText, reasonOf, settled } from "./policy_modules.ts";
 import { watchEnd } from "./watchdog.ts";
 import { watch } from "./watched_policy.ts";
 
@@ -32,6 +32,7 @@ async function importPolicy(path: string): Promise<Policy> {
   } catch (error) {
     throw fail(reasonOf(error, path), error);
   }
+  await settled();
   try {
     const policy = watch(checkPolicy(module["default"] ?? module["policy"]));
     // What a checkpoint is bound to; see policyFingerprint.

@@ -52,6 +52,25 @@ export function moduleLoader(name: string): Loader | undefined {
   return loaders.get(name);
 }
 
+// Taken before a module can put something else in its place.
+const later = setTimeout;
+const astray = new Set<unknown>();
+
+/** Notes what went wrong in a module outside of what is called of it; the main thread has been told. */
+export function noteAstray(what: unknown): void {
+  astray.add(what);
+}
+
+/**
+ * Waits for what a module left behind at its loading, such as a rejected promise, so that it is told
+ * before the command says anything. When something went wrong it does not return: the main thread
+ * ends this one.
+ */
+export async function settled(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => later(resolve, 1));
+  if (astray.size > 0) await new Promise(() => {});
+}
+
 /** A text as part of a program. */
 function literal(text: string): string {
   return JSON.stringify(text).replace(

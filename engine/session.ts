@@ -212,7 +212,7 @@ export class ReplaySession {
  * ```ts
  * import { joinResults, Replayer, UPSTREAM } from "@vmtape/vmtape/engine";
  * const one = new Replayer(UPSTREAM).finish();
- * if (joinResults(one, one).policy !== "linux-6.12") throw new Error();
+ * if (joinResults(one, one).policy !== "linux-7.3") throw new Error();
  * ```
  */
 export function joinResults(a: ReplayResult, b: ReplayResult): ReplayResult {

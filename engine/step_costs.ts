@@ -63,7 +63,7 @@ class Samples {
  * for await (const event of recordScenarios(builtinScenarios("enter"), UPSTREAM)) {
  *   driver.feed(event, index++);
  * }
- * if (!costs.rows().some(({ step }) => step === "map vmcb12")) throw new Error();
+ * if (!costs.rows().some(({ step }) => step === "cache whole vmcb12")) throw new Error();
  * ```
  */
 export class StepCosts {

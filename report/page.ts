@@ -222,7 +222,7 @@ function summary({ policies, parts, result }: ReportData): string {
  * import { ReportCollector, reportPage } from "@vmtape/vmtape/report";
  * const data = new ReportCollector([EARLY_EXIT, UPSTREAM]).finish("Nothing <yet>");
  * const html = reportPage(data, "empty.vmtape");
- * if (!html.includes("<title>Nothing &lt;yet&gt;: early-exit, upstream</title>")) throw new Error();
+ * if (!html.includes("<title>Nothing &lt;yet&gt;: early-exit, linux-7.3</title>")) throw new Error();
  * ```
  */
 export function reportPage(data: ReportData, trace: string, extras: ReportExtras = {}): string {

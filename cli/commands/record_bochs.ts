@@ -39,7 +39,10 @@ export const recordBochsCommand = defineCommand({
   needs: ["run"],
   examples: [
     { line: "record bochs --scenario cases.txt -o bochs.vmtape", doc: "Ask Bochs about cases" },
-    { line: "diff qemu.vmtape bochs.vmtape", doc: "Where do QEMU and Bochs part?" },
+    {
+      line: "record bochs --scenario cases.txt --cpu zambezi -o zambezi.vmtape",
+      doc: "The same, on a processor without AVX-512",
+    },
   ],
   async run(context, { options }) {
     if (options.scenario.length === 0) {

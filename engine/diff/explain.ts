@@ -53,7 +53,7 @@ const MAX_CELLS = 4_000_000;
  * for (const event of events) explainer.feed(event);
  * const rows = explainer.finish()?.rows ?? [];
  * const parting = rows.find((row) => row.parts);
- * if (parting?.a?.name !== undefined || parting?.b?.name !== "clear EVENTINJ") throw new Error();
+ * if (parting?.a?.name !== "map vmcb12" || parting.b?.name !== "require vmcb12 address") throw new Error();
  * ```
  */
 export class Explainer {

@@ -318,7 +318,7 @@ function endTitle({ policies: [a, b], ends: [endA, endB] }: RunDifference): stri
  *   differ.feed(event);
  * }
  * differ.finish();
- * if (!lines[0]?.endsWith('upstream goes on with "clear EVENTINJ"')) throw new Error(lines[0]);
+ * if (!lines[0]?.endsWith('linux-7.3 goes on with "require vmcb12 address"')) throw new Error(lines[0]);
  * ```
  */
 export function partedText(difference: RunDifference): string {
