@@ -37,14 +37,18 @@ export class ShardError extends Error {
   override readonly name = "ShardError";
   /** The file. */
   readonly path: string;
+  /** What is wrong, in a word of this program. */
+  readonly code: "damaged" | "unsupported";
 
   /**
    * @param path The file.
    * @param message What is wrong.
+   * @param code The same in a word.
    */
-  constructor(path: string, message: string) {
+  constructor(path: string, message: string, code: "damaged" | "unsupported" = "damaged") {
     super(message);
     this.path = path;
+    this.code = code;
   }
 }
 
@@ -91,7 +95,11 @@ const CLASSES: Readonly<Record<string, Row>> = {
   GdbError: { code: "qemu", status: EXIT.usage },
   SkipListError: { code: "usage", status: EXIT.usage },
   ScenarioError: { code: "scenario", status: EXIT.usage },
-  ShardError: { code: "damaged", status: EXIT.damaged },
+  ShardError: {
+    code: "damaged",
+    status: EXIT.damaged,
+    byCode: { unsupported: EXIT.version },
+  },
   LabRecordError: { code: "damaged", status: EXIT.damaged },
   ReplayError: { code: "damaged", status: EXIT.damaged },
   TooManyVcpusError: { code: "damaged", status: EXIT.damaged },

@@ -124,3 +124,14 @@ Deno.test("a replay begins at a checkpoint, and ends with the digest of the whol
     assertEquals(code, 2);
     assertStringIncludes(stderr, "name it with --policy");
   }));
+
+Deno.test("replay of a trace without a VMRUN says that there is none", () =>
+  withFolder(async (folder) => {
+    const trace = `${folder}/t`;
+    const writer = new TraceWriter(fileSink(trace, { force: true }));
+    writer.write({ kind: "session", vcpu: 0, meta: { source: "kvm", kernel: "early-exit" } });
+    writer.close();
+    const { code, stdout, stderr } = await vmtape(["replay", trace, "-p", "early-exit"]);
+    assertEquals([code, stderr], [0, ""]);
+    assertStringIncludes(stdout, "early-exit: there is no VMRUN to replay\n");
+  }));

@@ -70,6 +70,12 @@ Deno.test("merge prints what one run would have, from eight processes", async ()
       const missing = await vmtape(["merge", ...parts.slice(1)]);
       assertEquals(missing.code, 2);
       assertStringIncludes(missing.stderr, "these are missing: 0");
+      const newer = `${folder}/newer.json`;
+      const text = JSON.parse(await Deno.readTextFile(parts[0]!));
+      await Deno.writeTextFile(newer, JSON.stringify({ ...text, format: text.format + 1 }));
+      const refused = await vmtape(["merge", newer, ...parts.slice(1)]);
+      assertEquals(refused.code, 4);
+      assertStringIncludes(refused.stderr, "print the parts again with one version");
     }
   });
 });

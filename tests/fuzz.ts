@@ -203,7 +203,13 @@ async function typed(act: () => Promise<void>, report?: FuzzReport): Promise<voi
   }
 }
 
-/** Time that this process has computed for, in milliseconds: a busy machine does not slow it. */
+/** What no mutant may take, in milliseconds. */
+const SLOW_MS = 2000;
+
+/**
+ * Time that this process has computed for, in milliseconds: a busy machine does not slow it, but
+ * other tests in the process count too.
+ */
 function cpuTime(): number {
   const { user, system } = cpuUsage();
   return (user + system) / 1000;
@@ -225,14 +231,18 @@ export async function fuzz(count: number, seed = 1): Promise<FuzzReport> {
     const how = random.below(4);
     const bytes = how === 0 ? mutateContent(origin, random) : mutate(origin, random);
     if (how === 1) mend(bytes);
-    const start = cpuTime();
-    try {
-      await tryOne(bytes, how < 2, report);
-    } catch (cause) {
-      throw new Error(`Mutant ${seed + i} failed: ${cause}`, { cause });
+    // What else the process did meanwhile is not the mutant's: slow is who is slow each time.
+    let took = Infinity;
+    for (let attempt = 0; attempt < 3 && took > SLOW_MS; attempt++) {
+      const start = cpuTime();
+      try {
+        await tryOne(bytes, how < 2, attempt === 0 ? report : { ...report, errors: {} });
+      } catch (cause) {
+        throw new Error(`Mutant ${seed + i} failed: ${cause}`, { cause });
+      }
+      took = Math.min(took, cpuTime() - start);
     }
-    const took = cpuTime() - start;
-    if (took > 2000) throw new FuzzFailure(`Mutant ${seed + i} took ${took} ms`);
+    if (took > SLOW_MS) throw new FuzzFailure(`Mutant ${seed + i} took ${took} ms`);
     report.slowest = Math.max(report.slowest, took);
     report.inputs++;
   }

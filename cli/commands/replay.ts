@@ -116,7 +116,11 @@ function print(context: Context, results: readonly ReplayResult[], found: Mismat
     const left = skipped > 0
       ? `, ${plural(skipped, "more lacks its inputs", "more lack their inputs")}`
       : "";
-    out.line(`${policy}: ${agreed} of ${runs} runs agree in everything${left}`);
+    out.line(
+      runs === 0 && skipped === 0
+        ? `${policy}: there is no VMRUN to replay`
+        : `${policy}: ${agreed} of ${runs} runs agree in everything${left}`,
+    );
     const rows = [...outcomes].map(([kind, { compared, agreed }]) => [
       kind,
       String(compared),

@@ -150,7 +150,12 @@ export function parseShard(path: string, text: string): ShardFile {
   }
   const { format } = (value ?? {}) as Partial<ShardFile>;
   if (typeof format === "number" && format !== FORMAT) {
-    throw fail(`It has format ${format}; this program reads ${FORMAT}`);
+    throw new ShardError(
+      path,
+      `${path} has format ${format}, and this program reads ${FORMAT}: ` +
+        "print the parts again with one version of it",
+      "unsupported",
+    );
   }
   try {
     checkShard(value);
