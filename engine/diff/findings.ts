@@ -97,7 +97,7 @@ interface Sorted {
   readonly parting: RunDifference["parting"];
   readonly ends: RunDifference["ends"];
   readonly follows: boolean;
-  /** What the owners were afterwards. */
+  /** What the owners were, before and afterwards. */
   readonly owners: number;
   readonly groups: readonly { readonly group: Group; readonly rows: readonly FieldRow[] }[];
 }
@@ -148,6 +148,13 @@ export class Findings {
    * @returns Keys of the findings it is part of; see {@linkcode Findings.indexOf}.
    */
   add(difference: RunDifference, times = 1): string[] {
+    const { keys, taken } = this.#take(difference, times);
+    for (let left = times - taken; left > 0;) left -= this.#take(difference, left).taken;
+    return keys;
+  }
+
+  /** Takes a run once, or as often as it belongs to the same findings. */
+  #take(difference: RunDifference, times: number): { keys: string[]; taken: number } {
     const { fields, reports, parting, ends, reportsOrigin } = difference;
     const known = this.#sortedBefore.get(fields);
     const follows = reportsOrigin !== undefined;
@@ -156,18 +163,24 @@ export class Findings {
       known.parting === parting && known.ends === ends && known.follows === follows
     ) {
       for (const { group, rows } of known.groups) countRuns(group, rows, difference, times);
-      return known.keys;
+      return { keys: known.keys, taken: times };
     }
     const own = ownOf(difference);
     const keys: string[] = [];
-    const groups = this.#partsOf(difference, own).map((part) => {
+    const owners = this.#moves;
+    const parts = this.#partsOf(difference, own);
+    // A run that makes owners may belong elsewhere when it comes again: follow-ons of it are then its own.
+    const settled = owners === this.#moves;
+    const taken = settled ? times : 1;
+    const groups = parts.map((part) => {
       const key = keyOf(difference.policies, part.id);
       keys.push(key);
-      return this.#put(key, difference, part, own, times);
+      return this.#put(key, difference, part, own, taken);
     });
-    const owners = this.#moves;
-    this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
-    return keys;
+    if (settled) {
+      this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
+    }
+    return { keys, taken };
   }
 
   /**
