@@ -95,20 +95,8 @@ export class NestedPaging implements Paging {
   readonly #inner: Walk = new Walk();
   readonly #stage2: Stage2 = (gpa, access, table, out) => {
     const m = this.#m as Machine;
-    const lo = gpa % 0x1_0000_0000;
     const inner = this.#inner;
-    const hi = (gpa - lo) / 0x1_0000_0000;
-    const found = walkKvm(
-      m.memory,
-      m.caps.physicalBits,
-      this.npt,
-      lo,
-      hi,
-      access,
-      USER,
-      memoryOnly(m),
-      inner,
-    );
+    const found = walkNpt(m, this.npt, gpa, access, inner);
     if (found && m.memory.backed(inner.gpa)) return inner.gpa;
     return missed(out, gpa, access, table);
   };

@@ -13,6 +13,7 @@ import type { Context } from "../context.ts";
 import { openTrace } from "../inputs.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
+import { plural } from "../plural.ts";
 import { formatTable } from "../table.ts";
 
 function line(mismatch: Mismatch): string {
@@ -52,9 +53,7 @@ function print(context: Context, found: Identification): void {
   if (firstUnexplained !== undefined) {
     out.line();
     out.line(
-      `${unexplained} ${
-        unexplained === 1 ? "run" : "runs"
-      } went as none of these policies says, the first at ` +
+      `${plural(unexplained, "run")} went as none of these policies says, the first at ` +
         line(firstUnexplained),
     );
   }

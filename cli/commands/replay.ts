@@ -129,8 +129,8 @@ function print(context: Context, results: readonly ReplayResult[], found: Mismat
     out.text(formatTable(["outcome", "compared", "agreed"], rows));
     out.line(`  digest ${digest}`);
     for (const [what, count] of unmodelled) {
-      const left = count === 1 ? "1 run is left unknown" : `${count} runs are left unknown`;
-      out.line(`  Not modelled: ${what}: ${left}`);
+      const left = plural(count, "run is", "runs are");
+      out.line(`  Not modelled: ${what}: ${left} left unknown`);
     }
   }
   const groups = found.groups();

@@ -22,6 +22,7 @@ import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";
+import { plural } from "../plural.ts";
 import { formatTable } from "../table.ts";
 
 const WAYS: Readonly<Record<FoundRun["way"], string>> = {
@@ -171,8 +172,8 @@ async function answer(
       event === undefined
         ? runs === 0
           ? "The trace holds no VMRUN"
-          : `None of the trace's ${runs} VMRUN${
-            runs === 1 ? "" : "s"
+          : `None of the trace's ${
+            plural(runs, "VMRUN")
           } failed; --event N asks about one that did not`
         : event >= events
         ? `There is no event ${event}: the trace has ${events}`

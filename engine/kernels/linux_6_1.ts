@@ -8,10 +8,9 @@ import { CHECKS_6_1 } from "../checks/linux_6_1.ts";
 import { list } from "../policy.ts";
 import { mergeMsrpm, raiseGif, requestPages, setRunPending } from "../steps/enter.ts";
 import * as out from "../steps/vmexit.ts";
-import { ALL_CLEAN } from "../kvm/constants.ts";
 import { GUEST_6_1 } from "./guest_traits.ts";
 import type { Kernel } from "./kernel.ts";
-import { USES_6_12 } from "./linux_6_12.ts";
+import { KERNEL_6_12, USES_6_12 } from "./linux_6_12.ts";
 import { MMU_6_12 } from "./mmu_traits.ts";
 import * as stretches from "./stretches.ts";
 
@@ -49,6 +48,7 @@ export const KERNEL_6_1: Kernel = {
   },
   mmu: MMU_6_12,
   traits: {
+    ...KERNEL_6_12.traits,
     guest: GUEST_6_1,
     flags: {
       guest: 1 << 5,
@@ -75,19 +75,6 @@ export const KERNEL_6_1: Kernel = {
     keepsExitReason: true,
     retriesStatePages: false,
     freeingDropsTracking: true,
-    cleanBits: ALL_CLEAN,
-    interceptsIcebp: false,
-    recalcsByRequest: false,
-    updatesStealTime: true,
-    clearingSvmeInL2ShutsDown: false,
-    clearingSvmeSetsGif: true,
-    copiesPatForNptOnly: false,
-    refusesRestoredLmaWithoutLme: false,
-    marksRestoredRuns: false,
-    emulatesNoDeliveries: false,
-    tracksBusLocks: false,
-    takesNextRipOfStoppedL2: false,
-    rereadsNestedPdptes: false,
     yieldsOnFirstRun: false,
   },
 };
