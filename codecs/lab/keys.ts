@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { RESTORE_ERRNO_KEYS } from "../../engine/restore_errnos.ts";
 
 /** Keys of `nested` in the lab's order. */
 export const NESTED_KEYS = [
@@ -105,6 +106,8 @@ export const STATE_KEYS = [...STATE_VALUE_KEYS, ...STATE_WORD_KEYS, "setup_error
 /** Keys of an inner state in the lab's order. */
 export const INNER_KEYS = ["at", "nested", "cpu", ...AREA_KEYS] as const;
 
+export { RESTORE_ERRNO_KEYS };
+
 /** Keys of a record in the lab's order. */
 export const RECORD_KEYS = [
   "case",
@@ -127,15 +130,6 @@ export const RECORD_KEYS = [
 
 /** Keys of `migrate` that hold the errno of an ioctl: those that read state, then those that restore it. */
 export const SAVE_ERRNO_KEYS = { errno: "get_errno", sregs_errno: "get_sregs_errno" } as const;
-
-/** The others of them, each the name of its field in a `restore` event as well. */
-export const RESTORE_ERRNO_KEYS = [
-  "sregs_errno",
-  "errno",
-  "regs_errno",
-  "events_errno",
-  "debugregs_errno",
-] as const;
 
 /** Keys of `migrate` in the lab's order. */
 export const MIGRATE_KEYS = [

@@ -5,6 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { RESTORE_ERRNO_KEYS } from "../restore_errnos.ts";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage, ImageKeeper } from "../image/fields.ts";
@@ -458,7 +459,7 @@ export class Replayer {
     if (restored === undefined || vcpu === undefined || !this.#inRun) return;
     const agreement = this.#agreement;
     agreement.outcome("restore", () => {
-      for (const name of RESTORE_ERRNOS) {
+      for (const name of RESTORE_ERRNO_KEYS) {
         agreement.number(index, `restore.${name}`, event[name], restored[name]);
       }
       const { flags, state } = restored.nested;
@@ -559,14 +560,6 @@ export class Replayer {
     }
   }
 }
-
-const RESTORE_ERRNOS = [
-  "sregs_errno",
-  "errno",
-  "regs_errno",
-  "events_errno",
-  "debugregs_errno",
-] as const;
 
 /** Mask of a VMCB without CR3. */
 const L1_WITHOUT_CR3 = new Uint8Array(VMCB_SIZE).fill(0xff).fill(0, S.cr3, S.cr3 + 8);
