@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { stateOf } from "../codecs/lab/views.ts";
 import {
   executableRuns,
   isBackInL1,
-  labState,
   monitorSection,
   type PagingMode,
   parseMemoryMap,
@@ -172,8 +172,8 @@ Deno.test("the monitor's registers become fields, of the right vCPU; what is not
   const { bytes, known } = new VcpuView().set("gif", 1n).image();
   assertEquals(known!.reduce((sum, mask) => sum + mask, 0), 0xff);
   assertEquals(bytes.reduce((sum, byte) => sum + byte, 0), 1);
-  assertEquals(labState(view, undefined).cs, "8/1/0");
-  assertEquals(labState(view, undefined).gif, undefined);
+  assertEquals(stateOf(view.image()).cs, "8/1/0");
+  assertEquals(stateOf(view.image()).gif, undefined);
 });
 
 Deno.test("memory is where the guest's processors see it, not its devices", () => {

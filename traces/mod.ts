@@ -20,6 +20,8 @@ export {
   type MinimizeOptions,
   NotReproducedError,
 } from "./scenarios/minimize.ts";
+export type { EventSink, RecordingEnd } from "./sink.ts";
+export type { ExecuteOptions, ExecuteResult, SkippedScenario } from "./scenarios/execute.ts";
 export * from "./qemu/mod.ts";
 export * from "./bochs/mod.ts";
 export * from "./kvm/mod.ts";

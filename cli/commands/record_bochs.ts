@@ -60,7 +60,7 @@ export const recordBochsCommand = defineCommand({
         {
           signal: context.signal,
           ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
-          onRecord: () => progress.update(++count),
+          onRecorded: () => progress.update(++count),
         },
       );
       progress.done();

@@ -9,7 +9,7 @@ import { GdbClient } from "../../traces/qemu/gdb_client.ts";
 import { recordQemuGuest } from "../../traces/qemu/launch.ts";
 import { type QemuRecordResult, recordQemu } from "../../traces/qemu/recorder.ts";
 import { recordQemuScenarios } from "../../traces/qemu/scenario_recorder.ts";
-import type { EventSink, RecordingEnd } from "../../traces/qemu/sink.ts";
+import type { EventSink, RecordingEnd } from "../../traces/sink.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT, type Values } from "../command.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
@@ -72,7 +72,7 @@ async function runScenarios(context: Context, options: Options, sink: EventSink)
   let count = 0;
   const result = await recordQemuScenarios(scenarios, sink, {
     signal: context.signal,
-    onRecord: () => progress.update(++count),
+    onRecorded: () => progress.update(++count),
   });
   progress.done();
   for (const { name, reason } of result.skipped) context.note(`${name}: ${reason}`);

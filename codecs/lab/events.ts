@@ -315,6 +315,7 @@ export class LabRecorder {
   #kernel = "";
   #npt = 1;
   #sees: readonly string[] | undefined;
+  #partial = false;
   #record: Draft | undefined;
 
   /**
@@ -327,10 +328,11 @@ export class LabRecorder {
     switch (event.kind) {
       case "session": {
         const done = this.finish();
-        const { kernel, policy, npt, sees } = event.meta ?? {};
+        const { kernel, policy, npt, sees, partial } = event.meta ?? {};
         this.#kernel = String(kernel ?? policy ?? "");
         this.#npt = npt === 0 || npt === false ? 0 : 1;
         this.#sees = Array.isArray(sees) ? sees.map(String) : undefined;
+        this.#partial = partial === true;
         return done;
       }
       case "case": {
@@ -340,6 +342,7 @@ export class LabRecorder {
           spec: event.spec ?? "",
           kernel: this.#kernel,
           npt: this.#npt,
+          ...(this.#partial ? { partial: true } : {}),
           ...(this.#sees ? { sees: this.#sees } : {}),
           events: [],
         };

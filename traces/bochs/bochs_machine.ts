@@ -7,10 +7,11 @@
 import { VmtapeError } from "../../engine/error.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
 import { L1_RSP } from "../scenarios/base.ts";
+import type { ScenarioOutcome } from "../scenarios/outcome.ts";
 import { type Scenario, setUpMemory } from "../scenarios/scenario.ts";
 import { buildGuest } from "../qemu/guest.ts";
 import { MACHINE_CODE, PARAMETERS_AT, PRISTINE_AT } from "../qemu/machine_code.ts";
-import { parameters, type ScenarioOutcome } from "../qemu/scenario_machine.ts";
+import { parameters } from "../qemu/scenario_machine.ts";
 import { type RegisterName, VcpuView } from "../qemu/vcpu_view.ts";
 import { isBackInL1, VMRUN_LENGTH } from "../qemu/vmrun.ts";
 
@@ -74,31 +75,38 @@ export class BochsMachine {
     if (signal?.aborted) return undefined;
     this.version = /Bochs x86 Emulator ([\d.]+)/.exec(text)?.[1] ?? this.version;
     const vmcb12Before = memory.slice(VMCB12, VMCB12 + PAGE_SIZE);
-    const common = { vmcb12Gpa: scenario.l1.rax, vmcb12Before, startedAt, stoppedAt };
     const [, first, second] = text.split(/^CPU0:/m);
-    const before = viewOf(first ?? "").set("gif", scenario.gif ? 1n : 0n).set("guest_mode", 0n)
+    const l1 = viewOf(first ?? "").set("gif", scenario.gif ? 1n : 0n).set("guest_mode", 0n)
       .set("hsave_pa", scenario.l1.hsave);
-    if (before.get("rip") === undefined) {
+    const common = {
+      fresh: true,
+      before: l1.image(),
+      vmcb12Gpa: scenario.l1.rax,
+      vmcb12Before,
+      startedAt,
+      stoppedAt,
+    };
+    if (l1.get("rip") === undefined) {
       if (late) {
         throw new BochsError("Bochs does not come up in time; try it again, or another --cpu");
       }
       // The guest's own code faulted on what the scenario loads into L1's registers.
-      return { ...common, before, end: "shutdown", after: undefined, vmcb12: vmcb12Before };
+      return { ...common, end: "shutdown", after: undefined, vmcb12: vmcb12Before };
     }
     if (second === undefined) {
       const end = late ? "limit" : "shutdown";
-      return { ...common, before, end, after: undefined, vmcb12: undefined };
+      return { ...common, end, after: undefined, vmcb12: undefined };
     }
     const after = viewOf(second), vmcb12 = pageOf(second);
     const pending = {
       site: scenario.l1.rip,
-      l1: before,
+      l1,
       vmcb12Gpa: scenario.l1.rax,
       vmcb12: scenario.l1.rax === BigInt(VMCB12) ? vmcb12Before : undefined,
     };
     const back = isBackInL1(pending, after, vmcb12);
     after.set("guest_mode", back ? 0n : 1n);
-    return { ...common, before, end: back ? "exit" : "l2-port", after, vmcb12 };
+    return { ...common, end: back ? "exit" : "l2-port", after: after.image(), vmcb12 };
   }
 
   /** Writes the machine's description, its memory, and what its debugger is to do. */

@@ -3,38 +3,29 @@
  *
  * @module
  */
-import type { LabRecord } from "../../codecs/lab/record.ts";
-import { importLab } from "../scenarios/lab_import.ts";
+import {
+  type ExecuteOptions,
+  type ExecuteResult,
+  executeScenarios,
+  type ScenarioExecutor,
+} from "../scenarios/execute.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
-import type { ScenarioOutcome } from "../qemu/scenario_machine.ts";
-import { asSeen, recordOf } from "../qemu/scenario_events.ts";
-import type { SkippedScenario } from "../qemu/scenario_recorder.ts";
-import type { EventSink, RecordingEnd } from "../qemu/sink.ts";
+import { drain, type EventSink } from "../sink.ts";
 import { BochsMachine } from "./bochs_machine.ts";
 
 /** Name that Bochs' SVM has among kernels. */
 export const BOCHS_KERNEL = "bochs";
 
 /** How to run scenarios on Bochs. */
-export interface BochsScenarioOptions {
+export interface BochsScenarioOptions extends ExecuteOptions {
   /** The processor that Bochs is to be, one with SVM: `ryzen` (when left out) or `zambezi`. */
   readonly cpu?: string;
-  /** Ends the recording after the scenario under way. */
-  readonly signal?: AbortSignal;
   /** Milliseconds that L2 may run before it is stopped; 1000 when left out. */
   readonly limitMs?: number;
-  /** Called with each scenario's result as a record of the lab's form. */
-  readonly onRecord?: (record: LabRecord) => void;
 }
 
 /** What became of the scenarios. */
-export interface BochsScenarioResult {
-  /** How it ended. */
-  readonly ended: RecordingEnd;
-  /** How many scenarios were recorded. */
-  readonly recorded: number;
-  /** Those that were not, in order. */
-  readonly skipped: readonly SkippedScenario[];
+export interface BochsScenarioResult extends ExecuteResult {
   /** Bochs' version. */
   readonly version: string;
 }
@@ -81,42 +72,23 @@ async function run(
   options: BochsScenarioOptions,
   folder: string,
 ): Promise<BochsScenarioResult> {
-  const { cpu = "ryzen", limitMs = 1000, signal } = options;
+  const { cpu = "ryzen", limitMs = 1000 } = options;
   const machine = new BochsMachine(folder, cpu, limitMs);
-  const started = performance.now();
-  const skipped: SkippedScenario[] = [];
-  let ended: RecordingEnd = "done";
-  let recorded = 0;
-  let outcome: ScenarioOutcome | undefined;
-  // The importer takes one record at a time, so that each is run when its events are wanted.
-  const records = async function* (): AsyncGenerator<LabRecord> {
-    for (const scenario of scenarios) {
-      const reason = obstacle(scenario);
-      if (reason !== undefined) {
-        skipped.push({ name: scenario.name, reason });
-        continue;
-      }
-      outcome = signal?.aborted ? undefined : await machine.run(scenario, signal);
-      if (outcome === undefined) {
-        ended = "interrupted";
-        return;
-      }
-      recorded++;
-      const record = recordOf(scenario, outcome, BOCHS_KERNEL);
-      options.onRecord?.(record);
-      yield record;
-    }
+  const executor: ScenarioExecutor = {
+    source: "bochs",
+    kernel: BOCHS_KERNEL,
+    get details() {
+      return {
+        bochs: machine.version,
+        processor: cpu,
+        clock: "host, Bochs' start included",
+      };
+    },
+    obstacle,
+    run: (scenario, signal) => machine.run(scenario, signal),
   };
-  for await (const event of importLab(records())) {
-    const meta = {
-      source: "bochs",
-      bochs: machine.version,
-      processor: cpu,
-      clock: "host, Bochs' start included",
-    };
-    for (const seen of asSeen(event, outcome!, meta, started)) await sink.write(seen);
-  }
-  return { ended, recorded, skipped, version: machine.version };
+  const result = await drain(executeScenarios(executor, scenarios, options), sink);
+  return { ...result, version: machine.version };
 }
 
 /** Why a scenario cannot be set up in Bochs; undefined when it can. */

@@ -5,7 +5,7 @@
  */
 import { QemuError, type QemuOptions, QemuProcess } from "./process.ts";
 import { type QemuRecordOptions, type QemuRecordResult, recordQemu } from "./recorder.ts";
-import type { EventSink } from "./sink.ts";
+import type { EventSink } from "../sink.ts";
 
 /** How one kind of image is known and booted. */
 interface ImageKind {

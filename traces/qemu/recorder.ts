@@ -10,7 +10,7 @@ import type { GdbClient } from "./gdb_client.ts";
 import { GdbError } from "./gdb_packets.ts";
 import type { GdbRegisters } from "./gdb_registers.ts";
 import { type MemoryRegion, parseMemoryMap } from "./memory_map.ts";
-import type { EventSink, RecordingEnd } from "./sink.ts";
+import type { EventSink, RecordingEnd } from "../sink.ts";
 import { TimeShare } from "./time_share.ts";
 import { VcpuReader } from "./vcpu_reader.ts";
 import { VmrunSearch } from "./vmrun_search.ts";

@@ -5,6 +5,7 @@
  */
 import { Buffer } from "node:buffer";
 import { basePages, L1_RSP } from "../scenarios/base.ts";
+import type { ScenarioOutcome } from "../scenarios/outcome.ts";
 import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import type { GdbStop } from "./gdb_connection.ts";
@@ -16,29 +17,6 @@ import { isBackInL1, type PendingVmrun, VMRUN_LENGTH } from "./vmrun.ts";
 
 /** Name of the image's file. */
 export const ROM_FILE = "guest.rom";
-
-/** What became of one scenario. */
-export interface ScenarioOutcome {
-  /**
-   * `exit`: L1 received a #VMEXIT; `l2-port`: L2 ran into L1's port write; `hlt`: L2 halted;
-   * `shutdown`: a triple fault; `limit`: L2 still ran when its time was up.
-   */
-  readonly end: "exit" | "l2-port" | "hlt" | "shutdown" | "limit";
-  /** L1's registers before VMRUN. */
-  readonly before: VcpuView;
-  /** Registers after; undefined after a shutdown, which resets them. */
-  readonly after: VcpuView | undefined;
-  /** Physical address of vmcb12. */
-  readonly vmcb12Gpa: bigint;
-  /** The page at the base's vmcb12 before. */
-  readonly vmcb12Before: Uint8Array | undefined;
-  /** The same after. */
-  readonly vmcb12: Uint8Array | undefined;
-  /** When L1 was let run, in milliseconds of `performance.now`. */
-  readonly startedAt: number;
-  /** When it stopped. */
-  readonly stoppedAt: number;
-}
 
 /** Breakpoints that stay set; that after the scenario's VMRUN comes and goes. */
 const STOPS: readonly ScenarioLabel[] = [
@@ -67,6 +45,8 @@ export class ScenarioMachine {
   #thread = "";
   /** Whether the guest can go on from where the last scenario left it. */
   #usable = false;
+  /** Whether a scenario has run in this QEMU. */
+  #used = false;
 
   /**
    * @param gdb Client of a QEMU that was started with the guest's image and not yet run.
@@ -101,6 +81,8 @@ export class ScenarioMachine {
    */
   async run(scenario: Scenario): Promise<ScenarioOutcome> {
     const gdb = this.#gdb;
+    const fresh = !scenario.keepvm || !this.#used;
+    this.#used = true;
     await gdb.writeMemory(PARAMETERS_AT, parameters(scenario));
     if (scenario.keepvm && this.#usable) {
       await this.#goTo("fresh", "ready");
@@ -115,18 +97,19 @@ export class ScenarioMachine {
     await Promise.all(scenario.changes.map((c) => gdb.writeMemory(c.gpa, bytesOf(c))));
     const done = scenario.l1.pae ? "done32" : "done";
     const reached = await this.#goTo("load", done, "start");
-    if (reached === "start") return this.#setupFailed(scenario);
+    if (reached === "start") return this.#setupFailed(scenario, fresh);
     await this.#enterL1(scenario);
     const before = await this.#view();
     before.set("gif", scenario.gif ? 1n : 0n).set("guest_mode", 0n)
       .set("hsave_pa", scenario.l1.hsave);
     const vmcb12Before = await gdb.readMemory(VMCB12, 0x1000);
     if (scenario.nmi) await gdb.monitor("nmi");
-    return await this.#vmrun(scenario, before, vmcb12Before);
+    return await this.#vmrun(scenario, fresh, before, vmcb12Before);
   }
 
   async #vmrun(
     scenario: Scenario,
+    fresh: boolean,
     before: VcpuView,
     vmcb12Before: Uint8Array | undefined,
   ): Promise<ScenarioOutcome> {
@@ -146,7 +129,8 @@ export class ScenarioMachine {
     await gdb.removeBreakpoint(site + VMRUN_LENGTH);
     const vmcb12 = await gdb.readMemory(VMCB12, 0x1000);
     const common = {
-      before,
+      fresh,
+      before: before.image(),
       vmcb12Gpa: scenario.l1.rax,
       vmcb12Before,
       vmcb12,
@@ -162,20 +146,20 @@ export class ScenarioMachine {
       if (isBackInL1(pending, after, vmcb12)) {
         after.set("guest_mode", 0n);
         if (!scenario.l1.pae) after.set("gif", await this.#probeGif());
-        return { ...common, end: "exit", after };
+        return { ...common, end: "exit", after: after.image() };
       }
-      return { ...common, end: "l2-port", after: after.set("guest_mode", 1n) };
+      return { ...common, end: "l2-port", after: after.set("guest_mode", 1n).image() };
     }
     // VMRUN faults or enters; without a trace of a #VMEXIT it entered, and L2 is what runs.
     const entered = rip !== site && vmcb12 !== undefined && pending.vmcb12 !== undefined &&
       Buffer.compare(vmcb12, pending.vmcb12) === 0;
     if (entered) after.set("guest_mode", 1n);
     const halted = /\bHLT=1/.test(await this.#monitor());
-    return { ...common, end: halted ? "hlt" : "limit", after };
+    return { ...common, end: halted ? "hlt" : "limit", after: after.image() };
   }
 
   /** The guest's own code faulted on the control registers that the scenario gives L1. */
-  async #setupFailed(scenario: Scenario): Promise<ScenarioOutcome> {
+  async #setupFailed(scenario: Scenario, fresh: boolean): Promise<ScenarioOutcome> {
     const vmcb12 = await this.#gdb.readMemory(VMCB12, 0x1000);
     const { cr0, cr3, cr4, efer, hsave, rax, rip, rflags } = scenario.l1;
     const before = new VcpuView();
@@ -186,7 +170,8 @@ export class ScenarioMachine {
     const now = performance.now();
     return {
       end: "shutdown",
-      before,
+      fresh,
+      before: before.image(),
       after: undefined,
       vmcb12Gpa: rax,
       vmcb12Before: vmcb12,

@@ -4,38 +4,30 @@
  *
  * @module
  */
-import type { LabRecord } from "../../codecs/lab/record.ts";
-import { importLab } from "../scenarios/lab_import.ts";
+import {
+  type ExecuteOptions,
+  type ExecuteResult,
+  executeScenarios,
+  type ScenarioExecutor,
+} from "../scenarios/execute.ts";
+import type { ScenarioOutcome } from "../scenarios/outcome.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
+import { drain, type EventSink } from "../sink.ts";
 import { GdbError } from "./gdb_packets.ts";
-import { type QemuOptions, QemuProcess } from "./process.ts";
-import { asSeen, recordOf } from "./scenario_events.ts";
-import { ROM_FILE, ScenarioMachine, type ScenarioOutcome } from "./scenario_machine.ts";
-import { MACHINE_CODE } from "./machine_code.ts";
 import { buildGuest, type ScenarioGuest } from "./guest.ts";
-import type { EventSink, RecordingEnd } from "./sink.ts";
+import { MACHINE_CODE } from "./machine_code.ts";
+import { type QemuOptions, QemuProcess } from "./process.ts";
+import { ROM_FILE, ScenarioMachine } from "./scenario_machine.ts";
 
 /** Name that QEMU's own SVM has among kernels and policies. */
 export const QEMU_KERNEL = "qemu-tcg";
 
 /** How to run scenarios on QEMU. */
-export interface QemuScenarioOptions {
+export interface QemuScenarioOptions extends ExecuteOptions {
   /** How to start QEMU; `args` come after the guest's own. */
   readonly qemu?: QemuOptions;
-  /** Ends the recording after the scenario under way. */
-  readonly signal?: AbortSignal;
   /** Milliseconds that L2 may run before it is stopped; 250 when left out. */
   readonly limitMs?: number;
-  /** Called with each scenario's result as a record of the lab's form. */
-  readonly onRecord?: (record: LabRecord) => void;
-}
-
-/** A scenario that a debugger cannot set up. */
-export interface SkippedScenario {
-  /** Its name. */
-  readonly name: string;
-  /** Why, and what would run it. */
-  readonly reason: string;
 }
 
 /** One crash of QEMU. */
@@ -47,13 +39,7 @@ export interface QemuCrash {
 }
 
 /** What became of the scenarios. */
-export interface QemuScenarioResult {
-  /** How it ended. */
-  readonly ended: RecordingEnd;
-  /** How many scenarios were recorded. */
-  readonly recorded: number;
-  /** Those that were not, in order. */
-  readonly skipped: readonly SkippedScenario[];
+export interface QemuScenarioResult extends ExecuteResult {
   /** Crashes of QEMU, after each of which it was started again: the scenario and QEMU's last words. */
   readonly crashes: readonly QemuCrash[];
   /** QEMU's version. */
@@ -63,9 +49,9 @@ export interface QemuScenarioResult {
 /**
  * Runs scenarios one after the other on a QEMU of our own and records them.
  *
- * Each scenario gives what an import of the lab's record of it gives, its vmrun event with
- * L1's registers as QEMU had them, and an exit event when L1 received a #VMEXIT. The sink is closed at the end,
- * also when QEMU dies or `signal` ends the recording; what was written until then is valid.
+ * Its vmrun events have L1's registers as QEMU had them; where L1 received a #VMEXIT there is an
+ * exit event. The sink is closed at the end, also when QEMU dies or `signal` ends the recording; what
+ * was written until then is valid.
  *
  * @param scenarios The scenarios, in order.
  * @param sink Takes the events.
@@ -107,51 +93,16 @@ async function run(
   const guest = buildGuest(MACHINE_CODE);
   await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
   await using host = new Host(folder, guest, options);
-  const started = performance.now();
-  const skipped: SkippedScenario[] = [];
-  let ended: RecordingEnd = "done";
-  let recorded = 0;
-  let outcome: ScenarioOutcome | undefined;
-
-  // The importer takes one record at a time, so that each is run when its events are wanted.
-  const records = async function* (): AsyncGenerator<LabRecord> {
-    await host.start();
-    for (const scenario of scenarios) {
-      if (options.signal?.aborted) {
-        ended = "interrupted";
-        return;
-      }
-      const reason = obstacle(scenario);
-      if (reason !== undefined) {
-        skipped.push({ name: scenario.name, reason });
-        continue;
-      }
-      const result = await host.run(scenario);
-      if (typeof result === "string") {
-        skipped.push({ name: scenario.name, reason: `QEMU crashed on it: ${result}` });
-        continue;
-      }
-      if (result === undefined) {
-        ended = options.signal?.aborted ? "interrupted" : "gone";
-        return;
-      }
-      outcome = result;
-      recorded++;
-      const record = recordOf(scenario, outcome, QEMU_KERNEL);
-      options.onRecord?.(record);
-      yield record;
-    }
-  };
-
-  for await (const event of importLab(records())) {
-    const meta = { source: "qemu", qemu: host.version, clock: "host, with the debugger" };
-    for (const seen of asSeen(event, outcome!, meta, started)) await sink.write(seen);
-  }
-  return { ended, recorded, skipped, crashes: host.crashes, version: host.version };
+  await host.start();
+  const result = await drain(executeScenarios(host, scenarios, options), sink);
+  return { ...result, crashes: host.crashes, version: host.version };
 }
 
 /** A QEMU that is started again when it crashes. */
-class Host {
+class Host implements ScenarioExecutor {
+  readonly source = "qemu";
+  readonly kernel = QEMU_KERNEL;
+  readonly obstacle = obstacle;
   /** QEMU's version. */
   version = "unknown";
   /** Crashes so far. */
@@ -166,6 +117,10 @@ class Host {
     this.#folder = folder;
     this.#guest = guest;
     this.#options = options;
+  }
+
+  get details(): Readonly<Record<string, unknown>> {
+    return { qemu: this.version, clock: "host, with the debugger" };
   }
 
   async start(): Promise<void> {
@@ -188,7 +143,7 @@ class Host {
    *
    * @returns The outcome; QEMU's last words when it crashed both times; undefined when someone ended it.
    */
-  async run(scenario: Scenario): Promise<ScenarioOutcome | string | undefined> {
+  async run(scenario: Scenario): Promise<ScenarioOutcome | { failed: string } | undefined> {
     for (let attempt = 1;; attempt++) {
       try {
         return await this.#machine!.run(scenario);
@@ -198,7 +153,7 @@ class Host {
         if (crash === undefined) return undefined;
         await this.start();
         this.crashes.push({ name: scenario.name, words: crash });
-        if (attempt === 2) return crash;
+        if (attempt === 2) return { failed: `QEMU crashed on it: ${crash}` };
       }
     }
   }

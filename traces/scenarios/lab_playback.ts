@@ -6,17 +6,15 @@
  */
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
 import { overlayImage } from "../../engine/image/fields.ts";
-import { GuestMemory } from "../../engine/svm/memory.ts";
 import { type LabOutcome, labOutcome, migrationFields } from "../../codecs/lab/events.ts";
 import { type LabRecord, PHASES } from "../../codecs/lab/record.ts";
 import { MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
 import { bytesOf, type Scenario } from "./scenario.ts";
+import { PlayedVm } from "./played_vm.ts";
 import {
   type LookPhase,
-  type PartialPage,
-  type ScenarioVm,
   SHOWN_PAGES,
   type VmChanges,
   type VmNestedState,
@@ -24,7 +22,7 @@ import {
 } from "./vm.ts";
 
 /** Plays one record after another. */
-export class LabPlayback implements ScenarioVm {
+export class LabPlayback extends PlayedVm {
   #record!: LabRecord;
   #outcome!: LabOutcome;
   #timeline!: Timeline;
@@ -32,7 +30,6 @@ export class LabPlayback implements ScenarioVm {
   #machine = "";
   #begun = false;
   #scenario!: Scenario;
-  #memory = new GuestMemory(MEMORY_SIZE);
   /** The points that were looked at; L1 is set up before the first. */
   readonly #shown = new Set<LookPhase>();
   /** Calls of KVM_RUN so far, and reports that were handed out. */
@@ -79,86 +76,47 @@ export class LabPlayback implements ScenarioVm {
   }
 
   /** A record begins a machine unless its case goes on with the one before, on the same kernel. */
-  begin(scenario: Scenario): boolean {
+  protected begins(scenario: Scenario): boolean {
     const machine = `${this.#record.kernel}/${this.#record.npt}`;
     this.#scenario = scenario;
     this.#begun = !scenario.keepvm || machine !== this.#machine;
     this.#machine = machine;
-    if (this.#begun) this.#memory = new GuestMemory(MEMORY_SIZE);
     return this.#begun;
   }
 
   /** A page as far as it is known: what an earlier run left is only known from what was seen of it. */
-  page(gpa: number): Uint8Array {
-    const bytes = this.#memory.page(gpa).slice();
+  override page(gpa: number): Uint8Array {
+    const bytes = super.page(gpa);
     const seen = this.#outcome.states.pre?.vmcb12;
     const left = !this.#begun && this.#scenario.keepmem;
     if (gpa === VMCB12_GPA && seen !== undefined && left) overlayImage(bytes, seen);
     return bytes;
   }
 
-  /** Nobody knows what the guest wrote. */
-  holds(): boolean {
-    return false;
-  }
-
-  /** Makes a page hold these bytes. */
-  fill(gpa: number, bytes: Uint8Array): void {
-    this.#memory.replace(gpa, bytes);
-  }
-
-  /** Writes bytes of a page. */
-  overlay(gpa: number, page: PartialPage): void {
-    overlayImage(this.#memory.writable(gpa), page);
-  }
-
-  /** Writes bytes. */
-  write(gpa: number, bytes: Uint8Array): void {
-    this.#memory.writeBytes(gpa, bytes);
-  }
-
   /** Whether those of L1 were refused is in what was seen before the run. */
-  setSregs(): number | undefined {
+  override setSregs(): number | undefined {
     return this.#shown.size > 0 ? this.#record.setstate?.sregs_errno : undefined;
   }
 
-  /** Not recorded. */
-  setRegs(): undefined {}
-
-  /** Not recorded. */
-  setHsave(): void {}
-
   /** As recorded. */
-  setNestedState({ state }: VmNestedState): number | undefined {
+  override setNestedState({ state }: VmNestedState): number | undefined {
     return state === undefined ? undefined : this.#record.setstate?.errno;
   }
 
-  /** Recorded by its effect. */
-  nmi(): void {}
-
-  /** Whether it was refused is in what was seen before the run. */
-  interrupt(): undefined {}
-
-  /** Recorded by its effect. */
-  smi(): void {}
-
   /** What KVM_RUN came back with is in what was seen after it. */
-  run(): VmRun {
+  override run(): VmRun {
     this.#runs++;
-    return { rc: 0, errno: 0 };
+    return super.run();
   }
 
-  /** Not recorded. */
-  complete(): void {}
-
   /** As recorded. */
-  save(): Partial<EventOf<"save">> {
+  override save(): Partial<EventOf<"save">> {
     const { migrate } = this.#record;
     return migrate === undefined ? {} : migrationFields(migrate).save;
   }
 
   /** As recorded. */
-  restore({ memory }: VmChanges): Partial<EventOf<"restore">> {
+  override restore({ memory }: VmChanges): Partial<EventOf<"restore">> {
     for (const change of memory) this.write(change.gpa as number, bytesOf(change));
     const { migrate } = this.#record;
     const fields = migrate === undefined ? {} : migrationFields(migrate).restore;
