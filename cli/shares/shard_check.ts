@@ -21,37 +21,37 @@ export class ShardProblem extends Error {
   }
 }
 
-function require(holds: boolean, place: string, wanted: string): void {
+function demand(holds: boolean, place: string, wanted: string): void {
   if (!holds) throw new ShardProblem(place, wanted);
 }
 
 const count: Look = (value, place) =>
-  require(Number.isSafeInteger(value) && value as number >= 0, place, "a whole number");
+  demand(Number.isSafeInteger(value) && value as number >= 0, place, "a whole number");
 const number: Look = (value, place) =>
-  require(Number.isFinite(value) && value as number >= 0, place, "a number that is not negative");
-const text: Look = (value, place) => require(typeof value === "string", place, "text");
-const flag: Look = (value, place) => require(typeof value === "boolean", place, "true or false");
+  demand(Number.isFinite(value) && value as number >= 0, place, "a number that is not negative");
+const text: Look = (value, place) => demand(typeof value === "string", place, "text");
+const flag: Look = (value, place) => demand(typeof value === "boolean", place, "true or false");
 const anything: Look = () => {};
 const optional = (look: Look): Look => (value, place) => {
   if (value !== undefined) look(value, place);
 };
 const matching = (pattern: RegExp): Look => (value, place) =>
-  require(typeof value === "string" && pattern.test(value), place, `text like ${pattern.source}`);
+  demand(typeof value === "string" && pattern.test(value), place, `text like ${pattern.source}`);
 const list = (look: Look): Look => (value, place) => {
-  require(Array.isArray(value), place, "a list");
+  demand(Array.isArray(value), place, "a list");
   (value as unknown[]).forEach((item, i) => look(item, `${place}[${i}]`));
 };
 const pair = (a: Look, b: Look): Look => (value, place) => {
-  require(Array.isArray(value) && value.length === 2, place, "a pair");
+  demand(Array.isArray(value) && value.length === 2, place, "a pair");
   const [x, y] = value as unknown[];
   a(x, `${place}[0]`);
   b(y, `${place}[1]`);
 };
 const object = (looks: Readonly<Record<string, Look>>): Look => (value, place) => {
-  require(typeof value === "object" && value !== null && !Array.isArray(value), place, "an object");
+  demand(typeof value === "object" && value !== null && !Array.isArray(value), place, "an object");
   const given = value as Readonly<Record<string, unknown>>;
   for (const name of Object.keys(given)) {
-    require(Object.hasOwn(looks, name), place === "" ? name : `${place}.${name}`, "left out");
+    demand(Object.hasOwn(looks, name), place === "" ? name : `${place}.${name}`, "left out");
   }
   for (const [name, look] of Object.entries(looks)) {
     look(
@@ -62,7 +62,7 @@ const object = (looks: Readonly<Record<string, Look>>): Look => (value, place) =
 };
 
 const valuesOf = (look: Look): Look => (value, place) => {
-  require(typeof value === "object" && value !== null && !Array.isArray(value), place, "an object");
+  demand(typeof value === "object" && value !== null && !Array.isArray(value), place, "an object");
   for (const [name, item] of Object.entries(value as object)) look(item, `${place}.${name}`);
 };
 
@@ -201,12 +201,12 @@ export function checkShard(value: unknown): void {
     : undefined;
   if (own === undefined) throw new ShardProblem("task.command", Object.keys(PARTS).join(", "));
   object({ ...HEAD, ...own })(value, "");
-  require(part["checksum"] === checksumOf(part), "checksum", "that of the rest: it was changed");
+  demand(part["checksum"] === checksumOf(part), "checksum", "that of the rest: it was changed");
   const { index, of } = part["shard"] as { index: number; of: number };
-  require(index < of, "shard.index", "below shard.of");
+  demand(index < of, "shard.index", "below shard.of");
   const { events } = part["trace"] as { events: number };
   for (const [from, to] of stretchesOf(part)) {
-    require(from <= to && to <= events, "from", "a place in the trace, before to");
+    demand(from <= to && to <= events, "from", "a place in the trace, before to");
   }
   for (const share of (part["shares"] ?? []) as readonly Share[]) checkSums(share);
 }
@@ -235,14 +235,14 @@ interface Share {
 
 function checkSums({ from, to, results, result, differences }: Share): void {
   const events = (results ?? (result ? [result] : [])).reduce((sum, one) => sum + one.events, 0);
-  require(events === to - from, "events", "as many as the part has");
+  demand(events === to - from, "events", "as many as the part has");
   for (const { runs, agreed } of results ?? []) {
-    require(agreed <= runs, "agreed", "no more than runs");
+    demand(agreed <= runs, "agreed", "no more than runs");
   }
   if (result !== undefined) {
     const { policies, different, unsettled } = result;
     const others = policies.length - 1;
-    require(
+    demand(
       others > 0 && different.length === others && unsettled.length === others,
       "different",
       "a number for each policy but the first",
@@ -253,7 +253,7 @@ function checkSums({ from, to, results, result, differences }: Share): void {
   for (const row of rows) {
     const [times = 0, , , shape = -1, ...refs] = row;
     const known = refs.every((ref, i) => i % 4 < 2 ? ref <= to - from : ref <= texts.length);
-    require(
+    demand(
       times > 0 && shape < shapes.length && refs.length >= 4 && refs.length % 4 === 0 && known,
       "differences.rows",
       "rows of what is there",

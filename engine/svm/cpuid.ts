@@ -36,69 +36,75 @@ export interface CpuidBit {
   readonly doc: string;
 }
 
-/** A row of {@linkcode FEATURES}. */
-function bit(leaf: CpuidLeaf, register: CpuidRegister, bit: number, doc: string): CpuidBit {
-  return { leaf, register, bit, doc };
-}
+// Literals alone, so that the names are types which a declaration can spell.
+const FEATURE_ROWS = {
+  vme: ["1", "edx", 1, "Virtual-8086 mode enhancements: CR4.VME, CR4.PVI"],
+  de: ["1", "edx", 2, "Debugging extensions: CR4.DE"],
+  pse: ["1", "edx", 3, "4 MiB pages: CR4.PSE"],
+  tsc: ["1", "edx", 4, "Time stamp counter: CR4.TSD"],
+  pae: ["1", "edx", 6, "Physical address extension: CR4.PAE"],
+  mce: ["1", "edx", 7, "Machine check exception: CR4.MCE"],
+  pge: ["1", "edx", 13, "Global pages: CR4.PGE"],
+  fxsr: ["1", "edx", 24, "FXSAVE and FXRSTOR: CR4.OSFXSR"],
+  sse: ["1", "edx", 25, "SSE: CR4.OSXMMEXCPT"],
+  vmx: ["1", "ecx", 5, "Intel's virtualization: CR4.VMXE"],
+  pcid: ["1", "ecx", 17, "Process context identifiers: CR4.PCIDE"],
+  xsave: ["1", "ecx", 26, "XSAVE: CR4.OSXSAVE, and the intercept of XSETBV"],
+  fsgsbase: ["7", "ebx", 0, "RDFSBASE and its like: CR4.FSGSBASE"],
+  smep: ["7", "ebx", 7, "No supervisor execution of user pages: CR4.SMEP"],
+  invpcid: ["7", "ebx", 10, "INVPCID and its intercept"],
+  smap: ["7", "ebx", 20, "No supervisor access to user pages: CR4.SMAP"],
+  umip: ["7", "ecx", 2, "No SGDT and its like in user mode: CR4.UMIP"],
+  pku: ["7", "ecx", 3, "Protection keys of user pages: CR4.PKE"],
+  shstk: ["7", "ecx", 7, "Shadow stacks: CR4.CET"],
+  la57: ["7", "ecx", 16, "57 bits of linear addresses: CR4.LA57"],
+  ibt: ["7", "edx", 20, "Indirect branch tracking: CR4.CET"],
+  lam: ["7.1", "eax", 26, "Linear address masking: CR4.LAM_SUP"],
+  svm: ["80000001", "ecx", 2, "SVM: EFER.SVME"],
+  skinit: ["80000001", "ecx", 12, "SKINIT, STGI without SVM"],
+  nx: ["80000001", "edx", 20, "Pages without execution: EFER.NXE"],
+  fxsr_opt: ["80000001", "edx", 25, "Fast FXSAVE: EFER.FFXSR"],
+  gbpages: ["80000001", "edx", 26, "Pages of 1 GiB"],
+  rdtscp: ["80000001", "edx", 27, "RDTSCP and its intercept"],
+  lm: ["80000001", "edx", 29, "Long mode: EFER.LME"],
+  rdpru: ["80000008", "ebx", 4, "RDPRU and its intercept"],
+  lmsle_mbz: ["80000008", "ebx", 20, "EFER.LMSLE is not there"],
+  npt: ["8000000a", "edx", 0, "Nested paging"],
+  lbrv: ["8000000a", "edx", 1, "LBR virtualization"],
+  nrip_save: ["8000000a", "edx", 3, "The next RIP is saved on #VMEXIT"],
+  tsc_scale: ["8000000a", "edx", 4, "The rate of the guest's TSC (TSC_RATIO)"],
+  vmcb_clean: ["8000000a", "edx", 5, "VMCB clean bits"],
+  flushbyasid: ["8000000a", "edx", 6, "TLB flushes of one ASID"],
+  decodeassists: ["8000000a", "edx", 7, "Decode assists"],
+  pausefilter: ["8000000a", "edx", 10, "Pause filter"],
+  pfthreshold: ["8000000a", "edx", 12, "Pause filter threshold"],
+  v_vmsave_vmload: ["8000000a", "edx", 15, "VMSAVE and VMLOAD without an exit"],
+  vgif: ["8000000a", "edx", 16, "Virtual GIF"],
+  gmet: ["8000000a", "edx", 17, "Guest mode execution trap"],
+  vnmi: ["8000000a", "edx", 25, "Virtual NMI"],
+  svme_addr_chk: ["8000000a", "edx", 28, "#GP where VMRUN's address is not a legal one"],
+  autoibrs: ["80000021", "eax", 8, "Automatic IBRS: EFER.AUTOIBRS"],
+} as const satisfies Record<
+  string,
+  readonly [leaf: CpuidLeaf, register: CpuidRegister, bit: number, doc: string]
+>;
+
+/** Name of a feature. */
+export type Feature = keyof typeof FEATURE_ROWS;
+
+/** Names of the features. */
+export const FEATURE_NAMES: readonly Feature[] = Object.keys(FEATURE_ROWS) as Feature[];
 
 /**
  * The features that nested transitions depend on, by the names that Linux shows in /proc/cpuinfo
  * where it shows them (APM vol. 3, appendix E).
  */
-export const FEATURES = {
-  vme: bit("1", "edx", 1, "Virtual-8086 mode enhancements: CR4.VME, CR4.PVI"),
-  de: bit("1", "edx", 2, "Debugging extensions: CR4.DE"),
-  pse: bit("1", "edx", 3, "4 MiB pages: CR4.PSE"),
-  tsc: bit("1", "edx", 4, "Time stamp counter: CR4.TSD"),
-  pae: bit("1", "edx", 6, "Physical address extension: CR4.PAE"),
-  mce: bit("1", "edx", 7, "Machine check exception: CR4.MCE"),
-  pge: bit("1", "edx", 13, "Global pages: CR4.PGE"),
-  fxsr: bit("1", "edx", 24, "FXSAVE and FXRSTOR: CR4.OSFXSR"),
-  sse: bit("1", "edx", 25, "SSE: CR4.OSXMMEXCPT"),
-  vmx: bit("1", "ecx", 5, "Intel's virtualization: CR4.VMXE"),
-  pcid: bit("1", "ecx", 17, "Process context identifiers: CR4.PCIDE"),
-  xsave: bit("1", "ecx", 26, "XSAVE: CR4.OSXSAVE, and the intercept of XSETBV"),
-  fsgsbase: bit("7", "ebx", 0, "RDFSBASE and its like: CR4.FSGSBASE"),
-  smep: bit("7", "ebx", 7, "No supervisor execution of user pages: CR4.SMEP"),
-  invpcid: bit("7", "ebx", 10, "INVPCID and its intercept"),
-  smap: bit("7", "ebx", 20, "No supervisor access to user pages: CR4.SMAP"),
-  umip: bit("7", "ecx", 2, "No SGDT and its like in user mode: CR4.UMIP"),
-  pku: bit("7", "ecx", 3, "Protection keys of user pages: CR4.PKE"),
-  shstk: bit("7", "ecx", 7, "Shadow stacks: CR4.CET"),
-  la57: bit("7", "ecx", 16, "57 bits of linear addresses: CR4.LA57"),
-  ibt: bit("7", "edx", 20, "Indirect branch tracking: CR4.CET"),
-  lam: bit("7.1", "eax", 26, "Linear address masking: CR4.LAM_SUP"),
-  svm: bit("80000001", "ecx", 2, "SVM: EFER.SVME"),
-  skinit: bit("80000001", "ecx", 12, "SKINIT, STGI without SVM"),
-  nx: bit("80000001", "edx", 20, "Pages without execution: EFER.NXE"),
-  fxsr_opt: bit("80000001", "edx", 25, "Fast FXSAVE: EFER.FFXSR"),
-  gbpages: bit("80000001", "edx", 26, "Pages of 1 GiB"),
-  rdtscp: bit("80000001", "edx", 27, "RDTSCP and its intercept"),
-  lm: bit("80000001", "edx", 29, "Long mode: EFER.LME"),
-  rdpru: bit("80000008", "ebx", 4, "RDPRU and its intercept"),
-  lmsle_mbz: bit("80000008", "ebx", 20, "EFER.LMSLE is not there"),
-  npt: bit("8000000a", "edx", 0, "Nested paging"),
-  lbrv: bit("8000000a", "edx", 1, "LBR virtualization"),
-  nrip_save: bit("8000000a", "edx", 3, "The next RIP is saved on #VMEXIT"),
-  tsc_scale: bit("8000000a", "edx", 4, "The rate of the guest's TSC (TSC_RATIO)"),
-  vmcb_clean: bit("8000000a", "edx", 5, "VMCB clean bits"),
-  flushbyasid: bit("8000000a", "edx", 6, "TLB flushes of one ASID"),
-  decodeassists: bit("8000000a", "edx", 7, "Decode assists"),
-  pausefilter: bit("8000000a", "edx", 10, "Pause filter"),
-  pfthreshold: bit("8000000a", "edx", 12, "Pause filter threshold"),
-  v_vmsave_vmload: bit("8000000a", "edx", 15, "VMSAVE and VMLOAD without an exit"),
-  vgif: bit("8000000a", "edx", 16, "Virtual GIF"),
-  gmet: bit("8000000a", "edx", 17, "Guest mode execution trap"),
-  vnmi: bit("8000000a", "edx", 25, "Virtual NMI"),
-  svme_addr_chk: bit("8000000a", "edx", 28, "#GP where VMRUN's address is not a legal one"),
-  autoibrs: bit("80000021", "eax", 8, "Automatic IBRS: EFER.AUTOIBRS"),
-} as const satisfies Readonly<Record<string, CpuidBit>>;
-
-/** Name of a feature. */
-export type Feature = keyof typeof FEATURES;
-
-/** Names of the features. */
-export const FEATURE_NAMES: readonly Feature[] = Object.keys(FEATURES) as Feature[];
+export const FEATURES: Readonly<Record<Feature, CpuidBit>> = Object.fromEntries(
+  Object.entries(FEATURE_ROWS).map(([name, [leaf, register, bit, doc]]) => [
+    name,
+    { leaf, register, bit, doc },
+  ]),
+) as Record<Feature, CpuidBit>;
 
 /** Words of a {@linkcode Cpuid}: four registers a leaf. */
 const WORDS: number = CPUID_LEAVES.length * 4;

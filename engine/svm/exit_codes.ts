@@ -23,72 +23,76 @@ export const VMEXIT_INVALID = 0xffff_ffff_ffff_ffffn;
 
 const sixteen = Array.from({ length: 16 }, (_, i) => i);
 
+/** Name without the prefix, the text of KVM's tracepoint, and the manual's name where it is another. */
+type Listed = readonly [code: number, name: string, trace?: string | undefined, apm?: string];
+
+// Both are literals alone, so that the names are types which a declaration can spell.
 /** Exits because of an instruction or an interrupt. */
 const INSTRUCTIONS = [
-  svm(0x060, "INTR", "interrupt"),
-  svm(0x061, "NMI", "nmi"),
-  svm(0x062, "SMI", "smi"),
-  svm(0x063, "INIT", "init"),
-  svm(0x064, "VINTR", "vintr"),
-  svm(0x065, "CR0_SEL_WRITE", "cr0_sel_write"),
-  svm(0x066, "IDTR_READ", "read_idtr"),
-  svm(0x067, "GDTR_READ", "read_gdtr"),
-  svm(0x068, "LDTR_READ", "read_ldtr"),
-  svm(0x069, "TR_READ", "read_rt"),
-  svm(0x06a, "IDTR_WRITE", "write_idtr"),
-  svm(0x06b, "GDTR_WRITE", "write_gdtr"),
-  svm(0x06c, "LDTR_WRITE", "write_ldtr"),
-  svm(0x06d, "TR_WRITE", "write_rt"),
-  svm(0x06e, "RDTSC", "rdtsc"),
-  svm(0x06f, "RDPMC", "rdpmc"),
-  svm(0x070, "PUSHF", "pushf"),
-  svm(0x071, "POPF", "popf"),
-  svm(0x072, "CPUID", "cpuid"),
-  svm(0x073, "RSM", "rsm"),
-  svm(0x074, "IRET", "iret"),
-  svm(0x075, "SWINT", "swint"),
-  svm(0x076, "INVD", "invd"),
-  svm(0x077, "PAUSE", "pause"),
-  svm(0x078, "HLT", "hlt"),
-  svm(0x079, "INVLPG", "invlpg"),
-  svm(0x07a, "INVLPGA", "invlpga"),
-  svm(0x07b, "IOIO", "io"),
-  svm(0x07c, "MSR", "msr"),
-  svm(0x07d, "TASK_SWITCH", "task_switch"),
-  svm(0x07e, "FERR_FREEZE", "ferr_freeze"),
-  svm(0x07f, "SHUTDOWN", "shutdown"),
-  svm(0x080, "VMRUN", "vmrun"),
-  svm(0x081, "VMMCALL", "hypercall"),
-  svm(0x082, "VMLOAD", "vmload"),
-  svm(0x083, "VMSAVE", "vmsave"),
-  svm(0x084, "STGI", "stgi"),
-  svm(0x085, "CLGI", "clgi"),
-  svm(0x086, "SKINIT", "skinit"),
-  svm(0x087, "RDTSCP", "rdtscp"),
-  svm(0x088, "ICEBP", "icebp"),
-  svm(0x089, "WBINVD", "wbinvd"),
-  svm(0x08a, "MONITOR", "monitor"),
-  svm(0x08b, "MWAIT", "mwait"),
-  svm(0x08c, "MWAIT_COND", undefined, "VMEXIT_MWAIT_CONDITIONAL"),
-  svm(0x08d, "XSETBV", "xsetbv"),
-  svm(0x08e, "RDPRU"),
-  svm(0x08f, "EFER_WRITE_TRAP", "write_efer_trap"),
-] as const;
+  [0x060, "INTR", "interrupt"],
+  [0x061, "NMI", "nmi"],
+  [0x062, "SMI", "smi"],
+  [0x063, "INIT", "init"],
+  [0x064, "VINTR", "vintr"],
+  [0x065, "CR0_SEL_WRITE", "cr0_sel_write"],
+  [0x066, "IDTR_READ", "read_idtr"],
+  [0x067, "GDTR_READ", "read_gdtr"],
+  [0x068, "LDTR_READ", "read_ldtr"],
+  [0x069, "TR_READ", "read_rt"],
+  [0x06a, "IDTR_WRITE", "write_idtr"],
+  [0x06b, "GDTR_WRITE", "write_gdtr"],
+  [0x06c, "LDTR_WRITE", "write_ldtr"],
+  [0x06d, "TR_WRITE", "write_rt"],
+  [0x06e, "RDTSC", "rdtsc"],
+  [0x06f, "RDPMC", "rdpmc"],
+  [0x070, "PUSHF", "pushf"],
+  [0x071, "POPF", "popf"],
+  [0x072, "CPUID", "cpuid"],
+  [0x073, "RSM", "rsm"],
+  [0x074, "IRET", "iret"],
+  [0x075, "SWINT", "swint"],
+  [0x076, "INVD", "invd"],
+  [0x077, "PAUSE", "pause"],
+  [0x078, "HLT", "hlt"],
+  [0x079, "INVLPG", "invlpg"],
+  [0x07a, "INVLPGA", "invlpga"],
+  [0x07b, "IOIO", "io"],
+  [0x07c, "MSR", "msr"],
+  [0x07d, "TASK_SWITCH", "task_switch"],
+  [0x07e, "FERR_FREEZE", "ferr_freeze"],
+  [0x07f, "SHUTDOWN", "shutdown"],
+  [0x080, "VMRUN", "vmrun"],
+  [0x081, "VMMCALL", "hypercall"],
+  [0x082, "VMLOAD", "vmload"],
+  [0x083, "VMSAVE", "vmsave"],
+  [0x084, "STGI", "stgi"],
+  [0x085, "CLGI", "clgi"],
+  [0x086, "SKINIT", "skinit"],
+  [0x087, "RDTSCP", "rdtscp"],
+  [0x088, "ICEBP", "icebp"],
+  [0x089, "WBINVD", "wbinvd"],
+  [0x08a, "MONITOR", "monitor"],
+  [0x08b, "MWAIT", "mwait"],
+  [0x08c, "MWAIT_COND", undefined, "VMEXIT_MWAIT_CONDITIONAL"],
+  [0x08d, "XSETBV", "xsetbv"],
+  [0x08e, "RDPRU"],
+  [0x08f, "EFER_WRITE_TRAP", "write_efer_trap"],
+] as const satisfies readonly Listed[];
 
 /** Exits that came later, and those of nested paging and AVIC. */
 const LATER = [
-  svm(0x0a0, "INVLPGB"),
-  svm(0x0a1, "INVLPGB_ILLEGAL"),
-  svm(0x0a2, "INVPCID", "invpcid"),
-  svm(0x0a3, "MCOMMIT"),
-  svm(0x0a4, "TLBSYNC"),
-  svm(0x0a5, "BUS_LOCK", undefined, "VMEXIT_BUSLOCK"),
-  svm(0x0a6, "IDLE_HLT"),
-  svm(0x400, "NPF", "npf"),
-  svm(0x401, "AVIC_INCOMPLETE_IPI", "avic_incomplete_ipi", "AVIC_INCOMPLETE_IPI"),
-  svm(0x402, "AVIC_UNACCELERATED_ACCESS", "avic_unaccelerated_access", "AVIC_NOACCEL"),
-  svm(0x403, "VMGEXIT", "vmgexit"),
-] as const;
+  [0x0a0, "INVLPGB"],
+  [0x0a1, "INVLPGB_ILLEGAL"],
+  [0x0a2, "INVPCID", "invpcid"],
+  [0x0a3, "MCOMMIT"],
+  [0x0a4, "TLBSYNC"],
+  [0x0a5, "BUS_LOCK", undefined, "VMEXIT_BUSLOCK"],
+  [0x0a6, "IDLE_HLT"],
+  [0x400, "NPF", "npf"],
+  [0x401, "AVIC_INCOMPLETE_IPI", "avic_incomplete_ipi", "AVIC_INCOMPLETE_IPI"],
+  [0x402, "AVIC_UNACCELERATED_ACCESS", "avic_unaccelerated_access", "AVIC_NOACCEL"],
+  [0x403, "VMGEXIT", "vmgexit"],
+] as const satisfies readonly Listed[];
 
 /** All exit codes, in order; those below zero last. */
 export const EXIT_CODES: readonly ExitCode[] = [
@@ -97,11 +101,11 @@ export const EXIT_CODES: readonly ExitCode[] = [
   ...accesses(0x020, "READ_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
   ...accesses(0x030, "WRITE_DR", [0, 1, 2, 3, 4, 5, 6, 7]),
   ...EXCEPTION_NAMES.map(exception),
-  ...INSTRUCTIONS,
+  ...INSTRUCTIONS.map((row) => listed(row)),
   ...sixteen.map((i) =>
     svm(0x090 + i, `CR${i}_WRITE_TRAP`, [0, 4, 8].includes(i) ? `write_cr${i}_trap` : undefined)
   ),
-  ...LATER,
+  ...LATER.map((row) => listed(row)),
   vmgexit(0x8000_0001, "MMIO_READ", "mmio_read"),
   vmgexit(0x8000_0002, "MMIO_WRITE", "mmio_write"),
   vmgexit(0x8000_0003, "NMI_COMPLETE", "nmi_complete"),
@@ -122,8 +126,6 @@ export const EXIT_CODES: readonly ExitCode[] = [
   svm(-4, "INVALID_PMC"),
 ];
 
-type Short<T> = T extends ExitCode & { readonly name: `SVM_EXIT_${infer N}` } ? N : never;
-
 /**
  * Exit codes by KVM's name without SVM_EXIT_; `EXCP` is that of exception vector 0, `READ_CR0` and
  * the like that of the first register.
@@ -142,8 +144,8 @@ export const EXITS = {
   EXCP: 0x40,
   SW: 0xf000_0000,
   ...Object.fromEntries(
-    [...INSTRUCTIONS, ...LATER].map(({ name, code }) => [name.slice("SVM_EXIT_".length), code]),
-  ) as { readonly [N in Short<(typeof INSTRUCTIONS | typeof LATER)[number]>]: number },
+    [...INSTRUCTIONS, ...LATER].map(([code, name]) => [name, code]),
+  ) as { readonly [N in (typeof INSTRUCTIONS | typeof LATER)[number][1]]: number },
 } as const;
 
 /**
@@ -220,13 +222,12 @@ function displayName(row: ExitCode): string {
   return row.code === -1 ? "VMEXIT_INVALID" : row.name;
 }
 
-function svm<const N extends string>(
-  code: number,
-  name: N,
-  trace?: string,
-  apm = `VMEXIT_${name}`,
-): ExitCode & { readonly name: `SVM_EXIT_${N}` } {
+function svm(code: number, name: string, trace?: string, apm = `VMEXIT_${name}`): ExitCode {
   return { code, name: `SVM_EXIT_${name}`, apm, ...(trace === undefined ? {} : { trace }) };
+}
+
+function listed(row: Listed): ExitCode {
+  return svm(...row);
 }
 
 function vmgexit(code: number, name: string, trace?: string): ExitCode {

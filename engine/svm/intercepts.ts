@@ -78,8 +78,7 @@ export const INTERCEPT_WORD3_NAMES = [
 export const INTERCEPT_WORD3_BITS: readonly Intercept<typeof INTERCEPT_WORD3_NAMES[number]>[] =
   bitsFrom(0, INTERCEPT_WORD3_NAMES);
 
-/** Names of word 4, in order. */
-export const INTERCEPT_WORD4_NAMES = [
+const WORD4_INSTRUCTIONS = [
   "VMRUN",
   "VMMCALL",
   "VMLOAD",
@@ -96,12 +95,22 @@ export const INTERCEPT_WORD4_NAMES = [
   "XSETBV",
   "RDPRU",
   "TRAP_EFER_WRITE",
-  ...Array.from({ length: 16 }, (_, i) => `TRAP_CR${i as Sixteen}_WRITE` as const),
 ] as const;
 
+/** Name of a bit of word 4. */
+export type InterceptWord4Name = typeof WORD4_INSTRUCTIONS[number] | `TRAP_CR${Sixteen}_WRITE`;
+
+/** Names of word 4, in order. */
+export const INTERCEPT_WORD4_NAMES: readonly InterceptWord4Name[] = [
+  ...WORD4_INSTRUCTIONS,
+  ...Array.from({ length: 16 }, (_, i) => `TRAP_CR${i as Sixteen}_WRITE` as const),
+];
+
 /** Word 4 (byte 0x010). The TRAP_* bits take effect after the instruction. */
-export const INTERCEPT_WORD4_BITS: readonly Intercept<typeof INTERCEPT_WORD4_NAMES[number]>[] =
-  bitsFrom(0, INTERCEPT_WORD4_NAMES);
+export const INTERCEPT_WORD4_BITS: readonly Intercept<InterceptWord4Name>[] = bitsFrom(
+  0,
+  INTERCEPT_WORD4_NAMES,
+);
 
 /** Names of word 5, in order. */
 export const INTERCEPT_WORD5_NAMES = [

@@ -14,31 +14,24 @@ export interface VcpuField extends Field {
   readonly internal?: boolean;
 }
 
-const gpr = <const N extends string>(name: N, index: number): Field & { readonly name: N } => ({
-  name,
-  offset: index * 8,
-  size: 8,
-  doc: `L1's or L2's ${name.toUpperCase()}`,
-});
-
 /** Rows of the vCPU area. */
 export const VCPU_FIELDS = [
-  gpr("rax", 0),
-  gpr("rcx", 1),
-  gpr("rdx", 2),
-  gpr("rbx", 3),
-  gpr("rsp", 4),
-  gpr("rbp", 5),
-  gpr("rsi", 6),
-  gpr("rdi", 7),
-  gpr("r8", 8),
-  gpr("r9", 9),
-  gpr("r10", 10),
-  gpr("r11", 11),
-  gpr("r12", 12),
-  gpr("r13", 13),
-  gpr("r14", 14),
-  gpr("r15", 15),
+  { name: "rax", offset: 0x000, size: 8, doc: "L1's or L2's RAX" },
+  { name: "rcx", offset: 0x008, size: 8, doc: "L1's or L2's RCX" },
+  { name: "rdx", offset: 0x010, size: 8, doc: "L1's or L2's RDX" },
+  { name: "rbx", offset: 0x018, size: 8, doc: "L1's or L2's RBX" },
+  { name: "rsp", offset: 0x020, size: 8, doc: "L1's or L2's RSP" },
+  { name: "rbp", offset: 0x028, size: 8, doc: "L1's or L2's RBP" },
+  { name: "rsi", offset: 0x030, size: 8, doc: "L1's or L2's RSI" },
+  { name: "rdi", offset: 0x038, size: 8, doc: "L1's or L2's RDI" },
+  { name: "r8", offset: 0x040, size: 8, doc: "L1's or L2's R8" },
+  { name: "r9", offset: 0x048, size: 8, doc: "L1's or L2's R9" },
+  { name: "r10", offset: 0x050, size: 8, doc: "L1's or L2's R10" },
+  { name: "r11", offset: 0x058, size: 8, doc: "L1's or L2's R11" },
+  { name: "r12", offset: 0x060, size: 8, doc: "L1's or L2's R12" },
+  { name: "r13", offset: 0x068, size: 8, doc: "L1's or L2's R13" },
+  { name: "r14", offset: 0x070, size: 8, doc: "L1's or L2's R14" },
+  { name: "r15", offset: 0x078, size: 8, doc: "L1's or L2's R15" },
   { name: "rip", offset: 0x080, size: 8, doc: "Instruction pointer" },
   { name: "cr0", offset: 0x088, size: 8, doc: "CR0 as the guest sees it" },
   { name: "cr2", offset: 0x090, size: 8, doc: "CR2" },
