@@ -57,10 +57,14 @@ export class Context {
     return painter(this.color)("bold", text);
   }
 
+  /** Whether somebody looks at the progress of long work. */
+  get watched(): boolean {
+    return !this.quiet && Deno.stderr.isTerminal();
+  }
+
   /** Progress of long work on a terminal; nothing elsewhere. */
   progress(what: string, total?: number): Progress {
-    const shown = !this.quiet && Deno.stderr.isTerminal();
-    return new Progress(shown ? this.#err : undefined, what, total);
+    return new Progress(this.watched ? this.#err : undefined, what, total);
   }
 
   /**

@@ -19,7 +19,7 @@ import {
 import { explainCommand } from "../engine/diff/wording.ts";
 import { SUBJECTS } from "../engine/diff/subjects.ts";
 import type { Option } from "./command.ts";
-import { plural } from "./plural.ts";
+import { plural } from "../engine/plural.ts";
 import { type Colour, type Paint, painter } from "./paint.ts";
 
 /** How many fields of a finding are printed. */

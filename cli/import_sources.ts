@@ -20,7 +20,7 @@ import { openInput, shown, STANDARD } from "./files.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { isGzip, isTrace } from "./inputs.ts";
 import type { HowWritten } from "./trace_output.ts";
-import { plural } from "./plural.ts";
+import { plural } from "../engine/plural.ts";
 
 /** Forms by their name on the command line; those of tracepoint logs with the importer's own name. */
 export const FORMS = {

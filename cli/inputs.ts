@@ -174,6 +174,27 @@ export async function openTraceFile(path: string): Promise<OpenFile> {
 }
 
 /**
+ * How many events a trace has, where somebody is looking at the progress and its index tells.
+ *
+ * @param context Whether anybody is.
+ * @param path The file, or `-`.
+ * @returns The number; undefined when nobody looks, or it is not known.
+ */
+export async function eventTotal(
+  context: { readonly watched: boolean },
+  path: string,
+): Promise<number | undefined> {
+  if (!context.watched || path === STANDARD) return undefined;
+  try {
+    using file = await openTraceFile(path);
+    return file.trace.finished ? file.trace.eventCount : undefined;
+  } catch {
+    // Whatever is wrong with it is said by who reads it.
+    return undefined;
+  }
+}
+
+/**
  * Opens what holds records of the lab's kind: NDJSON, plain or compressed, or a
  * trace.
  *

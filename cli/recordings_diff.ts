@@ -19,7 +19,7 @@ import { EXIT } from "./command.ts";
 import type { Context } from "./context.ts";
 import { diffLines, type DiffOutput, failsOn, markdownLines, runLines } from "./diff_output.ts";
 import { UsageError } from "./errors.ts";
-import { plural } from "./plural.ts";
+import { plural } from "../engine/plural.ts";
 import { STANDARD } from "./files.ts";
 import { inTrace, openTrace } from "./inputs.ts";
 

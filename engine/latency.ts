@@ -210,8 +210,7 @@ export class Latency {
         const samples = kinds.get(kind);
         if (samples === undefined) continue;
         const { histogram: h, min, max } = samples;
-        // A histogram gives the end of the bucket that a percentile falls in, which may lie above all samples.
-        const at = (percentile: number) => Math.min(h.getValueAtPercentile(percentile), max);
+        const at = (percentile: number) => valueAt(samples, percentile);
         rows.push({
           policy,
           kind,
@@ -280,9 +279,11 @@ export class Latency {
    * @returns `steps + 1` times in nanoseconds, rising; undefined when nothing was filed.
    */
   quantiles(policy: string, kind: TransitionKind, steps: number): number[] | undefined {
-    const h = this.#histograms.get(policy)?.get(kind)?.histogram;
-    if (h === undefined) return undefined;
-    return Array.from({ length: steps + 1 }, (_, i) => h.getValueAtPercentile(100 * i / steps));
+    return this.valuesAt(
+      policy,
+      kind,
+      Array.from({ length: steps + 1 }, (_, i) => 100 * i / steps),
+    );
   }
 
   /**
@@ -298,8 +299,8 @@ export class Latency {
     kind: TransitionKind,
     percentiles: readonly number[],
   ): number[] | undefined {
-    const h = this.#histograms.get(policy)?.get(kind)?.histogram;
-    return h && percentiles.map((percentile) => h.getValueAtPercentile(percentile));
+    const samples = this.#histograms.get(policy)?.get(kind);
+    return samples && percentiles.map((percentile) => valueAt(samples, percentile));
   }
 
   /** Gives the histograms' memory back. */
@@ -309,6 +310,11 @@ export class Latency {
     }
     this.#histograms.clear();
   }
+}
+
+/** A histogram gives the end of the bucket that a percentile falls in, which may lie above all samples. */
+function valueAt({ histogram, max }: Samples, percentile: number): number {
+  return Math.min(histogram.getValueAtPercentile(percentile), max);
 }
 
 function extend(samples: Samples, min: number, max: number): void {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+export * from "./collector.ts";
 export * from "./data.ts";
 export { OUTCOMES, type ReportOutcome } from "./outcome.ts";
 export * from "./page.ts";

@@ -10,6 +10,7 @@ import plotCode from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import plotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
 import pageCode from "./page.js" with { type: "text" };
 import pageStyle from "./page.css" with { type: "text" };
+import { plural } from "../engine/plural.ts";
 import { explainCommand } from "../engine/diff/wording.ts";
 import { type Mechanism, mechanismsOf } from "./triage.ts";
 import {
@@ -31,6 +32,8 @@ export interface ReportExtras {
   readonly minimal?: readonly (readonly string[] | undefined)[] | undefined;
   /** The trace itself. */
   readonly file?: Uint8Array | undefined;
+  /** How the latencies were measured, and what they do not say themselves. */
+  readonly latencyNotes?: readonly string[] | undefined;
 }
 
 /** Fields of a finding that its card shows. */
@@ -64,8 +67,9 @@ function inline(code: string): string {
   return code.replaceAll("</", "<\\/").replaceAll("<!--", "<\\!--");
 }
 
-function plural(n: number, word: string): string {
-  return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+/** A count for people to read. */
+function counted(n: number, word: string, many?: string): string {
+  return plural(n, word, many, n.toLocaleString("en"));
 }
 
 function fieldRow(field: FindingField): string {
@@ -104,7 +108,7 @@ function card(finding: Finding, index: number, trace: string, extras: ReportExtr
     ? ""
     : `<p>Written last by ${escapeHtml(wrote.join(", "))}</p>`;
   return `<li class="finding ${kind}" data-card="${index}"><h3>${escapeHtml(title)}</h3>
-<p class="meta"><span class="runs">${plural(runs, "VMRUN")}</span> <span class="pair">${
+<p class="meta"><span class="runs">${counted(runs, "VMRUN")}</span> <span class="pair">${
     escapeHtml(policies.join(" / "))
   }</span>, first: event ${first.event}${name === "" ? "" : ` (${escapeHtml(name)})`}</p>
 <p>${escapeHtml(parted)}</p>${from}${written}${
@@ -120,7 +124,7 @@ function card(finding: Finding, index: number, trace: string, extras: ReportExtr
     fields.slice(0, FIELDS).map(fieldRow).join("")
   }</tbody></table></div>${
     fields.length > FIELDS
-      ? `<p class="meta">and ${plural(fields.length - FIELDS, "more field")}</p>`
+      ? `<p class="meta">and ${counted(fields.length - FIELDS, "more field")}</p>`
       : ""
   }
 ${copied(explainCommand(finding, trace), "Copy command")}${minimalCase(extras.minimal?.[index])}${
@@ -194,17 +198,19 @@ function summary({ policies, parts, result }: ReportData): string {
   const lines = told.map(({ pair: [a, b], different, unsettled }) =>
     `<li><strong>${escapeHtml(`${policies[a]} / ${policies[b]}`)}</strong>: ${
       different.toLocaleString("en")
-    } of ${plural(result.runs, "VMRUN")} end differently${
+    } of ${counted(result.runs, "VMRUN")} end differently${
       unsettled === 0 ? "" : `, of ${unsettled.toLocaleString("en")} it cannot be told`
     }</li>`
   );
   for (const [what, runs] of Object.entries(result.unmodelled)) {
     lines.push(
-      `<li>Not modelled: ${escapeHtml(what)}: ${plural(runs, "VMRUN")} cannot be compared</li>`,
+      `<li>Not modelled: ${escapeHtml(what)}: ${counted(runs, "VMRUN")} cannot be compared</li>`,
     );
   }
   if (result.skipped > 0) {
-    lines.push(`<li>${plural(result.skipped, "VMRUN")} lack their inputs</li>`);
+    lines.push(
+      `<li>${counted(result.skipped, "VMRUN lacks its inputs", "VMRUNs lack their inputs")}</li>`,
+    );
   }
   return `<ul class="summary">${lines.join("")}</ul>`;
 }
@@ -287,7 +293,7 @@ ${triage(data)}
 </div>
 <p id="keys">Left and right: one VMRUN. N and P: the next and the previous one that differs between the chosen pair. Wheel, plus, minus and 0: zoom. Drag: zoom in; with Shift or the middle button: move. Slash: search.</p>
 <section aria-labelledby="latency-title" id="latency"><h2 id="latency-title">Latency</h2>
-<p>Times of the replay on the machine that made this report, cost of the clock taken off. Rows called “recorded” are by the recording's own clock and not to be compared with the others.</p>
+${(extras.latencyNotes ?? []).map((note) => `<p>${escapeHtml(note)}</p>`).join("\n")}
 <label>Transition: <select id="kind"></select></label>
 <div class="plots"><figure><figcaption>Percentiles, each step to the right ten times as rare</figcaption><div id="percentiles"></div></figure><figure><figcaption>How often</figcaption><div id="histogram"></div></figure></div>
 <div class="wide" id="latency-table"></div>

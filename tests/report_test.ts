@@ -72,6 +72,22 @@ Deno.test("what the page shows refers to what there is", async () => {
   }
 });
 
+Deno.test("a report that takes over runs that come again shows what carrying out all does", async () => {
+  const cases = parseScenarios(
+    `${CASES}kept control.int_ctl=200 keepvm\nagain control.asid=0 keepvm\n`,
+  );
+  for (const policies of [POLICIES, POLICIES.toReversed(), POLICIES.slice(0, 2)]) {
+    const [fast, whole] = [false, true].map((each) => new ReportCollector(policies, { each }));
+    for await (const event of recordScenarios(cases, EARLY_EXIT, { repeat: 40 })) {
+      fast!.feed(event);
+      whole!.feed(event);
+    }
+    const [a, b] = [fast!, whole!].map((one) => one.finish("t", LATENCY));
+    assertEquals(a, b);
+    assert(a!.parts.every(({ different }) => different > 40), JSON.stringify(a!.result));
+  }
+});
+
 Deno.test("runs alike are stored once, whatever their number", async () => {
   const text = `fine\n${"again keepvm\n".repeat(200)}`;
   const data = await collect(text);

@@ -8,7 +8,7 @@ import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { MemoizedReplayer } from "../../engine/memo/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { POLICY, policyOf } from "../policy_options.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";

@@ -8,6 +8,7 @@ import { formatEvent } from "../../codecs/text.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { eventLine } from "../../engine/event_line.ts";
 import { eventField } from "../../engine/query/mod.ts";
+import { plural } from "../../engine/plural.ts";
 import { defineCommand, EXIT, type Values } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY } from "../policy_options.ts";
@@ -87,7 +88,7 @@ class Printer {
     const { unsettled } = this.#filter;
     if (unsettled === 0) return;
     this.#context.note(
-      `Of ${unsettled} more event${unsettled === 1 ? "" : "s"} too little was recorded to tell`,
+      `Of ${plural(unsettled, "more event")} too little was recorded to tell`,
     );
   }
 }

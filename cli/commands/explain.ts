@@ -16,7 +16,7 @@ import {
   valueTexts,
 } from "../../engine/diff/mod.ts";
 import { unicodeWidth } from "@std/cli/unicode-width";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";

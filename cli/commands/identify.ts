@@ -13,7 +13,7 @@ import type { Context } from "../context.ts";
 import { openTrace } from "../inputs.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { formatTable } from "../table.ts";
 
 function line(mismatch: Mismatch): string {

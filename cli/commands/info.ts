@@ -11,7 +11,7 @@ import { STANDARD } from "../files.ts";
 import { columns } from "../help.ts";
 import { openTrace, openTraceFile } from "../inputs.ts";
 import { toJson } from "../output.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 
 /** Different checks, vCPUs and sessions that are listed at most, and characters of them. */
 const MOST = 1000, MOST_LETTERS = 400, MOST_SESSION_LETTERS = 1 << 20, MOST_VCPUS = 1 << 20;

@@ -10,7 +10,7 @@ import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY, PROCESSOR } from "../policy_options.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { pickedPolicy } from "../picked_policy.ts";

@@ -4,26 +4,26 @@
  * @module
  */
 import type { TraceHeader } from "../../codecs/mod.ts";
-import { Latency, type LatencyRow, type TransitionKind } from "../../engine/latency.ts";
-import type { Policy } from "../../engine/policy.ts";
+import { Latency } from "../../engine/latency.ts";
+import { EACH } from "../shares/plan.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
-import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
-import { openTrace } from "../inputs.ts";
-import { Measurement, RecordedTimes } from "../measurement.ts";
-import { type PassRatio, passRatios, ratioText } from "../pass_ratios.ts";
+import { eventTotal, openTrace } from "../inputs.ts";
+import { RecordedTimes } from "../measurement.ts";
+import { plural } from "../../engine/plural.ts";
+import { reportLatency } from "../report_latency.ts";
 import { findingTexts, ReportSharing } from "../report_sharing.ts";
 import { writeWhole } from "../whole_file.ts";
 
 /** As many as tell a difference from noise. */
 const PASSES = 3;
+/** VMRUNs that a pass measures: enough for a tail, and little beside a diff of a long trace. */
+const MEASURED = 2000;
 /** A trace of so many bytes is carried along. */
 const SMALL = 256 * 1024;
-/** Steps from the shortest time to the longest: half a percentile each. */
-const STEPS = 200;
 
 /** Feeds all events of a trace. */
 async function feedAll(
@@ -50,68 +50,6 @@ async function smallFile(path: string): Promise<Uint8Array | undefined> {
   return isFile && size <= SMALL ? await Deno.readFile(path) : undefined;
 }
 
-/** How the passes compare a policy with the first. */
-function ratioOf(ratios: readonly PassRatio[], policy: string, kind: string): { ratio: string } {
-  const found = ratios.find((one) => one.policy === policy && one.kind === kind);
-  return { ratio: found === undefined ? "" : ratioText(found) };
-}
-
-/** Points between a time and one that is ten times as rare. */
-const PER_DECADE = 20;
-
-/** Times by how rare they are: one in 1, and so on to the rarest that was counted. */
-function tailOf(
-  latency: Latency,
-  policy: string,
-  kind: TransitionKind,
-  count: number,
-): [number, number][] {
-  const decades = Math.log10(Math.max(1, count));
-  const rare = Array.from(
-    { length: Math.floor(decades * PER_DECADE) + 1 },
-    (_, i) => 10 ** (i / PER_DECADE),
-  );
-  const times = latency.valuesAt(policy, kind, rare.map((one) => 100 * (1 - 1 / one))) ?? [];
-  return times.map((ns, i) => [rare[i] as number, ns]);
-}
-
-/** Measures the trace in so many passes after one to warm up. */
-async function measure(
-  context: Context,
-  path: string,
-  policies: readonly Policy[],
-  passes: number,
-): Promise<ReportLatency[]> {
-  using latency = await Latency.create();
-  using warmUp = await Latency.create();
-  using progress = context.progress("events measured");
-  const medians: LatencyRow[][] = [];
-  for (let pass = 0; pass <= passes; pass++) {
-    using samples = await Latency.create();
-    const measurement = new Measurement(policies, pass === 0 ? warmUp : samples);
-    const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
-    await feedAll(path, progress, (event) => {
-      measurement.feed(event);
-      recorded?.feed(event);
-    });
-    if (pass === 0) continue;
-    medians.push(samples.rows());
-    for (const encoded of samples.encode()) latency.add(encoded);
-  }
-  const ratios = passRatios(medians, policies.map(({ name }) => name));
-  progress.done();
-  return latency.rows().map(({ policy, kind, count, p999, mean }) => ({
-    ...ratioOf(ratios, policy, kind),
-    tail: tailOf(latency, policy, kind, count),
-    policy,
-    kind,
-    count,
-    p999,
-    mean,
-    quantiles: latency.quantiles(policy, kind, STEPS) ?? [],
-  }));
-}
-
 /** Writes a page. */
 export const report = defineCommand({
   name: "report",
@@ -125,11 +63,18 @@ export const report = defineCommand({
     PROCESSOR,
     OUTPUT,
     FORCE,
+    EACH,
     { name: "title", kind: "text", doc: "Title of the page; the trace's name when left out" },
     {
       name: "passes",
       kind: "number",
       doc: `How many times the trace is replayed to measure it (${PASSES}); 0 for no latencies`,
+    },
+    {
+      name: "measured",
+      kind: "number",
+      doc: `How many VMRUNs each pass measures, from the first on (${MEASURED}); vmtape stats ` +
+        "measures all",
     },
   ],
   examples: [
@@ -142,30 +87,51 @@ export const report = defineCommand({
     if (path === STANDARD) {
       throw new UsageError("A trace is read several times: name a file, not -");
     }
-    const { passes = PASSES, output, force } = options;
+    const { passes = PASSES, measured = MEASURED, output, force } = options;
+    if (measured === 0) {
+      throw new UsageError("Option --measured is at least 1; --passes 0 measures nothing");
+    }
     const policies = await policiesOf(options.policies, 2, options.processor);
-    const collector = new ReportCollector(policies);
-    using progress = context.progress("events");
-    const sharing = new ReportSharing();
-    await feedAll(path, progress, (event) => {
-      collector.feed(event);
-      sharing.feed(event);
-    }, (header) => sharing.begin(header));
-    progress.done();
-    const latency = passes === 0 ? [] : await measure(context, path, policies, passes);
     const name = path.replace(/^.*[/\\]/, "");
-    const data = collector.finish(options.title ?? name, latency);
+    using latency = await Latency.create();
+    const collector = new ReportCollector(policies, { each: options.each });
+    const sharing = new ReportSharing();
+    const recorded = new RecordedTimes(latency);
+    {
+      using progress = context.progress("events", await eventTotal(context, path));
+      await feedAll(path, progress, (event) => {
+        collector.feed(event);
+        sharing.feed(event);
+        if (passes > 0) recorded.feed(event);
+      }, (header) => sharing.begin(header));
+    }
+    const gathered = collector.finish(options.title ?? name);
+    const { runs } = gathered.result;
+    let notes: string[] = [];
+    let rows: ReportLatency[] = [];
+    if (passes > 0) {
+      const total = Math.min(measured, runs) * (passes + 1);
+      using progress = context.progress("VMRUNs measured", total);
+      const update = (_: number, runs: number) => progress.update(runs);
+      const most = runs > measured ? measured : undefined;
+      ({ rows, notes } = await reportLatency(path, policies, { passes, latency, most, update }));
+    }
+    const data = { ...gathered, latency: rows };
     const extras = {
       provenance: sharing.provenance(),
       markdown: findingTexts(data, name),
       minimal: await sharing.minimal(data, policies),
       file: await smallFile(path),
+      latencyNotes: notes,
     };
     writeWhole(context, { output, force }, reportPage(data, name, extras));
     const { findings, result } = data;
     if (context.json && output !== STANDARD) {
       context.out.json({ output, runs: result.runs, findings: findings.length });
-    } else context.note(`${findings.length} findings in ${result.runs} VMRUNs, in ${output}`);
+    } else {
+      const found = `${plural(findings.length, "finding")} in ${plural(result.runs, "VMRUN")}`;
+      context.note(`${found}, in ${output}`);
+    }
     const missed = Object.keys(result.unmodelled).length > 0;
     return missed || result.different.some((count) => count > 0) ? EXIT.differs : EXIT.ok;
   },

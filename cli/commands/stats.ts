@@ -3,15 +3,22 @@
  *
  * @module
  */
-import { Latency, type LatencyRow, TRANSITION_KINDS } from "../../engine/latency.ts";
+import { Latency, type LatencyRow } from "../../engine/latency.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
-import { openTrace, openTraceFile } from "../inputs.ts";
-import { type PassRatio, passRatios, ratioText } from "../pass_ratios.ts";
+import { eventTotal, openTraceFile } from "../inputs.ts";
+import { ratioText } from "../pass_ratios.ts";
+import {
+  type LatencyNotes,
+  latencyNotes,
+  measurePasses,
+  orderedRows,
+  recordedTimes,
+} from "../passes.ts";
 import { StepCosts } from "../../engine/step_costs.ts";
 import { Measurement, RECORDED, RecordedTimes } from "../measurement.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
@@ -19,7 +26,8 @@ import { eachEvent } from "../shares/groups.ts";
 import { groupsOfShard, SHARD, type Shard, shardOf } from "../shares/plan.ts";
 import { statsShardFile } from "../shares/shard_file.ts";
 import { exactRarity, writeDistributions } from "../hgrm.ts";
-import { plural } from "../plural.ts";
+import { wrap } from "../help.ts";
+import { plural } from "../../engine/plural.ts";
 import { formatTable } from "../table.ts";
 
 const PASSES = 5;
@@ -29,37 +37,27 @@ function ns(value: number): string {
 }
 
 /** What is printed beside the histograms. */
-export interface StatsPrint {
-  /** Cost of the clock in nanoseconds, taken off each sample. */
-  readonly timerCost: number;
-  /** How often the trace was replayed. */
-  readonly passes: number;
-  /** Names of the policies, as they were asked for. */
-  readonly policies: readonly string[];
-  /** How the passes compare the policies, where that is known. */
-  readonly ratios?: readonly PassRatio[];
+export interface StatsPrint extends LatencyNotes {
   /** Costs of steps, when they were asked for. */
   readonly steps?: StepCosts;
   /** Distributions for HdrHistogram's plotters, instead of the table. */
   readonly form?: "hgrm" | "hlog" | undefined;
 }
 
-/** Rows of one kind together, policies in their order, with the median's ratio to the first one's. */
+/** The table's rows, with the median's ratio to the first policy's. */
 function cellsOf(rows: readonly LatencyRow[], { policies, ratios }: StatsPrint): string[][] {
-  return Object.keys(TRANSITION_KINDS).flatMap((kind) => {
-    const ofKind = rows.filter((row) => row.kind === kind);
-    const same = [RECORDED, ...policies].flatMap((name) =>
-      ofKind.filter((row) => row.policy === name)
-    );
-    const base = same.find((row) => row.policy === policies[0])?.p50;
-    return same.map(({ policy, count, min, p50, p90, p99, p999, max, mean }) => {
-      const known = ratios?.find((ratio) => ratio.kind === kind && ratio.policy === policy);
-      const plain = policy === RECORDED || !base ? "" : (p50 / base).toFixed(2);
-      const times = [min, p50, p90, p99, p999, max, mean].map(ns);
-      return [`${kind}, ${policy}`, String(count), ...times, known ? ratioText(known) : plain];
-    });
+  return orderedRows(rows, policies).map((row) => {
+    const { kind, policy, count, min, p50, p90, p99, p999, max, mean } = row;
+    const base = rows.find((one) => one.kind === kind && one.policy === policies[0])?.p50;
+    const known = ratios?.find((ratio) => ratio.kind === kind && ratio.policy === policy);
+    const plain = policy === RECORDED || !base ? "" : (p50 / base).toFixed(2);
+    const times = [min, p50, p90, p99, p999, max, mean].map(ns);
+    return [`${kind}, ${policy}`, String(count), ...times, known ? ratioText(known) : plain];
   });
 }
+
+/** Characters in a line of text beside a table. */
+const LINE = 88;
 
 function print(context: Context, rows: readonly LatencyRow[], given: StatsPrint): void {
   const { out } = context;
@@ -67,27 +65,10 @@ function print(context: Context, rows: readonly LatencyRow[], given: StatsPrint)
     out.line("No transition could be timed: the trace has neither the inputs to replay nor times");
     return;
   }
-  const { timerCost, passes, policies, ratios = [] } = given;
   const head = ["ns", "count", "min", "p50", "p90", "p99", "p99.9", "max", "mean", "p50 ratio"];
   out.text(formatTable(head, cellsOf(rows, given)));
-  if (rows.some((row) => row.policy !== RECORDED)) {
-    out.line(
-      `Replayed times are of the model on this machine, in ${passes} passes after one to warm up;`,
-    );
-    out.line(
-      `two clock reads (${Math.round(timerCost)} ns, calibrated) are taken off each sample.`,
-    );
-  }
-  if (ratios.length > 0) {
-    out.line(
-      `p50 ratio: to ${
-        policies[0]
-      }, median of the passes (lowest to highest); noise: the passes do`,
-    );
-    out.line("not agree which is faster, or are fewer than 3.");
-  }
-  if (rows.some((row) => row.policy === RECORDED)) {
-    out.line('Rows "recorded" are by the recording\'s own clock, not to be compared with replays.');
+  for (const note of latencyNotes(rows, given)) {
+    for (const line of wrap(note, LINE)) out.line(line);
   }
 }
 
@@ -219,29 +200,16 @@ export const stats = defineCommand({
       return EXIT.ok;
     }
     using latency = await Latency.create();
-    using progress = context.progress("events");
-    let events = 0;
-    const medians: LatencyRow[][] = [];
     const steps = options.steps ? new StepCosts(latency.timerCost) : undefined;
-    const last = steps === undefined ? passes : passes + 1;
-    for (let pass = 0; pass <= last; pass++) {
-      using samples = await Latency.create();
-      const stepping = pass > passes ? steps : undefined;
-      const measurement = new Measurement(policies, stepping ?? samples);
-      const recorded = pass === 0 ? new RecordedTimes(latency) : undefined;
-      const trace = await openTrace(path);
-      for await (const block of trace.blocks()) {
-        for (const event of block.shared()) {
-          measurement.feed(event);
-          recorded?.feed(event);
-          events++;
-        }
-        progress.update(events);
-      }
-      if (pass === 0 || stepping !== undefined) continue;
-      medians.push(samples.rows());
-      for (const encoded of samples.encode()) latency.add(encoded);
-    }
+    const total = await eventTotal(context, path);
+    using progress = context.progress("events", total && total * (passes + (steps ? 2 : 1)));
+    await recordedTimes(path, latency);
+    const ratios = await measurePasses(path, policies, {
+      passes,
+      latency,
+      steps,
+      update: (events) => progress.update(events),
+    });
     progress.done();
     if (output !== undefined) {
       const files = writeDistributions(context, latency, { folder: output, force });
@@ -250,7 +218,6 @@ export const stats = defineCommand({
     }
     const { timerCost } = latency;
     const order = policies.map(({ name }) => name);
-    const ratios = passRatios(medians, order);
     const form = options.hlog ? "hlog" : options.hgrm ? "hgrm" : undefined;
     printStats(context, latency, {
       timerCost,

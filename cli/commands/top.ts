@@ -9,7 +9,7 @@ import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { UsageError } from "../errors.ts";
 import { openChunks } from "../inputs.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { formatTable } from "../table.ts";
 
 /** Milliseconds between two looks at a recorder at work. */

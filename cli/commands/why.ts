@@ -22,7 +22,7 @@ import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";
-import { plural } from "../plural.ts";
+import { plural } from "../../engine/plural.ts";
 import { formatTable } from "../table.ts";
 
 const WAYS: Readonly<Record<FoundRun["way"], string>> = {

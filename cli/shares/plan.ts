@@ -22,6 +22,13 @@ export const SHARD = {
   doc: 'Do part I of N (0/8 … 7/8) of the trace; with --json, for "vmtape merge"',
 } as const satisfies Option;
 
+/** The option that has nothing taken over from runs before. */
+export const EACH = {
+  name: "each",
+  kind: "flag",
+  doc: "Carry out every run, also one that repeats another byte for byte from the same state",
+} as const satisfies Option;
+
 /** The options that share out a command's work. */
 export const SHARES = [
   {
@@ -31,11 +38,7 @@ export const SHARES = [
     doc: "Work on so many threads, no more than there are processors (1)",
   },
   SHARD,
-  {
-    name: "each",
-    kind: "flag",
-    doc: "Carry out every run, also one that repeats another byte for byte from the same state",
-  },
+  EACH,
 ] as const satisfies readonly Option[];
 
 /** One part of several. */

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { type DiffCounts, Differ, type DiffResult, type DiffState } from "../diff/differ.ts";
+import {
+  type DiffCounts,
+  Differ,
+  type DiffResult,
+  type DiffRunOptions,
+  type DiffState,
+} from "../diff/differ.ts";
 import type { RunDifference, RunRef } from "../diff/run_difference.ts";
 import type { TraceEvent } from "../event.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
@@ -20,6 +26,15 @@ interface Effect extends Omit<DiffCounts, "claimed" | "missed"> {
 interface DifferContext extends Pick<DiffState, "phases" | "scenario" | "spec"> {
   readonly origins: readonly (readonly (readonly [string, number])[])[];
   readonly last: readonly (number | undefined)[];
+}
+
+/** Who else is told of the runs of a memoized comparison. */
+export interface MemoizedRunOptions extends Pick<DiffRunOptions, "look" | "lookLogged"> {
+  /**
+   * Receives every run that is not carried out, before its differences, with the number of an earlier
+   * one that was and did the same. Those that are carried out go to the others.
+   */
+  readonly repeated?: (run: RunRef, like: number) => void;
 }
 
 /**
@@ -42,6 +57,7 @@ interface DifferContext extends Pick<DiffState, "phases" | "scenario" | "spec"> 
 export class MemoizedDiffer {
   readonly #differ: Differ;
   readonly #report: (difference: RunDifference) => void;
+  readonly #repeated: MemoizedRunOptions["repeated"];
   readonly #memo: Memo<Effect>;
   readonly #book = new RefBook();
   #events = 0;
@@ -53,15 +69,26 @@ export class MemoizedDiffer {
    *
    * @param policies Two or more; each is compared with the first, on the first one's processor.
    * @param report Receives every run that ends up differently.
+   * @param options Who else is told of the runs.
    */
-  constructor(policies: readonly Policy[], report: (difference: RunDifference) => void) {
+  constructor(
+    policies: readonly Policy[],
+    report: (difference: RunDifference) => void,
+    { repeated, ...others }: MemoizedRunOptions = {},
+  ) {
     this.#report = report;
+    this.#repeated = repeated;
     this.#differ = new Differ(policies, (difference) => {
       this.#book.reported(difference);
       report(difference);
-    }, { ended: (run) => this.#book.ran(run) });
+    }, { ...others, ended: (run) => this.#book.ran(run) });
     this.#before = this.#differ.counts();
     this.#memo = new Memo(this.#host(), this.#differ.policies);
+  }
+
+  /** The policies, all on the first one's processor. */
+  get policies(): readonly Policy[] {
+    return this.#differ.policies;
   }
 
   /** Events so far that were not carried out, since the same had been from the same state. */
@@ -109,7 +136,7 @@ export class MemoizedDiffer {
       },
       end: () => this.#effect(),
       apply: (effect, index) => {
-        book.repeat(effect.reports, index, differ.runs, this.#report);
+        book.repeat(effect.reports, index, differ.runs, this.#report, this.#repeated);
         differ.add(effect);
       },
     };

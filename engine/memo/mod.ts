@@ -3,5 +3,5 @@
  *
  * @module
  */
-export { MemoizedDiffer } from "./differ.ts";
+export { MemoizedDiffer, type MemoizedRunOptions } from "./differ.ts";
 export { MemoizedReplayer } from "./replayer.ts";

@@ -16,6 +16,8 @@ type Source = number;
 export interface RepeatedReports {
   /** Its runs; events and runs are counted from its beginning. */
   readonly runs: readonly RunRef[];
+  /** Number of its first run when it was carried out. */
+  readonly first: number;
   readonly reports: readonly KnownReport[];
   /** Sources of the references that are there at its end. */
   readonly refs: readonly Source[];
@@ -96,7 +98,7 @@ export class RefBook {
     });
     const refs = this.refs.map(sourceOf);
     this.#reports = [];
-    return known ? { runs: this.#runs.map(relative), reports, refs } : undefined;
+    return known ? { runs: this.#runs.map(relative), first: this.#run, reports, refs } : undefined;
   }
 
   /**
@@ -106,12 +108,14 @@ export class RefBook {
    * @param event Number of its first event.
    * @param run Number of its first run.
    * @param report Receives the differences.
+   * @param repeated Receives the runs, each with the number of the one that was carried out.
    */
   repeat(
     stretch: RepeatedReports,
     event: number,
     run: number,
     report: (difference: RunDifference) => void,
+    repeated?: (run: RunRef, like: number) => void,
   ): void {
     const before = this.refs;
     const runs = stretch.runs.map((ref) => ({
@@ -119,6 +123,9 @@ export class RefBook {
       event: ref.event + event,
       run: ref.run + run,
     }));
+    if (repeated !== undefined) {
+      for (const ref of runs) repeated(ref, stretch.first + ref.run - run);
+    }
     const refOf = (source: Source) => (source < 0 ? runs[-1 - source] : before[source]) as RunRef;
     for (const known of stretch.reports) {
       const { difference, reportsOrigin } = known;
