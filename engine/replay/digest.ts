@@ -95,9 +95,9 @@ export class RunningDigest {
     if (memory !== this.#memory) this.#begin(memory);
     let digest = stateDigest(v, this.value);
     let length = this.length + STATE_SIZE;
-    const extent = memory.extent;
-    for (let page = 0; page < extent; page++) {
-      if (!memory.written(page)) continue;
+    const pages = memory.pages();
+    for (let i = 0; i < pages.length; i++) {
+      const page = pages[i] as number;
       const version = memory.versions[page] as number;
       if (this.#versions[page] !== version) {
         this.#versions[page] = version;

@@ -10,6 +10,27 @@ export const PAGE_SIZE = 4096;
 
 const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
 
+/** Numbers of pages in order. Those that several memories share are not changed any more. */
+interface PageNumbers {
+  readonly list: number[];
+  shared: boolean;
+}
+
+function share(numbers: PageNumbers): PageNumbers {
+  numbers.shared = true;
+  return numbers;
+}
+
+/** The numbers with one more, in its place. */
+function withNumber(numbers: PageNumbers, number: number): PageNumbers {
+  const own = numbers.shared ? { list: numbers.list.slice(), shared: false } : numbers;
+  const { list } = own;
+  let at = list.length;
+  while (at > 0 && (list[at - 1] as number) > number) at--;
+  list.splice(at, 0, number);
+  return own;
+}
+
 /**
  * Guest physical memory. Reads of pages nobody wrote give zeros; addresses at
  * or above `size` are not backed by anything ({@linkcode GuestMemory.backed}).
@@ -35,8 +56,13 @@ export class GuestMemory {
   generation = 1;
   /** Counts how often a table of the generation was given out to be written. */
   tableWrites = 0;
-  #pages: (Uint8Array | undefined)[];
+  /** As many as there are: an array with far apart entries would be a hash table. */
+  readonly #pages: (Uint8Array | undefined)[];
+  /** Numbers of the pages that are there, in order. */
+  #numbers: PageNumbers;
   readonly #owned: Uint8Array;
+  /** Numbers of the pages that may be owned. */
+  #mine: number[] = [];
   /** Pages that nothing refers to any more, to be used again. */
   readonly #spare: Uint8Array[] = [];
 
@@ -49,7 +75,8 @@ export class GuestMemory {
   constructor(size: number, base?: GuestMemory) {
     this.size = size;
     this.resident = base ? base.resident : 0;
-    this.#pages = base ? base.#pages.slice() : [];
+    this.#pages = base ? base.#pages.slice() : new Array(size / PAGE_SIZE).fill(undefined);
+    this.#numbers = base ? share(base.#numbers) : { list: [], shared: false };
     this.#owned = new Uint8Array(size / PAGE_SIZE);
     this.versions = new Uint32Array(size / PAGE_SIZE);
     this.tables = new Uint32Array(size / PAGE_SIZE);
@@ -63,8 +90,15 @@ export class GuestMemory {
    * @returns The copy.
    */
   fork(into?: GuestMemory): GuestMemory {
-    this.#owned.fill(0);
+    this.#disown();
     return this.overlay(into);
+  }
+
+  /** Other memory may share all pages from now on. */
+  #disown(): void {
+    const mine = this.#mine, owned = this.#owned;
+    for (let i = 0; i < mine.length; i++) owned[mine[i] as number] = 0;
+    mine.length = 0;
   }
 
   /**
@@ -76,16 +110,38 @@ export class GuestMemory {
    */
   overlay(into?: GuestMemory): GuestMemory {
     if (into === undefined || into.size !== this.size) return new GuestMemory(this.size, this);
-    const pages = into.#pages, owned = into.#owned, spare = into.#spare;
-    for (let i = 0; i < pages.length; i++) {
-      if (owned[i] === 1) spare.push(pages[i] as Uint8Array);
+    into.#recycle();
+    const to = into.#pages, from = this.#pages;
+    if (into.#numbers !== this.#numbers) {
+      const { list } = into.#numbers;
+      for (let i = 0; i < list.length; i++) {
+        const number = list[i] as number;
+        to[number] = undefined;
+        into.versions[number]!++;
+      }
+      into.#numbers = share(this.#numbers);
     }
-    into.#pages = this.#pages.slice();
+    const { list } = this.#numbers;
+    for (let i = 0; i < list.length; i++) {
+      const number = list[i] as number;
+      to[number] = from[number];
+      into.versions[number]!++;
+    }
     into.resident = this.resident;
-    owned.fill(0);
-    into.versions.fill(0);
     into.generation++;
     return into;
+  }
+
+  /** Keeps the pages of its own to be used again; something else is about to be in their place. */
+  #recycle(): void {
+    const mine = this.#mine, owned = this.#owned;
+    for (let i = 0; i < mine.length; i++) {
+      const number = mine[i] as number;
+      if (owned[number] !== 1) continue;
+      owned[number] = 0;
+      this.#spare.push(this.#pages[number] as Uint8Array);
+    }
+    mine.length = 0;
   }
 
   /**
@@ -114,9 +170,16 @@ export class GuestMemory {
     if (this.tables[index] === this.generation) this.tableWrites++;
     if (page !== undefined && this.#owned[index] === 1) return page;
     const copy = this.#copy(page);
-    this.#pages[index] = copy;
-    this.#owned[index] = 1;
+    this.#own(index, copy);
     return copy;
+  }
+
+  /** Puts a page of its own in its place. */
+  #own(index: number, page: Uint8Array): void {
+    if (this.#pages[index] === undefined) this.#numbers = withNumber(this.#numbers, index);
+    this.#pages[index] = page;
+    this.#owned[index] = 1;
+    this.#mine.push(index);
   }
 
   /** Replaces the page that holds `gpa` by a copy of `bytes`, a whole page. The address must be backed. */
@@ -129,21 +192,17 @@ export class GuestMemory {
     }
     this.versions[index]!++;
     if (this.tables[index] === this.generation) this.tableWrites++;
-    this.#pages[index] = this.#copy(bytes);
-    this.#owned[index] = 1;
+    this.#own(index, this.#copy(bytes));
   }
 
   /** Makes all of it zero and untouched again. */
   reset(): void {
-    const pages = this.#pages;
-    for (let i = 0; i < pages.length; i++) {
-      const page = pages[i];
-      if (page === undefined) continue;
-      if (this.#owned[i] === 1) this.#spare.push(page);
-      this.versions[i]!++;
+    this.#recycle();
+    for (const number of this.#numbers.list) {
+      this.#pages[number] = undefined;
+      this.versions[number]!++;
     }
-    pages.length = 0;
-    this.#owned.fill(0);
+    this.#numbers = { list: [], shared: false };
     this.generation++;
   }
 
@@ -155,14 +214,14 @@ export class GuestMemory {
     return spare;
   }
 
-  /** Numbers of the pages that were ever written, in order. */
-  *pages(): IterableIterator<number> {
-    for (let i = 0; i < this.#pages.length; i++) if (this.#pages[i] !== undefined) yield i;
+  /** Numbers of the pages that were ever written, in order; valid until the next is written. */
+  pages(): readonly number[] {
+    return this.#numbers.list;
   }
 
-  /** One more than the number of the last page that may ever have been written. */
+  /** One more than the number of the last page that was ever written. */
   get extent(): number {
-    return this.#pages.length;
+    return 1 + (this.#numbers.list.at(-1) ?? -1);
   }
 
   /** Whether a page, by its number, was ever written. */
@@ -172,20 +231,25 @@ export class GuestMemory {
 
   /** Zeroes `[from, to)`, whole pages. */
   clear(from: number, to: number): void {
-    for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
-      if (i < this.#pages.length) this.#pages[i] = undefined;
+    const first = from / PAGE_SIZE, end = to / PAGE_SIZE;
+    for (let i = first; i < end; i++) {
+      this.#pages[i] = undefined;
       this.versions[i]!++;
       this.#owned[i] = 0;
     }
+    const list = this.#numbers.list.filter((number) => number < first || number >= end);
+    this.#numbers = { list, shared: false };
   }
 
   /** Takes the pages of `[from, to)` from another memory; they stay shared until written. */
   adopt(other: GuestMemory, from: number, to: number): void {
+    this.clear(from, to);
     for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
-      this.#pages[i] = other.#pages[i];
-      this.versions[i]!++;
-      this.#owned[i] = 0;
+      const page = other.#pages[i];
       other.#owned[i] = 0;
+      if (page === undefined) continue;
+      this.#pages[i] = page;
+      this.#numbers = withNumber(this.#numbers, i);
     }
   }
 
