@@ -11,7 +11,8 @@ import { builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
+import type { Scenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 /** Rounds after which the loop's machine begins each round alike. */
 const SETTLED = 4;
@@ -26,10 +27,8 @@ const MIXED = 200;
  * @param policy The policy it is recorded under.
  * @param rounds How many round trips.
  */
-export async function* steadyLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
-  const all = await Array.fromAsync(
-    recordScenarios(builtinScenarios("enter"), policy, { repeat: SETTLED }),
-  );
+export function* steadyLoop(policy: Policy, rounds: number): Generator<TraceEvent> {
+  const all = [...recordScenarios(builtinScenarios("enter"), policy, { repeat: SETTLED })];
   const last = all.findLastIndex((event) => event.kind === "case");
   yield* all.slice(0, last);
   const round = all.slice(last).filter(({ kind }, i) =>
@@ -61,7 +60,7 @@ export function varyingScenarios(rounds: number): Scenario[] {
  * @param policy The policy it is recorded under.
  * @param rounds How many round trips.
  */
-export function varyingLoop(policy: Policy, rounds: number): AsyncGenerator<TraceEvent> {
+export function varyingLoop(policy: Policy, rounds: number): Generator<TraceEvent> {
   return recordScenarios(varyingScenarios(rounds), policy);
 }
 
@@ -93,7 +92,7 @@ export function mixedScenarios(policy: Policy, count = MIXED): Scenario[] {
  * @param policy The policy it is recorded under.
  * @param runs How many VMRUNs, rounded up to whole rounds of the mix.
  */
-export function mix(policy: Policy, runs: number): AsyncGenerator<TraceEvent> {
+export function mix(policy: Policy, runs: number): Generator<TraceEvent> {
   const scenarios = mixedScenarios(policy);
   return recordScenarios(scenarios, policy, { repeat: Math.ceil(runs / scenarios.length) });
 }
@@ -103,7 +102,9 @@ export function mix(policy: Policy, runs: number): AsyncGenerator<TraceEvent> {
  *
  * @param events The events.
  */
-export async function encode(events: AsyncIterable<TraceEvent>): Promise<Uint8Array[]> {
+export async function encode(
+  events: AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
+): Promise<Uint8Array[]> {
   const chunks: Uint8Array[] = [];
   const writer = new TraceWriter({ write: (chunk) => void chunks.push(chunk) });
   for await (const event of events) writer.write(event);

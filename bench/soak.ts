@@ -23,7 +23,7 @@ import {
 } from "../engine/mod.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { encode, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 import { print } from "./table.ts";
 
@@ -34,7 +34,7 @@ const LOOKS = 30;
 const SLACK = 16e6;
 
 /** Scenarios that no round before had: states, pages and texts that are new. */
-function fresh(seed: number): AsyncGenerator<TraceEvent> {
+function fresh(seed: number): Generator<TraceEvent> {
   const scenarios = [...generate({ seed, count: 100 })].map((line) => parseScenario(line));
   return recordScenarios(scenarios, UPSTREAM);
 }

@@ -22,7 +22,7 @@ interface Workload {
   readonly sessions: number;
   /** Round trips in each session. */
   readonly runs: number;
-  readonly events: () => AsyncIterable<TraceEvent>;
+  readonly events: () => AsyncIterable<TraceEvent> | Iterable<TraceEvent>;
   readonly options: readonly string[];
 }
 

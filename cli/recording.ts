@@ -20,7 +20,7 @@ import { reportWritten, writeTrace } from "./trace_output.ts";
 export async function writeRecording(
   context: Context,
   target: { readonly output: string; readonly force: boolean },
-  events: AsyncIterable<TraceEvent>,
+  events: Iterable<TraceEvent>,
   given: { readonly meta: Meta; readonly scenarios: number },
 ): Promise<void> {
   using progress = context.progress("cases", given.scenarios);
@@ -28,7 +28,7 @@ export async function writeRecording(
   let cases = 0;
   const written = await writeTrace(context, target, async (open) => {
     const writer = open(given.meta);
-    for await (const event of events) {
+    for (const event of events) {
       if (event.kind === "case") {
         await breather.rest();
         context.signal.throwIfAborted();

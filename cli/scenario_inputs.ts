@@ -4,7 +4,8 @@
  * @module
  */
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
-import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
+import type { Scenario } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { UsageError } from "./errors.ts";
 import { readText, shown, STANDARD } from "./files.ts";
 import { didYouMean } from "./suggest.ts";

@@ -9,7 +9,7 @@ import { POLICIES } from "../engine/policies/mod.ts";
 import type { Policy, StepEntry, Way } from "../engine/policy.ts";
 import { type Builtin, BUILTINS } from "../traces/scenarios/builtin.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { paragraph, table } from "./markdown.ts";
 
 const WAYS: readonly (readonly [Way, string])[] = [

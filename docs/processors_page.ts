@@ -17,7 +17,7 @@ import { readBigint } from "../engine/image/fields.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../engine/svm/vmcb_fields.ts";
 import { EmulatedVm } from "../traces/scenarios/emulated_vm.ts";
 import { ScenarioRunner } from "../traces/scenarios/runner.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { paragraph, table } from "./markdown.ts";
 
 /** The page as Markdown. */

@@ -20,7 +20,8 @@ import { Replayer } from "../engine/replay/replayer.ts";
 import { copyEvent } from "../codecs/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios, type Scenario } from "../traces/scenarios/scenario.ts";
+import type { Scenario } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 
 const POLICIES = [EARLY_EXIT, UNIFIED, LINUX_6_12, ARCHITECTURAL] as const;
 const SETS = {

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { C, S } from "../engine/svm/machine.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { BochsError, recordBochsScenarios } from "../traces/bochs/mod.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 
 /** Whether Bochs is installed. */
 async function installed(): Promise<boolean> {

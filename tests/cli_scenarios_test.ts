@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { BUILTINS } from "../traces/scenarios/builtin.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { vmtape } from "./cli_process.ts";
 
 Deno.test("scenarios lists all built-in ones, and prints their cases as a file", async () => {

@@ -7,7 +7,7 @@ import { Latency, LINUX_6_12 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { vmtape, withFolder } from "./cli_process.ts";
 
 const SHARDS = 8;

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { LINUX_6_12 } from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 // What the kernels do: L2 without paging runs into vmcb12's own bytes, an ADD to a device's
 // address; userspace does not answer, and restores a 64-bit L2 meanwhile.

@@ -4,7 +4,7 @@ import { diffLines, type DiffOutput, failsOn, markdownLines } from "../cli/diff_
 import { Differ, Findings } from "../engine/diff/mod.ts";
 import { EARLY_EXIT, UNIFIED } from "../engine/policies/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { shell, withFolder } from "./cli_process.ts";
 
 const CASES =

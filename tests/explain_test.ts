@@ -4,7 +4,7 @@ import { BETWEEN, Explainer, type Explanation, valueTexts } from "../engine/diff
 import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
 async function explained(

@@ -7,7 +7,7 @@ import { V } from "../engine/svm/machine.ts";
 import { readLabRecords } from "../codecs/lab/record.ts";
 import { importLab } from "../traces/scenarios/lab_import.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 
 interface Found {
@@ -16,7 +16,7 @@ interface Found {
 }
 
 async function compare(
-  events: AsyncIterable<TraceEvent>,
+  events: AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
   policies: readonly Policy[],
 ): Promise<Found> {
   const findings = new Findings();

@@ -2,7 +2,9 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { generate } from "../traces/generate/generate.ts";
 import { MUTATIONS } from "../traces/generate/mutations.ts";
 import { Random } from "../traces/generate/random.ts";
-import { ENTRIES, parseScenario, toLabCase } from "../traces/scenarios/scenario.ts";
+import { toLabCase } from "../traces/scenarios/lab_case.ts";
+import { ENTRIES } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const MANY = [...generate({ seed: 20240607, count: 10_000 })];
 const SCENARIOS = MANY.map((line) => parseScenario(line));

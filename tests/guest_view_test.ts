@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { LINUX_6_1, LINUX_6_12, LINUX_7_3, type Policy } from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 /** What real kernels did, asked in the lab: L2 runs the code, then VMMCALL. */
 interface Case {

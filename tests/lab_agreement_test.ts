@@ -3,7 +3,7 @@ import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
 import { compare, formatComparison, skipList } from "../traces/compare/compare.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { KERNELS } from "./lab_fresh.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 

@@ -11,7 +11,7 @@ import { POLICIES } from "../engine/policies/mod.ts";
 import { compare, compareRecords, formatComparison, skipList } from "../traces/compare/compare.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { generate } from "../traces/generate/generate.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 
 const LAB = new URL("../../shared/lab/lab", import.meta.url);
 

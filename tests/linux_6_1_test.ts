@@ -3,7 +3,7 @@ import type { LabRecord } from "../codecs/lab/record.ts";
 import { LINUX_6_1, LINUX_6_12 } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 function run(spec: string, policy: Policy = LINUX_6_1): LabRecord {
   return new Emulator(policy, { npt: true }).run(parseScenario(`x ${spec}`));

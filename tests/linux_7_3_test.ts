@@ -5,7 +5,7 @@ import { fitImage, identify, INNER_LAYOUT, LINUX_6_12, LINUX_7_3 } from "../engi
 import type { Policy } from "../engine/policy.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const IO = 2, SHUTDOWN = 8, INTERNAL_ERROR = 17;
 

@@ -22,7 +22,8 @@ import {
 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario, type Scenario } from "../traces/scenarios/scenario.ts";
+import type { Scenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const ALL = BUILTINS.flatMap(({ name }) => builtinScenarios(name));
 const POLICIES = [EARLY_EXIT, UNIFIED, LINUX_6_12, ARCHITECTURAL];

@@ -11,7 +11,7 @@ import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { findingIds, minimizeCases, NotReproducedError } from "../traces/scenarios/minimize.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 
 Deno.test("what is left shows it, and no item can go", async () => {

@@ -8,7 +8,7 @@ import fixed from "../examples/fixed_unified.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { importLab } from "../traces/scenarios/lab_import.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 
@@ -22,7 +22,7 @@ const EXPLAINED = [...PAGE.matchAll(/^\| `([^`]+)` +\| (.+?) +\|$/gm)].map(
   },
 );
 
-async function idsOf(events: AsyncIterable<TraceEvent>): Promise<string[]> {
+async function idsOf(events: AsyncIterable<TraceEvent> | Iterable<TraceEvent>): Promise<string[]> {
   const findings = new Findings();
   const differ = new Differ([LINUX_6_12, fixed], (difference) => findings.add(difference));
   for await (const event of events) differ.feed(event);

@@ -5,7 +5,7 @@ import { EARLY_EXIT } from "../engine/policies/mod.ts";
 import { type PerfettoEvent, perfettoText } from "../codecs/perfetto.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { shell, withFolder } from "./cli_process.ts";
 
 interface File {

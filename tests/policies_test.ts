@@ -23,7 +23,7 @@ import { S } from "../engine/svm/machine.ts";
 import { dropGif } from "../engine/steps/vmexit.ts";
 import { checkControls, checkSave } from "../engine/steps/vmcb12.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 function all(entries: readonly StepEntry[]): Step[] {
   return entries.flatMap(({ step, onFail }) => [step, ...all(onFail ?? [])]);

@@ -5,7 +5,7 @@ import { onProcessor } from "../engine/policy.ts";
 import { QEMU_11_1 } from "../engine/processors/mod.ts";
 import { compare, formatComparison, skipList } from "../traces/compare/compare.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { GROUND_TRUTH, groundTruth } from "./lab_ground_truth.ts";
 
 /**

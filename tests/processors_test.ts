@@ -6,7 +6,7 @@ import { AMD, type ProcessorModel, PROCESSORS, QUIRKS } from "../engine/processo
 import { LAB_CPUID } from "../engine/svm/cpuid.ts";
 import { EmulatedVm } from "../traces/scenarios/emulated_vm.ts";
 import { ScenarioRunner } from "../traces/scenarios/runner.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 
 /** A machine whose processor saves the next RIP, and tells L1 so. */
 class WithNextRip extends EmulatedVm {

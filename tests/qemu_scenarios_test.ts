@@ -5,7 +5,7 @@ import { REGS_FIELDS } from "../engine/svm/regs_layout.ts";
 import { labRecords } from "../codecs/lab/events.ts";
 import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { compareRecords } from "../traces/compare/compare.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import {
   QEMU_BINARY,
   QEMU_FINDINGS,

@@ -6,7 +6,7 @@ import { EARLY_EXIT, LINUX_6_12, type Policy, Replayer, UNIFIED } from "../engin
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const REPEAT = 7;
 

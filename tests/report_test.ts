@@ -10,7 +10,7 @@ import {
   reportPage,
 } from "../report/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { Buffer } from "node:buffer";
 import { CHROMIUM, withPage } from "./browser.ts";
 import { vmtape, withFolder } from "./cli_process.ts";

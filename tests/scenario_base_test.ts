@@ -9,13 +9,10 @@ import {
   writeBase,
 } from "../traces/scenarios/base.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
-import {
-  parseScenario,
-  parseScenarios,
-  ScenarioError,
-  setUpMemory,
-  toLabCase,
-} from "../traces/scenarios/scenario.ts";
+import { toLabCase } from "../traces/scenarios/lab_case.ts";
+import { ScenarioError } from "../traces/scenarios/scenario_error.ts";
+import { setUpMemory } from "../traces/scenarios/scenario_memory.ts";
+import { parseScenario, parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { GROUND_TRUTH, groundTruth, RECORDINGS } from "./lab_ground_truth.ts";
 
 Deno.test("the base has the lab's bytes where they matter", () => {

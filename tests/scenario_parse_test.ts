@@ -1,8 +1,11 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { bytesOf, ENTRIES, parseScenario, parseScenarios } from "../traces/scenarios/scenario.ts";
-import { toLabCase } from "../traces/scenarios/scenario.ts";
-import { type Scenario, ScenarioError } from "../traces/scenarios/scenario.ts";
+import { ENTRIES } from "../traces/scenarios/scenario.ts";
+import { bytesOf } from "../traces/scenarios/scenario_memory.ts";
+import { parseScenario, parseScenarios } from "../traces/scenarios/scenario_reader.ts";
+import { toLabCase } from "../traces/scenarios/lab_case.ts";
+import type { Scenario } from "../traces/scenarios/scenario.ts";
+import { ScenarioError } from "../traces/scenarios/scenario_error.ts";
 
 /** The changes of a scenario as `target gpa size value`, hexadecimal. */
 function changes(spec: string): string[] {

@@ -18,7 +18,7 @@ import type { Vcpu } from "../engine/kvm/vcpu.ts";
 import { LINUX_6_12 } from "../engine/policies/mod.ts";
 import { NESTED_AT, SHADOW_PAGES, V } from "../engine/svm/machine.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const TABLE = ROLE.ACCESS | 2, LAST = ROLE.ACCESS | 1, DIRECT = LAST | ROLE.DIRECT;
 

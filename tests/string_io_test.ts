@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { LINUX_6_12, LINUX_7_3 } from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 const IO = 2;
 

@@ -5,7 +5,23 @@
  * @module
  */
 export * from "./scenarios/base.ts";
-export * from "./scenarios/scenario.ts";
+export {
+  type Change,
+  type ChangeTarget,
+  type CpuidRemoval,
+  ENTRIES,
+  type Entry,
+  type LateChange,
+  type Scenario,
+} from "./scenarios/scenario.ts";
+export {
+  ScenarioError,
+  type ScenarioProblem,
+  type ScenarioSource,
+} from "./scenarios/scenario_error.ts";
+export * from "./scenarios/scenario_reader.ts";
+export { bytesOf, setUpMemory } from "./scenarios/scenario_memory.ts";
+export * from "./scenarios/lab_case.ts";
 export * from "./scenarios/builtin.ts";
 export * from "./generate/random.ts";
 export * from "./generate/mutations.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { BUILTINS, builtinScenarios } from "../../traces/scenarios/builtin.ts";
-import { toLabCase } from "../../traces/scenarios/scenario.ts";
+import { toLabCase } from "../../traces/scenarios/lab_case.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { columns } from "../help.ts";

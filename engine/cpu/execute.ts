@@ -26,7 +26,7 @@ export function execute(cpu: Processor): number {
   let lo = cpu.ripLo + insn.length;
   let hi = cpu.ripHi;
   if (cpu.width !== 64) {
-    lo %= HIGH;
+    lo >>>= 0;
     hi = 0;
   } else if (lo >= HIGH) {
     lo -= HIGH;

@@ -41,13 +41,12 @@ export function effectiveAddress(cpu: Processor): void {
   if (index >= 0) {
     const scale = insn.scale;
     const value = gpr[index * 2] as number;
-    lo += value * (1 << scale) % HIGH;
-    hi += ((gpr[index * 2 + 1] as number) * (1 << scale)) % HIGH +
-      Math.floor(value * (1 << scale) / HIGH);
+    lo += value * (1 << scale);
+    hi += (gpr[index * 2 + 1] as number) * (1 << scale);
   }
-  hi += Math.floor(lo / HIGH);
-  lo %= HIGH;
-  hi %= HIGH;
+  // All are below 2^36, where >>> takes the rest: % on such numbers is a call.
+  hi = hi + Math.floor(lo / HIGH) >>> 0;
+  lo >>>= 0;
   if (insn.aflag === 1) lo &= 0xffff;
   if (insn.aflag !== 3) hi = 0;
   address.offsetLo = lo;
@@ -66,10 +65,10 @@ export function addSegment(cpu: Processor, segment: number, lo: number, hi: numb
         lo -= HIGH;
         hi++;
       }
-      hi %= HIGH;
+      hi >>>= 0;
     }
   } else {
-    lo = (lo + (cpu.segBase[segment * 2] as number)) % HIGH;
+    lo = lo + (cpu.segBase[segment * 2] as number) >>> 0;
     hi = 0;
   }
   address.lo = lo;

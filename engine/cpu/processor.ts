@@ -170,7 +170,7 @@ export class Processor extends Registers {
       return true;
     }
     if (out.outcome === WALK_STAGE2) {
-      const low = out.stage2Address % HIGH;
+      const low = out.stage2Address >>> 0;
       this.setInfo2(low, (out.stage2Address - low) / HIGH);
       this.failure = this.vmexit(EXIT_CODE.npf, out.error, out.onTable ? 2 : 1);
       return false;
@@ -204,7 +204,7 @@ export class Processor extends Registers {
     this.hi = 0;
     if (size <= room) {
       const page = memory.page(first);
-      const at = first % 4096;
+      const at = lo & 0xfff;
       if (size === 1) this.lo = page[at] as number;
       else if (size === 2) this.lo = (page[at] as number) | (page[at + 1] as number) << 8;
       else {
@@ -246,7 +246,7 @@ export class Processor extends Registers {
     const memory = this.m.memory;
     if (size <= room) {
       const page = memory.writable(first);
-      const at = first % 4096;
+      const at = lo & 0xfff;
       page[at] = valueLo;
       if (size > 1) page[at + 1] = valueLo >>> 8;
       if (size > 2) {
@@ -297,7 +297,7 @@ export class Processor extends Registers {
     if (!this.translate(lo, hi, FETCH, this.who, this.walk)) return -1;
     const gpa = this.walk.gpa;
     const page = this.m.memory.page(gpa);
-    const at = gpa % 4096;
+    const at = lo & 0xfff;
     const room = Math.min(15 - from, 4096 - at);
     const code = this.code;
     for (let i = 0; i < room; i++) code[from + i] = page[at + i] as number;

@@ -16,6 +16,16 @@ import { type Walk, WALK_OK } from "./walk.ts";
 /** Entries, a power of two. */
 const SIZE = 64;
 
+/** What an entry is for: an access, and who makes it. */
+function kindOf(access: number, who: number): number {
+  return access << 2 | who;
+}
+
+/** The entry where a page's translation for such accesses would be. */
+function slotOf(page: number, kind: number): number {
+  return (page ^ kind << 2) & SIZE - 1;
+}
+
 /** What translating depends on beside the tables. */
 export interface TranslationSource extends PagingRegisters {
   /** The machine whose tables they are. */
@@ -62,12 +72,11 @@ export class Translations {
       return false;
     }
     const page = lo >>> 12;
-    const kind = access << 2 | who;
-    const at = (page ^ kind << 2) & SIZE - 1;
+    const kind = kindOf(access, who);
+    const at = slotOf(page, kind);
     if (
       this.#epochs[at] !== this.#epoch || this.#pages[at] !== page ||
-      this.#highs[at] !== (hi | 0) ||
-      this.#kinds[at] !== kind
+      this.#highs[at] !== (hi | 0) || this.#kinds[at] !== kind
     ) return false;
     out.outcome = WALK_OK;
     out.gpa = (this.#found[at] as number) + (lo & 0xfff);
@@ -88,8 +97,8 @@ export class Translations {
     this.#cr4 = r.cr4;
     this.#efer = r.efer;
     const page = lo >>> 12;
-    const kind = access << 2 | who;
-    const at = (page ^ kind << 2) & SIZE - 1;
+    const kind = kindOf(access, who);
+    const at = slotOf(page, kind);
     this.#epochs[at] = this.#epoch;
     this.#pages[at] = page;
     this.#highs[at] = hi | 0;

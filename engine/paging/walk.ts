@@ -94,13 +94,13 @@ export type Stage2 = (gpa: number, access: number, table: boolean, out: Walk) =>
 export function word(memory: GuestMemory, gpa: number): number {
   const page = memory.page(gpa);
   memory.tables[gpa / 4096 | 0] = memory.generation;
-  const at = gpa % 4096;
+  const at = gpa & 0xfff;
   return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
     (page[at + 3] as number) << 24) >>> 0;
 }
 
 function setBits(memory: GuestMemory, gpa: number, old: number, bits: number): void {
-  if ((bits & ~old) !== 0) memory.writable(gpa)[gpa % 4096] = (old | bits) & 0xff;
+  if ((bits & ~old) !== 0) memory.writable(gpa)[gpa & 0xfff] = (old | bits) & 0xff;
 }
 
 const HIGH = 0x1_0000_0000;
@@ -183,7 +183,7 @@ export function walkProcessor(
     gpa = hi * HIGH + lo;
     out.pageSize = 0x40000000;
   } else if (mode.levels === 2) {
-    const entryGpa = root % HIGH - root % 4096 + (lo >>> 20 & 0xffc);
+    const entryGpa = (root >>> 0) - (root & 0xfff) + (lo >>> 20 & 0xffc);
     let at = stage2(entryGpa, WRITE, true, out);
     if (at < 0) return false;
     let pte = word(memory, at);
@@ -220,10 +220,10 @@ export function walkProcessor(
     let pteHi = 0;
     for (;; level--) {
       let entryGpa: number;
-      if (level === 5) entryGpa = table - table % 4096 + (hi >>> 16 & 0x1ff) * 8;
-      else if (level === 4) entryGpa = table - table % 4096 + (hi >>> 7 & 0x1ff) * 8;
+      if (level === 5) entryGpa = table - (table & 0xfff) + (hi >>> 16 & 0x1ff) * 8;
+      else if (level === 4) entryGpa = table - (table & 0xfff) + (hi >>> 7 & 0x1ff) * 8;
       else if (level === 3) {
-        if (mode.levels === 3) entryGpa = table % HIGH - table % 32 + (lo >>> 30) * 8;
+        if (mode.levels === 3) entryGpa = (table >>> 0) - (table & 31) + (lo >>> 30) * 8;
         else entryGpa = table + ((hi << 2 | lo >>> 30) & 0x1ff) * 8;
       } else if (level === 2) entryGpa = table + (lo >>> 21 & 0x1ff) * 8;
       else entryGpa = table + (lo >>> 12 & 0x1ff) * 8;
@@ -337,7 +337,7 @@ export function walkKvm(
       pdpteLo = mode.pdptrs[index * 2] as number;
       pdpteHi = mode.pdptrs[index * 2 + 1] as number;
     } else {
-      const at = stage2(table - table % 32 + index * 8, READ, true, out);
+      const at = stage2(table - (table & 31) + index * 8, READ, true, out);
       if (at < 0) return out.outcome === WALK_STAGE2 ? false : fail(out, error);
       pdpteLo = word(memory, at);
       pdpteHi = word(memory, at + 4);
@@ -345,7 +345,7 @@ export function walkKvm(
     if ((pdpteLo & 1) === 0) return fail(out, error);
     table = (pdpteHi & 0xfffff) * HIGH + ((pdpteLo & 0xfffff000) >>> 0);
     level = 2;
-  } else if (level === 2) table = table % HIGH;
+  } else if (level === 2) table = table >>> 0;
   if (!mode.noExecute) high |= 1 << 31;
   const wide = mode.levels !== 2 && mode.narrow !== true;
   const top = level;
@@ -353,7 +353,7 @@ export function walkKvm(
   let nx = false;
   let pteLo = 0;
   let pteHi = 0;
-  table -= table % 4096;
+  table -= table & 0xfff;
   for (;; level--) {
     let index: number;
     if (wide) {

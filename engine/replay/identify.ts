@@ -149,7 +149,10 @@ class Trials {
   }
 }
 
-async function tryAll(policies: readonly Policy[], events: AsyncIterable<TraceEvent>) {
+async function tryAll(
+  policies: readonly Policy[],
+  events: AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
+) {
   const trials = new Trials(policies);
   for await (const event of events) trials.feed(event);
   return { runs: trials.finish(), trials: trials.trials };
@@ -203,7 +206,7 @@ function selections(): FixId[][] {
 /** The kernels between that explain more runs than the best of the known policies does. */
 async function findBetween(
   checks: CheckSet,
-  open: () => AsyncIterable<TraceEvent>,
+  open: () => AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
   against: number,
 ): Promise<KernelVerdict | undefined> {
   const choices = selections();
@@ -250,7 +253,9 @@ function findKnown(candidates: readonly PolicyEvidence[]): KernelVerdict {
  * if (verdict.kind !== "known" || verdict.policy !== "unified") throw new Error(verdict.kind);
  * ```
  */
-export async function identify(open: () => AsyncIterable<TraceEvent>): Promise<Identification> {
+export async function identify(
+  open: () => AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
+): Promise<Identification> {
   const { runs, trials } = await tryAll(Object.values(POLICIES), open());
   const { all, some } = sortRuns(trials);
   const candidates = trials.map((trial) => candidateOf(trial, some))

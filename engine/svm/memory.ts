@@ -195,6 +195,17 @@ export class GuestMemory {
     this.#own(index, this.#copy(bytes));
   }
 
+  /** Makes the page that holds `gpa` one that nobody changes any more; it is copied when written. */
+  share(gpa: number, page: Uint8Array): void {
+    const index = gpa / PAGE_SIZE | 0;
+    const before = this.#pages[index];
+    if (before !== undefined && this.#owned[index] === 1) this.#spare.push(before);
+    this.versions[index]!++;
+    if (this.tables[index] === this.generation) this.tableWrites++;
+    this.#pages[index] = page;
+    this.#owned[index] = 0;
+  }
+
   /** Makes all of it zero and untouched again. */
   reset(): void {
     this.#recycle();

@@ -6,7 +6,7 @@ import { Differ, POLICIES, Replayer, ReplayError, UNIFIED, UPSTREAM } from "../.
 import { BUILTINS, builtinScenarios } from "../../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { generate } from "../../traces/generate/generate.ts";
-import { parseScenarios } from "../../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../../traces/scenarios/scenario_reader.ts";
 import { checksumOf } from "../../cli/shares/shard_check.ts";
 import { tryCommand, tryTrace } from "./commands.ts";
 import {

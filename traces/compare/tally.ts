@@ -6,13 +6,10 @@
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import { type Group, GROUP_NUMBERS } from "./groups.ts";
 import { compareRecords } from "./records.ts";
-import {
-  ENTRIES,
-  type Entry,
-  parseScenario,
-  ScenarioError,
-  toLabCase,
-} from "../scenarios/scenario.ts";
+import { toLabCase } from "../scenarios/lab_case.ts";
+import { ENTRIES, type Entry } from "../scenarios/scenario.ts";
+import { ScenarioError } from "../scenarios/scenario_error.ts";
+import { parseScenario } from "../scenarios/scenario_reader.ts";
 import type { Skip } from "./skip_list.ts";
 
 /** Agreement in one group. */

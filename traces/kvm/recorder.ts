@@ -99,12 +99,12 @@ export class KvmRecorder implements Disposable {
  * import { builtinScenarios, KvmRecorder, recordKvm } from "@vmtape/vmtape/traces";
  * const scenarios = builtinScenarios("gif-left-set");
  * using recorder = new KvmRecorder(scenarios);
- * for await (const event of recordKvm(recorder, scenarios)) console.log(event.kind);
+ * for (const event of recordKvm(recorder, scenarios)) console.log(event.kind);
  * ```
  */
-export async function* recordKvm(
+export function* recordKvm(
   recorder: KvmRecorder,
   scenarios: Iterable<Scenario>,
-): AsyncGenerator<TraceEvent> {
+): Generator<TraceEvent> {
   for (const scenario of scenarios) yield* recorder.run(scenario);
 }

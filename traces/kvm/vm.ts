@@ -10,9 +10,11 @@ import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { outcomeEvents } from "../../codecs/lab/events.ts";
 import { FRESH_BELOW, MEMORY_SIZE } from "../scenarios/base.ts";
 import { lookEvent } from "../scenarios/look.ts";
-import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
+import { bytesOf } from "../scenarios/scenario_memory.ts";
 import {
   type LookPhase,
+  overlayPage,
   type PartialPage,
   type ScenarioVm,
   SHOWN_PAGES,
@@ -114,7 +116,7 @@ export class KvmVm implements ScenarioVm, Disposable {
   /** Writes bytes of a page. */
   overlay(gpa: number, page: PartialPage): void {
     const bytes = this.#m.page(gpa, VMCB_SIZE);
-    overlayImage(bytes, page);
+    overlayPage(bytes, page);
     this.#m.write(gpa, bytes);
   }
 

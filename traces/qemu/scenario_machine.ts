@@ -6,7 +6,8 @@
 import { Buffer } from "node:buffer";
 import { basePages, L1_RSP } from "../scenarios/base.ts";
 import type { ScenarioOutcome } from "../scenarios/outcome.ts";
-import { bytesOf, type Scenario } from "../scenarios/scenario.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
+import { bytesOf } from "../scenarios/scenario_memory.ts";
 import type { GdbClient } from "./gdb_client.ts";
 import type { GdbStop } from "./gdb_connection.ts";
 import { GdbError } from "./gdb_packets.ts";

@@ -5,7 +5,9 @@
  * @module
  */
 import { closest } from "../../engine/closest.ts";
-import { parseScenario, type Scenario, ScenarioError } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
+import { ScenarioError } from "./scenario_error.ts";
+import { parseScenario } from "./scenario_reader.ts";
 
 /** A built-in scenario, or a sequence of them on one vCPU. */
 export interface Builtin {

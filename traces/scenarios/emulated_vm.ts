@@ -4,11 +4,13 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import type { EventOf, TraceEvent } from "../../engine/event.ts";
+import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { overlayImage } from "../../engine/image/fields.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
 import { S, VMCB01_AT, VMCB02_AT } from "../../engine/svm/machine.ts";
+import { INNER_SIZE } from "../../engine/svm/inner_layout.ts";
+import { REGS_SIZE } from "../../engine/svm/regs_layout.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import {
   clearNestedState,
@@ -25,14 +27,16 @@ import { restoreVcpu, type SavedVcpu, saveVcpu } from "../../engine/kvm/migrate.
 import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
 import { capabilitiesOf } from "../../engine/replay/drive.ts";
-import { innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
+import { ImageBuffer, innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
 import { ImageArena } from "./image_arena.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
 import { lookEvent } from "./look.ts";
-import { bytesOf, type Scenario } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
+import { bytesOf } from "./scenario_memory.ts";
 import {
   type LookPhase,
+  overlayPage,
   type PartialPage,
   type ScenarioVm,
   SHOWN_PAGES,
@@ -64,6 +68,8 @@ export class EmulatedVm implements ScenarioVm {
   unmodelled: string | undefined;
   readonly #options: EmulatedOptions;
   readonly #images = new ImageArena();
+  readonly #regs = new ImageBuffer(REGS_SIZE);
+  readonly #inner = new ImageBuffer(INNER_SIZE);
   #reports: TraceEvent[] = [];
   #saved: SavedVcpu | undefined;
   #cpu: Pick<Scenario, "cpuid" | "physicalBits"> = { cpuid: [], physicalBits: undefined };
@@ -135,13 +141,13 @@ export class EmulatedVm implements ScenarioVm {
     const { memory } = this.#v;
     const at = gpa / PAGE_SIZE;
     if (this.#held[at] === bytes && this.#versions[at] === memory.versions[at]) return;
-    memory.replace(gpa, bytes);
+    memory.share(gpa, bytes);
     this.#hold(at, bytes);
   }
 
   /** Writes bytes of a page. */
   overlay(gpa: number, page: PartialPage): void {
-    overlayImage(this.#v.memory.writable(gpa), page);
+    overlayPage(this.#v.memory.writable(gpa), page);
   }
 
   /** Writes bytes. */
@@ -229,7 +235,7 @@ export class EmulatedVm implements ScenarioVm {
   look(phase: LookPhase, pages: readonly ShownPage[], run?: VmRun): EventOf<"regs"> {
     const v = this.#v;
     const { exit, port } = v.result;
-    const regs = { bytes: regsBytes(v) };
+    const regs = { bytes: this.#images.copy(regsBytes(v, this.#regs)) };
     return lookEvent(phase, pages, { regs, run, exit, port, page: (gpa) => this.page(gpa) });
   }
 
@@ -252,9 +258,11 @@ export class EmulatedVm implements ScenarioVm {
   #observe(v: Vcpu): void {
     const full = this.#options.full === true;
     const add = (event: TraceEvent) => void this.#reports.push(event);
-    const vmcb = (at: number) => ({
-      bytes: this.#images.copy(v.bytes.subarray(at, at + VMCB_SIZE)),
+    const image = ({ bytes, known }: Image) => ({
+      bytes: this.#images.copy(bytes),
+      ...(known === undefined ? {} : { known }),
     });
+    const vmcb = (at: number) => image({ bytes: v.bytes.subarray(at, at + VMCB_SIZE) });
     v.observer = {
       step() {},
       begin: (way) => {
@@ -275,7 +283,7 @@ export class EmulatedVm implements ScenarioVm {
           kind: "inner",
           vcpu: 0,
           at,
-          inner: innerView(v, ret),
+          inner: image(innerView(v, ret, this.#inner)),
           ...(full ? { vmcb01: vmcb(VMCB01_AT) } : {}),
           ...(full && vmcb02Used(v) ? { vmcb02: vmcb(VMCB02_AT) } : {}),
         }),

@@ -20,14 +20,24 @@ export class ImageArena {
    * @returns The copy; it begins at a multiple of 8.
    */
   copy(bytes: Uint8Array): Uint8Array {
-    const { length } = bytes;
+    const copy = this.blank(bytes.length);
+    copy.set(bytes);
+    return copy;
+  }
+
+  /**
+   * Bytes that are zero, to be written by who asks for them, and then by nobody.
+   *
+   * @param length How many, at most 4,096.
+   * @returns The bytes; they begin at a multiple of 8.
+   */
+  blank(length: number): Uint8Array {
     if (this.#used + length > this.#buffer.length) {
       this.#buffer = new Uint8Array(BUFFER);
       this.#used = 0;
     }
-    const copy = this.#buffer.subarray(this.#used, this.#used + length);
+    const bytes = this.#buffer.subarray(this.#used, this.#used + length);
     this.#used += length + 7 & ~7;
-    copy.set(bytes);
-    return copy;
+    return bytes;
   }
 }

@@ -9,9 +9,19 @@ import { overlayImage } from "../../engine/image/fields.ts";
 import { offsets } from "../../engine/layout.ts";
 import { REGS_FIELDS, REGS_SIZE, type RegsFieldName } from "../../engine/svm/regs_layout.ts";
 import { SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { basePages, baseSegments, FRESH_BELOW, L1_CODE, L1_RSP, SMRAM_GPA } from "./base.ts";
-import { bytesOf, type LateChange, type Scenario, setUpMemory } from "./scenario.ts";
-import type { PartialPage, VmRegs } from "./vm.ts";
+import {
+  basePages,
+  baseSegments,
+  FRESH_BELOW,
+  L1_CODE,
+  L1_RSP,
+  type MemoryWriter,
+  SMRAM_GPA,
+} from "./base.ts";
+import type { ImageArena } from "./image_arena.ts";
+import type { LateChange, Scenario } from "./scenario.ts";
+import { bytesOf, writeChanges } from "./scenario_memory.ts";
+import { overlayPage, type PartialPage, type VmRegs } from "./vm.ts";
 
 /** The VMRUN instruction's length in bytes. */
 export const VMRUN_LENGTH = 3;
@@ -38,60 +48,71 @@ export interface InputPage {
  *
  * @param scenario The scenario.
  * @param zeroed Whether memory is all zeroes before.
+ * @param images Where their bytes are to be.
  * @returns All pages of the base and those with changes; with `keepmem` only those with changes,
  * which are whole only where `zeroed` says what they held.
  */
-export function inputPages(scenario: Scenario, zeroed: boolean): InputPage[] {
-  const changed = written(scenario);
+export function inputPages(scenario: Scenario, zeroed: boolean, images: ImageArena): InputPage[] {
+  const changed = new WrittenPages(images);
+  writeChanges(scenario, changed);
   const base = basePages();
   const pages: InputPage[] = [];
   const fresh = !scenario.keepmem;
+  const over = (page: Uint8Array, changes: PartialPage | undefined) => {
+    if (changes === undefined) return page;
+    const bytes = images.copy(page);
+    overlayPage(bytes, changes);
+    return bytes;
+  };
   if (fresh) {
     for (let gpa = 0; gpa < FRESH_BELOW; gpa += VMCB_SIZE) {
       const from = base.get(gpa);
-      const changes = changed.get(gpa);
+      const changes = changed.pages.get(gpa);
       if (zeroed && from === undefined && changes === undefined) continue;
       pages.push({ gpa, whole: over(from ?? ZERO_PAGE, changes), written: changes });
     }
   }
-  for (const [gpa, changes] of changed) {
+  for (const [gpa, changes] of changed.pages) {
     if (fresh && gpa < FRESH_BELOW) continue;
     pages.push({ gpa, whole: zeroed ? over(ZERO_PAGE, changes) : undefined, written: changes });
   }
   return pages.sort((a, b) => a.gpa - b.gpa);
 }
 
-function over(page: Uint8Array, changes: Image | undefined): Uint8Array {
-  if (changes === undefined) return page;
-  const bytes = page.slice();
-  overlayImage(bytes, changes);
-  return bytes;
-}
+/** What writes leave, page by page; the rest of the pages is not known. */
+class WrittenPages implements MemoryWriter {
+  /** The pages by address, in the order in which they were first written. */
+  readonly pages = new Map<number, PartialPage & { spans: number[] }>();
+  readonly #images: ImageArena;
 
-/** What a scenario's own changes write, page by page; the rest of the pages is not known. */
-function written(scenario: Scenario): Map<number, PartialPage> {
-  const pages = new Map<number, PartialPage>();
-  setUpMemory({ ...scenario, keepmem: true }, { write: (gpa, bytes) => put(pages, gpa, bytes) });
-  return pages;
-}
+  constructor(images: ImageArena) {
+    this.#images = images;
+  }
 
-function put(pages: Map<number, PartialPage>, gpa: number, bytes: Uint8Array): void {
-  // A write of no bytes sets its page all the same: the lab's machine touches it.
-  for (let from = 0;;) {
-    const at = (gpa + from) % VMCB_SIZE;
-    const base = gpa + from - at;
-    let page = pages.get(base);
+  write(gpa: number, bytes: Uint8Array): void {
+    // A write of no bytes sets its page all the same: the lab's machine touches it.
+    for (let from = 0;;) {
+      const at = (gpa + from) % VMCB_SIZE;
+      const page = this.#page(gpa + from - at);
+      const size = Math.min(bytes.length - from, VMCB_SIZE - at);
+      for (let i = 0; i < size; i++) {
+        page.bytes[at + i] = bytes[from + i] as number;
+        page.known[at + i] = 0xff;
+      }
+      page.spans.push(at, size);
+      from += size;
+      if (from >= bytes.length) return;
+    }
+  }
+
+  #page(gpa: number) {
+    let page = this.pages.get(gpa);
     if (page === undefined) {
-      page = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
-      pages.set(base, page);
+      const images = this.#images;
+      page = { bytes: images.blank(VMCB_SIZE), known: images.blank(VMCB_SIZE), spans: [] };
+      this.pages.set(gpa, page);
     }
-    const size = Math.min(bytes.length - from, VMCB_SIZE - at);
-    for (let i = 0; i < size; i++) {
-      page.bytes[at + i] = bytes[from + i] as number;
-      page.known[at + i] = 0xff;
-    }
-    from += size;
-    if (from >= bytes.length) return;
+    return page;
   }
 }
 
@@ -99,14 +120,25 @@ function put(pages: Map<number, PartialPage>, gpa: number, bytes: Uint8Array): v
  * What is written to memory on the way, while L2 is stopped or the SMI handler runs.
  *
  * @param late The writes, in order.
+ * @param images Where the pages' bytes are to be.
  * @returns One event a page.
  */
-export function lateMemory(late: readonly LateChange[]): EventOf<"memory">[] {
-  const pages = new Map<number, PartialPage>();
+export function lateMemory(late: readonly LateChange[], images: ImageArena): EventOf<"memory">[] {
+  const written = new WrittenPages(images);
   for (const change of late) {
-    if (change.size > 0 && change.gpa !== undefined) put(pages, change.gpa, bytesOf(change));
+    if (change.size > 0 && change.gpa !== undefined) written.write(change.gpa, bytesOf(change));
   }
-  return Array.from(pages, ([gpa, data]) => ({ kind: "memory", vcpu: 0, gpa: BigInt(gpa), data }));
+  return Array.from(written.pages, ([gpa, page]) => memoryEvent(gpa, partial(page)));
+}
+
+/** The event that tells what a page was set to. */
+export function memoryEvent(gpa: number, data: Image): EventOf<"memory"> {
+  return { kind: "memory", vcpu: 0, gpa: BigInt(gpa), data };
+}
+
+/** The image that an event holds of a page of which some bytes are meant. */
+export function partial({ bytes, known }: PartialPage): Image {
+  return { bytes, known };
 }
 
 /**

@@ -8,7 +8,9 @@ import type { TraceEvent } from "../../engine/event.ts";
 import { type LabRecord, LabRecordError, sourceOf } from "../../codecs/lab/record.ts";
 import { LabPlayback } from "./lab_playback.ts";
 import { ScenarioRunner } from "./runner.ts";
-import { parseScenario, type Scenario, ScenarioError } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
+import { ScenarioError } from "./scenario_error.ts";
+import { parseScenario } from "./scenario_reader.ts";
 
 /**
  * Turns the lab's records into a trace.

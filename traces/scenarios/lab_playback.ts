@@ -11,7 +11,8 @@ import { type LabRecord, PHASES } from "../../codecs/lab/record.ts";
 import { MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
-import { bytesOf, type Scenario } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
+import { bytesOf } from "./scenario_memory.ts";
 import { PlayedVm } from "./played_vm.ts";
 import {
   type LookPhase,

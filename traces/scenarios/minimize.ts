@@ -10,7 +10,11 @@ import { diffImages } from "../../engine/image/diff.ts";
 import { VMCB_LAYOUT } from "../../engine/svm/vmcb_fields.ts";
 import { baseL1, basePages, PAE_TABLES, SAVE_GPA, VMCB12_GPA } from "./base.ts";
 import { recordScenarios } from "./record.ts";
-import { bytesOf, parseScenario, type Scenario, ScenarioError, toLabCase } from "./scenario.ts";
+import { toLabCase } from "./lab_case.ts";
+import type { Scenario } from "./scenario.ts";
+import { ScenarioError } from "./scenario_error.ts";
+import { bytesOf } from "./scenario_memory.ts";
+import { parseScenario } from "./scenario_reader.ts";
 
 /** One case of a sequence: its name and its spec, in the case syntax. */
 export interface CaseText {

@@ -5,19 +5,19 @@
  * @module
  */
 import type { EventOf, TraceEvent } from "../../engine/event.ts";
-import { overlayImage } from "../../engine/image/fields.ts";
 import { GuestMemory } from "../../engine/svm/memory.ts";
 import { MEMORY_SIZE } from "./base.ts";
 import type { Scenario } from "./scenario.ts";
-import type {
-  LookPhase,
-  PartialPage,
-  ScenarioVm,
-  ShownPage,
-  VmChanges,
-  VmNestedState,
-  VmRun,
-  VmSregs,
+import {
+  type LookPhase,
+  overlayPage,
+  type PartialPage,
+  type ScenarioVm,
+  type ShownPage,
+  type VmChanges,
+  type VmNestedState,
+  type VmRun,
+  type VmSregs,
 } from "./vm.ts";
 
 /** What such machines have in common; of what a call brought nothing is known, unless told. */
@@ -64,7 +64,7 @@ export abstract class PlayedVm implements ScenarioVm {
 
   /** Writes bytes of a page. */
   overlay(gpa: number, page: PartialPage): void {
-    overlayImage(this.#memory.writable(gpa), page);
+    overlayPage(this.#memory.writable(gpa), page);
   }
 
   /** Writes bytes. */

@@ -8,7 +8,8 @@ import type { Policy } from "../../engine/policy.ts";
 import { EmulatedVm } from "./emulated_vm.ts";
 import { FixedPoint } from "./fixed_point.ts";
 import { ScenarioRunner } from "./runner.ts";
-import { parseScenario, type Scenario } from "./scenario.ts";
+import type { Scenario } from "./scenario.ts";
+import { parseScenario } from "./scenario_reader.ts";
 
 /** How scenarios are recorded. */
 export interface RecordOptions {
@@ -61,17 +62,17 @@ function* rounds(
  * import { builtinScenarios, recordScenarios } from "@vmtape/vmtape/traces";
  * import { UNIFIED } from "@vmtape/vmtape/engine";
  * const texts = [];
- * for await (const event of recordScenarios(builtinScenarios("gif-left-set"), UNIFIED)) {
+ * for (const event of recordScenarios(builtinScenarios("gif-left-set"), UNIFIED)) {
  *   if (event.kind === "check") texts.push(event.text);
  * }
  * if (texts.join() !== "control->asid == 0") throw new Error();
  * ```
  */
-export async function* recordScenarios(
+export function* recordScenarios(
   scenarios: readonly Scenario[],
   policy: Policy,
   options: RecordOptions = {},
-): AsyncGenerator<TraceEvent> {
+): Generator<TraceEvent, void, undefined> {
   const { npt = true, switches = false, repeat = 1, everyRound = false, onUnmodelled } = options;
   const vm = new EmulatedVm(policy, { npt, full: true, switches });
   const runner = new ScenarioRunner(vm);

@@ -17,17 +17,22 @@ import {
   l2Image,
   l2Registers,
   lateMemory,
+  memoryEvent,
   NESTED_FLAGS,
+  partial,
   restoredState,
   rsmEvent,
   VMRUN_LENGTH,
 } from "./inputs.ts";
-import { bytesOf, type LateChange, type Scenario } from "./scenario.ts";
+import { ImageArena } from "./image_arena.ts";
+import type { LateChange, Scenario } from "./scenario.ts";
+import { bytesOf } from "./scenario_memory.ts";
 import type { ScenarioVm, VmRun } from "./vm.ts";
 
 /** Runs one scenario after another on one machine. */
 export class ScenarioRunner {
   readonly #vm: ScenarioVm;
+  readonly #images = new ImageArena();
 
   /**
    * @param vm What they run on.
@@ -53,10 +58,9 @@ export class ScenarioRunner {
     if (vm.unmodelled !== undefined) {
       yield { kind: "unmodelled", vcpu: 0, what: `goes on after: ${vm.unmodelled}` };
     }
-    for (const page of inputPages(scenario, begins)) {
+    for (const page of inputPages(scenario, begins, this.#images)) {
       if (again && page.whole !== undefined && vm.holds(page.gpa, page.whole)) continue;
-      this.#fill(page);
-      yield memoryEvent(page);
+      yield this.#fill(page);
     }
     const refused = this.#setUp(scenario);
     if (scenario.nmi) {
@@ -83,12 +87,15 @@ export class ScenarioRunner {
     if (post !== undefined) yield post;
   }
 
-  #fill({ gpa, whole, written }: InputPage): void {
+  /** Sets a page; the event that tells of it. */
+  #fill({ gpa, whole, written }: InputPage): EventOf<"memory"> {
     if (whole !== undefined) {
       this.#vm.fill(gpa, whole);
-      return;
+      return memoryEvent(gpa, { bytes: whole });
     }
-    if (written !== undefined) this.#vm.overlay(gpa, written);
+    if (written === undefined) return memoryEvent(gpa, { bytes: NOTHING });
+    this.#vm.overlay(gpa, written);
+    return memoryEvent(gpa, partial(written));
   }
 
   /** Sets L1 up; the errno of each call that was refused, as the lab names them. */
@@ -204,7 +211,7 @@ export class ScenarioRunner {
     vm.complete();
     yield { kind: "run", vcpu: 0, immediate: 1 };
     yield { kind: "save", vcpu: 0, ...vm.save() };
-    yield* lateMemory(late);
+    yield* lateMemory(late, this.#images);
     const state = changedState(late);
     const set = pending ? NESTED_FLAGS.runPending : 0;
     const memory = late.filter(({ gpa }) => gpa !== undefined);
@@ -226,16 +233,11 @@ export class ScenarioRunner {
     for (const change of late) {
       if (change.gpa !== undefined) this.#vm.write(change.gpa, bytesOf(change));
     }
-    yield* lateMemory(late);
+    yield* lateMemory(late, this.#images);
   }
 }
 
 const NOTHING = new Uint8Array(VMCB_SIZE);
-
-function memoryEvent({ gpa, whole, written }: InputPage): EventOf<"memory"> {
-  const data = whole === undefined ? written ?? { bytes: NOTHING } : { bytes: whole };
-  return { kind: "memory", vcpu: 0, gpa: BigInt(gpa), data };
-}
 
 function note(refused: Record<string, string>, name: string, errno: number | undefined): void {
   if (errno !== undefined && errno !== 0) refused[name] = String(errno);

@@ -69,6 +69,21 @@ export interface PartialPage {
   readonly bytes: Uint8Array;
   /** A mask of those that are meant. */
   readonly known: Uint8Array;
+  /** The same as offset and size of each stretch of them, one after the other; they may overlap. */
+  readonly spans: readonly number[];
+}
+
+/**
+ * Writes the bytes that are meant.
+ *
+ * @param to A page.
+ * @param page What of it is meant.
+ */
+export function overlayPage(to: Uint8Array, { bytes, spans }: PartialPage): void {
+  for (let i = 0; i < spans.length; i += 2) {
+    const from = spans[i] as number, end = from + (spans[i + 1] as number);
+    for (let at = from; at < end; at++) to[at] = bytes[at] as number;
+  }
 }
 
 /** What is changed of a machine's state on its way to another one. */
