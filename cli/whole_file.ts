@@ -13,7 +13,7 @@ import { giveName, isSpecial, isThere, openPart } from "../codecs/container/outp
 export interface WholeFile extends Disposable {
   /** Writes text. @throws {FileError} When it cannot be written. */
   write(text: string): void;
-  /** Writes bytes; not to `-`. @throws {FileError} When they cannot be written. */
+  /** Writes bytes. @throws {FileError} When they cannot be written. */
   bytes(bytes: Uint8Array): void;
   /** The file is complete. Without this it is taken away again. */
   done(): void;
@@ -38,9 +38,7 @@ export function wholeFile(
   if (path === STANDARD) {
     return {
       write: (text) => context.out.text(text),
-      bytes() {
-        throw new TypeError("Standard output takes text");
-      },
+      bytes: (bytes) => context.out.bytes(bytes),
       done() {},
       [Symbol.dispose]() {},
     };

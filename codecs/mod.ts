@@ -55,9 +55,6 @@ export {
   type FormatField,
   parseEventFormat,
 } from "./tracepoints/trace_dat_format.ts";
-export {
-  type PerfettoEvent,
-  PerfettoExport,
-  type PerfettoNotes,
-  perfettoText,
-} from "./perfetto.ts";
+export { type PerfettoEvent, PerfettoExport, type PerfettoNotes } from "./perfetto/rows.ts";
+export { perfettoText } from "./perfetto/json.ts";
+export { perfettoPackets } from "./perfetto/packets.ts";

@@ -67,8 +67,9 @@ export class ReportCollector {
   /** Findings as they came: which differ's, and its key there. */
   readonly #found: (readonly [number, string])[] = [];
   readonly #numbers = new Map<string, number>();
-  // A memoized run hands out the same lists each time.
-  readonly #listed = new WeakMap<readonly FieldDifference[], number>();
+  /** For each of them, which run a run repeats. */
+  readonly #likes: readonly number[][];
+  // A memoized run is part of the same findings each time.
   readonly #setOf = new WeakMap<readonly string[], number>();
   readonly #texts = new Table<string>();
   readonly #steps = new Table<ReportStep>();
@@ -120,6 +121,7 @@ export class ReportCollector {
         },
         repeated: (run: RunRef, like: number) => {
           if (a === 0) this.#repeatedRun(run, like);
+          (this.#likes[a] as number[])[run.run] = like;
           // What its steps wrote is gone.
           this.#explain[a] = () => [];
         },
@@ -131,6 +133,7 @@ export class ReportCollector {
     const others = policies.slice(1, -1).map((_, i) => differ(i + 1, first.policies.slice(i + 1)));
     this.#differs = [first, ...others];
     this.#findings = this.#differs.map(() => new Findings());
+    this.#likes = this.#differs.map(() => []);
   }
 
   /**
@@ -298,9 +301,9 @@ export class ReportCollector {
     if (part === undefined) return;
     const from = fields.find(({ origin }) => origin !== undefined)?.origin;
     if (from !== undefined) part.origins.push([run, from.run]);
-    let list = this.#listed.get(fields);
-    if (list === undefined) this.#listed.set(fields, list = this.#list(fields));
-    put(part.fields, run, list);
+    // What is repeated is the same but for where it comes from.
+    const like = this.#likes[a]?.[run] ?? -1;
+    put(part.fields, run, part.fields[like] ?? this.#list(fields));
     const keys = (this.#findings[a] as Findings).add(difference);
     let set = this.#setOf.get(keys);
     if (set === undefined) {

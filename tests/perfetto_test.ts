@@ -2,11 +2,12 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT } from "../engine/policies/mod.ts";
-import { type PerfettoEvent, perfettoText } from "../codecs/perfetto.ts";
+import { copyEvent, type PerfettoEvent, perfettoPackets, perfettoText } from "../codecs/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 import { shell, withFolder } from "./cli_process.ts";
+import { readPackets, type ReadSlice } from "./perfetto_packets.ts";
 
 interface File {
   readonly traceEvents: PerfettoEvent[];
@@ -18,6 +19,35 @@ async function exported(events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>
   let text = "";
   for await (const piece of perfettoText(events, "t")) text += piece;
   return JSON.parse(text);
+}
+
+/** What is in a file of packets, in an order of its own. */
+async function packets(
+  events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>,
+): Promise<string[]> {
+  const pieces = await Array.fromAsync(perfettoPackets(events));
+  return inOrder(readPackets(new Uint8Array(await new Blob(pieces).arrayBuffer())));
+}
+
+/** The same of the other format. */
+function slicesOf({ traceEvents }: File): string[] {
+  const tracks = new Map(
+    traceEvents.filter(({ ph }) => ph === "M").map(({ tid, args }) => [tid, args!["name"]]),
+  );
+  return inOrder(
+    traceEvents.filter(({ ph }) => ph !== "M").map(({ tid, name, cat, ts, dur, args }) => ({
+      track: String(tracks.get(tid)),
+      name,
+      category: cat ?? "",
+      from: Math.round(1000 * ts),
+      to: dur === undefined ? undefined : Math.round(1000 * (ts + dur)),
+      args: args ?? {},
+    })),
+  );
+}
+
+function inOrder(slices: readonly ReadSlice[]): string[] {
+  return slices.map((slice) => JSON.stringify(slice)).toSorted();
 }
 
 /** What the Trace Event Format asks of a file. */
@@ -68,6 +98,7 @@ Deno.test("every built-in scenario is exported by the format's rules", async () 
   validate(file);
   const count = (name: string) => file.traceEvents.filter((row) => row.name === name).length;
   assert(count("VMRUN") > 20 && count("L2") > 10);
+  assertEquals(await packets(recordScenarios(scenarios, EARLY_EXIT)), slicesOf(file));
   assert(file.traceEvents.some(({ name }) => name.startsWith("#VMEXIT")));
   assertMatch(file.otherData.clock, /^none: /);
 });
@@ -141,8 +172,23 @@ Deno.test("events in any order, with clocks that go back or stop, give a valid f
     (time === undefined ? event : { ...event, time }) as TraceEvent
   );
   await fc.assert(fc.asyncProperty(fc.array(one, { maxLength: 60 }), async (events) => {
-    validate(await exported(events));
+    const file = await exported(events);
+    validate(file);
+    assertEquals(await packets(events), slicesOf(file));
   }));
+});
+
+Deno.test("packets are a tenth of the other format's bytes", async () => {
+  const events = [];
+  for await (
+    const event of recordScenarios(builtinScenarios("enter"), EARLY_EXIT, { repeat: 300 })
+  ) {
+    events.push(copyEvent(event));
+  }
+  const pieces = await Array.fromAsync(perfettoPackets(events));
+  const text = await Array.fromAsync(perfettoText(events, "t"));
+  const size = pieces.reduce((sum, { length }) => sum + length, 0);
+  assert(10 * size < text.join("").length, `${size} of ${text.join("").length} bytes`);
 });
 
 Deno.test("a recording's own clock is kept, in microseconds", async () => {
@@ -158,12 +204,14 @@ Deno.test("a recording's own clock is kept, in microseconds", async () => {
 Deno.test("export writes a whole file or none", () =>
   withFolder(async (folder) => {
     const { code, stderr } = await shell(
-      "vmtape record enter -o t -q && vmtape export t --to perfetto -o t.json && " +
-        "vmtape export t --to perfetto -o - | cmp - t.json && " +
+      "vmtape record enter -o t -q && vmtape export t --to perfetto-json -o t.json && " +
+        "vmtape export t --to perfetto-json -o - | cmp - t.json && " +
+        "vmtape export t --to perfetto -o t.pftrace -q && " +
+        "vmtape export t --to perfetto -o - | cmp - t.pftrace && " +
         "{ vmtape export t --to perfetto -o t.json; [ $? = 2 ]; } && " +
-        "vmtape export t --to perfetto -o t.json.gz && gunzip -c t.json.gz | cmp - t.json && " +
+        "vmtape export t --to perfetto-json -o t.json.gz && gunzip -c t.json.gz | cmp - t.json && " +
         "vmtape record gif-left-set -o g -q && " +
-        "vmtape export g --to perfetto -p early-exit,unified -o - | grep -q 'GIF stays set' && " +
+        "vmtape export g --to perfetto-json -p early-exit,unified -o - | grep -q 'GIF stays set' && " +
         "rm g && " +
         "{ head -c 400 t > cut; vmtape export cut --to perfetto -o cut.json; true; } && " +
         "{ vmtape export t --to pprof -o x; [ $? = 2 ]; } && ls",
@@ -171,7 +219,10 @@ Deno.test("export writes a whole file or none", () =>
     );
     assertEquals(code, 0, stderr);
     assertMatch(stderr, /^\d+ events, in t\.json$/m);
-    validate(JSON.parse(await Deno.readTextFile(`${folder}/t.json`)));
+    const file = JSON.parse(await Deno.readTextFile(`${folder}/t.json`));
+    validate(file);
+    const bytes = await Deno.readFile(`${folder}/t.pftrace`);
+    assertEquals(inOrder(readPackets(bytes)), slicesOf(file));
     const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
     assert(!names.some((name) => name.endsWith(".part")), names.join());
   }));

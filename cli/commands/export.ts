@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type PerfettoNotes, perfettoText } from "../../codecs/perfetto.ts";
+import { type PerfettoNotes, perfettoPackets, perfettoText } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { Breather } from "../breather.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
@@ -12,7 +12,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
-import { openTrace } from "../inputs.ts";
+import { eventTotal, openTrace } from "../inputs.ts";
 import { wholeFile } from "../whole_file.ts";
 
 /** Titles of the findings that each run is part of, by the event that begins it. */
@@ -41,11 +41,20 @@ async function findingsOf(path: string, policies: readonly Policy[]): Promise<Pe
   return new Map([...keys].map(([event, all]) => [event, all.map(titleOf)]));
 }
 
-/** Text compressed with gzip, which ui.perfetto.dev opens as it is. */
-function gzipped(pieces: AsyncIterable<string>): ReadableStream<Uint8Array<ArrayBuffer>> {
-  return ReadableStream.from(pieces)
-    .pipeThrough(new TextEncoderStream())
-    .pipeThrough(new CompressionStream("gzip"));
+/** Bytes that are handed on at once. */
+const CHUNK = 1 << 16;
+
+/** Text as bytes, many pieces at once. */
+async function* encoded(pieces: AsyncIterable<string>): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const encoder = new TextEncoder();
+  let text = "";
+  for await (const piece of pieces) {
+    text += piece;
+    if (text.length < CHUNK) continue;
+    yield encoder.encode(text);
+    text = "";
+  }
+  yield encoder.encode(text);
 }
 
 /** Writes a trace for another tool. */
@@ -53,7 +62,8 @@ export const exportCommand = defineCommand({
   name: "export",
   summary: "Write a trace in another tool's format, such as Perfetto's",
   details:
-    "perfetto is the Trace Event Format: ui.perfetto.dev and chrome://tracing open it. Each " +
+    "perfetto is Perfetto's own format, for ui.perfetto.dev and trace_processor; perfetto-json, " +
+    "several times as large, the Trace Event Format that chrome://tracing opens, too. Each " +
     "vCPU is a track with VMRUN, L2 and #VMEXIT as slices; failed checks, and exits of L2 that L0 " +
     "handles, are instants. A recording without times gets a microsecond for each event. A file " +
     "whose name ends with .gz is compressed, which ui.perfetto.dev opens as it is.",
@@ -63,7 +73,7 @@ export const exportCommand = defineCommand({
       name: "to",
       kind: "text",
       value: "FORMAT",
-      choices: ["perfetto"],
+      choices: ["perfetto", "perfetto-json"],
       required: true,
       doc: "Format to write",
     },
@@ -76,8 +86,9 @@ export const exportCommand = defineCommand({
     FORCE,
   ],
   examples: [
-    { line: "export run.vmtape --to perfetto -o run.json", doc: "For ui.perfetto.dev" },
-    { line: "export run.vmtape --to perfetto -o run.json.gz", doc: "A fraction of the size" },
+    { line: "export run.vmtape --to perfetto -o run.pftrace", doc: "For ui.perfetto.dev" },
+    { line: "export run.vmtape --to perfetto -o run.pftrace.gz", doc: "A fraction of the size" },
+    { line: "export run.vmtape --to perfetto-json -o run.json", doc: "For other tools" },
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { output, force } = options;
@@ -89,7 +100,7 @@ export const exportCommand = defineCommand({
       : await findingsOf(path, await policiesOf(options.policies, 2, options.processor));
     const trace = await openTrace(path);
     using file = wholeFile(context, { output, force });
-    using progress = context.progress("events");
+    using progress = context.progress("events", await eventTotal(context, path));
     const { signal } = context;
     const breather = new Breather();
     let events = 0;
@@ -105,10 +116,13 @@ export const exportCommand = defineCommand({
       }
     };
     const title = path === STANDARD ? "trace" : path.replace(/^.*[/\\]/, "");
-    const pieces = perfettoText(all(), title, notes);
-    if (output.endsWith(".gz")) {
-      for await (const chunk of gzipped(pieces)) file.bytes(chunk);
-    } else for await (const piece of pieces) file.write(piece);
+    const pieces = options.to === "perfetto"
+      ? perfettoPackets(all(), notes)
+      : encoded(perfettoText(all(), title, notes));
+    const chunks = output.endsWith(".gz")
+      ? ReadableStream.from(pieces).pipeThrough(new CompressionStream("gzip"))
+      : pieces;
+    for await (const chunk of chunks) file.bytes(chunk);
     file.done();
     progress.done();
     if (context.json && output !== STANDARD) context.out.json({ output, events });

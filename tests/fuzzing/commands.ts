@@ -85,6 +85,7 @@ const LINES: readonly (readonly string[])[] = [
   ["top", "IN"],
   ["compare", "IN", "IN"],
   ["export", "IN", "--to", "perfetto", "-o", "OUT", "-f"],
+  ["export", "IN", "--to", "perfetto-json", "-o", "OUT", "-f"],
   ["report", "IN", ...PAIR, "-o", "OUT", "-f"],
   ["minimize", "IN", ...PAIR, "--event", "12"],
   ["cat", "IN", "IN", "-o", "OUT", "-f"],

@@ -1,13 +1,13 @@
 /**
- * Traces in the Trace Event Format, which Perfetto and Chromium's tracing open: a
- * track for each vCPU with VMRUN, L2 and #VMEXIT as slices.
+ * A trace as slices and instants for Perfetto: a track for each vCPU with VMRUN, L2 and #VMEXIT as
+ * slices. A row is one of the Trace Event Format.
  *
  * @module
  */
-import type { EventOf, Image, TraceEvent } from "../engine/event.ts";
-import { fieldNamed, readField } from "../engine/image/fields.ts";
-import { formatValue } from "../engine/image/format.ts";
-import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
+import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
+import { fieldNamed, readField } from "../../engine/image/fields.ts";
+import { formatValue } from "../../engine/image/format.ts";
+import { VMCB_LAYOUT } from "../../engine/svm/vmcb_fields.ts";
 
 /** One row of the Trace Event Format. */
 export interface PerfettoEvent {
@@ -269,41 +269,6 @@ export class PerfettoExport {
     const code = args["control.exit_code"] ?? args["exit_code"];
     yield slice(code === undefined ? "#VMEXIT" : `#VMEXIT ${code}`, "vmexit", tid, left, end, args);
   }
-}
-
-/**
- * A trace as a file of the Trace Event Format.
- *
- * @param events The events; their images need to be valid only until the next is asked for.
- * @param title What to call the recording.
- * @param notes What to say of events, on a track of its own for each vCPU.
- * @returns The file's text, piece by piece.
- * @example
- * ```ts
- * import { perfettoText } from "@vmtape/vmtape/codecs";
- * const events = [{ kind: "case", vcpu: 0, name: "ok", time: 5000 }] as const;
- * let text = "";
- * for await (const piece of perfettoText(events, "a trace")) text += piece;
- * const names = JSON.parse(text).traceEvents.map((row: { name: string }) => row.name);
- * if (names.join() !== "process_name,thread_name,thread_name,ok") throw new Error(names.join());
- * ```
- */
-export async function* perfettoText(
-  events: Iterable<TraceEvent> | AsyncIterable<TraceEvent>,
-  title: string,
-  notes?: PerfettoNotes,
-): AsyncGenerator<string> {
-  const rows = new PerfettoExport(notes);
-  let between = '{"traceEvents":[\n';
-  const line = (row: PerfettoEvent) => {
-    const text = between + JSON.stringify(row);
-    between = ",\n";
-    return text;
-  };
-  for await (const event of events) for (const row of rows.feed(event)) yield line(row);
-  for (const row of rows.finish()) yield line(row);
-  const other = JSON.stringify({ title, clock: rows.clock });
-  yield `${between === ",\n" ? "" : between}\n],"displayTimeUnit":"ns","otherData":${other}}\n`;
 }
 
 /** Arguments, where there are any: a file has many rows. */
