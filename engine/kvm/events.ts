@@ -9,7 +9,7 @@ import { nestedVmexit, simpleVmexit } from "./vmexit.ts";
 import { CR0, EVTINJ, EXIT, INT_CTL, INTERCEPT, REQ, RFLAGS, VECTOR } from "./constants.ts";
 import { gif, l1Intercepts, setIntercept } from "./control.ts";
 import { rflags, setRflagsLow, updateDr7 } from "./regs.ts";
-import { skipSoftInterrupt } from "./emulate.ts";
+import { skipSoftInterrupt } from "./skip.ts";
 import { enterSmm } from "./smm.ts";
 import {
   clearExceptions,

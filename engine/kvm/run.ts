@@ -18,7 +18,7 @@ import {
   KVM_EXIT,
   REQ,
 } from "./constants.ts";
-import { skipInstruction } from "./emulate.ts";
+import { skipInstruction } from "./skip.ts";
 import { completeDevice, DEVICE } from "./emulate_any.ts";
 import {
   completeInterrupts,

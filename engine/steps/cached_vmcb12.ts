@@ -10,7 +10,7 @@ import { C, canUse, MAPPED_AT, S, V, VMCB12_AT } from "../svm/machine.ts";
 import { END, OK, type Step } from "../policy.ts";
 import { INTERCEPT, KVM_EXIT, REQ } from "../kvm/constants.ts";
 import { clearBit } from "../kvm/control.ts";
-import { skipOnly } from "../kvm/emulate.ts";
+import { skipOnly } from "../kvm/skip.ts";
 import { injectGp } from "../kvm/queue.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { legalGpa } from "../paging/pdptrs.ts";

@@ -11,7 +11,7 @@ import { cachePlan, type CacheRange } from "../kernels/kernel.ts";
 import { END, FAIL, OK, type Outcome, type Step } from "../policy.ts";
 import { injectGp, queueException } from "../kvm/queue.ts";
 import { VECTOR } from "../kvm/constants.ts";
-import { skipInstruction } from "../kvm/emulate.ts";
+import { skipInstruction } from "../kvm/skip.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 
 /** Copies the guest page at `gpa` into the work area; false when nothing backs it. */

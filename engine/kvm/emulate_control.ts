@@ -1,0 +1,90 @@
+/**
+ * Instructions that move control registers, as KVM emulates them.
+ *
+ * @module
+ */
+import { V } from "../svm/machine.ts";
+import { codeWidth, insn } from "./code_at_rip.ts";
+import { CR0, EXIT, INTERCEPT, VECTOR } from "./constants.ts";
+import { l1Intercepts } from "./control.ts";
+import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
+import { finish, gpr, intercepted, privileged, unmodelled } from "./emulation.ts";
+import { queueException } from "./queue.ts";
+import type { Vcpu } from "./vcpu.ts";
+
+/** MOV from a control register. */
+export function moveFromCr(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  if (!intercepted(v, EXIT.READ_CR0 + insn(v).reg)) return true;
+  const source = [V.cr0, -1, V.cr2, V.cr3, V.cr4, -1, -1, -1, V.cr8][insn(v).reg] ?? -1;
+  if (source < 0) {
+    queueException(v, VECTOR.UD);
+    return true;
+  }
+  v.copy64(gpr(insn(v).rm), source);
+  if (codeWidth(v) !== 64) v.set32(gpr(insn(v).rm) + 4, 0);
+  return finish(v, true);
+}
+
+/** MOV to a control register. */
+export function moveToCr(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  const value = v.u64(gpr(insn(v).rm));
+  const wide = codeWidth(v) === 64 ? value : value & 0xffffffffn;
+  let code = EXIT.WRITE_CR0 + insn(v).reg;
+  if (insn(v).reg === 0 && v.guestMode) code = selective(v, Number(wide & 0xffffffffn));
+  if (!intercepted(v, code)) return true;
+  switch (insn(v).reg) {
+    case 0:
+      return finish(v, setGuestCr0(v, wide));
+    case 2:
+      v.set64(V.cr2, wide);
+      return finish(v, true);
+    case 3:
+      return finish(v, setGuestCr3(v, wide));
+    case 4:
+      return finish(v, setGuestCr4(v, wide));
+    case 8:
+      if (wide >> 4n !== 0n) return finish(v, false);
+      v.set64(V.cr8, wide);
+      return finish(v, true);
+    default:
+      queueException(v, VECTOR.UD);
+      return true;
+  }
+}
+
+/** MOV to CR0 may also trigger the intercept of selective writes. */
+function selective(v: Vcpu, value: number): number {
+  if (l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0)) {
+    return EXIT.WRITE_CR0;
+  }
+  const keep = ~(CR0.TS | CR0.MP);
+  return ((v.u32(V.cr0) ^ value) & keep) !== 0 ? EXIT.CR0_SEL_WRITE : EXIT.WRITE_CR0;
+}
+
+/** CLTS. */
+export function clearTs(v: Vcpu): boolean {
+  if (!privileged(v) || !intercepted(v, EXIT.WRITE_CR0)) return true;
+  return finish(v, setGuestCr0(v, BigInt((v.u32(V.cr0) & ~CR0.TS) >>> 0)));
+}
+
+/** SMSW. */
+export function storeMsw(v: Vcpu): boolean {
+  if (!intercepted(v, EXIT.READ_CR0)) return true;
+  if (insn(v).mod !== 3) return unmodelled(v, "smsw to memory");
+  v.set32(gpr(insn(v).rm), v.u32(V.cr0));
+  v.set32(gpr(insn(v).rm) + 4, 0);
+  return finish(v, true);
+}
+
+/** LMSW. */
+export function loadMsw(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  if (insn(v).mod !== 3) return unmodelled(v, "lmsw from memory");
+  const sel = l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0);
+  if (!intercepted(v, sel ? EXIT.WRITE_CR0 : EXIT.CR0_SEL_WRITE)) return true;
+  const word = v.u32(gpr(insn(v).rm)) & 15;
+  setGuestCr0(v, BigInt((v.u32(V.cr0) & ~14 | word) >>> 0));
+  return finish(v, true);
+}
