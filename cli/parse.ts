@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
+import { parseArgs } from "node:util";
 import { closest } from "../engine/closest.ts";
 import { type Command, COMMON, type Option, type Parsed } from "./command.ts";
 import { UsageError } from "./errors.ts";
@@ -21,41 +21,48 @@ export interface Common {
   readonly version: boolean;
 }
 
-/**
- * The same arguments with every value joined to its long option, and the rest
- * behind `--`. `parseArgs` takes `-oFILE` for letters and the `-` in `--output -`
- * for no value, and lets a flag swallow the word `true` behind it.
- */
-function normalize(args: readonly string[], table: readonly Option[]): string[] {
-  const pending = [...args];
-  const options: string[] = [];
+/** What stands on a command line, in order: values by option, and operands. */
+interface Given {
+  readonly values: ReadonlyMap<Option, readonly string[]>;
+  readonly operands: readonly string[];
+  /** The first option that no row describes. */
+  readonly stray: string | undefined;
+}
+
+/** Takes a command line apart. */
+function read(args: readonly string[], table: readonly Option[]): Given {
+  const options = Object.fromEntries(table.map(({ name, short, kind }) => [name, {
+    type: kind === "flag" ? "boolean" as const : "string" as const,
+    ...(short !== undefined && { short }),
+  }]));
+  // Not strict: what is wrong is told in this program's own words, with what was meant.
+  const { tokens } = parseArgs({ args: [...args], options, strict: false, tokens: true });
+  const values = new Map<Option, string[]>();
   const operands: string[] = [];
-  for (let arg = pending.shift(); arg !== undefined; arg = pending.shift()) {
-    if (arg === "--") {
-      operands.push(...pending);
-      break;
-    }
-    if (arg === "-" || !arg.startsWith("-")) {
-      operands.push(arg);
-      continue;
-    }
-    const [, name = arg, equals, value] = /^(--[^=]+|-[^-])(=?)(.*)$/s.exec(arg) ?? [];
-    const option = table.find((o) => name === `--${o.name}` || name === `-${o.short}`);
-    if (!option) options.push(arg);
-    else if (option.kind !== "flag") {
-      const next = pending[0] === "-" || !pending[0]?.startsWith("-") ? pending[0] : undefined;
-      const text = value || (equals ? undefined : next);
-      if (!text) throw new UsageError(`Option --${option.name} needs a value`);
-      if (!value) pending.shift();
-      options.push(`--${option.name}=${text}`);
-    } else if (equals) {
-      throw new UsageError(`Option --${option.name} takes no value`);
-    } else {
-      options.push(`--${option.name}`);
-      if (value) pending.unshift(`-${value}`);
+  let stray: string | undefined;
+  for (const token of tokens) {
+    if (token.kind === "positional") operands.push(token.value);
+    if (token.kind !== "option") continue;
+    const option = table.find(({ name }) => name === token.name);
+    if (!option) stray ??= token.rawName;
+    else {
+      const value = valueIn(option, token.value, token.inlineValue === true, token.rawName);
+      values.set(option, [...values.get(option) ?? [], value]);
     }
   }
-  return [...options, "--", ...operands];
+  return { values, operands, stray };
+}
+
+function valueIn(option: Option, given: string | undefined, inline: boolean, as: string): string {
+  if (option.kind === "flag") {
+    if (given !== undefined) throw new UsageError(`Option --${option.name} takes no value`);
+    return "";
+  }
+  // `-o=FILE` is taken for `-oFILE`; and no value behind a blank begins with a dash, but `-` itself.
+  const text = inline && !as.startsWith("--") ? given?.replace(/^=/, "") : given;
+  const swallowed = !inline && text !== "-" && text?.startsWith("-");
+  if (!text || swallowed) throw new UsageError(`Option --${option.name} needs a value`);
+  return text;
 }
 
 function split(value: string): string[] {
@@ -79,9 +86,8 @@ function choice(option: Option, text: string): string {
   );
 }
 
-function valueOf(option: Option, given: unknown): unknown {
-  if (option.kind === "flag") return given === true;
-  const all = Array.isArray(given) ? given.map(String) : [];
+function valueOf(option: Option, all: readonly string[]): unknown {
+  if (option.kind === "flag") return all.length > 0;
   if (option.kind === "list") {
     const words = all.flatMap(split);
     if (option.required && words.length === 0) throw missing(option);
@@ -133,39 +139,22 @@ export interface CommandLine extends Parsed {
  */
 export function parse(command: Command, args: readonly string[]): CommandLine {
   const table: readonly Option[] = [...command.options, ...COMMON];
-  const flags = table.filter((o) => o.kind === "flag").map((o) => o.name);
-  const texts = table.filter((o) => o.kind !== "flag").map((o) => o.name);
-  const alias: Record<string, string> = {};
-  for (const o of table) if (o.short) alias[o.name] = o.short;
-  const unknown: string[] = [];
-  const parsed: Record<string, unknown> = parseArgs(normalize(args, table), {
-    boolean: flags,
-    // Without this, "0xffffffff81000000" would become a number and lose its last digits.
-    string: [...texts, "_"],
-    collect: texts,
-    alias,
-    unknown: (arg: string) => {
-      unknown.push(arg);
-      return false;
-    },
-  });
+  const { values, operands, stray } = read(args, table);
+  const has = (name: string) => COMMON.some((o) => o.name === name && values.has(o));
   const common: Common = {
-    json: parsed["json"] === true,
-    quiet: parsed["quiet"] === true,
-    help: parsed["help"] === true,
-    version: parsed["version"] === true,
+    json: has("json"),
+    quiet: has("quiet"),
+    help: has("help"),
+    version: has("version"),
   };
-  const operands = (parsed["_"] as readonly (string | number)[]).map(String);
   if (common.help || common.version) return { common, operands, options: {} };
-  const stray = unknown[0];
   if (stray !== undefined) {
-    const name = stray.replace(/=.*$/s, "");
-    const near = closest(name, table.map((o) => `--${o.name}`));
-    throw new UsageError(`Unknown option ${name}${near ? `, did you mean ${near}?` : ""}`);
+    const near = closest(stray, table.map((o) => `--${o.name}`));
+    throw new UsageError(`Unknown option ${stray}${near ? `, did you mean ${near}?` : ""}`);
   }
   const options: Record<string, unknown> = {};
   for (const option of command.options) {
-    options[option.name] = valueOf(option, parsed[option.name]);
+    options[option.name] = valueOf(option, values.get(option) ?? []);
   }
   checkOperands(command, operands);
   return { common, operands, options };

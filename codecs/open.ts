@@ -6,6 +6,7 @@
 import type { TraceEvent } from "../engine/event.ts";
 import { fileSink, fileSource } from "./container/file.ts";
 import type { Meta } from "./container/msgpack.ts";
+import { TraceError } from "./errors.ts";
 import { TraceFile } from "./container/trace_file.ts";
 import { TraceWriter } from "./container/writer.ts";
 
@@ -38,6 +39,7 @@ export interface OpenTrace extends Disposable {
  * ```
  */
 export async function openTrace(path: string | URL): Promise<OpenTrace> {
+  needDeno("openTrace", "give readTrace a list or stream of bytes");
   const source = fileSource(nameOf(path));
   try {
     const trace = await TraceFile.open(source);
@@ -79,10 +81,21 @@ export async function writeTrace(
   options: WriteTraceOptions = {},
 ): Promise<void> {
   const { meta, force = false } = options;
-  using sink = fileSink(nameOf(path), { force });
-  const writer = new TraceWriter(sink, meta === undefined ? {} : { meta });
-  for await (const event of events) writer.write(event);
-  writer.close();
+  needDeno("writeTrace", "give TraceWriter something that takes chunks");
+  const sink = fileSink(nameOf(path), { force });
+  try {
+    const writer = new TraceWriter(sink, meta === undefined ? {} : { meta });
+    for await (const event of events) writer.write(event);
+    writer.close();
+  } finally {
+    sink[Symbol.dispose]();
+  }
+}
+
+/** Node has the library too, but not its files. */
+function needDeno(what: string, instead: string): void {
+  if (typeof Deno !== "undefined") return;
+  throw new TraceError("input", `${what} needs Deno; elsewhere ${instead}`);
 }
 
 function nameOf(path: string | URL): string {

@@ -5,6 +5,7 @@
  */
 import { crc32 } from "node:zlib";
 import type { Image, TraceEvent } from "../engine/event.ts";
+import { hexOf } from "../engine/hex.ts";
 import { CODING, PLAN_BY_KIND } from "./container/schema.ts";
 import { visible } from "./visible.ts";
 
@@ -75,7 +76,7 @@ function hex(value: number): string {
 /** JSON, with bigints as plain numbers and bytes as hexadecimal text. */
 function json(value: unknown): string {
   if (typeof value === "bigint") return String(value);
-  if (value instanceof Uint8Array) return `"0x${value.toHex()}"`;
+  if (value instanceof Uint8Array) return `"0x${hexOf(value)}"`;
   if (Array.isArray(value)) return `[${value.map(json).join(",")}]`;
   if (typeof value === "object" && value !== null) {
     const entries = Object.entries(value);

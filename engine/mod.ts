@@ -8,6 +8,7 @@ export * from "./layout.ts";
 export * from "./error.ts";
 export * from "./event.ts";
 export * from "./closest.ts";
+export * from "./hex.ts";
 export * from "./svm/bits.ts";
 export * from "./svm/control_bits.ts";
 export * from "./svm/intercepts.ts";

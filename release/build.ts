@@ -38,15 +38,59 @@ async function bundle(): Promise<URL> {
   return file;
 }
 
+/** Texts that are in the package beside the pages of `docs`. */
+const TEXTS = ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] as const;
+
+/** What the package for npm offers to an import: subpath and module. */
+const LIBRARY: readonly (readonly [subpath: string, module: string])[] = Object.entries(
+  config.exports,
+).filter(([subpath]) => subpath !== "./cli");
+
+/** The library as JavaScript that shares what its parts have in common, for Node too. */
+async function library(): Promise<void> {
+  const lib = new URL("lib/", NPM);
+  await Deno.remove(lib, { recursive: true }).catch(() => {});
+  const modules = LIBRARY.map(([, module]) => module);
+  const split = ["--platform", "deno", "--code-splitting", "--outdir", lib.pathname];
+  await deno(["bundle", "-q", ...split, ...modules]);
+}
+
+/** Declarations of the library's modules, as `deno pack` makes them. */
+async function declarations(): Promise<void> {
+  const types = new URL("types/", NPM);
+  await Deno.remove(types, { recursive: true }).catch(() => {});
+  const archive = new URL("packed.tgz", DIST).pathname;
+  await deno(["pack", "-q", "--allow-dirty", "-o", archive]);
+  await Deno.mkdir(types, { recursive: true });
+  const only = ["--strip-components=1", "--wildcards", "*.d.ts"];
+  const exclude = ["--exclude=package/cli", "--exclude=package/links"];
+  const { code } = await new Deno.Command("tar", {
+    args: ["-xzf", archive, "-C", types.pathname, ...exclude, ...only],
+  }).output();
+  if (code !== 0) throw new Error("tar could not unpack what deno pack made");
+  await Deno.remove(archive);
+}
+
 /** Builds `dist/npm`. */
 async function npm(file: URL): Promise<void> {
   await Deno.mkdir(NPM, { recursive: true });
   await Deno.copyFile(file, new URL("vmtape.js", NPM));
-  for (
-    const name of ["README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "release/vmtape.mjs"]
-  ) {
-    await Deno.copyFile(new URL(name, ROOT), new URL(name.replace(/^.*\//, ""), NPM));
+  await Deno.copyFile(new URL("release/vmtape.mjs", ROOT), new URL("vmtape.mjs", NPM));
+  await Deno.mkdir(new URL("docs/", NPM), { recursive: true });
+  const pages = (await Array.fromAsync(Deno.readDir(new URL("docs/", ROOT))))
+    .map(({ name }) => `docs/${name}`)
+    .filter((name) => !name.endsWith(".ts"));
+  for (const name of [...TEXTS, ...pages]) {
+    await Deno.copyFile(new URL(name, ROOT), new URL(name, NPM));
   }
+  await library();
+  await declarations();
+  const of = (folder: string, module: string, end: string) =>
+    module.replace(/^\.\//, `./${folder}/`).replace(/\.ts$/, end);
+  const exports = LIBRARY.map(([subpath, module]) => [subpath, {
+    types: of("types", module, ".d.ts"),
+    default: of("lib", module, ".js"),
+  }]);
   const manifest = {
     name: config.name,
     version: config.version,
@@ -54,8 +98,12 @@ async function npm(file: URL): Promise<void> {
     license: config.license,
     type: "module",
     bin: { vmtape: "vmtape.mjs" },
-    exports: { ".": { deno: "./vmtape.js" }, "./package.json": "./package.json" },
-    files: ["vmtape.js", "vmtape.mjs", "CHANGELOG.md", "SECURITY.md"],
+    exports: {
+      ...Object.fromEntries(exports),
+      "./vmtape.js": "./vmtape.js",
+      "./package.json": "./package.json",
+    },
+    files: ["vmtape.js", "vmtape.mjs", "lib", "types", "docs", ...TEXTS],
     dependencies: { deno: "2.9.6" },
     vmtape: { permissions: FLAGS },
   };

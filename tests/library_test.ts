@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import * as root from "@vmtape/vmtape";
 import * as engine from "@vmtape/vmtape/engine";
 import * as codecs from "@vmtape/vmtape/codecs";
@@ -42,6 +42,11 @@ await openTrace(new Uint8Array(3));
     assertEquals(status, 1);
     assertStringIncludes(text, "Found 2 errors");
   });
+});
+
+Deno.test("bytes where chunks belong are told, to who has no compiler", async () => {
+  const bytes = new Uint8Array(8) as unknown as Uint8Array[];
+  await assertRejects(() => root.readTrace(bytes), root.TraceError, "into a list: [bytes]");
 });
 
 Deno.test("the script of the examples counts exits by second and reason", () =>

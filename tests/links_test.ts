@@ -14,7 +14,6 @@ import {
 } from "@std/assert";
 import * as std from "@std/assert";
 import * as cli from "@std/cli";
-import { parseArgs } from "@std/cli/parse-args";
 import { unicodeWidth } from "@std/cli/unicode-width";
 import * as streams from "@std/streams";
 import { TextLineStream } from "@std/streams/text-line-stream";
@@ -57,7 +56,7 @@ const ASSERT_NAMES = [
 
 Deno.test("the stand-ins export published names only, and all that are used", () => {
   assertEquals(Object.keys(assertLink).sort(), ASSERT_NAMES);
-  assertEquals(Object.keys(cliLink).sort(), ["parseArgs", "unicodeWidth"]);
+  assertEquals(Object.keys(cliLink).sort(), ["unicodeWidth"]);
   assertEquals(Object.keys(streamsLink).sort(), ["TextLineStream", "toBytes", "toText"]);
   for (
     const [module, names] of [
@@ -318,55 +317,6 @@ Deno.test("assertRejects() tells apart what went wrong", async () => {
     throw new Error("early");
   }, "Function throws when expected to reject.");
   await of(() => Promise.reject(7), "A non-Error object was rejected.");
-});
-
-type Options = NonNullable<Parameters<typeof parseArgs>[1]>;
-const PARSED: readonly (readonly [string[], Options, Record<string, unknown>])[] = [
-  [["--a", "1", "-b", "x", "y"], {}, { a: 1, b: "x", _: ["y"] }],
-  [["--a=1=2", "-abc"], {}, { a: true, b: true, c: true, _: [] }],
-  [["789", "0x10", "1e3", "10f"], {}, { _: [789, 16, 1000, "10f"] }],
-  [["0xffffffff81000000"], { string: "_" }, { _: ["0xffffffff81000000"] }],
-  [["--n", "007"], { string: ["n"] }, { n: "007", _: [] }],
-  [["--n"], { string: ["n"] }, { n: "", _: [] }],
-  [["--n", "--m"], { string: ["n", "m"] }, { n: "", m: "", _: [] }],
-  [["-n", "-"], { string: ["n"] }, { n: "-", _: [] }],
-  [["-"], {}, { _: ["-"] }],
-  [["-n5", "-p/a/b"], {}, { n: 5, p: "/a/b", _: [] }],
-  [["-o=x"], {}, { o: "x", _: [] }],
-  [["-art"], { string: ["a", "t"] }, { a: "", r: true, t: "", _: [] }],
-  [["-v", "x"], { boolean: ["v", "w"] }, { v: true, w: false, _: ["x"] }],
-  [["-v", "false", "--w=false"], { boolean: ["v", "w"] }, { v: false, w: false, _: [] }],
-  [["moo", "--honk", "cow"], { boolean: true }, { honk: true, _: ["moo", "cow"] }],
-  [["-h"], { boolean: "help", alias: { help: "h" } }, { help: true, h: true, _: [] }],
-  [["--no-c"], { negatable: ["c"], boolean: ["c"] }, { c: false, _: [] }],
-  [["--no-c"], {}, { "no-c": true, _: [] }],
-  [["--x", "a", "--x", "b"], { collect: "x", string: "x" }, { x: ["a", "b"], _: [] }],
-  [[], { collect: ["x"], string: ["x"] }, { x: [], _: [] }],
-  [["-v", "a", "-v", "b"], {}, { v: "b", _: [] }],
-  [["a", "--", "--b", "7"], {}, { _: ["a", "--b", "7"] }],
-  [["a", "--", "b"], { "--": true }, { _: ["a"], "--": ["b"] }],
-  [["--aaa", "bbb", "ccc", "--ddd"], { stopEarly: true }, { aaa: "bbb", _: ["ccc", "--ddd"] }],
-  [[], { default: { "a.b": 11 } }, { a: { b: 11 }, _: [] }],
-  [["--a.b", "22"], { default: { "a.b": 11 } }, { a: { b: 22 }, _: [] }],
-];
-Deno.test("parseArgs() parses in the manner of minimist", () => {
-  for (const [args, options, expected] of PARSED) {
-    assertEquals<unknown>({ ...parseArgs(args, options) }, expected, args.join(" "));
-  }
-  assertEquals(cli.parseArgs, parseArgs);
-});
-
-Deno.test("parseArgs() asks about what it does not know", () => {
-  const asked: unknown[] = [];
-  const parsed = parseArgs(["--known", "1", "--other=2", "-z", "left", "--", "right"], {
-    string: ["known"],
-    unknown: (arg: string, key?: string, value?: unknown) => {
-      asked.push([arg, key, value]);
-      return key === undefined;
-    },
-  });
-  assertEquals<unknown>({ ...parsed }, { known: "1", _: ["right"] });
-  assertEquals(asked, [["--other=2", "other", "2"], ["-z", "z", "left"]]);
 });
 
 Deno.test("unicodeWidth() counts columns", () => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { TraceError } from "../errors.ts";
 
 /** Chunks of bytes from a file, a pipe or memory. */
 export type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
@@ -39,7 +40,12 @@ export class ByteQueue {
     while (this.#end - this.#start < size && !this.#ended) {
       const { done, value } = await this.#chunks.next();
       if (done) this.#ended = true;
-      else this.#add(value);
+      else if (!(value instanceof Uint8Array)) {
+        throw new TraceError(
+          "input",
+          "A trace's bytes come as a list or stream of Uint8Array; put one alone into a list: [bytes]",
+        );
+      } else this.#add(value);
     }
     return this.#buffer.subarray(this.#start, Math.min(this.#end, this.#start + size));
   }

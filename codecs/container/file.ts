@@ -171,8 +171,22 @@ export async function* fileChunks(
   }
   const part = options.follow && !exists(path) ? newestPart(path) : undefined;
   const growing = part !== undefined;
-  using file = openInput(part ?? path);
   const name = part ?? path;
+  const file = openInput(name);
+  try {
+    yield* chunksOf(file, name, path, growing, options);
+  } finally {
+    file.close();
+  }
+}
+
+async function* chunksOf(
+  file: Deno.FsFile,
+  name: string,
+  path: string,
+  growing: boolean,
+  options: FileChunksOptions,
+): AsyncGenerator<Uint8Array, void, undefined> {
   let last = !options.follow;
   let offset = 0;
   for (;;) {

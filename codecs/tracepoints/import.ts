@@ -251,8 +251,22 @@ async function* datSteps(
   stats: TracepointStats,
   sink: RecordSink,
 ): AsyncGenerator<void> {
-  const every = options.every ?? false;
-  await using place = new Place(options);
+  const place = new Place(options);
+  try {
+    yield* datStepsAt(place, direct, pieces, stats, sink, options.every ?? false);
+  } finally {
+    await place[Symbol.asyncDispose]();
+  }
+}
+
+async function* datStepsAt(
+  place: Place,
+  direct: TracepointSource | undefined,
+  pieces: AsyncGenerator<Uint8Array>,
+  stats: TracepointStats,
+  sink: RecordSink,
+  every: boolean,
+): AsyncGenerator<void> {
   const access = direct instanceof Uint8Array
     ? memorySource(direct)
     : direct !== undefined && hasAnyPlace(direct)

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { hexOf } from "../../engine/hex.ts";
 import type { KvmRecord, RecordSource } from "./kvm_record.ts";
 import {
   type Slot,
@@ -226,7 +227,7 @@ export class RecordPlan implements RecordSource {
         const end = raw.indexOf(0);
         fields[field.name] = field.type.includes("char")
           ? decoder.decode(end < 0 ? raw : raw.subarray(0, end))
-          : raw.toHex();
+          : hexOf(raw);
       }
     }
     return fields;

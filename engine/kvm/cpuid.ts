@@ -10,8 +10,10 @@ import { isLabMachine, LAB_LEAVES } from "./lab_machine.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** Functions of which ECX selects a part. */
-const INDEXED: ReadonlySet<number> = new Set([4, 7, 0xb, 0xd, 0xf, 0x10, 0x12, 0x14, 0x17, 0x1d])
-  .union(new Set([0x1e, 0x1f, 0x8000001d, 0x80000026]));
+const INDEXED: ReadonlySet<number> = new Set([
+  ...[4, 7, 0xb, 0xd, 0xf, 0x10, 0x12, 0x14, 0x17, 0x1d],
+  ...[0x1e, 0x1f, 0x8000001d, 0x80000026],
+]);
 
 const OSXSAVE = 1 << 27, APIC = 1 << 9, OSPKE = 1 << 4;
 /** APIC_BASE: the APIC is enabled. */

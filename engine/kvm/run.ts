@@ -6,6 +6,7 @@
 import { C, S, V } from "../svm/machine.ts";
 import { type MsrIntercepted, Processor, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
 import { AMD } from "../processors/amd.ts";
+import { hexOf } from "../hex.ts";
 import type { ProcessorModel } from "../processors/model.ts";
 import { END, FAIL, runWay } from "../policy.ts";
 import {
@@ -245,7 +246,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   const status = runVmcb(processor, v, vmcb, paging, options);
   if (status === "stuck") return STUCK;
   if (status !== "exit") {
-    v.miss(`instruction ${unmodelledBytes(processor).toHex()}`);
+    v.miss(`instruction ${hexOf(unmodelledBytes(processor))}`);
     return STUCK;
   }
   afterExit(v, vmcb, freeDr);

@@ -5,6 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { hexOf } from "../hex.ts";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import type { KernelTraits } from "../kernels/traits.ts";
@@ -265,9 +266,9 @@ export class Vcpu extends Machine {
   get looseKey(): string {
     const { result: { rc, errno, exit, port }, pendingRegisters } = this;
     const none = Buffer.compare(pendingRegisters, NOTHING.pendingRegisters) === 0;
-    const waits = none ? "" : pendingRegisters.toHex();
+    const waits = none ? "" : hexOf(pendingRegisters);
     const text = (value: LooseState[typeof LOOSE_FIELDS[number]]) =>
-      value instanceof Uint8Array ? value.toHex() : value;
+      value instanceof Uint8Array ? hexOf(value) : value;
     return [rc, errno, exit, port, waits, ...LOOSE_FIELDS.map((name) => text(this[name]))].join(
       "|",
     );

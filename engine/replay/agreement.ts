@@ -4,6 +4,7 @@
  * @module
  */
 import type { Image } from "../event.ts";
+import { hexOf } from "../hex.ts";
 import type { Field, Layout } from "../layout.ts";
 import { diffImages, type FieldDiff } from "../image/diff.ts";
 import type { FieldValue } from "../image/fields.ts";
@@ -108,7 +109,7 @@ export class Agreement {
     const gpa = this.shows["smram"];
     if (recorded === undefined || typeof gpa !== "number") return;
     const word = (byte: (at: number) => number) =>
-      Uint8Array.from({ length: 8 }, (_, k) => byte(7 - k)).toHex();
+      hexOf(Uint8Array.from({ length: 8 }, (_, k) => byte(7 - k)));
     const { bytes } = recorded;
     for (let i = 0; i < bytes.length; i += 8) {
       let same = true;

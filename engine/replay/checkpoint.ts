@@ -8,6 +8,7 @@
  * @module
  */
 import { VmtapeError } from "../error.ts";
+import { bytesOfHex, hexOf } from "../hex.ts";
 import { cpuidOfMeta } from "../svm/cpuid.ts";
 import { crc32 } from "node:zlib";
 import type { Capabilities } from "../svm/machine.ts";
@@ -82,8 +83,8 @@ export function saveState(v: Vcpu, progress: SavedContext): Uint8Array {
     failedRet: v.failedRet,
     fromVmrun: v.fromVmrun,
     skipFailed: v.skipFailed,
-    pendingDevice: v.pendingDevice?.toHex(),
-    pendingRegisters: v.pendingRegisters.toHex(),
+    pendingDevice: v.pendingDevice && hexOf(v.pendingDevice),
+    pendingRegisters: hexOf(v.pendingRegisters),
     faultGpa: v.faultGpa,
     restoreFlags: v.restoreFlags,
     result: v.result,
@@ -180,8 +181,8 @@ export function loadState(
   v.adopt({
     ...scalars,
     pendingIo: BigInt(scalars.pendingIo),
-    pendingDevice: code === undefined ? undefined : Uint8Array.fromHex(code),
-    pendingRegisters: Uint8Array.fromHex(scalars.pendingRegisters),
+    pendingDevice: code === undefined ? undefined : bytesOfHex(code),
+    pendingRegisters: bytesOfHex(scalars.pendingRegisters),
     unmodelled: "",
     smram: undefined,
   });

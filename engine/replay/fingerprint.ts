@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { hexOf } from "../hex.ts";
 import type { Policy } from "../policy.ts";
 
 const known = new WeakMap<Policy, string>();
@@ -20,7 +21,7 @@ function textOf(value: unknown, seen: Map<object, number>): string {
     return `[${[...value].map((item) => textOf(item, seen)).join()}]`;
   }
   if (ArrayBuffer.isView(value)) {
-    return `b${new Uint8Array(value.buffer, value.byteOffset, value.byteLength).toHex()}`;
+    return `b${hexOf(new Uint8Array(value.buffer, value.byteOffset, value.byteLength))}`;
   }
   const properties = Object.entries(value).filter(([name]) => name !== "doc");
   return `{${

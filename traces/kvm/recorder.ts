@@ -57,17 +57,23 @@ export class KvmRecorder implements Disposable {
    */
   constructor(scenarios: readonly Scenario[], options: KvmOptions = {}) {
     const { device = "/dev/kvm", libc: paths = LIBC_PATHS, tracepoints = true } = options;
-    using stack = new DisposableStack();
-    const libc = stack.use(Libc.load(paths));
-    const kvm = stack.adopt(openKvm(libc, device), (fd) => libc.close(fd));
-    const needs = (entry: Entry) => scenarios.some((scenario) => scenario.entry === entry);
-    const host = askHost(libc, kvm, device, needs("rsm"), needs("migrate"));
-    const alarm = stack.use(libc.alarm());
-    const trace = tracepoints ? OwnTrace.open(libc) : undefined;
-    if (trace) stack.use(trace);
-    this.host = { ...host, checks: trace !== undefined };
-    this.#runner = new ScenarioRunner(stack.use(new KvmVm({ libc, kvm, alarm, trace }, this.host)));
-    this.#stack = stack.move();
+    const stack = new DisposableStack();
+    try {
+      const libc = stack.use(Libc.load(paths));
+      const kvm = stack.adopt(openKvm(libc, device), (fd) => libc.close(fd));
+      const needs = (entry: Entry) => scenarios.some((scenario) => scenario.entry === entry);
+      const host = askHost(libc, kvm, device, needs("rsm"), needs("migrate"));
+      const alarm = stack.use(libc.alarm());
+      const trace = tracepoints ? OwnTrace.open(libc) : undefined;
+      if (trace) stack.use(trace);
+      this.host = { ...host, checks: trace !== undefined };
+      const vm = stack.use(new KvmVm({ libc, kvm, alarm, trace }, this.host));
+      this.#runner = new ScenarioRunner(vm);
+      this.#stack = stack.move();
+    } finally {
+      // Empty by now, unless something failed.
+      stack.dispose();
+    }
   }
 
   /**

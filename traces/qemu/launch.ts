@@ -68,20 +68,11 @@ function drive(path: string, format: string): string {
 export async function guestArguments(path: string): Promise<string[]> {
   let kind: ImageKind | undefined;
   try {
-    using file = await Deno.open(path);
-    const { size, isFile } = await file.stat();
-    for (const candidate of isFile ? KINDS : []) {
-      const at = candidate.offset < 0 ? size + candidate.offset : candidate.offset;
-      const firmware = candidate.offset >= 0 || (size >= 0x10000 && size % 0x10000 === 0);
-      if (at < 0 || !firmware) continue;
-      await file.seek(at, Deno.SeekMode.Start);
-      const bytes = new Uint8Array(8);
-      const read = await file.read(bytes) ?? 0;
-      const text = String.fromCharCode(...bytes.subarray(0, read));
-      if (candidate.marks.some((mark) => text.startsWith(mark))) {
-        kind = candidate;
-        break;
-      }
+    const file = await Deno.open(path);
+    try {
+      kind = await kindOf(file);
+    } finally {
+      file.close();
     }
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
@@ -96,6 +87,21 @@ export async function guestArguments(path: string): Promise<string[]> {
     );
   }
   return kind.args(path);
+}
+
+async function kindOf(file: Deno.FsFile): Promise<ImageKind | undefined> {
+  const { size, isFile } = await file.stat();
+  for (const candidate of isFile ? KINDS : []) {
+    const at = candidate.offset < 0 ? size + candidate.offset : candidate.offset;
+    const firmware = candidate.offset >= 0 || (size >= 0x10000 && size % 0x10000 === 0);
+    if (at < 0 || !firmware) continue;
+    await file.seek(at, Deno.SeekMode.Start);
+    const bytes = new Uint8Array(8);
+    const read = await file.read(bytes) ?? 0;
+    const text = String.fromCharCode(...bytes.subarray(0, read));
+    if (candidate.marks.some((mark) => text.startsWith(mark))) return candidate;
+  }
+  return undefined;
 }
 
 /**
@@ -136,6 +142,9 @@ export async function recordQemuGuest(
     await sink.close();
     throw error;
   }
-  await using _ended = qemu;
-  return await recordQemu(qemu.gdb, sink, { origin: path, ...options });
+  try {
+    return await recordQemu(qemu.gdb, sink, { origin: path, ...options });
+  } finally {
+    await qemu[Symbol.asyncDispose]();
+  }
 }

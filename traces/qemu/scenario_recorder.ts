@@ -92,10 +92,14 @@ async function run(
   const folder = await Deno.makeTempDir({ prefix: "vmtape-guest-" });
   const guest = buildGuest(MACHINE_CODE);
   await Deno.writeFile(`${folder}/${ROM_FILE}`, guest.bytes);
-  await using host = new Host(folder, guest, options);
-  await host.start();
-  const result = await drain(executeScenarios(host, scenarios, options), sink);
-  return { ...result, crashes: host.crashes, version: host.version };
+  const host = new Host(folder, guest, options);
+  try {
+    await host.start();
+    const result = await drain(executeScenarios(host, scenarios, options), sink);
+    return { ...result, crashes: host.crashes, version: host.version };
+  } finally {
+    await host[Symbol.asyncDispose]();
+  }
 }
 
 /** A QEMU that is started again when it crashes. */
