@@ -202,6 +202,7 @@ export class GuestMemory {
     if (before !== undefined && this.#owned[index] === 1) this.#spare.push(before);
     this.versions[index]!++;
     if (this.tables[index] === this.generation) this.tableWrites++;
+    if (before === undefined) this.#numbers = withNumber(this.#numbers, index);
     this.#pages[index] = page;
     this.#owned[index] = 0;
   }
