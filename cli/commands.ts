@@ -159,6 +159,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./commands/generate.ts")).generateCommand,
   },
   {
+    name: "hunt",
+    summary: "Ask a kernel about random cases, and say what it does that nobody has explained",
+    load: async () => (await import("./commands/hunt.ts")).huntCommand,
+  },
+  {
     name: "completions",
     summary: "Print a completion script for a shell",
     load: async () => (await import("./commands/completions.ts")).completions,

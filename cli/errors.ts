@@ -91,6 +91,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   UnknownPolicyError: { code: "usage", status: EXIT.usage },
   UnknownFieldError: { code: "usage", status: EXIT.usage },
   QemuError: { code: "qemu", status: EXIT.usage },
+  HuntError: { code: "hunt", status: EXIT.usage },
   BochsError: { code: "bochs", status: EXIT.usage },
   GdbError: { code: "qemu", status: EXIT.usage },
   SkipListError: { code: "usage", status: EXIT.usage },

@@ -106,7 +106,23 @@ export async function minimizeCases(
   policies: readonly [Policy, Policy],
   options: MinimizeOptions,
 ): Promise<Minimized> {
-  const trial = new Trial(policies, options);
+  return await minimizeLines(cases, (scenarios) => showsFindings(scenarios, policies, options));
+}
+
+/**
+ * Makes a sequence of cases as small as it can be while it still shows something.
+ *
+ * @param cases The cases on one vCPU up to the one that shows it.
+ * @param shows Whether cases still show it.
+ * @returns The smallest scenario found; its lines have been parsed and tried again.
+ * @throws {NotReproducedError} When the cases do not show it.
+ * @throws {ScenarioError} When a case cannot be read.
+ */
+export async function minimizeLines(
+  cases: readonly CaseText[],
+  shows: (scenarios: readonly Scenario[]) => boolean | Promise<boolean>,
+): Promise<Minimized> {
+  const trial = new Trial(shows);
   for (const { name, spec } of cases) parseScenario(`${name} ${spec}`);
   let list = await trial.lastOf(cases.map(wordsOf));
   list = await trial.fewerWords(list);
@@ -122,15 +138,33 @@ const NOT_SHOWN =
   "The cases do not show this difference when they are run on the emulator; the trace was recorded " +
   "in a state that they do not set up";
 
+/** Whether the last of some cases shows all findings that are to be kept, on the emulator. */
+async function showsFindings(
+  scenarios: readonly Scenario[],
+  policies: readonly [Policy, Policy],
+  { npt, ids }: MinimizeOptions,
+): Promise<boolean> {
+  const last = `${scenarios.length - 1}`;
+  const shown = new Set<string>();
+  const findings = new Findings();
+  const differ = new Differ(policies, (difference) => {
+    const found = findingIds(findings, difference);
+    if (difference.scenario === last) { for (const id of found) shown.add(id); }
+  });
+  // Numbers for names, so that the last case is told from those before.
+  const named = scenarios.map((scenario, i) => ({ ...scenario, name: `${i}` }));
+  for await (const event of recordScenarios(named, policies[0], { npt })) differ.feed(event);
+  differ.finish();
+  return ids.every((id) => shown.has(id));
+}
+
 /** Runs candidates and says whether they still show what is to be kept. */
 class Trial {
-  readonly #policies: readonly [Policy, Policy];
-  readonly #options: MinimizeOptions;
+  readonly #show: (scenarios: readonly Scenario[]) => boolean | Promise<boolean>;
   count = 0;
 
-  constructor(policies: readonly [Policy, Policy], options: MinimizeOptions) {
-    this.#policies = policies;
-    this.#options = options;
+  constructor(shows: (scenarios: readonly Scenario[]) => boolean | Promise<boolean>) {
+    this.#show = shows;
   }
 
   async showsLines(lines: readonly string[]): Promise<boolean> {
@@ -144,21 +178,7 @@ class Trial {
       }
     }
     this.count++;
-    const last = `${scenarios.length - 1}`;
-    const shown = new Set<string>();
-    const findings = new Findings();
-    const differ = new Differ(this.#policies, (difference) => {
-      const ids = findingIds(findings, difference);
-      if (difference.scenario === last) { for (const id of ids) shown.add(id); }
-    });
-    // Numbers for names, so that the last case is told from those before.
-    const named = scenarios.map((scenario, i) => ({ ...scenario, name: `${i}` }));
-    const { npt, ids } = this.#options;
-    for await (const event of recordScenarios(named, this.#policies[0], { npt })) {
-      differ.feed(event);
-    }
-    differ.finish();
-    return ids.every((id) => shown.has(id));
+    return await this.#show(scenarios);
   }
 
   #shows(list: readonly Words[]): Promise<boolean> {

@@ -1,0 +1,76 @@
+/**
+ * Asking a kernel what it does with cases, and noticing when it does not answer.
+ *
+ * @module
+ */
+import type { LabRecord } from "../../codecs/lab/types.ts";
+import { VmtapeError } from "../../engine/error.ts";
+import type { Unit } from "./foresight.ts";
+
+/**
+ * Asks a kernel.
+ *
+ * @param lines Cases, in order.
+ * @returns A record of each, in order; fewer when the kernel gave up on the way.
+ * @throws {HuntError} When it cannot be asked at all.
+ */
+export type Ask = (lines: readonly string[]) => Promise<LabRecord[]>;
+
+/**
+ * A kernel that cannot be asked.
+ *
+ * @example
+ * ```ts
+ * import { HuntError } from "@vmtape/vmtape/traces";
+ * if (new HuntError("The lab answers nothing").name !== "HuntError") throw new Error();
+ * ```
+ */
+export class HuntError extends VmtapeError {
+  /** Name of the class. */
+  override readonly name = "HuntError";
+}
+
+/** What came of asking about units. */
+export interface Answers {
+  /** Records of each unit, in order; undefined of one that gets no answer. */
+  readonly records: readonly (readonly LabRecord[] | undefined)[];
+}
+
+/** How many askings in a row may bring nothing. */
+const NOTHING = 2;
+
+/**
+ * Asks about units. A kernel that stops answering is asked again, on a fresh machine, beginning with
+ * the unit that it stopped at; a unit that gets no answer as the first one gets none.
+ *
+ * @param ask Asks the kernel.
+ * @param units The units.
+ * @throws {HuntError} When nothing is answered at all.
+ */
+export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answers> {
+  const records: (readonly LabRecord[] | undefined)[] = units.map(() => undefined);
+  let nothing = 0;
+  for (let at = 0; at < units.length;) {
+    const answers = (await ask(units.slice(at).flat())).filter(({ post }) => post !== undefined);
+    let used = 0;
+    const before = at;
+    for (; at < units.length; at++) {
+      const { length } = units[at]!;
+      if (answers.length - used < length) break;
+      const own = answers.slice(used, used += length);
+      own.forEach((record, i) => mustBe(record, units[at]![i]!));
+      records[at] = own;
+    }
+    nothing = answers.length === 0 ? nothing + 1 : 0;
+    if (nothing > NOTHING) {
+      throw new HuntError("The kernel answers nothing; ask it about one case by hand");
+    }
+    if (at === before) at++;
+  }
+  return { records };
+}
+
+function mustBe({ case: name }: LabRecord, line: string): void {
+  if (name === line.split(" ")[0]) return;
+  throw new HuntError(`The kernel was asked about ${line.split(" ")[0]} and answers about ${name}`);
+}

@@ -1,0 +1,240 @@
+/**
+ * A hunt: cases, a kernel's answers, and what of them nobody has explained.
+ *
+ * @module
+ */
+import type { LabRecord } from "../../codecs/lab/types.ts";
+import type { Policy } from "../../engine/policy.ts";
+import { type Ask, askUnits } from "./asking.ts";
+import { Coverage, type Reached } from "./coverage.ts";
+import { Foreseer, type Foresight, type Unit } from "./foresight.ts";
+import { type Gap, gapOf, isSteady, isStopped } from "./judging.ts";
+import { KNOWN, type Known, knownOf } from "./known.ts";
+import { pickUnits } from "./units.ts";
+
+/** What is hunted, and with what. */
+export interface HuntOptions {
+  /** Policy of the kernel that is asked. */
+  readonly kernel: Policy;
+  /** What it is held against. */
+  readonly against: Policy;
+  /** Whether the kernel uses nested paging itself. */
+  readonly npt: boolean;
+  /** The same seed gives the same cases. */
+  readonly seed: number;
+  /** Known deviations; the built-in list when left out. */
+  readonly known?: readonly Known[];
+}
+
+/** How many cases came how far. */
+export interface Funnel {
+  /** Cases asked. */
+  asked: number;
+  /** Answered. */
+  answered: number;
+  /** Those that are the same when asked again, as far as that was asked; and begin in a known state. */
+  steady: number;
+  /** Of those: the kernel does what its model says, in every field. */
+  foreseen: number;
+  /** Of those: they differ from what the kernel is held against in what somebody sees. */
+  differ: number;
+  /** Deviations of those that are known. */
+  known: number;
+  /** Deviations and gaps that are not. */
+  unknown: number;
+}
+
+/** What nobody has explained yet. */
+export interface HuntFinding {
+  /** Its key. */
+  readonly key: string;
+  /**
+   * `deviation`: the kernel, as its model says, does otherwise than what it is held against. `gap`: it
+   * does otherwise than its model. `silent`: it gives no answer.
+   */
+  readonly kind: "deviation" | "gap" | "silent";
+  /** What happens, in the field's words. */
+  readonly title: string;
+  /** How many cases show it. */
+  count: number;
+  /** The first unit that shows it, up to the case that does. */
+  readonly unit: Unit;
+  /** Fields and their values: the kernel's, and the other's. */
+  readonly fields: Gap["fields"];
+  /** Where the steps part; empty where no step is to blame. */
+  readonly parted: string;
+  /** The smallest unit that was found. */
+  small?: Unit;
+  /** Whether the kernel showed it again with the smallest unit. */
+  confirmed?: boolean;
+  /** Names of the modelled kernels that show it with the smallest unit. */
+  shownBy?: readonly string[];
+}
+
+/** What is kept of a hunt between two batches. */
+export interface HuntState {
+  /** Batches that are done. */
+  readonly batches: number;
+  /** The funnel. */
+  readonly funnel: Funnel;
+  /** How often each feature was met. */
+  readonly coverage: Readonly<Record<string, number>>;
+  /** How often each known deviation was met, and a case that shows it. */
+  readonly known: Readonly<Record<string, { readonly count: number; readonly unit: Unit }>>;
+  /** What nobody has explained. */
+  readonly findings: readonly HuntFinding[];
+}
+
+/** Cases in a batch: what is lost when a hunt is interrupted. */
+export const BATCH = 250;
+
+/** A hunt under way. */
+export class Hunt {
+  /** Predicts cases. */
+  readonly foreseer: Foreseer;
+  readonly #options: HuntOptions;
+  readonly #coverage: Coverage;
+  readonly #funnel: Funnel;
+  readonly #known: Map<string, { count: number; readonly unit: Unit }>;
+  readonly #findings: Map<string, HuntFinding>;
+  #batches: number;
+
+  /**
+   * @param options What is hunted.
+   * @param state What an earlier part of it came to.
+   */
+  constructor(options: HuntOptions, state?: HuntState) {
+    this.#options = options;
+    this.foreseer = new Foreseer(options.kernel, options.against, options.npt);
+    this.#coverage = new Coverage(state?.coverage);
+    this.#funnel = { ...(state?.funnel ?? NOTHING) };
+    this.#batches = state?.batches ?? 0;
+    this.#known = new Map(
+      Object.entries(state?.known ?? {}).map(([id, one]) => [id, { ...one }]),
+    );
+    this.#findings = new Map(state?.findings.map((one) => [one.key, { ...one }]));
+  }
+
+  /** What there is so far. */
+  get state(): HuntState {
+    return {
+      batches: this.#batches,
+      funnel: { ...this.#funnel },
+      coverage: this.#coverage.counts(),
+      known: Object.fromEntries(this.#known),
+      findings: this.findings,
+    };
+  }
+
+  /** What nobody has explained: what was met most often first. */
+  get findings(): HuntFinding[] {
+    return [...this.#findings.values()].map((one) => ({ ...one })).sort((a, b) =>
+      b.count - a.count || (a.key < b.key ? -1 : 1)
+    );
+  }
+
+  /** Takes findings with what was found out about them since. */
+  keep(findings: readonly HuntFinding[]): void {
+    for (const finding of findings) this.#findings.set(finding.key, finding);
+  }
+
+  /** What was reached. */
+  get reached(): Reached[] {
+    return this.#coverage.reached(this.#options.kernel);
+  }
+
+  /**
+   * Thinks of a batch of cases, asks the kernel, and judges. Until it is done nothing has changed.
+   *
+   * @param ask Asks the kernel.
+   * @param count How many cases.
+   * @throws {HuntError} When the kernel cannot be asked.
+   */
+  async batch(ask: Ask, count: number = BATCH): Promise<void> {
+    const coverage = new Coverage(this.#coverage.counts());
+    const foresights = pickUnits(this.#options.seed, this.#batches, count, this.foreseer, coverage);
+    const { records } = await askUnits(ask, foresights.map(({ unit }) => unit));
+    const doubtful = foresights.filter((foresight, i) => {
+      const own = records[i];
+      return own !== undefined && gapOf(foresight, own) !== undefined;
+    });
+    const again = await askUnits(ask, doubtful.map(({ unit }) => unit));
+    const second = new Map(doubtful.map((foresight, i) => [foresight, again.records[i]]));
+    foresights.forEach((foresight, i) => {
+      const own = records[i];
+      const steady = own !== undefined &&
+        (!second.has(foresight) || isSteady(own, second.get(foresight)));
+      this.#judge(foresight, own, steady);
+    });
+    for (const { features } of foresights) this.#coverage.add(features);
+    this.#batches++;
+  }
+
+  /**
+   * Judges records that are there already. Whether the kernel would answer the same again is unknown.
+   *
+   * @param unit The cases.
+   * @param records What a kernel answered.
+   */
+  take(unit: Unit, records: readonly LabRecord[]): void {
+    const foresight = this.foreseer.foresee(unit);
+    this.#coverage.add(foresight.features);
+    this.#judge(foresight, records, true);
+  }
+
+  #judge(foresight: Foresight, records: readonly LabRecord[] | undefined, steady: boolean): void {
+    const { unit } = foresight;
+    const funnel = this.#funnel;
+    funnel.asked += unit.length;
+    if (records === undefined) {
+      this.#add({ key: "silent", title: "The kernel gives no answer", fields: [] }, "silent", unit);
+      return;
+    }
+    funnel.answered += records.length;
+    if (!steady) return;
+    const stopped = records.findIndex(isStopped);
+    const begun = stopped < 0 ? records : records.slice(0, stopped + 1);
+    funnel.steady += begun.length;
+    const gap = gapOf(foresight, begun);
+    const agreed = gap?.case ?? begun.length;
+    funnel.foreseen += agreed;
+    const deviations = foresight.deviations.filter((one) => one.case < agreed);
+    funnel.differ += new Set(deviations.map((one) => one.case)).size;
+    for (const deviation of deviations) {
+      this.#add(deviation, "deviation", unit.slice(0, deviation.case + 1));
+    }
+    if (gap !== undefined) this.#add(gap, "gap", unit.slice(0, gap.case + 1));
+  }
+
+  #add(
+    { key, title, fields, parted = "" }: Pick<HuntFinding, "key" | "title" | "fields"> & {
+      readonly parted?: string;
+    },
+    kind: HuntFinding["kind"],
+    unit: Unit,
+  ): void {
+    const { kernel, known: list = KNOWN } = this.#options;
+    const known = knownOf(key, kernel.name, list);
+    if (known !== undefined) {
+      this.#funnel.known++;
+      const seen = this.#known.get(known.id);
+      if (seen === undefined) this.#known.set(known.id, { count: 1, unit });
+      else seen.count++;
+      return;
+    }
+    this.#funnel.unknown++;
+    const found = this.#findings.get(key);
+    if (found !== undefined) found.count++;
+    else this.#findings.set(key, { key, kind, title, count: 1, unit, fields, parted });
+  }
+}
+
+const NOTHING: Funnel = {
+  asked: 0,
+  answered: 0,
+  steady: 0,
+  foreseen: 0,
+  differ: 0,
+  known: 0,
+  unknown: 0,
+};
