@@ -41,3 +41,4 @@ export type { ExecuteOptions, ExecuteResult, SkippedScenario } from "./scenarios
 export * from "./qemu/mod.ts";
 export * from "./bochs/mod.ts";
 export * from "./kvm/mod.ts";
+export * from "./hunt/mod.ts";

@@ -60,12 +60,24 @@ export interface Foresight {
 /** Fields of a deviation that its key names: beyond them it is one mechanism in ever new clothes. */
 const KEY_FIELDS = 4;
 
-/** Predicts units under two policies. */
+/**
+ * Predicts units under two policies.
+ *
+ * @example
+ * ```ts
+ * import { Foreseer } from "@vmtape/vmtape/traces";
+ * import { EARLY_EXIT, UNIFIED } from "@vmtape/vmtape/engine";
+ * const { deviations } = new Foreseer(EARLY_EXIT, UNIFIED, true).foresee(["a control.asid=0"]);
+ * if (!deviations.some(({ id }) => id === "gif|failed check|early-exit")) throw new Error();
+ * ```
+ */
 export class Foreseer {
   readonly #policies: readonly [Policy, Policy];
   readonly #runner: ScenarioRunner;
 
   /**
+   * Begins with no machine.
+   *
    * @param kernel The policy of the kernel that is asked.
    * @param against What it is held against.
    * @param npt Whether the hypervisor uses nested paging itself.
@@ -79,6 +91,7 @@ export class Foreseer {
    * Carries a unit out under both.
    *
    * @param unit The unit.
+   * @returns What the model says of it.
    * @throws {ScenarioError} When a line cannot be read.
    */
   foresee(unit: Unit): Foresight {

@@ -88,7 +88,22 @@ export interface HuntState {
 /** Cases in a batch: what is lost when a hunt is interrupted. */
 export const BATCH = 250;
 
-/** A hunt under way. */
+/**
+ * A hunt under way.
+ *
+ * @example
+ * ```ts
+ * import { Hunt } from "@vmtape/vmtape/traces";
+ * import { ARCHITECTURAL, LINUX_7_3 } from "@vmtape/vmtape/engine";
+ * const hunt = new Hunt({ kernel: LINUX_7_3, against: ARCHITECTURAL, npt: true, seed: 1 });
+ * // A kernel that answers nothing but "port write": every field that its model says otherwise is a gap.
+ * hunt.take(["calm"], [{
+ *   ...{ case: "calm", spec: "", kernel: "linux-7.3", npt: 1, events: [] },
+ *   post: { rc: 0, exit: 2, port: "81" },
+ * }]);
+ * if (hunt.findings[0]?.kind !== "gap") throw new Error();
+ * ```
+ */
 export class Hunt {
   /** Predicts cases. */
   readonly foreseer: Foreseer;
@@ -100,6 +115,8 @@ export class Hunt {
   #batches: number;
 
   /**
+   * Begins a hunt, or goes on with one.
+   *
    * @param options What is hunted.
    * @param state What an earlier part of it came to.
    */

@@ -5,7 +5,7 @@
  */
 export { type Ask, HuntError } from "./asking.ts";
 export type { Reached } from "./coverage.ts";
-export { Foreseer, type Unit } from "./foresight.ts";
+export { type Deviation, Foreseer, type Foresight, type Unit } from "./foresight.ts";
 export {
   BATCH,
   type Funnel,
@@ -14,6 +14,7 @@ export {
   type HuntOptions,
   type HuntState,
 } from "./hunt.ts";
+export type { Gap } from "./judging.ts";
 export { KNOWN, type Known, type KnownKind } from "./known.ts";
 export { reduceFindings, type ReduceOptions } from "./reduce.ts";
 export { unitsOf } from "./units.ts";

@@ -38,6 +38,18 @@ export interface ReduceOptions {
  * @param findings The findings; their `small`, `confirmed` and `shownBy` are set.
  * @param options With what.
  * @throws {HuntError} When the kernel cannot be asked.
+ * @example
+ * ```ts
+ * import { Foreseer, type HuntFinding, reduceFindings } from "@vmtape/vmtape/traces";
+ * import { EARLY_EXIT, UNIFIED } from "@vmtape/vmtape/engine";
+ * const foreseer = new Foreseer(EARLY_EXIT, UNIFIED, true);
+ * const unit = ["a save.cr2=1234 control.asid=0"];
+ * const { key, title, fields, parted } = foreseer.foresee(unit).deviations[0]!;
+ * const found: HuntFinding = { key, kind: "deviation", title, count: 1, unit, fields, parted };
+ * const policies = { kernel: EARLY_EXIT, against: UNIFIED, npt: true, kernels: [], ask: undefined };
+ * await reduceFindings([found], { foreseer, ...policies });
+ * if (found.small?.join() !== "case1 c.58.4=0") throw new Error(found.small?.join());
+ * ```
  */
 export async function reduceFindings(
   findings: readonly HuntFinding[],

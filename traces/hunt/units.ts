@@ -13,6 +13,12 @@ const GOES_ON = /(?:^| )keepvm(?: |$)/;
  * Groups lines of the case syntax.
  *
  * @param lines The lines; a first one that goes on with nothing begins a unit all the same.
+ * @returns The units, in order.
+ * @example
+ * ```ts
+ * import { unitsOf } from "@vmtape/vmtape/traces";
+ * if (unitsOf(["a", "b keepvm", "c"]).map((unit) => unit.length).join() !== "2,1") throw new Error();
+ * ```
  */
 export function unitsOf(lines: Iterable<string>): Unit[] {
   const units: string[][] = [];
