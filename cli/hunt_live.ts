@@ -7,7 +7,7 @@ import { LabRecorder } from "../codecs/lab/events.ts";
 import type { LabRecord } from "../codecs/lab/record.ts";
 import type { Ask } from "../traces/hunt/mod.ts";
 import { KvmRecorder } from "../traces/kvm/mod.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
 /**
  * This machine's KVM. A record of it has what userspace sees, and, with tracefs, which checks failed.

@@ -8,7 +8,7 @@
 import { POLICIES } from "../engine/policies/mod.ts";
 import { formatLabRecord, type LabRecord } from "../codecs/lab/record.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenarios } from "../traces/scenarios/scenario.ts";
+import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
 
 /** The deviation. */
 export function deviate(record: LabRecord): LabRecord {

@@ -8,7 +8,7 @@ import { minimizeBatched } from "../traces/hunt/batched.ts";
 import { KNOWN } from "../traces/hunt/known.ts";
 import { unitsOf } from "../traces/hunt/units.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { parseScenario } from "../traces/scenarios/scenario.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { deviate } from "./hunt_fake_lab.ts";
 
 const COUNT = 120;

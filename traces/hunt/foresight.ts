@@ -18,7 +18,8 @@ import {
 import type { Policy } from "../../engine/policy.ts";
 import { EmulatedVm } from "../scenarios/emulated_vm.ts";
 import { ScenarioRunner } from "../scenarios/runner.ts";
-import { parseScenario, type Scenario } from "../scenarios/scenario.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
+import { parseScenario } from "../scenarios/scenario_reader.ts";
 import { featuresOfChanges, featuresOfRecord, featuresOfRun } from "./coverage.ts";
 import { isVisible } from "./visible.ts";
 

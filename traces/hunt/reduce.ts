@@ -6,7 +6,9 @@
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { minimizeLines, NotReproducedError } from "../scenarios/minimize.ts";
-import { type Scenario, ScenarioError, toLabCase } from "../scenarios/scenario.ts";
+import { toLabCase } from "../scenarios/lab_case.ts";
+import type { Scenario } from "../scenarios/scenario.ts";
+import { ScenarioError } from "../scenarios/scenario_error.ts";
 import { type Ask, askUnits } from "./asking.ts";
 import { minimizeBatched } from "./batched.ts";
 import { Foreseer, type Unit } from "./foresight.ts";
