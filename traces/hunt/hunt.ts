@@ -8,7 +8,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { type Ask, askUnits } from "./asking.ts";
 import { Coverage, type Reached } from "./coverage.ts";
 import { Foreseer, type Foresight, type Unit } from "./foresight.ts";
-import { type Gap, gapOf, isSteady, isStopped } from "./judging.ts";
+import { gapOf, isSteady, isStopped, type ModelGap } from "./judging.ts";
 import { KNOWN, type Known, knownOf } from "./known.ts";
 import { pickUnits } from "./units.ts";
 
@@ -60,7 +60,7 @@ export interface HuntFinding {
   /** The first unit that shows it, up to the case that does. */
   readonly unit: Unit;
   /** Fields and their values: the kernel's, and the other's. */
-  readonly fields: Gap["fields"];
+  readonly fields: ModelGap["fields"];
   /** Where the steps part; empty where no step is to blame. */
   readonly parted: string;
   /** The smallest unit that was found. */

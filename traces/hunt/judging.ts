@@ -9,7 +9,7 @@ import { entryOf } from "./coverage.ts";
 import type { Foresight } from "./foresight.ts";
 
 /** A case in which the kernel does otherwise than its model. */
-export interface Gap {
+export interface ModelGap {
   /** One mechanism has one key, as far as a field tells. */
   readonly key: string;
   /** What differs first. */
@@ -32,7 +32,7 @@ const MOST_FIELDS = 12;
  * @returns The gap; undefined when the model is right.
  */
 export function gapOf({ records: foreseen, unit }: Foresight, records: readonly LabRecord[]):
-  | Gap
+  | ModelGap
   | undefined {
   for (const [i, record] of records.entries()) {
     const prediction = foreseen[i];
@@ -49,7 +49,7 @@ export function gapOf({ records: foreseen, unit }: Foresight, records: readonly 
   return undefined;
 }
 
-function titleOf({ field, a, b }: Gap["fields"][number]): string {
+function titleOf({ field, a, b }: ModelGap["fields"][number]): string {
   if (field === "unmodelled") return `The model does not model: ${b}`;
   return `The kernel has ${field} ${a}, its model ${b}`;
 }

@@ -23,7 +23,7 @@ export interface Known {
   readonly id: string;
   /** What it is. */
   readonly kind: KnownKind;
-  /** What its key is like; see {@linkcode Deviation.key} and {@linkcode Gap.key}. */
+  /** What its key is like; see {@linkcode Deviation.key} and {@linkcode ModelGap.key}. */
   readonly key: RegExp;
   /** The kernels that it is known of; all when left out. */
   readonly kernels?: readonly string[];

@@ -14,7 +14,7 @@ export {
   type HuntOptions,
   type HuntState,
 } from "./hunt.ts";
-export type { Gap } from "./judging.ts";
+export type { ModelGap } from "./judging.ts";
 export { KNOWN, type Known, type KnownKind } from "./known.ts";
 export { reduceFindings, type ReduceOptions } from "./reduce.ts";
 export { unitsOf } from "./units.ts";
