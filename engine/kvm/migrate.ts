@@ -7,8 +7,8 @@
  */
 import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
 import { SAVE_AREA, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { CLEAN, HF, REQ, RFLAGS } from "./constants.ts";
-import { gif, markDirty } from "./control.ts";
+import { HF, REQ, RFLAGS } from "./constants.ts";
+import { gif } from "./control.ts";
 import {
   clearNestedState,
   getSregs2,
@@ -19,6 +19,7 @@ import {
   type Sregs2,
   touch,
 } from "./ioctls.ts";
+import { setPat } from "./msrs.ts";
 import { leaveNested } from "./nested_state.ts";
 import { payloadQuirk, processNmi } from "./queue.ts";
 import { loadRflags, rflags, updateDr7 } from "./regs.ts";
@@ -241,7 +242,7 @@ export function restoreVcpu(
   v.set8(V.vmexit_pending, 0);
   v.requestEvent();
   setHsave(v, saved.hsave);
-  setPat(v, saved.pat);
+  restorePat(v, saved.pat);
   const events_errno = setEvents(v, saved.events);
   v.requestEvent();
   touch(v);
@@ -258,11 +259,8 @@ function setNested(v: Vcpu, { flags, vmcb_pa, state }: NestedState): number {
   return EINVAL;
 }
 
-/** Sets the page attribute table (svm_set_msr), L2's with it. */
-function setPat(v: Vcpu, pat: bigint): void {
+/** Sets the page attribute table. */
+function restorePat(v: Vcpu, pat: bigint): void {
   touch(v);
-  if (v.traits.copiesPatForNptOnly && !v.caps.npt) return;
-  v.set64(VMCB01_AT + S.g_pat, pat);
-  if (v.guestMode && v.u8(V.nested_initialized) !== 0) v.set64(VMCB02_AT + S.g_pat, pat);
-  markDirty(v, v.vmcb, CLEAN.NPT);
+  setPat(v, pat);
 }

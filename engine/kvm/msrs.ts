@@ -181,12 +181,19 @@ const PAT: Msr = {
     const none = (value | (value & 0x0202020202020202n) << 1n) !== value;
     if (none || (value & 0xf8f8f8f8f8f8f8f8n) !== 0n) return false;
     v.set64(V.pat, value ^ 0x0007040600070406n);
-    v.set64(VMCB01_AT + S.g_pat, value);
-    if (v.guestMode) v.set64(VMCB02_AT + S.g_pat, value);
-    markDirty(v, v.vmcb, CLEAN.NPT);
+    setPat(v, value);
     return true;
   },
 };
+
+/** Gives the VMCBs L1's page attribute table (svm_set_msr). */
+export function setPat(v: Vcpu, value: bigint): void {
+  if (v.traits.copiesPatForNptOnly && !v.caps.npt) return;
+  v.set64(VMCB01_AT + S.g_pat, value);
+  if (v.guestMode && v.u8(V.nested_initialized) !== 0) v.set64(VMCB02_AT + S.g_pat, value);
+  markDirty(v, v.vmcb, CLEAN.NPT);
+  if (v.traits.copiesPatForNptOnly) markDirty(v, VMCB01_AT, CLEAN.NPT);
+}
 
 /**
  * The time stamp counter. No time passes in the model: it reads as it was last set, with the offset

@@ -180,12 +180,8 @@ export function setNmiMask(v: Vcpu, masked: boolean): void {
   else clearIntercept(v, INTERCEPT.IRET);
 }
 
-/** RSM succeeded. */
-export const LEFT = 0;
-/** RSM failed. */
-export const FAILED = 1;
-/** RSM failed and left a mode that the emulator does not know: nothing is written back. */
-export const IMPOSSIBLE = 2;
+/** P in a segment's attributes. */
+const CS_PRESENT = 0x80;
 
 /** Where RSM leads: what the emulator writes back when the instruction is done. */
 interface Resumed {
@@ -198,12 +194,13 @@ interface Resumed {
 /**
  * RSM (emulator_leave_smm): back to real mode, then into L2 if the SMI hit it
  * (the policy's `rsm` list), then the registers of the state save area. Even
- * when it fails it completes as an instruction: with the RIP behind it, or the
- * one of the state save area if that was read already.
+ * when it fails, and the vCPU shuts down, it completes as an instruction: with
+ * the RIP behind it, or the one of the state save area if that was read already.
  *
- * @returns {@linkcode LEFT}, {@linkcode FAILED} (the vCPU shuts down) or {@linkcode IMPOSSIBLE}.
+ * @returns Whether it left a mode that the emulator knows; if not, it writes nothing back and
+ * gives the instruction up.
  */
-export function leaveSmm(v: Vcpu): number {
+export function leaveSmm(v: Vcpu): boolean {
   const to: Resumed = {
     rip: v.u64(V.rip) + 2n & 0xffffffffn,
     rflags: BigInt(rflags(v) >>> 0),
@@ -213,7 +210,8 @@ export function leaveSmm(v: Vcpu): number {
   const loaded = resume(v, to);
   const left = v.traits.failedRsmLeavesL2 && v.guestMode && to.gprs !== undefined;
   if (!loaded && left) leaveNested(v);
-  if (v.longMode && (v.u32(V.cr0) & CR0.PE) === 0) return IMPOSSIBLE;
+  if (!loaded) v.request(REQ.TRIPLE_FAULT);
+  if (!possible(v, to)) return false;
   const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
   if (!wide) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
@@ -221,7 +219,14 @@ export function leaveSmm(v: Vcpu): number {
   v.set64(v.vmcb + S.rflags, to.rflags & ~BigInt(RFLAGS.RF));
   if (to.shadow) v.or32(v.vmcb + C.int_state, 1);
   else v.clear32(v.vmcb + C.int_state, 1);
-  return loaded ? LEFT : FAILED;
+  return true;
+}
+
+/** Whether the emulator knows the mode that RSM left (emulator_recalc_and_set_mode). */
+function possible(v: Vcpu, to: Resumed): boolean {
+  if ((v.u32(V.cr0) & CR0.PE) === 0) return !v.longMode;
+  if ((to.rflags & BigInt(RFLAGS.VM)) !== 0n) return !v.longMode;
+  return (v.u16(v.vmcb + S.cs_attrib) & CS_PRESENT) !== 0;
 }
 
 function resume(v: Vcpu, to: Resumed): boolean {

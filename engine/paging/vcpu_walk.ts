@@ -5,6 +5,7 @@
  * @module
  */
 import { C, hostPhysicalBits, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
+import { RFLAGS } from "../svm/bits.ts";
 import { memoryOnly, type Paging, walkMode } from "./paging.ts";
 import {
   FETCH,
@@ -12,6 +13,7 @@ import {
   PF,
   type Stage2,
   SUPERVISOR,
+  SUPERVISOR_AC,
   USER,
   Walk,
   WALK_FAULT,
@@ -196,6 +198,12 @@ export function nptGuestMode(v: Vcpu): KvmWalkMode {
   return npt(v);
 }
 
+/** Whom KVM takes an access of the guest's for: with RFLAGS.AC, SMAP does not stop a supervisor. */
+function asWhom(v: Vcpu, user: boolean): number {
+  if (user) return USER;
+  return (v.u32(v.vmcb + S.rflags) & RFLAGS.AC) !== 0 ? SUPERVISOR_AC : SUPERVISOR;
+}
+
 /** Error code of the last walk that failed. */
 export function walkError(v: Vcpu): number {
   return WALKS.of(v).fault.error;
@@ -239,7 +247,7 @@ export function walkShadowFault(
     lo,
     hi,
     access,
-    user ? USER : SUPERVISOR,
+    asWhom(v, user),
     memory,
     fault,
   );
@@ -262,7 +270,7 @@ export function walkForEmulator(
   const { emulator, fault, memory, l1 } = WALKS.of(v);
   const stage2 = v.u8(V.walk_mmu) === 1 ? l1 : memory;
   const bits = v.caps.physicalBits;
-  const who = user ? USER : SUPERVISOR;
+  const who = asWhom(v, user);
   if (walkKvm(v.memory, bits, roleMode(v, role), lo, hi, access, who, stage2, emulator)) {
     return emulator.gpa;
   }
