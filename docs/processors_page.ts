@@ -53,7 +53,7 @@ export function processorsPage(): string {
     "### Where emulators part from the manual",
     paragraph(
       "Numbers are sections of the AMD manual, volume 2. What no emulator here does is not modelled " +
-        "for `amd` either: segment limits, hardware breakpoints, address size and segment in the " +
+        "for `amd` either: segment limits, breakpoints that VMRUN loads, address size and segment in the " +
         "EXITINFO1 of an I/O intercept. A virtual interrupt whose priority equals the task priority is " +
         "taken on all of them, as both QEMUs do.",
     ),

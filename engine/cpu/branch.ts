@@ -4,10 +4,9 @@
  * @module
  */
 import * as alu from "./alu.ts";
-import { FLAG, NEXT, SEG, UNMODELLED } from "./constants.ts";
+import { FLAG, NEXT } from "./constants.ts";
 import { getRegister, setRegister } from "./operands.ts";
 import type { Processor } from "./processor.ts";
-import { loadSelectorReal } from "./segments.ts";
 
 const HIGH = 0x1_0000_0000;
 
@@ -62,11 +61,4 @@ export function loop(cpu: Processor, op: number): number {
   const zf = (cpu.rflags & FLAG.zf) !== 0;
   const go = op === 0xe3 ? zero : !zero && (op === 0xe2 || (op === 0xe1) === zf);
   return go ? relative(cpu, insn.imm, insn.dflag) : NEXT;
-}
-
-/** Far jump; protected mode is not modelled. */
-export function farJump(cpu: Processor, selector: number, offset: number): number {
-  if (cpu.protectedMode && !cpu.vm86) return UNMODELLED;
-  loadSelectorReal(cpu, SEG.cs, selector);
-  return jump(cpu, offset, 0);
 }

@@ -5,6 +5,7 @@
  */
 import { hostPhysicalBits, V } from "../svm/machine.ts";
 import { CR4_VALID, EXIT, EXIT_CODE, NEXT } from "./constants.ts";
+import { arm } from "./breakpoints.ts";
 import { PREFIX } from "./decode.ts";
 import { gp, ud } from "./faults.ts";
 import { getRegister, setRegister } from "./operands.ts";
@@ -114,6 +115,9 @@ export function moveDebug(cpu: Processor, write: boolean): number {
   }
   if (cpu.hi !== 0) return gp(cpu);
   if (register === 6) cpu.dr6 = (cpu.lo | 0xffff0ff0) >>> 0;
-  else cpu.dr7 = (cpu.lo | 0x400) >>> 0;
+  else {
+    cpu.dr7 = (cpu.lo | 0x400) >>> 0;
+    arm(cpu);
+  }
   return NEXT;
 }

@@ -77,6 +77,12 @@ export class Instruction {
   immHi = 0;
   /** Second immediate: the selector of a far pointer, ENTER's level. */
   imm2 = 0;
+  /** VEX: the third register. */
+  vexRegister = 0;
+  /** VEX: the prefix that it stands for: 0 none, 1 = 66, 2 = F3, 3 = F2. */
+  vexPrefix = 0;
+  /** VEX: vectors of 256 bits. */
+  vexLong = false;
   /** While it is decoded: its bytes, and how many of them are valid; {@linkcode length} were read. */
   source: Uint8Array = NO_BYTES;
   /** How many are valid. */
@@ -223,12 +229,16 @@ export function decode(
     prefixes |= PREFIX.vex;
     const first = byte(out);
     rex = ~first >> 5 & 4;
-    let map = 1;
+    let map = 1, last = first;
     if (op === 0xc4) {
       rex |= ~first >> 5 & 3;
       map = first & 31;
-      rex |= byte(out) >> 4 & 8;
+      last = byte(out);
+      rex |= last >> 4 & 8;
     }
+    out.vexRegister = ~last >> 3 & (width === 64 ? 15 : 7);
+    out.vexPrefix = last & 3;
+    out.vexLong = (last & 4) !== 0;
     const low = byte(out);
     op = map << 8 & 0x300 | low;
     shape = map === 1 ? SHAPES[0x100 | low] as number : map === 3 ? MB : M;

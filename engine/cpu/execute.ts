@@ -4,6 +4,7 @@
  * @module
  */
 import { hostCpuid } from "../svm/machine.ts";
+import { bmi, three38 } from "./bit_operations.ts";
 import { ud } from "./faults.ts";
 import { next } from "./branch.ts";
 import { NEXT, UNMODELLED } from "./constants.ts";
@@ -16,6 +17,8 @@ const HIGH = 0x1_0000_0000;
 
 /** 0F 38 82. */
 const INVPCID = 0x282;
+/** Opcodes of BMI1 and BMI2: 0F 38 F2 to F7, and 0F 3A F0. */
+const BMI: ReadonlySet<number> = new Set([0x2f2, 0x2f3, 0x2f5, 0x2f6, 0x2f7, 0x3f0]);
 
 /**
  * Executes `cpu.insn`, which lies at RIP. RIP moves only when the status is
@@ -36,13 +39,15 @@ export function execute(cpu: Processor): number {
   next.hi = hi;
   const op = insn.opcode;
   const status = (insn.prefixes & PREFIX.vex) !== 0
-    ? UNMODELLED
+    ? BMI.has(op) ? bmi(cpu, op) : UNMODELLED
     : op < 0x100
     ? one(cpu, op)
     : op < 0x200
     ? two(cpu, op & 0xff)
     : op === INVPCID && !hostCpuid(cpu.m.caps).has("invpcid")
     ? ud(cpu)
+    : op < 0x300
+    ? three38(cpu, op)
     : UNMODELLED;
   if (status === NEXT) {
     cpu.ripLo = next.lo;

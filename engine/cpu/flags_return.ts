@@ -8,7 +8,7 @@ import { EXIT, EXIT_CODE, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constant
 import { gp } from "./faults.ts";
 import { drop, peek, push, pushSize, setRegister } from "./operands.ts";
 import type { Processor } from "./processor.ts";
-import { loadDescriptor, loadSegment } from "./segments.ts";
+import { dropDataSegments, loadDescriptor, loadSegment } from "./segments.ts";
 
 /** Whether IOPL allows I/O and interrupt flag changes. */
 export function checkIopl(cpu: Processor): boolean {
@@ -31,6 +31,9 @@ function loadFlags(cpu: Processor, value: number, mask: number): void {
   mask |= STATUS;
   cpu.rflags = cpu.rflags & ~mask | value & mask | 2;
 }
+
+/** What IRET to virtual-8086 mode takes from the stack: VIF and VIP, too. */
+const VM86_FLAGS = POPF_BASE | FLAG.if | FLAG.iopl | FLAG.vm | 3 << 19;
 
 /** POPF. */
 export function popFlags(cpu: Processor): number {
@@ -63,7 +66,7 @@ export function interruptReturn(cpu: Processor): number {
   const selector = cpu.lo & 0xffff;
   if (!peek(cpu, size, size * 2)) return cpu.failure;
   const flags = cpu.lo;
-  if ((flags & FLAG.vm) !== 0 && cpu.cpl === 0 && size === 4 && !cpu.longMode) return UNMODELLED;
+  if ((flags & FLAG.vm) !== 0 && size === 4) return returnToVm86(cpu, lo, selector, flags);
   const rpl = selector & 3;
   const cpl = cpu.cpl;
   if ((selector & 0xfffc) === 0) return gp(cpu);
@@ -122,20 +125,38 @@ export function interruptReturn(cpu: Processor): number {
   return NEXT;
 }
 
-// Data segments that the outer privilege may not use become null.
-function dropDataSegments(cpu: Processor, cpl: number): void {
-  for (const segment of [SEG.es, SEG.ds, SEG.fs, SEG.gs]) {
-    if ((segment === SEG.fs || segment === SEG.gs) && (cpu.selector[segment] as number) < 4) {
-      continue;
-    }
-    const attrib = cpu.attrib[segment] as number;
-    if ((attrib & 0xc) !== 0xc && (attrib >> 5 & 3) < cpl) {
-      cpu.selector[segment] = 0;
-      cpu.segBase[segment * 2] = 0;
-      cpu.segBase[segment * 2 + 1] = 0;
-      cpu.attrib[segment] = attrib & ~0x80;
-    }
+/** IRET to virtual-8086 mode: the segment registers come from the stack, too. */
+function returnToVm86(cpu: Processor, ip: number, cs: number, flags: number): number {
+  const values: number[] = [];
+  for (let i = 3; i < 9; i++) {
+    if (!peek(cpu, 4, 4 * i)) return cpu.failure;
+    values.push(cpu.lo);
   }
+  const [sp, ss, es, ds, fs, gs] = values as [number, number, number, number, number, number];
+  loadFlags(cpu, flags, VM86_FLAGS);
+  const selectors = [
+    [SEG.cs, cs],
+    [SEG.ss, ss],
+    [SEG.es, es],
+    [SEG.ds, ds],
+    [SEG.fs, fs],
+    [SEG.gs, gs],
+  ] as const;
+  for (const [segment, selector] of selectors) {
+    // 64 KiB of data that anybody may write, code too.
+    loadSegment(
+      cpu,
+      segment,
+      selector & 0xffff,
+      (selector & 0xfff) << 20 | 0xffff,
+      selector >>> 12 & 15 | 0xf300,
+    );
+  }
+  setRegister(cpu, 4, 4, sp, 0);
+  next.lo = ip & 0xffff;
+  next.hi = 0;
+  cpu.endOfBlock = true;
+  return NEXT;
 }
 
 function returnReal(cpu: Processor, size: number): number {

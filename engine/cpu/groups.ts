@@ -4,9 +4,10 @@
  * @module
  */
 import * as alu from "./alu.ts";
-import { farJump, jump, next } from "./branch.ts";
-import { NEXT, UNMODELLED, VECTOR } from "./constants.ts";
+import { jump, next } from "./branch.ts";
+import { NEXT, VECTOR } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
+import { farCall, farJump } from "./far_transfer.ts";
 import {
   address,
   effectiveAddress,
@@ -152,10 +153,13 @@ export function group5(cpu: Processor, op: number, size: number): number {
     }
   }
   if (insn.mod === 3) return cpu.raise(VECTOR.ud);
-  if (kind === 3 || (cpu.protectedMode && !cpu.vm86)) return UNMODELLED;
   effectiveAddress(cpu);
-  if (!cpu.read(address.lo, 0, size, cpu.who)) return cpu.failure;
-  const offset = cpu.lo;
-  if (!cpu.read((address.lo + size) % HIGH, 0, 2, cpu.who)) return cpu.failure;
-  return farJump(cpu, cpu.lo, offset);
+  if (!cpu.read(address.lo, address.hi, size, cpu.who)) return cpu.failure;
+  const offset = cpu.lo, offsetHi = cpu.hi;
+  const end = address.lo + size;
+  const endHi = end >= HIGH && cpu.width === 64 ? address.hi + 1 >>> 0 : address.hi;
+  if (!cpu.read(end % HIGH, endHi, 2, cpu.who)) return cpu.failure;
+  return kind === 3
+    ? farCall(cpu, cpu.lo, offset, offsetHi, size)
+    : farJump(cpu, cpu.lo, offset, offsetHi);
 }

@@ -4,11 +4,8 @@
  * @module
  */
 import { S, VMCB01_AT } from "../svm/machine.ts";
-import { next } from "./branch.ts";
-import { EXIT_CODE, FLAG, NEXT, SEG, UNMODELLED } from "./constants.ts";
-import { ud } from "./faults.ts";
+import { EXIT_CODE, NEXT, SEG, UNMODELLED } from "./constants.ts";
 import type { Processor } from "./processor.ts";
-import { loadSegment } from "./segments.ts";
 
 // Syscall and segment-base MSRs, which KVM lets guests access.
 const MSR_PLACE: ReadonlyMap<number, number> = new Map([
@@ -51,27 +48,6 @@ export function msr(cpu: Processor, write: boolean): number {
     gpr[4] = target[at + 1] as number;
     gpr[5] = 0;
   }
-  return NEXT;
-}
-
-/** SYSCALL in long mode. */
-export function syscall(cpu: Processor): number {
-  if ((cpu.efer & 1) === 0) return ud(cpu);
-  if (!cpu.longMode) return UNMODELLED;
-  const words = cpu.m.words;
-  const at = (field: number) => words[VMCB01_AT + field >> 2] as number;
-  const selector = at(S.star + 4) & 0xffff;
-  cpu.gpr[2] = next.lo;
-  cpu.gpr[3] = next.hi;
-  cpu.gpr[22] = (cpu.rflags & ~FLAG.rf) >>> 0;
-  cpu.gpr[23] = 0;
-  const target = cpu.width === 64 ? S.lstar : S.cstar;
-  cpu.rflags = cpu.rflags & ~(at(S.sfmask) | FLAG.rf) | 2;
-  loadSegment(cpu, SEG.cs, selector & 0xfffc, 0xffff, 0x00af9b00);
-  loadSegment(cpu, SEG.ss, selector + 8 & 0xfffc, 0xffff, 0x00cf9300);
-  next.lo = at(target);
-  next.hi = at(target + 4);
-  cpu.endOfBlock = true;
   return NEXT;
 }
 

@@ -4,10 +4,12 @@
  * @module
  */
 import * as alu from "./alu.ts";
-import { farJump, jump, loop, next, relative, taken } from "./branch.ts";
+import { jump, loop, next, relative, taken } from "./branch.ts";
 import { FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import { decimal } from "./decimal.ts";
 import { PREFIX } from "./decode.ts";
+import { adjustPrivilege } from "./descriptor_checks.ts";
+import { farCall, farJump } from "./far_transfer.ts";
 import { arithmetic, group3, group5, storeOrRestore } from "./groups.ts";
 import {
   address,
@@ -90,7 +92,7 @@ export function one(cpu: Processor, op: number): number {
       return bound(cpu, big);
     }
     case 0x63: {
-      if (!wide) return UNMODELLED;
+      if (!wide) return adjustPrivilege(cpu);
       if (!getOperand(cpu, big < 4 ? 2 : 4)) return cpu.failure;
       setRegister(cpu, insn.reg, big, cpu.lo, cpu.lo >> 31 >>> 0);
       return NEXT;
@@ -211,9 +213,11 @@ export function one(cpu: Processor, op: number): number {
       setRegister(cpu, 2, big, top >> 31 >>> 0, top >> 31 >>> 0);
       return NEXT;
     }
-    case 0x9b:
     case 0x9a:
-      return wide && op === 0x9a ? cpu.raise(VECTOR.ud) : UNMODELLED;
+      return wide ? cpu.raise(VECTOR.ud) : farCall(cpu, insn.imm2, alu.cut(big, insn.imm), 0, big);
+    case 0x9b:
+      // Bits MP and TS of CR0 together come first.
+      return (cpu.cr0 & 0xa) === 0xa ? cpu.raise(VECTOR.nm) : UNMODELLED;
     case 0x9e: {
       getRegister(cpu, 0, 2);
       cpu.rflags = cpu.rflags & ~0xd5 | cpu.lo >> 8 & 0xd5;
@@ -401,7 +405,7 @@ export function one(cpu: Processor, op: number): number {
     case 0xd5:
       return wide ? cpu.raise(VECTOR.ud) : decimal(cpu, op);
     case 0xc8:
-      return UNMODELLED;
+      return enter(cpu);
   }
   if (op >= 0x70 && op <= 0x7f) {
     return alu.condition(cpu.rflags, op & 15) ? relative(cpu, insn.imm, insn.dflag) : taken(cpu);
@@ -445,6 +449,35 @@ function popAll(cpu: Processor): number {
     if (i !== 3) setRegister(cpu, 7 - i, size, cpu.lo, 0);
   }
   drop(cpu, size * 8);
+  return NEXT;
+}
+
+/** ENTER: a stack frame, with the frame pointers of those around it. */
+function enter(cpu: Processor): number {
+  const { insn, gpr } = cpu;
+  const bytes = pushSize(cpu), wide = stackSize(cpu), levels = insn.imm2 & 31;
+  const spLo = gpr[8] as number, spHi = gpr[9] as number;
+  const fail = () => {
+    gpr[8] = spLo;
+    gpr[9] = spHi;
+    return cpu.failure;
+  };
+  getRegister(cpu, 5, bytes);
+  if (!push(cpu, bytes, cpu.lo, cpu.hi)) return fail();
+  const frameLo = gpr[8] as number, frameHi = gpr[9] as number;
+  for (let level = 1; level < levels; level++) {
+    // Frame pointers are read through the stack segment, below the old frame pointer.
+    gpr[8] = gpr[10] as number;
+    gpr[9] = gpr[11] as number;
+    if (!peek(cpu, bytes, -level * bytes)) return fail();
+    const { lo, hi } = cpu;
+    gpr[8] = (frameLo - (level - 1) * bytes) >>> 0;
+    gpr[9] = frameHi;
+    if (!push(cpu, bytes, lo, hi)) return fail();
+  }
+  if (levels > 0 && !push(cpu, bytes, frameLo, frameHi)) return fail();
+  setRegister(cpu, 5, wide, frameLo, frameHi);
+  drop(cpu, -insn.imm);
   return NEXT;
 }
 

@@ -5,6 +5,7 @@
  * @module
  */
 import { EXIT, EXIT_CODE, FAULT, FLAG, SEG, VECTOR } from "./constants.ts";
+import { watch } from "./breakpoints.ts";
 import { Registers } from "./registers.ts";
 import { CONTROL } from "./vmcb_words.ts";
 import { Translations } from "../paging/translations.ts";
@@ -190,6 +191,7 @@ export class Processor extends Registers {
   read(lo: number, hi: number, size: number, who: number): boolean {
     const walk = this.walk;
     if (!this.translate(lo, hi, READ, who, walk)) return false;
+    if (this.armed !== 0) watch(this, lo, hi, size, false);
     const first = walk.gpa;
     const room = 4096 - (lo & 0xfff);
     let second = first + room;
@@ -233,6 +235,7 @@ export class Processor extends Registers {
   ): boolean {
     const walk = this.walk;
     if (!this.translate(lo, hi, WRITE, who, walk)) return false;
+    if (this.armed !== 0) watch(this, lo, hi, size, true);
     const first = walk.gpa;
     const room = 4096 - (lo & 0xfff);
     let second = first + room;

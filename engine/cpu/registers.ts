@@ -51,6 +51,10 @@ export class Registers {
   dr6 = 0;
   /** DR7. */
   dr7 = 0;
+  /** Breakpoints that are watched for, a bit each. */
+  armed = 0;
+  /** Breakpoints on data that the instruction touched, a bit each. */
+  hits = 0;
   /** Current privilege level. */
   cpl = 0;
   /** Width of the code segment: 16, 32 or 64. */

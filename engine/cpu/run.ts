@@ -4,6 +4,7 @@
  * @module
  */
 import { C, hostCpuid, type Machine } from "../svm/machine.ts";
+import { raiseDebug, stops } from "./breakpoints.ts";
 import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
@@ -51,6 +52,8 @@ export const INSTRUCTION_BUDGET = 200_000;
 
 const ALL_MSRS: MsrIntercepted = () => true;
 const DEFAULTS: RunOptions = {};
+/** DR6.BS. */
+const SINGLE_STEP = 0x4000;
 
 /**
  * Bytes of the instruction that made the processor's last {@linkcode runVmcb} give
@@ -224,6 +227,7 @@ function takeVirq(cpu: Processor): number {
 }
 
 function step(cpu: Processor): number {
+  if (cpu.armed !== 0 && stops(cpu)) return raiseDebug(cpu);
   let count = cpu.fetch(0);
   if (count < 0) return cpu.failure;
   let outcome = decode(cpu.code, count, cpu.width, cpu.insn);
@@ -250,7 +254,6 @@ function step(cpu: Processor): number {
     const ends = cpu.endOfBlock || single || inhibited || crossed || cpu.ripLo >>> 12 !== page;
     if (ends || !cpu.model.resumeFlagLingers) cpu.rflags &= ~FLAG.rf;
   }
-  if (!single || cpu.shadow) return NEXT;
-  cpu.dr6 = (cpu.dr6 | 0x4000) >>> 0;
-  return cpu.raise(VECTOR.db);
+  if (cpu.hits !== 0) return raiseDebug(cpu);
+  return single && !cpu.shadow ? raiseDebug(cpu, SINGLE_STEP) : NEXT;
 }

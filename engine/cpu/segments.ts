@@ -111,3 +111,19 @@ export function loadSelector(cpu: Processor, segment: number, selector: number):
   loadSegment(cpu, segment, selector, e1, e2);
   return NEXT;
 }
+
+/** Makes the data segments null that the outer privilege may not use. */
+export function dropDataSegments(cpu: Processor, cpl: number): void {
+  for (const segment of [SEG.es, SEG.ds, SEG.fs, SEG.gs]) {
+    if ((segment === SEG.fs || segment === SEG.gs) && (cpu.selector[segment] as number) < 4) {
+      continue;
+    }
+    const attrib = cpu.attrib[segment] as number;
+    if ((attrib & 0xc) !== 0xc && (attrib >> 5 & 3) < cpl) {
+      cpu.selector[segment] = 0;
+      cpu.segBase[segment * 2] = 0;
+      cpu.segBase[segment * 2 + 1] = 0;
+      cpu.attrib[segment] = attrib & ~0x80;
+    }
+  }
+}

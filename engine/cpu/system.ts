@@ -11,13 +11,17 @@ import { next } from "./branch.ts";
 import { EXIT, EXIT_CODE, FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import { moveControl, moveDebug, writeCr0 } from "./control_registers.ts";
 import { PREFIX } from "./decode.ts";
+import { farReturn } from "./far_transfer.ts";
 import { gp, ud } from "./faults.ts";
 import { checkIopl, interruptReturn, popFlags, pushFlags } from "./flags_return.ts";
-import { msr, swapGs, syscall } from "./msr.ts";
-import { effectiveAddress, getOperand, setOperand } from "./operands.ts";
+import { syscall, sysenter, sysexit, sysret } from "./fast_calls.ts";
+import { msr, swapGs } from "./msr.ts";
+import { address, effectiveAddress, getOperand, setOperand, setRegister } from "./operands.ts";
 import { dx, portAccess } from "./port_io.ts";
 import type { Processor } from "./processor.ts";
 import { group6, loadTableRegister, storeTable, umip } from "./tables.ts";
+
+const HIGH = 0x1_0000_0000;
 
 /** Executes a system instruction; anything it does not know is #UD or unmodelled. */
 export function executeSystem(cpu: Processor, op: number): number {
@@ -62,7 +66,7 @@ export function executeSystem(cpu: Processor, op: number): number {
       return (cpu.rflags & FLAG.of) !== 0 ? cpu.softException(VECTOR.of, next.lo, next.hi) : NEXT;
     case 0xca:
     case 0xcb:
-      return UNMODELLED;
+      return farReturn(cpu, op === 0xca ? insn.imm & 0xffff : 0);
     case 0xcf:
       return interruptReturn(cpu);
     case 0xf1:
@@ -88,9 +92,6 @@ export function executeSystem(cpu: Processor, op: number): number {
       return group6(cpu);
     case 0x101:
       return group7(cpu);
-    case 0x102:
-    case 0x103:
-      return UNMODELLED;
     case 0x105:
       return syscall(cpu);
     case 0x106:
@@ -100,7 +101,7 @@ export function executeSystem(cpu: Processor, op: number): number {
       cpu.endOfBlock = true;
       return NEXT;
     case 0x107:
-      return cpu.protectedMode ? UNMODELLED : gp(cpu);
+      return sysret(cpu);
     case 0x108:
     case 0x109:
       if (!cpl0) return gp(cpu);
@@ -123,9 +124,9 @@ export function executeSystem(cpu: Processor, op: number): number {
       if (cpu.cpl !== 0 && (cpu.cr4 & 0x100) === 0) return gp(cpu);
       return cpu.check(EXIT_CODE.rdpmc) ? EXIT : ud(cpu);
     case 0x134:
+      return sysenter(cpu);
     case 0x135:
-      if (cpu.width === 64) return ud(cpu);
-      return cpu.protectedMode ? UNMODELLED : gp(cpu);
+      return sysexit(cpu);
     case 0x177:
       return UNMODELLED;
     case 0x1a2:
@@ -133,15 +134,13 @@ export function executeSystem(cpu: Processor, op: number): number {
     case 0x1aa:
       return cpu.check(EXIT_CODE.rsm) ? EXIT : ud(cpu);
     case 0x1ae:
-      return segmentBase(cpu);
+      return group15(cpu);
     case 0x1c7:
-      return noRdpid(cpu) ? ud(cpu) : UNMODELLED;
-    case 0x1a4:
-    case 0x1a5:
-    case 0x1ac:
-    case 0x1ad:
-    case 0x1c3:
-    case 0x1b8:
+      return (insn.reg & 7) === 1 && insn.mod !== 3
+        ? compareExchange(cpu)
+        : noRdpid(cpu)
+        ? ud(cpu)
+        : UNMODELLED;
     case 0x11a:
     case 0x11b:
       return UNMODELLED;
@@ -149,14 +148,57 @@ export function executeSystem(cpu: Processor, op: number): number {
   return simd(op) ? UNMODELLED : ud(cpu);
 }
 
-/** RDFSBASE, RDGSBASE, WRFSBASE and WRGSBASE; the rest of the group is about fences and FPU state. */
+/** Fences, flushes of cache lines, and the bases of FS and GS; the rest is about FPU state. */
+function group15(cpu: Processor): number {
+  const { insn } = cpu;
+  const which = insn.reg & 7;
+  const prefixed = (insn.prefixes & (PREFIX.repz | PREFIX.repnz | PREFIX.data)) !== 0;
+  if ((insn.prefixes & PREFIX.lock) !== 0) return ud(cpu);
+  if (insn.mod === 3) {
+    if (which > 4 && !prefixed) return NEXT;
+    return which < 4 && (insn.prefixes & PREFIX.repz) !== 0 ? segmentBase(cpu) : UNMODELLED;
+  }
+  // CLFLUSH, CLFLUSHOPT and CLWB look at nothing but the address.
+  const flush = which === 7 || which === 6 && (insn.prefixes & PREFIX.data) !== 0;
+  if (!flush || (insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0) return UNMODELLED;
+  effectiveAddress(cpu);
+  return NEXT;
+}
+
+/** CMPXCHG8B and CMPXCHG16B. */
+function compareExchange(cpu: Processor): number {
+  const { insn, gpr } = cpu;
+  const wide = insn.dflag === 3, size = wide ? 8 : 4;
+  effectiveAddress(cpu);
+  const { lo, hi } = address;
+  if (wide && (lo & 15) !== 0) return gp(cpu);
+  const who = cpu.who, second = lo + size, secondHi = second >= HIGH ? hi + 1 >>> 0 : hi;
+  if (!cpu.read(second % HIGH, secondHi, size, who)) return cpu.failure;
+  const top = [cpu.lo, cpu.hi] as const;
+  if (!cpu.read(lo, hi, size, who)) return cpu.failure;
+  const low = [cpu.lo, cpu.hi] as const;
+  const same = (from: number, [l, h]: readonly [number, number]) =>
+    gpr[from] === l && (!wide || gpr[from + 1] === h);
+  const equal = same(0, low) && same(4, top);
+  // The old value is written back where they differ.
+  const put = equal
+    ? [gpr[6], gpr[7], gpr[2], gpr[3]] as [number, number, number, number]
+    : [...low, ...top] as const;
+  if (!cpu.write(lo, hi, size, put[0], put[1], who)) return cpu.failure;
+  if (!cpu.write(second % HIGH, secondHi, size, put[2], put[3], who)) return cpu.failure;
+  cpu.rflags = equal ? cpu.rflags | FLAG.zf : cpu.rflags & ~FLAG.zf;
+  if (!equal) {
+    setRegister(cpu, 0, size, ...low);
+    setRegister(cpu, 2, size, ...top);
+  }
+  return NEXT;
+}
+
+/** RDFSBASE, RDGSBASE, WRFSBASE and WRGSBASE. */
 function segmentBase(cpu: Processor): number {
   const { insn, gpr, segBase } = cpu;
   const which = insn.reg & 7;
-  if (insn.mod !== 3 || which > 3 || (insn.prefixes & PREFIX.repz) === 0) return UNMODELLED;
-  const refused = cpu.width !== 64 || (cpu.cr4 & CR4.FSGSBASE) === 0 ||
-    (insn.prefixes & PREFIX.lock) !== 0;
-  if (refused) return ud(cpu);
+  if (cpu.width !== 64 || (cpu.cr4 & CR4.FSGSBASE) === 0) return ud(cpu);
   const base = ((which & 1) === 0 ? SEG.fs : SEG.gs) * 2, register = insn.rm * 2;
   const wide = insn.dflag === 3;
   if (which < 2) {

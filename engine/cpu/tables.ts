@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { EXIT, EXIT_CODE, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import { EXIT, EXIT_CODE, NEXT, SEG, VECTOR } from "./constants.ts";
+import { verify } from "./descriptor_checks.ts";
 import { gp, ud } from "./faults.ts";
 import { address, effectiveAddress, getOperand, setOperand } from "./operands.ts";
 import type { Processor } from "./processor.ts";
@@ -16,7 +17,7 @@ export function umip(cpu: Processor): boolean {
   return (cpu.cr4 & 1 << 11) !== 0 && cpu.cpl !== 0;
 }
 
-/** SLDT, STR, LLDT, LTR. */
+/** SLDT, STR, LLDT, LTR, VERR and VERW. */
 export function group6(cpu: Processor): number {
   const insn = cpu.insn;
   const kind = insn.reg & 7;
@@ -28,7 +29,7 @@ export function group6(cpu: Processor): number {
     const selector = cpu.selector[kind === 0 ? SEG.ldtr : SEG.tr] as number;
     return setOperand(cpu, insn.mod === 3 ? 1 << insn.dflag : 2, selector, 0) ? NEXT : cpu.failure;
   }
-  if (kind > 3) return UNMODELLED;
+  if (kind > 3) return verify(cpu, kind === 5);
   if (cpu.cpl !== 0) return gp(cpu);
   if (cpu.check(kind === 2 ? EXIT_CODE.ldtrWrite : EXIT_CODE.trWrite)) return EXIT;
   if (!getOperand(cpu, 2)) return cpu.failure;

@@ -4,9 +4,11 @@
  * @module
  */
 import * as alu from "./alu.ts";
+import { doubleShift, popCount, zeroCount } from "./bit_operations.ts";
 import { relative, taken } from "./branch.ts";
-import { FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import { FLAG, NEXT, SEG, VECTOR } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
+import { loadRightsOrLimit } from "./descriptor_checks.ts";
 import { storeOrRestore } from "./groups.ts";
 import {
   address,
@@ -137,8 +139,25 @@ export function two(cpu: Processor, op: number): number {
     }
     case 0xbc:
     case 0xbd:
-      if ((insn.prefixes & PREFIX.repz) !== 0) return UNMODELLED;
-      return bitScan(cpu, op, big);
+      return (insn.prefixes & PREFIX.repz) !== 0
+        ? zeroCount(cpu, big, op === 0xbd)
+        : bitScan(cpu, op, big);
+    case 0x02:
+    case 0x03:
+      return loadRightsOrLimit(cpu, op === 0x03);
+    case 0xa4:
+    case 0xac:
+      return doubleShift(cpu, big, op === 0xa4, insn.imm);
+    case 0xa5:
+    case 0xad:
+      return doubleShift(cpu, big, op === 0xa5, (cpu.gpr[2] as number) & 0xff);
+    case 0xb8:
+      return popCount(cpu, big);
+    case 0xc3:
+      if (insn.mod === 3) return cpu.raise(VECTOR.ud);
+      effectiveAddress(cpu);
+      getRegister(cpu, insn.reg, big === 8 ? 8 : 4);
+      return setOperand(cpu, big === 8 ? 8 : 4, cpu.lo, cpu.hi) ? NEXT : cpu.failure;
     case 0xb2:
     case 0xb4:
     case 0xb5: {
@@ -167,13 +186,15 @@ function bitTest(cpu: Processor, kind: number, size: number, immediate: boolean)
     getRegister(cpu, insn.reg, size);
     bit = cpu.lo & bits - 1;
     if (insn.mod !== 3) {
-      const offset = size === 2 ? cpu.lo << 16 >> 16 : size === 4 ? cpu.lo | 0 : cpu.lo;
-      if (size === 8) return UNMODELLED;
+      const words = size === 2
+        ? cpu.lo << 16 >> 20
+        : size === 4
+        ? cpu.lo >> 5
+        : Number(BigInt.asIntN(64, BigInt(cpu.hi) << 32n | BigInt(cpu.lo)) >> 6n);
       effectiveAddress(cpu);
-      const distance = (offset >> (size === 2 ? 4 : 5)) * size;
-      const lo = address.lo + distance;
-      address.hi = (address.hi + (lo < 0 ? -1 : lo >= HIGH ? 1 : 0)) >>> 0;
-      address.lo = lo >>> 0;
+      const lo = address.lo + words * size;
+      address.hi = (address.hi + Math.floor(lo / HIGH)) >>> 0;
+      address.lo = lo - Math.floor(lo / HIGH) * HIGH;
     }
   }
   if (insn.mod === 3) getRegister(cpu, insn.rm, size);

@@ -4,7 +4,7 @@
  * @module
  */
 import { EFER } from "../svm/bits.ts";
-import { hostCpuid, hostPhysicalBits, type Machine, VMCB01_AT } from "../svm/machine.ts";
+import { hostCpuid, hostPhysicalBits, type Machine, V, VMCB01_AT } from "../svm/machine.ts";
 import { ATTR, CR4_VALID, EFER_VALID, EXIT, NEXT, REFUSED, SEG } from "./constants.ts";
 import type { Paging } from "../paging/paging.ts";
 import type { Processor } from "./processor.ts";
@@ -57,6 +57,8 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
   cpu.isException = false;
   cpu.external = 0;
   cpu.hostSegmentsDirty = false;
+  cpu.armed = m.u8(V.breakpoints_armed);
+  cpu.hits = 0;
   cpu.translations.flush(m.memory);
 }
 

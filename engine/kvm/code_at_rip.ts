@@ -48,7 +48,7 @@ export function user(v: Vcpu): boolean {
 }
 
 /** Whether an address has its upper bits all alike. */
-function canonical(v: Vcpu, hi: number): boolean {
+export function canonical(v: Vcpu, hi: number): boolean {
   const top = (hi | 0) >> ((v.u32(V.cr4) & CR4.LA57) !== 0 ? 24 : 15);
   return top === 0 || top === -1;
 }

@@ -5,18 +5,14 @@
  * @module
  */
 import { C, V } from "../svm/machine.ts";
-import { linearToGpa } from "../paging/translate.ts";
-import { trackWrite } from "../paging/shadow_pages.ts";
-import { walkError } from "../paging/vcpu_walk.ts";
-import { WRITE } from "../paging/walk.ts";
-import { bytesAtRip, codeWidth, fetch, insn, protectedCode, user } from "./code_at_rip.ts";
-import { EXIT, REQ, VECTOR } from "./constants.ts";
+import { bytesAtRip, codeWidth, fetch, insn, protectedCode } from "./code_at_rip.ts";
+import { EXIT, VECTOR } from "./constants.ts";
 import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
 import { clearTs, loadMsw, moveFromCr, moveToCr, storeMsw } from "./emulate_control.ts";
 import { portIo, PORTS } from "./emulate_ports.ts";
 import { emulationFailure, finish, intercepted, privileged, unmodelled } from "./emulation.ts";
 import { clearExceptions, queueException } from "./queue.ts";
-import { IMPOSSIBLE, leaveSmm, LEFT } from "./smm.ts";
+import { leaveSmm } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /**
@@ -131,7 +127,10 @@ function group7(v: Vcpu): boolean {
   if (GROUP_EXITS.has(insn(v).modrm)) return emulateOther(v);
   const operand = insn(v).reg & 7;
   if (operand < 4 && insn(v).mod !== 3) return table(v, TABLE_EXITS[7]);
-  if (operand === 4) return storeMsw(v);
+  if (operand === 4) {
+    if (insn(v).mod === 3) return storeMsw(v);
+    return intercepted(v, EXIT.READ_CR0) ? carryOut(v) : true;
+  }
   if (operand === 6) return loadMsw(v);
   if (operand === 7 && insn(v).mod !== 3) {
     if (!privileged(v)) return true;
@@ -141,47 +140,6 @@ function group7(v: Vcpu): boolean {
   return unmodelled(v, "group 7");
 }
 
-/** VMCALL and VMMCALL, by ModRM of 0F 01. */
-const VMCALL = 0xc1, VMMCALL = 0xd9;
-
-/**
- * #UD, which KVM intercepts: it patches VMCALL to VMMCALL, in the guest's code, and lets the guest
- * repeat it; so too a VMMCALL that was no intercept, again and again (handle_ud, em_hypercall).
- *
- * @returns Whether the guest goes on.
- */
-export function emulateUndefined(v: Vcpu): boolean {
-  if (!fetch(v, false)) {
-    const queued = v.u8(V.exception_pending) !== 0 || v.u8(V.vmexit_pending) !== 0;
-    if (!queued) queueException(v, VECTOR.UD);
-    return true;
-  }
-  const { opcode, modrm } = insn(v);
-  const known = opcode === 0x101 && (modrm === VMCALL || modrm === VMMCALL && protectedCode(v));
-  if (!known) queueException(v, VECTOR.UD);
-  else if (modrm === VMCALL ? privileged(v) : intercepted(v, EXIT.VMMCALL)) patchHypercall(v);
-  return true;
-}
-
-/** Writes VMMCALL at RIP, which KVM takes for a linear address (emulator_fix_hypercall). */
-function patchHypercall(v: Vcpu): void {
-  for (const [i, byte] of [0x0f, 0x01, VMMCALL].entries()) {
-    const address = BigInt.asUintN(64, v.u64(V.rip) + BigInt(i));
-    const lo = Number(address & 0xffffffffn), hi = Number(address >> 32n);
-    const gpa = linearToGpa(v, lo, hi, WRITE, user(v));
-    if (gpa < 0) {
-      queueException(v, VECTOR.PF, walkError(v), address);
-      return;
-    }
-    if (!v.memory.backed(gpa)) {
-      v.miss("a hypercall in device memory");
-      return;
-    }
-    v.memory.write8(gpa, byte);
-    trackWrite(v, gpa, 1);
-  }
-}
-
 /** RSM (em_rsm): the state save area decides where it leads; a failure is a triple fault. */
 export function emulateRsm(v: Vcpu): boolean {
   if (!intercepted(v, EXIT.RSM)) return true;
@@ -189,8 +147,5 @@ export function emulateRsm(v: Vcpu): boolean {
     queueException(v, VECTOR.UD);
     return true;
   }
-  const left = leaveSmm(v);
-  if (left !== LEFT) v.request(REQ.TRIPLE_FAULT);
-  // Real mode with long mode active cannot be: the emulator gives the instruction up.
-  return left === IMPOSSIBLE ? emulationFailure(v, false) : true;
+  return leaveSmm(v) || emulationFailure(v, false);
 }

@@ -9,8 +9,9 @@ import { S, V } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
-import { decode } from "../cpu/decode.ts";
+import { decode, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
+import { getOperand } from "../cpu/operands.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState } from "../cpu/vmcb_state.ts";
 import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../paging/walk.ts";
@@ -119,10 +120,25 @@ function viewOf(cpu: Emulator): Paging {
   };
 }
 
-/** Opcodes of the processor model that KVM's emulator lacks, or lacks in protected mode. */
-function lacking(opcode: number, protectedMode: boolean): boolean {
-  if (opcode >= 0xd8 && opcode <= 0xdf) return true;
+/** Instructions of the processor model that KVM's emulator lacks, or lacks in protected mode. */
+function lacking(cpu: Processor): boolean {
+  const { opcode, prefixes, reg, dflag } = cpu.insn;
+  if (opcode >= 0xd8 && opcode <= 0xdf || (prefixes & PREFIX.vex) !== 0) return true;
   switch (opcode) {
+    case 0x63:
+      return cpu.width !== 64;
+    case 0x100:
+      return (reg & 7) > 3;
+    case 0x102:
+    case 0x103:
+    case 0x1b8:
+    case 0x2f6:
+      return true;
+    case 0x1c7:
+      return dflag === 3;
+    case 0x2f0:
+    case 0x2f1:
+      return (prefixes & PREFIX.repnz) !== 0;
     case 0x27:
     case 0x37:
     case 0x3f:
@@ -134,7 +150,7 @@ function lacking(opcode: number, protectedMode: boolean): boolean {
     case 0xcd:
     case 0xce:
     case 0xcf:
-      return protectedMode;
+      return cpu.protectedMode && !cpu.vm86;
     default:
       return false;
   }
@@ -157,6 +173,36 @@ export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
   return carryOut(v, code, count);
 }
 
+/**
+ * The memory operand of the instruction at RIP.
+ *
+ * @param v The vCPU; its active VMCB holds the guest's state.
+ * @param code The bytes of the instruction.
+ * @param count How many there are.
+ * @param size Bytes of the operand, at most 4.
+ * @returns It, or -1 where reading it faulted: the exception is queued.
+ */
+export function memoryOperand(v: Vcpu, code: Uint8Array, count: number, size: number): number {
+  const vmcb = v.vmcb, cpu = EMULATOR.of(v);
+  v.copy64(vmcb + S.rax, V.rax);
+  v.copy64(vmcb + S.rsp, V.rsp);
+  v.copy64(vmcb + S.rip, V.rip);
+  begin(v, vmcb);
+  cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
+  decode(cpu.code, count, cpu.width, cpu.insn);
+  if (getOperand(cpu, size)) return cpu.lo;
+  queueFault(v, cpu);
+  return -1;
+}
+
+/** Queues the exception that stopped an instruction. */
+function queueFault(v: Vcpu, cpu: Processor): void {
+  const page = cpu.vector === VECTOR.PF;
+  const payload = page ? BigInt(cpu.cr2Lo >>> 0) | BigInt(cpu.cr2Hi >>> 0) << 32n : NO_PAYLOAD;
+  if (page) injectEmulated(v, cpu.errorCode, payload);
+  else queueException(v, cpu.vector, hasError(cpu.vector) ? cpu.errorCode : NO_ERROR);
+}
+
 /** Takes the mode, the registers and the flags from the VMCB. */
 function begin(v: Vcpu, vmcb: number): void {
   const cpu = EMULATOR.of(v);
@@ -170,17 +216,14 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
   cpu.device = NONE;
   cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
-  if (lacking(cpu.insn.opcode, cpu.protectedMode && !cpu.vm86)) return UNKNOWN;
+  if (lacking(cpu)) return UNKNOWN;
   const status = execute(cpu);
   if (cpu.device === READ_DEVICE) {
     wait(v, code.slice(0, count));
     return device(v);
   }
   if (status === FAULT) {
-    const page = cpu.vector === VECTOR.PF;
-    const payload = page ? BigInt(cpu.cr2Lo >>> 0) | BigInt(cpu.cr2Hi >>> 0) << 32n : NO_PAYLOAD;
-    if (page) injectEmulated(v, cpu.errorCode, payload);
-    else queueException(v, cpu.vector, hasError(cpu.vector) ? cpu.errorCode : NO_ERROR);
+    queueFault(v, cpu);
     return GOES_ON;
   }
   if (status !== NEXT) return UNKNOWN;

@@ -4,11 +4,12 @@
  * @module
  */
 import { V } from "../svm/machine.ts";
-import { codeWidth, insn } from "./code_at_rip.ts";
+import { bytesAtRip, codeWidth, insn } from "./code_at_rip.ts";
 import { CR0, EXIT, INTERCEPT, VECTOR } from "./constants.ts";
 import { l1Intercepts } from "./control.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
-import { finish, gpr, intercepted, privileged, unmodelled } from "./emulation.ts";
+import { memoryOperand } from "./emulate_any.ts";
+import { finish, gpr, intercepted, privileged } from "./emulation.ts";
 import { queueException } from "./queue.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -69,10 +70,9 @@ export function clearTs(v: Vcpu): boolean {
   return finish(v, setGuestCr0(v, BigInt((v.u32(V.cr0) & ~CR0.TS) >>> 0)));
 }
 
-/** SMSW. */
+/** SMSW to a register. */
 export function storeMsw(v: Vcpu): boolean {
   if (!intercepted(v, EXIT.READ_CR0)) return true;
-  if (insn(v).mod !== 3) return unmodelled(v, "smsw to memory");
   v.set32(gpr(insn(v).rm), v.u32(V.cr0));
   v.set32(gpr(insn(v).rm) + 4, 0);
   return finish(v, true);
@@ -81,10 +81,11 @@ export function storeMsw(v: Vcpu): boolean {
 /** LMSW. */
 export function loadMsw(v: Vcpu): boolean {
   if (!privileged(v)) return true;
-  if (insn(v).mod !== 3) return unmodelled(v, "lmsw from memory");
   const sel = l1Intercepts(v, INTERCEPT.CR0_WRITE) || !l1Intercepts(v, INTERCEPT.SELECTIVE_CR0);
   if (!intercepted(v, sel ? EXIT.WRITE_CR0 : EXIT.CR0_SEL_WRITE)) return true;
-  const word = v.u32(gpr(insn(v).rm)) & 15;
-  setGuestCr0(v, BigInt((v.u32(V.cr0) & ~14 | word) >>> 0));
+  const { bytes, fetched } = bytesAtRip(v);
+  const source = insn(v).mod === 3 ? v.u32(gpr(insn(v).rm)) : memoryOperand(v, bytes, fetched, 2);
+  if (source < 0) return true;
+  setGuestCr0(v, BigInt((v.u32(V.cr0) & ~14 | source & 15) >>> 0));
   return finish(v, true);
 }

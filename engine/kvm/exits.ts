@@ -15,7 +15,8 @@ import {
   KVM_EXIT,
   VECTOR,
 } from "./constants.ts";
-import { emulateInstruction, emulateRsm, emulateUndefined } from "./emulate.ts";
+import { emulateInstruction, emulateRsm } from "./emulate.ts";
+import { emulateUndefined } from "./emulate_undefined.ts";
 import { skipInstruction } from "./skip.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./exit_owner.ts";

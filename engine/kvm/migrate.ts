@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { C, S, V, VMCB01_AT, VMCB02_AT, VMCB12_AT } from "../svm/machine.ts";
+import { C, S, V, VMCB01_AT, VMCB12_AT } from "../svm/machine.ts";
 import { SAVE_AREA, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { HF, REQ, RFLAGS } from "./constants.ts";
 import { gif } from "./control.ts";

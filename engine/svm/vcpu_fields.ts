@@ -323,6 +323,13 @@ export const VCPU_FIELDS = [
   },
   ...MSR_FIELDS,
   { name: "xcr0", offset: 0x968, size: 8, doc: "XCR0, exclusive or its value at reset, 1" },
+  {
+    name: "breakpoints_armed",
+    offset: 0x970,
+    size: 1,
+    internal: true,
+    doc: "Breakpoints that the processor watches for",
+  },
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */

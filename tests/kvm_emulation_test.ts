@@ -1,0 +1,68 @@
+import { assertEquals } from "@std/assert";
+import { EARLY_EXIT, LINUX_6_12, LINUX_7_3, type Policy, UNIFIED } from "../engine/mod.ts";
+import { Emulator } from "../traces/scenarios/emulator.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
+
+// What the real kernels do, asked in the lab.
+
+function run(spec: string, policy: Policy = LINUX_6_12, npt = true) {
+  return new Emulator(policy, { npt, full: true }).run(parseScenario(`x ${spec}`));
+}
+
+/** Exit code and EXITINTINFO that L1 gets. */
+function exit(spec: string, policy: Policy = LINUX_6_12, npt = true): (string | undefined)[] {
+  const { post } = run(spec, policy, npt);
+  return [post?.vmcb12?.["070"], post?.vmcb12?.["088"]];
+}
+
+const code = (exit: number) => exit.toString(16).padStart(16, "0");
+
+Deno.test("#UD where KVM cannot read the code is #UD", () => {
+  // UD2 in a PAE L2 with nested paging, whose PDPTEs have become bad to KVM.
+  const spec = "m.9000.2=b0f s.d0=1000 s.150=50000 s.12.2=c9b c.90=1 c.b0=60000 c.8.4=4040";
+  for (const policy of [LINUX_6_12, LINUX_7_3]) {
+    assertEquals(exit(spec, policy), [code(0x46), undefined]);
+  }
+});
+
+Deno.test("SYSEXIT in long mode is KVM's, and #GP without SYSENTER_CS", () => {
+  assertEquals(exit("m.9000.2=350f c.8.4=ffffffff")[0], code(0x4d));
+  assertEquals(exit("m.9000.2=340f c.8.4=ffffffff")[0], code(0x46), "SYSENTER is not");
+});
+
+Deno.test("KVM lets a supervisor with RFLAGS.AC through SMAP", () => {
+  // mov rax, cr4; or eax, 0x200000; mov cr4, rax; stac; pushfq; pop rax; vmmcall
+  const spec = "m.9000=2000000de0200f m.9008=589ccb010fe0220f m.9010.4=d9010f";
+  assertEquals(exit(spec, LINUX_6_12, false)[0], code(0x81));
+  const { post } = run(spec, LINUX_6_12, false);
+  assertEquals(post?.vmcb12?.["5f8"], "0000000000040002");
+});
+
+Deno.test("LMSW takes its operand from memory", () => {
+  // mov word [0x9800], 0x3f; lmsw [0x9800]; vmmcall
+  const spec = "m.9000=98002504c766 m.9008=98002534010f003f m.9010.4=10f0000 m.9014.1=d9";
+  assertEquals(exit(spec)[0], code(0x81));
+  assertEquals(run(spec).post?.vmcb12?.["558"], "000000008000003f");
+});
+
+Deno.test("RSM into a mode that the emulator does not know is given up, and shuts nothing down", () => {
+  // CS of the state save area is not present.
+  for (const policy of [EARLY_EXIT, LINUX_7_3]) {
+    const { post, events } = run("entry=rsm c.90=1 c.b0=60000 xr.10=0", policy);
+    assertEquals([post?.vmcb12?.["070"], post?.ev_exc], [code(0x81), "0/0/6/0"]);
+    assertEquals(events.filter((event) => "warn" in event), []);
+  }
+});
+
+Deno.test("Linux 7.3 gives both VMCBs a new PAT, and none without nested paging", () => {
+  // mov ecx, 0x277; mov eax, 0x10001; xor edx, edx; wrmsr; vmmcall
+  const spec = "m.9000=1b800000277b9 m.9008=10f300fd2310001 m.9010.1=d9";
+  const patOf = (policy: Policy, npt: boolean) => {
+    const { events } = run(spec, policy, npt);
+    const last = events.findLast((event) => "sav01" in event);
+    return last !== undefined && "sav01" in last ? last.sav01?.["268"] ?? "0" : undefined;
+  };
+  assertEquals(patOf(LINUX_7_3, true), "0000000000010001");
+  assertEquals(patOf(LINUX_7_3, false), "0");
+  assertEquals(patOf(UNIFIED, false), "0000000000010001");
+});
