@@ -9,9 +9,11 @@ import type { Command, Parsed } from "./command.ts";
 import { EXIT } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { STANDARD } from "./files.ts";
-import { threadEntry } from "./policy_modules.ts";
+import { STEP_LIMIT } from "./step_limit.ts";
+import { moduleFiles } from "./module_files.ts";
+import { moduleAddress, threadEntry } from "./policy_modules.ts";
 import { threadModule } from "./thread_modules.ts";
-import { type Watched, WatchedThreads } from "./watchdog.ts";
+import { isWatched, type Watched, WatchedThreads } from "./watchdog.ts";
 
 /** What the thread is told. */
 export interface Assigned {
@@ -34,14 +36,30 @@ export type FromThread =
 /** How long a command that was interrupted may take to put its output in order, in milliseconds. */
 const GRACE_MS = 3000;
 
-/** What a command may read and write: the files that its command line names. */
+/** What was said, if a thread of this program says such a thing: a policy can send anything. */
+function fromThread(data: unknown): FromThread | undefined {
+  if (typeof data !== "object" || data === null) return undefined;
+  const { token, watched, wrong, spawn, from, status } = data as Readonly<Record<string, unknown>>;
+  if (typeof token === "string") return { token };
+  if (isWatched(watched)) return { watched };
+  if (typeof wrong === "string") return { wrong };
+  if (spawn instanceof MessagePort) return { spawn };
+  return typeof from === "string" && typeof status === "number" ? { from, status } : undefined;
+}
+
+/**
+ * What a command may read and write: the files that its command line names, and the code of its
+ * policies.
+ */
 function permissionsOf(
   command: Command,
   { options, operands }: Parsed,
+  modules: readonly string[],
 ): Deno.PermissionOptionsObject {
   const values = options as Readonly<Record<string, unknown>>;
   const named = (path: unknown) => typeof path === "string" && path !== STANDARD && path !== "";
   const read = new Set<string>(operands.filter(named));
+  for (const path of moduleFiles(modules.map(moduleAddress))) read.add(path);
   const write = new Set<string>();
   for (const { name, kind } of command.options) {
     const path = values[name];
@@ -87,10 +105,12 @@ export async function runConfined(
   world: { readonly color: boolean; readonly debug: boolean },
 ): Promise<number> {
   const { command, parsed, modules } = line;
-  const permissions = permissionsOf(command, parsed);
+  const permissions = permissionsOf(command, parsed, modules);
   const ended = Promise.withResolvers<number>();
   const fail = (what: string) => ended.reject(new UsageError(what));
-  const watched = new WatchedThreads(fail);
+  const limit = (parsed.options as Readonly<Record<string, unknown>>)[STEP_LIMIT.name];
+  if (limit === 0) throw new UsageError(`Option --${STEP_LIMIT.name} is at least 1`);
+  const watched = new WatchedThreads(modules, fail, typeof limit === "number" ? limit : undefined);
   const workers: Worker[] = [];
   let token: string | undefined;
   const start = (thread: URL, take: (data: FromThread) => void) => {
@@ -99,9 +119,11 @@ export async function runConfined(
       deno: { permissions },
     });
     workers.push(worker);
-    worker.onmessage = ({ data }: MessageEvent<FromThread>) => {
-      if ("watched" in data) watched.add(data.watched);
-      else take(data);
+    worker.onmessage = ({ data }: MessageEvent<unknown>) => {
+      const said = fromThread(data);
+      if (said === undefined) fail("A policy sends messages of its own");
+      else if ("watched" in said) watched.add(said.watched);
+      else take(said);
     };
     worker.onerror = (event) => {
       event.preventDefault();

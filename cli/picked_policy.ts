@@ -20,11 +20,16 @@ async function* eventsOf(path: string): AsyncGenerator<TraceEvent> {
 async function said(path: string): Promise<{ all: boolean; reasons: Map<string, string> }> {
   const reasons = new Map<string, string>();
   let all = true;
-  for await (const event of eventsOf(path)) {
-    if (event.kind !== "session") continue;
-    const found = policyOfSession(event.meta);
-    if (found === undefined) all = false;
-    else if (found.why !== undefined) reasons.set(found.name, found.why);
+  const trace = await openTrace(path);
+  for await (const block of trace.blocks()) {
+    // Most blocks hold no session, which the kinds of their events tell.
+    if (block.decoder().find("session") === undefined) continue;
+    for (const event of block.shared()) {
+      if (event.kind !== "session") continue;
+      const found = policyOfSession(event.meta);
+      if (found === undefined) all = false;
+      else if (found.why !== undefined) reasons.set(found.name, found.why);
+    }
   }
   return { all, reasons };
 }

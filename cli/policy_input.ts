@@ -34,9 +34,11 @@ async function importPolicy(path: string): Promise<Policy> {
   }
   await settled();
   try {
-    const policy = watch(checkPolicy(module["default"] ?? module["policy"]));
-    // What a checkpoint is bound to; see policyFingerprint.
-    return Object.assign(policy, { text: moduleText(path) });
+    return await watchEnd(`The policy of ${path}`, () => {
+      const policy = watch(checkPolicy(module["default"] ?? module["policy"]));
+      // What a checkpoint is bound to; see policyFingerprint.
+      return Promise.resolve(Object.assign(policy, { text: moduleText(path) }));
+    });
   } catch (error) {
     // A property of it may be a function of its own, which throws whatever it likes.
     const why = error instanceof PolicyError ? error.message : reasonOf(error);

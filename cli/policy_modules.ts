@@ -80,8 +80,8 @@ function literal(text: string): string {
 }
 
 /**
- * The entry of a thread that may load modules. Only what is named in the text of a program can be
- * loaded without permission to read files, so the entry is made to name them.
+ * The entry of a thread that may load modules. It knows them by value: what a program names in its
+ * text is loaded without asking, and all that it imports, be it any file as text.
  *
  * @param thread The module that the thread runs.
  * @param modules Names of modules with policies, as on the command line.
@@ -90,13 +90,12 @@ function literal(text: string): string {
 export function threadEntry(thread: URL, modules: readonly string[]): URL {
   if (modules.length === 0) return thread;
   const own = offeringModule(thread);
-  const rows = modules.map((name) =>
-    `${literal(name)}: () => import(${literal(moduleAddress(name))}),`
-  );
+  const rows = modules.map((name) => `[${literal(name)}, ${literal(moduleAddress(name))}],`);
   const texts = modules.map((name) => `${literal(name)}: ${literal(textDigest(name))},`);
   const text = `import { offerModules } from ${literal(own.href)};\n` +
     `import ${literal(thread.href)};\n` +
-    `offerModules({ ${rows.join(" ")} }, { ${texts.join(" ")} });\n`;
+    `const load = ([name, address]) => [name, () => import(address)];\n` +
+    `offerModules(Object.fromEntries([${rows.join(" ")}].map(load)), { ${texts.join(" ")} });\n`;
   return new URL(`data:text/javascript,${encodeURIComponent(text)}`);
 }
 
@@ -110,7 +109,7 @@ function textDigest(name: string): string {
 }
 
 /** The address of a module. */
-function moduleAddress(name: string): string {
+export function moduleAddress(name: string): string {
   const path = name.startsWith("/") ? name : `${Deno.cwd()}/${name}`;
   return new URL(`file://${path.split("/").map(encodeURIComponent).join("/")}`).href;
 }

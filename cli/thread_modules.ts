@@ -25,6 +25,11 @@ export function bundledIn(file: URL): void {
   bundle = file;
 }
 
+/** The file that holds the whole program, if one does. */
+export function bundleFile(): URL | undefined {
+  return bundle;
+}
+
 /** The module that a thread runs. */
 export function threadModule(name: ThreadName): URL {
   return bundle === undefined ? FILES[name] : new URL(`#${name}`, bundle);

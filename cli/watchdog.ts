@@ -5,6 +5,7 @@
  * @module
  */
 import { oneLine } from "./errors.ts";
+import { STEP_LIMIT, STEP_SECONDS } from "./step_limit.ts";
 
 /** What a thread lets others see of it. */
 export interface Watched {
@@ -26,13 +27,18 @@ const WORD = {
   event: 2,
   /** Whether the command puts its output in order when it is interrupted. */
   graceful: 3,
+  /** Counts on while the thread does anything: goes on to another event, or lets others speak. */
+  alive: 4,
 } as const;
 
-/** Seconds after which something counts as not ending. */
-const SECONDS = 5;
+/** The part of the limit after which something counts as not ending. */
+const EARLY = 1 / 4;
 
-/** Seconds after which it is ended. */
-const MOST_SECONDS = 20;
+/** How often a thread shows that it lets others speak, and is looked at, in milliseconds. */
+const OFTEN_MS = 250;
+
+/** Memory that the program may take with policies of the user's, and more for each thread, in MiB. */
+const MOST_MEMORY = 1024, MORE_MEMORY = 128;
 
 const words = new Int32Array(new SharedArrayBuffer(4 * Object.keys(WORD).length));
 const id = crypto.randomUUID();
@@ -42,12 +48,28 @@ let report: ((watched: Watched) => void) | undefined;
 /** Has another thread watch this one from now on. */
 export function watchedThread(tell: (watched: Watched) => void): void {
   report = tell;
+  setInterval(() => Atomics.add(words, WORD.alive, 1), OFTEN_MS);
   tell({ words, id, names: [...names] });
 }
 
 /** Notes the event that is being carried out. */
 export function atEvent(event: number): void {
   words[WORD.event] = event;
+  words[WORD.alive]!++;
+}
+
+/** Notes that the thread waits for others. */
+export function isAlive(): void {
+  words[WORD.alive]!++;
+}
+
+/** Whether a value is what a thread lets others see of it: a policy can send anything. */
+export function isWatched(value: unknown): value is Watched {
+  if (typeof value !== "object" || value === null) return false;
+  const { words, id, names } = value as Partial<Watched>;
+  return words instanceof Int32Array && words.length >= Object.keys(WORD).length &&
+    typeof id === "string" && Array.isArray(names) &&
+    names.every((name) => typeof name === "string");
 }
 
 /** Notes that the command puts its output in order when it is interrupted. */
@@ -88,7 +110,7 @@ export async function watchEnd<T>(what: string, act: () => Promise<T>): Promise<
 /** What was last seen of a thread. */
 interface Seen {
   watched: Watched;
-  begun: number;
+  moved: string;
   since: number;
   said: boolean;
 }
@@ -96,13 +118,21 @@ interface Seen {
 /** Watches threads, on a thread that has nothing else to do. */
 export class WatchedThreads {
   readonly #threads = new Map<string, Seen>();
+  readonly #modules: string;
   readonly #end: (why: string) => void;
+  readonly #most: number;
   readonly #timer: ReturnType<typeof setInterval>;
 
-  /** @param end Called when something has not ended for too long. */
-  constructor(end: (why: string) => void) {
+  /**
+   * @param modules The modules whose code runs there.
+   * @param end Called when something has not ended for too long, or takes too much memory.
+   * @param most Seconds that something may take.
+   */
+  constructor(modules: readonly string[], end: (why: string) => void, most = STEP_SECONDS) {
+    this.#modules = modules.map(oneLine).join(" or ");
     this.#end = end;
-    this.#timer = setInterval(() => this.#look(), 250);
+    this.#most = most;
+    this.#timer = setInterval(() => this.#look(), OFTEN_MS);
   }
 
   /** Whether a thread puts its output in order when the program is interrupted. */
@@ -116,12 +146,10 @@ export class WatchedThreads {
   add(watched: Watched): void {
     const seen = this.#threads.get(watched.id);
     if (seen !== undefined) seen.watched = watched;
-    else {this.#threads.set(watched.id, {
-        watched,
-        begun: -1,
-        since: performance.now(),
-        said: false,
-      });}
+    else {
+      const since = performance.now();
+      this.#threads.set(watched.id, { watched, moved: "", since, said: false });
+    }
   }
 
   /** Watches no more. */
@@ -130,26 +158,40 @@ export class WatchedThreads {
   }
 
   #look(): void {
-    for (const seen of this.#threads.values()) {
-      const { words, names } = seen.watched;
-      const running = Atomics.load(words, WORD.running), begun = Atomics.load(words, WORD.begun);
-      if (running === 0 || begun !== seen.begun) {
-        Object.assign(seen, { begun, since: performance.now(), said: false });
-        continue;
-      }
-      const what = names[running - 1] ?? "A policy";
-      const step = what.startsWith("Step");
-      const place = step ? `, at event ${Atomics.load(words, WORD.event)}` : "";
-      const passed = performance.now() - seen.since;
-      if (passed >= MOST_SECONDS * 1000) {
-        this.#end(`${what} has not ended for ${MOST_SECONDS} s${place}: the run was ended`);
-      } else if (passed >= SECONDS * 1000 && !seen.said) {
-        seen.said = true;
-        say(
-          `${what} has not ended for ${SECONDS} s${place}: it seems to loop for ever. Ctrl-C ends ` +
-            `the run, else it is ended after ${MOST_SECONDS} s`,
-        );
-      }
+    const memory = Deno.memoryUsage().rss / 2 ** 20;
+    const most = MOST_MEMORY + MORE_MEMORY * this.#threads.size;
+    if (memory > most) {
+      this.#end(`With ${this.#modules} the run takes more than ${most} MiB: it was ended`);
+    }
+    for (const seen of this.#threads.values()) this.#lookAt(seen);
+  }
+
+  #lookAt(seen: Seen): void {
+    const { words, names } = seen.watched;
+    const running = Atomics.load(words, WORD.running), begun = Atomics.load(words, WORD.begun);
+    // While something of the user's runs that was told, only its end counts: a promise that nobody
+    // keeps lets others speak. Else it is a getter, a check or what a kernel is made of.
+    const alive = running === 0 ? Atomics.load(words, WORD.alive) : 0;
+    const moved = `${begun} ${alive}`;
+    if (moved !== seen.moved) {
+      Object.assign(seen, { moved, since: performance.now(), said: false });
+      return;
+    }
+    const what = names[running - 1] ?? `What ${this.#modules} brings besides steps`;
+    const place = running === 0 || what.startsWith("Step")
+      ? `, at event ${Atomics.load(words, WORD.event)}`
+      : "";
+    const passed = (performance.now() - seen.since) / 1000, most = this.#most;
+    if (passed >= most) {
+      this.#end(
+        `${what} has not ended for ${most} s${place}: the run was ended (--${STEP_LIMIT.name})`,
+      );
+    } else if (passed >= most * EARLY && !seen.said) {
+      seen.said = true;
+      say(
+        `${what} has not ended for ${Math.round(most * EARLY)} s${place}: it seems to loop for ` +
+          `ever. Ctrl-C ends the run, else it is ended after ${most} s`,
+      );
     }
   }
 }

@@ -27,11 +27,11 @@ const builtin: ReadonlySet<unknown> = new Set<unknown>([
 ]);
 
 /** The step, noting when it begins and ends. */
-function noted(step: Step): Step {
+function noted(step: Step, policy: string): Step {
   if (builtin.has(step)) return step;
   const found = noting.get(step);
   if (found !== undefined) return found;
-  const number = numberOf(`Step "${step.name}"`);
+  const number = numberOf(`Step "${step.name}" of ${policy}`);
   // A policy is told from others by the code of its steps, which is the user's, not this.
   const wrapped: Step & { readonly of: Step } = {
     of: step,
@@ -50,11 +50,11 @@ function noted(step: Step): Step {
   return wrapped;
 }
 
-function entries(list: readonly StepEntry[]): readonly StepEntry[] {
+function entries(list: readonly StepEntry[], policy: string): readonly StepEntry[] {
   return list.map((entry) => ({
     ...entry,
-    step: noted(entry.step),
-    ...(entry.onFail && { onFail: entries(entry.onFail) }),
+    step: noted(entry.step, policy),
+    ...(entry.onFail && { onFail: entries(entry.onFail, policy) }),
   }));
 }
 
@@ -66,7 +66,7 @@ function entries(list: readonly StepEntry[]): readonly StepEntry[] {
  */
 export function watch(policy: Policy): Policy {
   const ways = Object.fromEntries(
-    Object.entries(policy.ways).map(([way, list]) => [way, entries(list)]),
+    Object.entries(policy.ways).map(([way, list]) => [way, entries(list, policy.name)]),
   ) as Record<Way, readonly StepEntry[]>;
   return { ...policy, ways };
 }

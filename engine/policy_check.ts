@@ -16,6 +16,8 @@ const MOST_TOLD = 8;
 /** Steps of a list, and depth of handlers within handlers: more is a mistake, such as a list in itself. */
 const MOST_STEPS = 1000;
 const DEEPEST = 8;
+/** Letters of a name, and of what is said of something. */
+const LONGEST_NAME = 200, LONGEST_DOC = 10_000;
 
 /**
  * A value that was given as a policy and is none.
@@ -72,6 +74,16 @@ class Look {
 
   text(place: string, value: unknown): void {
     if (typeof value !== "string" || value === "") this.say(place, "a text", value);
+    else if (value.length > LONGEST_NAME) {
+      this.problems.push(`${place} must have at most ${LONGEST_NAME} letters, not ${value.length}`);
+    }
+  }
+
+  doc(place: string, value: unknown): void {
+    if (typeof value !== "string") this.say(place, "a text", value);
+    else if (value.length > LONGEST_DOC) {
+      this.problems.push(`${place} must have at most ${LONGEST_DOC} letters, not ${value.length}`);
+    }
   }
 
   names(place: string, found: Loose, known: readonly string[]): void {
@@ -113,7 +125,7 @@ class Look {
     if (!isObject(step)) this.say(`${place}.step`, "a step { name, doc, run }", step);
     else {
       this.text(`${place}.step.name`, step["name"]);
-      if (typeof step["doc"] !== "string") this.say(`${place}.step.doc`, "a text", step["doc"]);
+      this.doc(`${place}.step.doc`, step["doc"]);
       if (typeof step["run"] !== "function") {
         this.say(`${place}.step.run`, "a function", step["run"]);
       }
@@ -215,7 +227,7 @@ export function checkPolicy(value: unknown): Policy {
   const look = new Look();
   const { name, doc, kernel, ways, processor } = value;
   look.text("name", name);
-  if (typeof doc !== "string") look.say("doc", "a text", doc);
+  look.doc("doc", doc);
   if (Object.hasOwn(value, "checks")) {
     look.problems.push(
       "checks is no part of a policy: its kernel has them, see withChecks(policy, checks)",

@@ -14,9 +14,14 @@ const ROOT = new URL("../", import.meta.url);
 const DIST = new URL("dist/", ROOT);
 const NPM = new URL("npm/", DIST);
 
-/** Permissions of the task `vmtape`, and what its threads need; the working directory is the user's. */
+/**
+ * Permissions of the task `vmtape`, and what its threads need; the working directory is the user's.
+ * The file holds all its packages, and no policy may have one fetched: its name could say anything.
+ */
 export const FLAGS: readonly string[] = [
   "--no-prompt",
+  "--no-npm",
+  "--no-remote",
   "--unstable-worker-options",
   ...config.tasks.vmtape.command.split(" ").filter((word) => /^--(allow|deny)-/.test(word)),
 ];

@@ -3,18 +3,34 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { packMap } from "../codecs/container/msgpack.ts";
 import { parseLabRecord } from "../codecs/lab/record.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { Replayer, ReplayError, UNIFIED } from "../engine/mod.ts";
+import { Differ, Replayer, ReplayError, UNIFIED, UPSTREAM } from "../engine/mod.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { builtinScenarios } from "../traces/scenarios/builtin.ts";
 
 const page = (fill: number) => ({ bytes: new Uint8Array(4096).fill(fill) });
 
-Deno.test("what comes before any run is not kept", () => {
-  const replayer = new Replayer(UNIFIED);
-  const before = Deno.memoryUsage().heapUsed;
-  for (let i = 0; i < 2_000_000; i++) replayer.feed({ kind: "warn", vcpu: 0, text: "!pfn" });
-  assert(Deno.memoryUsage().heapUsed - before < 64 << 20);
-  assertEquals(replayer.finish().runs, 0);
+const SEES = { kind: "session", vcpu: 0, meta: { sees: ["switch", "warn"] } } as const;
+
+Deno.test("outcomes of no run are not kept, and their number has an end", () => {
+  for (const start of [[], [SEES]]) {
+    for (
+      const event of [{ kind: "warn", vcpu: 0, text: "!pfn" }, {
+        kind: "switch",
+        vcpu: 0,
+        to: 2,
+      }] as const
+    ) {
+      for (const machine of [new Replayer(UNIFIED), new Differ([UNIFIED, UPSTREAM], () => {})]) {
+        for (const one of start) machine.feed(one);
+        for (let i = 0; i < 10_000; i++) machine.feed(event);
+        const error = assertThrows(() => {
+          for (let i = 0; i < 10_000; i++) machine.feed(event);
+        }, ReplayError);
+        assertEquals(error.event, 16_384 + start.length);
+        assert(/outcomes follow each other/.test(error.message), error.message);
+      }
+    }
+  }
 });
 
 async function oneRun(): Promise<TraceEvent[]> {
@@ -28,7 +44,12 @@ async function oneRun(): Promise<TraceEvent[]> {
 Deno.test("a run, a session and what waits for a run have an end", async () => {
   const start = await oneRun();
   const floods: readonly (readonly [string, boolean, (i: number) => TraceEvent, RegExp])[] = [
-    ["outcomes", true, (i) => ({ kind: "warn", vcpu: 0, text: `${i}` }), /outcomes are of one run/],
+    [
+      "outcomes",
+      true,
+      (i) => ({ kind: "warn", vcpu: 0, text: `${i}` }),
+      /outcomes follow each other/,
+    ],
     ["injected", false, () => ({ kind: "inject", vcpu: 0, what: "nmi" }), /wait for one run/],
     [
       "pages",

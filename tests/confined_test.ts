@@ -57,11 +57,59 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ],
   [
     "reads what is not named",
-    `Deno.readTextFileSync("own.ts");\n${FINE}`,
-    /read access to "own\.ts"/,
+    `Deno.readTextFileSync("other");\n${FINE}`,
+    /read access to "other"/,
   ],
   ["reads the environment", `Deno.env.get("VMTAPE_DEBUG");\n${FINE}`, /env access/],
   ["connects", `await Deno.connect({ hostname: "127.0.0.1", port: 1 });\n${FINE}`, /net access/],
+  [
+    "imports a file that is no code, as text",
+    `import x from "/etc/passwd" with { type: "text" };\nthrow x.length;\n${FINE}`,
+    /read access to "\/etc\/passwd"/,
+  ],
+  [
+    "imports one later",
+    `throw (await import("./t", { with: { type: "text" } })).default;`,
+    /It threw|read access|TypeError/,
+  ],
+  [
+    "imports data",
+    `import x from "./data.json" with { type: "json" };\nthrow x;\n${FINE}`,
+    /read access to ".*\/data\.json"/,
+  ],
+  ["has a package fetched", `await import("npm:no-such-" + "one");\n${FINE}`, /--cached-only/],
+  ["kills the program", `Deno.kill(Deno.pid, "SIGKILL");\n${FINE}`, /cannot end the program/],
+  [
+    "kills it as in Node.js",
+    `import p from "node:process"; p.kill(p.pid);\n${FINE}`,
+    /cannot end the program/,
+  ],
+  ["sends nothing", `self.postMessage(null);\n${FINE}`, /sends messages of its own/],
+  ["sends what is half right", `self.postMessage({ watched: 1 });\n${FINE}`, /messages of its own/],
+  ["sends no port", `self.postMessage({ spawn: 1 });\n${FINE}`, /sends messages of its own/],
+  [
+    "changes what all lists have",
+    `Array.prototype.push = () => 0;\n${FINE}`,
+    /only property 'push'/,
+  ],
+  ["changes what all objects have", `Object.prototype.x = 1;\n${FINE}`, /Cannot add property x/],
+  ["changes JSON", `JSON.stringify = () => "{}";\n${FINE}`, /only property 'stringify'/],
+  [
+    "changes standard output",
+    `Deno.stdout.writeSync = () => 0;\n${FINE}`,
+    /Cannot add property writeSync/,
+  ],
+  [
+    "changes a built-in policy",
+    `LINUX_6_12.ways.vmrun.splice(0, 1);\n${FINE}`,
+    /Cannot (add|delete|assign)/,
+  ],
+  [
+    "changes a built-in step",
+    `LINUX_6_12.ways.vmrun[0]!.step.run = () => 0;\n${FINE}`,
+    /only property 'run'/,
+  ],
+  ["has a huge name", `export default policy(() => 0, { name: "x".repeat(1e6) });`, /at most 200/],
   ["takes a built-in name", `export default policy(() => 0, { name: "unified" });`, /built-in/],
 ];
 for (const [what, text, message] of REFUSED) {
@@ -80,6 +128,51 @@ for (const [what, text, message] of REFUSED) {
       assertEquals(names.sort(), ["own.ts", "t"]);
     }));
 }
+
+const ENDLESS: readonly (readonly [string, string, RegExp])[] = [
+  ["a step", "export default policy(() => { for (;;); });", /Step "own" of own .*, at event \d+/],
+  [
+    "a check",
+    "const { kernel } = LINUX_6_12;\nconst checks = kernel.checks.checks.map((c) => ({ ...c, fails() { for (;;); } }));\n" +
+    "export default policy(() => 0, { kernel: { ...kernel, checks: { ...kernel.checks, checks } } });",
+    /What \.\/own\.ts brings besides steps .*, at event \d+/,
+  ],
+  ["a getter", "export default { get name() { for (;;); } };", /The policy of \.\/own\.ts/],
+  ["what it waits for", `const f = () => queueMicrotask(f);\nf();\n${FINE}`, /own\.ts/],
+];
+for (const [what, text, message] of ENDLESS) {
+  Deno.test(`${what} of a policy that never ends is named, and ended after --step-limit`, () =>
+    withPolicy(text, async (folder) => {
+      const line = ["diff", "t", "-p", "upstream,./own.ts", "--step-limit", "1"];
+      const { code, stdout, stderr } = await vmtape(line, { cwd: folder });
+      assertEquals([code, stdout], [2, ""], stderr);
+      assertMatch(stderr.trimEnd().split("\n").at(-1)!, message);
+      assertMatch(stderr, /has not ended for 1 s.*: the run was ended \(--step-limit\)/);
+    }));
+}
+
+Deno.test("a policy that takes all memory ends the command", () =>
+  withPolicy(
+    "const kept: unknown[] = [];\n" +
+      "export default policy(() => { for (;;) kept.push(new Uint8Array(1 << 20).fill(1)); });",
+    async (folder) => {
+      const { code, stderr } = await vmtape(["replay", "t", "-p", "./own.ts"], { cwd: folder });
+      assertEquals(code, 2);
+      assertMatch(stderr, /With \.\/own\.ts the run takes more than \d+ MiB: it was ended/);
+    },
+  ));
+
+Deno.test("what a policy says reaches a terminal without control characters", () =>
+  withPolicy(`console.warn("\\x1b[31m%s\\u202e", { a: 1 });\n${FINE}`, async (folder) => {
+    const { stderr } = await vmtape(["replay", "t", "-q", "-p", "./own.ts"], { cwd: folder });
+    assertEquals(stderr, "\\u001b[31m%s\\u202e { a: 1 }\n");
+  }));
+
+Deno.test("a policy may read what the command line names, and this alone", () =>
+  withPolicy('console.log(Deno.readFileSync("t").length);\n' + FINE, async (folder) => {
+    const { stderr } = await vmtape(["replay", "t", "-q", "-p", "./own.ts"], { cwd: folder });
+    assertMatch(stderr, /^\d+\n$/);
+  }));
 
 const TRIES = `const told: string[] = [];
 for (const what of ["read", "write", "net", "env", "run", "sys", "ffi"] as const) {

@@ -170,7 +170,10 @@ export default { ...UNIFIED, name: "loop", ways: { ...UNIFIED.ways, vmrun: [{ st
         said += text;
         if (said.includes("Ctrl-C")) break;
       }
-      assertMatch(said, /Step "think" has not ended for 5 s, at event \d+: it seems to loop/);
+      assertMatch(
+        said,
+        /Step "think" of \w+ has not ended for 5 s, at event \d+: it seems to loop/,
+      );
     } finally {
       child.kill("SIGKILL");
       await child.status;

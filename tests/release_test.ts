@@ -106,7 +106,7 @@ Deno.test("the release, from one build", (t) =>
     await t.step("one file runs the demo's lines in an empty folder, offline", async () => {
       await Deno.copyFile(program, `${folder}/vmtape.js`);
       await Deno.mkdir(`${folder}/empty`);
-      const offline = ["run", "-q", "--no-config", "--no-remote", "--no-npm", ...FLAGS];
+      const offline = ["run", "-q", "--no-config", ...FLAGS];
       const env = { DENO_DIR: `${folder}/cache`, HOME: folder };
       const vmtape = (line: string) =>
         run(Deno.execPath(), [...offline, `${folder}/vmtape.js`, ...line.split(" ")], {

@@ -8,6 +8,7 @@ import { checkpointDigest } from "../../engine/replay/checkpoint.ts";
 import { MemoizedReplayer } from "../../engine/memo/replayer.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { POLICY, policyOf } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { plural } from "../../engine/plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
@@ -31,6 +32,7 @@ export const checkpoint = defineCommand({
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     POLICY,
+    STEP_LIMIT,
     {
       name: "every",
       kind: "number",

@@ -17,6 +17,7 @@ import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../diff_output.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { diffRecordings } from "../recordings_diff.ts";
@@ -102,6 +103,7 @@ export const diff = defineCommand({
   options: [
     POLICIES_OPTION,
     PROCESSOR,
+    STEP_LIMIT,
     { name: "runs", kind: "flag", doc: "Every run that ends differently, with all its fields" },
     ...DIFF_OUTPUT,
     ...SHARES,

@@ -12,6 +12,7 @@ import { plural } from "../../engine/plural.ts";
 import { defineCommand, EXIT, type Values } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { EVENT_FILTER, EventFilter } from "../event_filter.ts";
 import { decodedEvent, decodedLines, eventJson } from "../event_text.ts";
@@ -34,6 +35,7 @@ const OPTIONS = [
   { name: "raw", kind: "flag", doc: "Every field as it is stored, images as size and CRC-32" },
   { name: "at", kind: "number", value: "EVENT", doc: "Print the machine's state after an event" },
   { ...POLICY, doc: "With --at, the policy that leads there (the recorded one)" },
+  STEP_LIMIT,
   { name: "follow", kind: "flag", doc: "Wait for more at the end, as of a recorder at work" },
 ] as const;
 

@@ -20,6 +20,7 @@ import { plural } from "../../engine/plural.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { type Colour, type Paint, painter } from "../paint.ts";
@@ -168,6 +169,7 @@ export const explain = defineCommand({
     EVENT,
     { ...POLICIES_OPTION, required: true },
     PROCESSOR,
+    STEP_LIMIT,
   ],
   examples: [
     {

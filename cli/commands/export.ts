@@ -10,6 +10,7 @@ import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { Differ, Findings } from "../../engine/diff/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { eventTotal, openTrace } from "../inputs.ts";
@@ -82,6 +83,7 @@ export const exportCommand = defineCommand({
       doc: "Two or more policies: what they leave different is a track of its own",
     },
     PROCESSOR,
+    STEP_LIMIT,
     OUTPUT,
     FORCE,
   ],

@@ -13,6 +13,7 @@ import {
 } from "../../traces/scenarios/minimize.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
 import { EVENT, POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { openTrace } from "../inputs.ts";
@@ -93,6 +94,7 @@ export const minimizeCommand = defineCommand({
     EVENT,
     { ...POLICIES_OPTION, required: true },
     PROCESSOR,
+    STEP_LIMIT,
     {
       name: "finding",
       kind: "list",

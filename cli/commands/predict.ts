@@ -7,6 +7,7 @@ import { formatLabRecord } from "../../codecs/lab/record.ts";
 import { Emulator } from "../../traces/scenarios/emulator.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import { MMU, POLICY, policyOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
 
 /** Prints what a kernel would do with scenarios. */
@@ -18,6 +19,7 @@ export const predict = defineCommand({
   operands: SCENARIO_OPERANDS,
   options: [
     POLICY,
+    STEP_LIMIT,
     {
       ...PROCESSOR,
       doc: "The processor beneath, for a policy that brings none (the lab's: qemu-7.2)",

@@ -6,6 +6,7 @@
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { MMU, POLICY, policyOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { writeRecording } from "../recording.ts";
 import { loadScenarios, SCENARIO_DETAILS, SCENARIO_OPERANDS } from "../scenario_inputs.ts";
@@ -19,6 +20,7 @@ export const record = defineCommand({
   options: [
     OUTPUT,
     POLICY,
+    STEP_LIMIT,
     {
       ...PROCESSOR,
       doc: "The processor beneath, for a policy that brings none (the lab's: qemu-7.2)",

@@ -10,6 +10,7 @@ import type { PartialResult } from "../../engine/replay/partial.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICY, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { plural } from "../../engine/plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
@@ -157,6 +158,7 @@ export const replay = defineCommand({
   options: [
     { ...POLICY, doc: "Policy to replay under; the recorded one when left out" },
     PROCESSOR,
+    STEP_LIMIT,
     {
       name: "from",
       kind: "number",

@@ -9,6 +9,7 @@ import { EACH } from "../shares/plan.ts";
 import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { eventTotal, openTrace } from "../inputs.ts";
@@ -61,6 +62,7 @@ export const report = defineCommand({
   options: [
     { ...POLICIES_OPTION, required: true },
     PROCESSOR,
+    STEP_LIMIT,
     OUTPUT,
     FORCE,
     EACH,

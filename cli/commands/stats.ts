@@ -8,6 +8,7 @@ import type { Policy } from "../../engine/policy.ts";
 import { defineCommand, EXIT, FORCE } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { STANDARD } from "../files.ts";
 import { eventTotal, openTraceFile } from "../inputs.ts";
@@ -151,6 +152,7 @@ export const stats = defineCommand({
   options: [
     POLICIES_OPTION,
     PROCESSOR,
+    STEP_LIMIT,
     { name: "passes", kind: "number", doc: `How many times the trace is replayed (${PASSES})` },
     {
       name: "hgrm",

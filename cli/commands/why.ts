@@ -19,6 +19,7 @@ import type { TraceFile } from "../../codecs/mod.ts";
 import { defineCommand, EXIT } from "../command.ts";
 import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
+import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";
@@ -205,6 +206,7 @@ export const why = defineCommand({
     },
     { ...POLICIES_OPTION, doc: `${POLICIES_OPTION.doc} (the built-in ones)` },
     PROCESSOR,
+    STEP_LIMIT,
   ],
   examples: [
     { line: "why night.vmtape", doc: "Why did the last VMRUN that failed do so?" },

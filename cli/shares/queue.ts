@@ -18,6 +18,9 @@ export interface QueueParts {
 
 const TAKEN = 0, USED = 1, WORDS = 2;
 
+/** How long a thread waits without showing that it is there, in milliseconds. */
+const OFTEN_MS = 1000;
+
 /** One thread's view of the groups. */
 export class Queue {
   /** What to send to another thread. */
@@ -52,11 +55,17 @@ export class Queue {
     return Atomics.load(words, TAKEN) < Atomics.load(words, USED) + ahead;
   }
 
-  /** Stops this thread until a group may be done. */
-  wait(index: number): void {
+  /**
+   * Stops this thread until a group may be done.
+   *
+   * @param index Number of the group.
+   * @param waiting Called now and then meanwhile.
+   */
+  wait(index: number, waiting: () => void): void {
     const { ahead, words } = this.parts;
     for (let used; index >= (used = Atomics.load(words, USED)) + ahead;) {
-      Atomics.wait(words, USED, used);
+      Atomics.wait(words, USED, used, OFTEN_MS);
+      waiting();
     }
   }
 

@@ -7,7 +7,7 @@
 import { fileSource, TraceFile } from "../../codecs/mod.ts";
 import type { Group } from "./groups.ts";
 import { type Answer, type Assignment, shareOf } from "./jobs.ts";
-import { watchedThread } from "../watchdog.ts";
+import { isAlive, watchedThread } from "../watchdog.ts";
 import { Queue, type QueueParts } from "./queue.ts";
 
 /** Whom the thread works for. */
@@ -35,7 +35,7 @@ async function carryOut(
     }
   };
   for (let index; (index = queue.take()) !== undefined;) {
-    queue.wait(index);
+    queue.wait(index, isAlive);
     const answer = await share(parts.groups[index]!);
     giver.postMessage({ index, ...answer } satisfies Answer);
   }

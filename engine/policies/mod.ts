@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { frozen } from "../frozen.ts";
 import { KERNEL_6_1, KERNEL_6_12, KERNEL_7_3, KERNELS } from "../kernels/mod.ts";
 import { kernelPolicy, type Policy } from "../policy.ts";
 import { ARCHITECTURAL } from "./architectural.ts";
@@ -15,9 +16,9 @@ export { ARCHITECTURAL, EARLY_EXIT, UNIFIED };
 const KERNEL_POLICIES: readonly Policy[] = KERNELS.map(kernelPolicy);
 
 /** The built-in policies by name. */
-export const POLICIES: Readonly<Record<string, Policy>> = Object.fromEntries(
+export const POLICIES: Readonly<Record<string, Policy>> = frozen(Object.fromEntries(
   [EARLY_EXIT, UNIFIED, ...KERNEL_POLICIES, ARCHITECTURAL].map((policy) => [policy.name, policy]),
-);
+));
 
 /** Linux 6.1 as it is. */
 export const LINUX_6_1: Policy = POLICIES[KERNEL_6_1.name]!;

@@ -113,6 +113,17 @@ const MOST_PAGES = 4096;
 /** Events that wait to be put in before a run at most. */
 const MOST_QUEUED = 4096;
 
+/** Outcomes that follow each other at most: recorded runs have a few dozen. */
+export const MOST_OUTCOMES = 16_384;
+
+/** The error of outcomes that are more than a run has. */
+export function tooManyOutcomes(index: number): ReplayError {
+  return new ReplayError(
+    `More than ${MOST_OUTCOMES} outcomes follow each other, which no run has`,
+    index,
+  );
+}
+
 /** Refuses a machine that a trace claims and that nothing here was made for. */
 function modelled(caps: Capabilities, event: number): Capabilities {
   const { physicalBits, memory } = caps;
@@ -169,6 +180,8 @@ export class Driver {
   #running = false;
   /** Pages that the session set. */
   #pages = 0;
+  /** Outcomes since the last event of another kind. */
+  #outcomes = 0;
 
   /**
    * Begins before the trace's first event.
@@ -180,7 +193,8 @@ export class Driver {
   }
 
   /**
-   * Carries out an input; events of other roles are ignored.
+   * Carries out an input; events of other roles are ignored, though a few bytes may hold millions of
+   * outcomes.
    *
    * @param event The event.
    * @param index Its number in the trace, for messages.
@@ -225,9 +239,16 @@ export class Driver {
       case "restore":
         this.#restore(event, index);
         break;
+      case "check":
+      case "warn":
+      case "inner":
+      case "switch":
+        if (++this.#outcomes > MOST_OUTCOMES) throw tooManyOutcomes(index);
+        return;
       default:
         break;
     }
+    this.#outcomes = 0;
   }
 
   /**

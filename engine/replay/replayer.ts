@@ -17,7 +17,7 @@ import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { contextOf, recordedPolicy, type ReplayContext } from "./context.ts";
-import { Driver, ReplayError } from "./drive.ts";
+import { Driver, MOST_OUTCOMES, tooManyOutcomes } from "./drive.ts";
 import { policyFingerprint } from "./fingerprint.ts";
 import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { PartialReplayer, type PartialResult } from "./partial.ts";
@@ -28,9 +28,6 @@ import { ImageBuffer, regsBytes } from "./views.ts";
 
 export { plainMismatch } from "./agreement.ts";
 export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
-
-/** Outcomes of one run that are kept until it is over, at most: recorded runs have a few dozen. */
-const MOST_OUTCOMES = 16_384;
 
 /** What a replay found. */
 export interface ReplayResult {
@@ -195,15 +192,14 @@ export class Replayer {
       case "check":
       case "warn":
       case "inner":
-        // What comes before any run is compared with none.
-        if (!this.#inRun) break;
-        if (this.#recorded.length === MOST_OUTCOMES) {
-          throw new ReplayError(`More than ${MOST_OUTCOMES} outcomes are of one run`, index);
-        }
-        this.#recorded.push({ index, event: this.#kept(event) });
-        break;
       case "switch":
-        if (this.#seesSwitches) this.#recorded.push({ index, event: this.#kept(event) });
+        // What comes before any run is compared with none.
+        if (!this.#inRun || event.kind === "switch" && !this.#seesSwitches) {
+          this.#driver.feed(event, index);
+          break;
+        }
+        if (this.#recorded.length === MOST_OUTCOMES) throw tooManyOutcomes(index);
+        this.#recorded.push({ index, event: this.#kept(event) });
         break;
       case "unmodelled":
         this.#gap = `${event.what ?? "something"} (in the recording)`;

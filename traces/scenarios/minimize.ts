@@ -178,6 +178,8 @@ class Trial {
       }
     }
     this.count++;
+    // Ctrl-C is heard in between.
+    await new Promise((resolve) => setTimeout(resolve));
     return await this.#show(scenarios);
   }
 
