@@ -7,13 +7,7 @@ import { TransitionLog } from "../engine/diff/mod.ts";
 import type { Incident } from "../engine/diff/transitions.ts";
 import type { Policy, Step, Way } from "../engine/policy.ts";
 import { VARIANTS } from "../engine/replay/fill_unknown.ts";
-import {
-  assumptionOf,
-  LoggedDriver,
-  ranL2,
-  verdictOf,
-  vmcb12Of,
-} from "../engine/replay/logged_driver.ts";
+import { assumptionOf, LoggedDriver, ranL2, verdictOf } from "../engine/replay/logged_driver.ts";
 import { type LoggedRun, loggedRunKey } from "../engine/replay/logged_runs.ts";
 import { type ReportOutcome, transitionsOutcome } from "./outcome.ts";
 
@@ -77,7 +71,7 @@ function sideOf(policy: Policy, unit: LoggedRun): LoggedSide {
     const log = new TransitionLog(false);
     const driver = new LoggedDriver(policy, variant);
     driver.observer = log.observer;
-    log.reset(Number(vmcb12Of(unit) & ~0xfffn));
+    log.reset();
     driver.runFrom(unit, state);
     sides.push({
       outcome: transitionsOutcome(log),

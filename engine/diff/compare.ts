@@ -4,14 +4,15 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import type { Image } from "../event.ts";
 import { diffImages, type FieldDiff } from "../image/diff.ts";
 import { KVM_EXIT } from "../kvm/constants.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { END, OK, type Way } from "../policy.ts";
+import { END, OK, type Step, type Way } from "../policy.ts";
 import { checkGroupOf } from "../checks/sets.ts";
 import { MACHINE_SIZE, STATE_SIZE } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { type Area, areaImage, AreaMemory, AREAS } from "./areas.ts";
+import { type Area, AREAS } from "./areas.ts";
 import type { Moment, Parting, RunEnd } from "./run_difference.ts";
 import type { Incident, Transition, TransitionLog } from "./transitions.ts";
 
@@ -21,26 +22,24 @@ export interface Row {
   readonly row: FieldDiff;
 }
 
-// Images that are compared at once and not kept.
-const ONE = new AreaMemory(), OTHER = new AreaMemory();
-
 /**
  * The fields in which two vCPUs differ.
  *
- * @param va One.
- * @param vb The other.
- * @param vmcb12 Guest physical address of vmcb12.
+ * @param a The parts of one's state, in the order of {@linkcode AREAS}.
+ * @param b Those of the other's.
  */
-export function differingRows(va: Vcpu, vb: Vcpu, vmcb12: number): Row[] {
-  return AREAS.flatMap((area) =>
-    diffImages(
-      area.layout,
-      areaImage(area, va, vmcb12, ONE),
-      areaImage(area, vb, vmcb12, OTHER),
-      { onlyKnown: true },
-    ).filter((row) => !(area.omit?.has(row.field) ?? false)).map((row) => ({ area, row }))
-  );
+export function differingRows(a: readonly Image[], b: readonly Image[]): Row[] {
+  const found: Row[] = [];
+  for (let i = 0; i < AREAS.length; i++) {
+    const area = AREAS[i] as Area;
+    for (const row of diffImages(area.layout, a[i] as Image, b[i] as Image, ONLY_KNOWN)) {
+      if (area.omit?.has(row.field) !== true) found.push({ area, row });
+    }
+  }
+  return found;
 }
+
+const ONLY_KNOWN = { onlyKnown: true };
 
 /** Name of a differing field with its part of the state. */
 export function keyOf({ area, row }: Row): string {
@@ -99,28 +98,59 @@ export function sameReports(a: readonly Incident[], b: readonly Incident[]): boo
   return a.length === b.length && a.every((report, i) => report.text === b[i]?.text);
 }
 
-/** The way of the transition that holds the n-th step of a run. */
-function wayAt(log: TransitionLog, n: number): Way | "" {
-  let left = n;
-  for (const transition of log.transitions) {
-    if (left < transition.steps.length) return transition.way;
-    left -= transition.steps.length;
-  }
-  return "";
-}
-
 /** Where the steps of two runs part. */
 export function partingOf(a: TransitionLog, b: TransitionLog): Parting {
-  const x = a.transitions.flatMap((transition) => transition.steps);
-  const y = b.transitions.flatMap((transition) => transition.steps);
-  let i = 0;
-  while (i < x.length && i < y.length && x[i] === y[i]) i++;
-  const failed = (log: TransitionLog) => log.reports.find((report) => report.kind === "check")?.id;
+  const x = new StepCursor(a.transitions), y = new StepCursor(b.transitions);
+  let after = "";
+  while (x.step !== undefined && x.step === y.step) {
+    after = x.step.name;
+    x.next();
+    y.next();
+  }
   return {
-    after: x[i - 1]?.name ?? "",
-    a: x[i]?.name ?? "",
-    b: y[i]?.name ?? "",
-    way: wayAt(a, i) || wayAt(b, i),
-    check: failed(a) ?? failed(b),
+    after,
+    a: x.step?.name ?? "",
+    b: y.step?.name ?? "",
+    way: x.way || y.way,
+    check: failedCheck(a) ?? failedCheck(b),
   };
+}
+
+/** Goes through the steps of a run. */
+class StepCursor {
+  readonly #transitions: readonly Transition[];
+  #transition = 0;
+  #at = 0;
+
+  constructor(transitions: readonly Transition[]) {
+    this.#transitions = transitions;
+    this.#settle();
+  }
+
+  /** The step; undefined behind the last. */
+  get step(): Step | undefined {
+    return this.#transitions[this.#transition]?.steps[this.#at];
+  }
+
+  /** The way of the transition that holds it. */
+  get way(): Way | "" {
+    return this.#transitions[this.#transition]?.way ?? "";
+  }
+
+  next(): void {
+    this.#at++;
+    this.#settle();
+  }
+
+  #settle(): void {
+    const all = this.#transitions;
+    while (this.#at === all[this.#transition]?.steps.length) {
+      this.#transition++;
+      this.#at = 0;
+    }
+  }
+}
+
+function failedCheck({ reports }: TransitionLog): string | undefined {
+  return reports.find((report) => report.kind === "check")?.id;
 }

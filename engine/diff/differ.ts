@@ -8,22 +8,11 @@ import type { TraceEvent } from "../event.ts";
 import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { Driver } from "../replay/drive.ts";
-import {
-  differingRows,
-  endOf,
-  keyOf,
-  momentOf,
-  partingOf,
-  sameBytes,
-  samePage,
-  sameReports,
-  sameState,
-} from "./compare.ts";
 import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
+import { PolicyPair, type Side } from "./policy_pair.ts";
 import { PartialDiffer } from "./partial_differ.ts";
-import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
-import type { Place } from "../svm/view_source.ts";
-import { placeOf } from "./areas.ts";
+import type { RunDifference, RunRef } from "./run_difference.ts";
+import { StateParts } from "./state_parts.ts";
 import { TransitionLog } from "./transitions.ts";
 
 /** What one policy did in a run. */
@@ -60,24 +49,6 @@ export interface DiffResult {
   readonly unmodelled: Readonly<Record<string, number>>;
   /** Runs whose inputs are not in the trace. */
   readonly skipped: number;
-}
-
-interface Side {
-  readonly driver: Driver;
-  readonly log: TransitionLog;
-}
-
-/** What is remembered of one policy beside the first. */
-interface Pair {
-  /** What the policy does from the first one's state; only while the states at the start differ. */
-  shadow: Side | undefined;
-  /** One that was needed before. */
-  spare: Driver | undefined;
-  readonly log: TransitionLog;
-  /** Where the fields that differ come from. */
-  origins: Map<string, RunRef>;
-  /** The last run that made a difference of its own. */
-  last: RunRef | undefined;
 }
 
 /** Who else is told of the runs of a comparison. */
@@ -146,7 +117,9 @@ export interface DiffState {
  */
 export class Differ {
   readonly #sides: readonly Side[];
-  readonly #pairs: readonly Pair[];
+  readonly #pairs: readonly PolicyPair[];
+  /** The drivers of all sides, and of what stands in for them while a run begins in two states. */
+  readonly #drivers: Driver[] = [];
   readonly #report: (difference: RunDifference) => void;
   readonly #look: ((run: RunView) => void) | undefined;
   readonly #lookLogged: ((unit: LoggedRun, run: RunRef) => void) | undefined;
@@ -189,15 +162,10 @@ export class Differ {
       const log = new TransitionLog();
       const driver = new Driver(policy);
       driver.observer = log.observer;
-      return { driver, log };
+      return { driver, log, parts: new StateParts() };
     });
-    this.#pairs = policies.slice(1).map(() => ({
-      shadow: undefined,
-      spare: undefined,
-      log: new TransitionLog(false),
-      origins: new Map(),
-      last: undefined,
-    }));
+    this.#pairs = policies.slice(1).map(() => new PolicyPair());
+    this.#drivers = this.#sides.map(({ driver }) => driver);
     this.#report = report;
     this.#look = look;
     this.#lookLogged = lookLogged;
@@ -242,7 +210,7 @@ export class Differ {
         break;
       case "session":
         this.#endRun();
-        for (const pair of this.#pairs) forget(pair);
+        for (const pair of this.#pairs) pair.forget();
         this.#scenario = this.#spec = undefined;
         break;
       case "unmodelled":
@@ -254,7 +222,8 @@ export class Differ {
       default:
         break;
     }
-    for (const driver of this.#drivers()) driver.feed(event, index);
+    const drivers = this.#drivers;
+    for (let i = 0; i < drivers.length; i++) (drivers[i] as Driver).feed(event, index);
   }
 
   /**
@@ -369,34 +338,24 @@ export class Differ {
     if (!explained) this.#skipped++;
   }
 
-  *#drivers(): Generator<Driver> {
-    for (const { driver } of this.#sides) yield driver;
-    for (const { shadow } of this.#pairs) if (shadow !== undefined) yield shadow.driver;
-  }
-
   #begin(index: number, vmcb12: number): void {
     this.#endRun();
     this.#inRun = true;
     this.#runAt = index;
     this.#vmcb12 = vmcb12;
     this.#runs++;
-    for (const { log } of this.#sides) log.reset(vmcb12);
-    const first = this.#sides[0]?.driver;
+    for (const { log } of this.#sides) log.reset();
+    const [first, ...others] = this.#sides;
     this.#pairs.forEach((pair, i) => {
-      const other = this.#sides[i + 1]?.driver;
-      if (first?.vcpu === undefined || other?.vcpu === undefined) return;
-      if (sameState(first.vcpu, other.vcpu, vmcb12)) return;
-      const driver = pair.spare = first.fork(other.policy, pair.spare);
-      driver.observer = pair.log.observer;
-      pair.log.reset(vmcb12);
-      pair.shadow = { driver, log: pair.log };
+      const stand = pair.begin(first as Side, others[i] as Side, vmcb12);
+      if (stand !== undefined) this.#drivers.push(stand);
     });
   }
 
   /** Userspace looks: at the points where it has a turn, the vCPU must have run. */
   #userspace(phase: string): void {
     if (phase === "pre" || !this.#inRun) return;
-    for (const driver of this.#drivers()) {
+    for (const driver of this.#drivers) {
       if (!driver.ran) driver.run();
       driver.ran = false;
     }
@@ -426,13 +385,13 @@ export class Differ {
       // What follows something that is not modelled is unknown: there is nothing to compare.
       this.#missed++;
       this.#unmodelled.set(what, (this.#unmodelled.get(what) ?? 0) + 1);
-      for (const pair of this.#pairs) pair.shadow = undefined;
+      this.#drivers.length = this.#sides.length;
       return;
     }
+    this.#drivers.length = this.#sides.length;
+    first.parts.forget();
     others.forEach((other, i) => {
-      const pair = this.#pairs[i] as Pair;
-      const difference = this.#compare(ref, first, other, pair);
-      pair.shadow = undefined;
+      const difference = (this.#pairs[i] as PolicyPair).compare(ref, first, other, this.#vmcb12);
       if (difference === undefined) return;
       this.#different[i] = (this.#different[i] ?? 0) + 1;
       this.#report(difference);
@@ -442,7 +401,7 @@ export class Differ {
   /** What the run that is over met and is not modelled, under any policy. */
   #whatMissed(): string | undefined {
     let what: string | undefined;
-    for (const { vcpu } of this.#drivers()) {
+    for (const { vcpu } of this.#drivers) {
       if (vcpu === undefined || vcpu.unmodelled === "") continue;
       what ??= vcpu.unmodelled;
       vcpu.unmodelled = "";
@@ -451,72 +410,6 @@ export class Differ {
     this.#gap = undefined;
     return what;
   }
-
-  #compare(ref: RunRef, a: Side, b: Side, pair: Pair): RunDifference | undefined {
-    const va = a.driver.vcpu as Vcpu, vb = b.driver.vcpu as Vcpu;
-    const reportsSame = sameReports(a.log.reports, b.log.reports);
-    const pageSame = samePage(va, vb, this.#vmcb12);
-    if (reportsSame && pageSame && sameBytes(va, vb)) {
-      pair.origins.clear();
-      return undefined;
-    }
-    const rows = differingRows(va, vb, this.#vmcb12);
-    if (rows.length === 0 && reportsSame) {
-      pair.origins.clear();
-      return undefined;
-    }
-    const { shadow } = pair;
-    const ownRows = shadow &&
-      new Set(differingRows(va, shadow.driver.vcpu as Vcpu, this.#vmcb12).map(keyOf));
-    const endsSame = endOf(va) === endOf(vb);
-    const vs = shadow?.driver.vcpu;
-    const ownReports = reportsSame && endsSame || shadow === undefined || vs === undefined ||
-      !reportsSame && !sameReports(a.log.reports, shadow.log.reports) ||
-      !endsSame && endOf(va) !== endOf(vs);
-    const places: Place[] = rows.map(({ area, row }) => placeOf(area, row.row));
-    const writersA = a.log.lastWriters(va, places);
-    const writersB = b.log.lastWriters(vb, places);
-    const origins = new Map<string, RunRef>();
-    const fields = rows.map((both, i): FieldDifference => {
-      const { area, row } = both;
-      const key = keyOf(both);
-      const carried = ownRows !== undefined && !ownRows.has(key);
-      const origin = carried ? pair.origins.get(key) ?? pair.last : undefined;
-      origins.set(key, origin ?? ref);
-      const wa = writersA[i], wb = writersB[i];
-      return {
-        area: area.name,
-        field: row.row,
-        a: row.a,
-        b: row.b,
-        differing: row.differing,
-        stepA: wa?.step,
-        stepB: wb?.step,
-        when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
-        carried,
-        origin,
-        needs: [],
-      };
-    });
-    const reportsOrigin = ownReports ? undefined : pair.last;
-    pair.origins = origins;
-    const own = fields.some((field) => !field.carried);
-    if (own || !(reportsSame && endsSame) && ownReports) pair.last = ref;
-    return {
-      ...ref,
-      policies: [a.driver.policy.name, b.driver.policy.name],
-      fields,
-      reports: reportsSame ? undefined : [[...a.log.reports], [...b.log.reports]],
-      reportsOrigin,
-      ends: [endOf(va), endOf(vb)],
-      parting: partingOf(a.log, b.log),
-    };
-  }
-}
-
-function forget(pair: Pair): void {
-  pair.origins.clear();
-  pair.last = undefined;
 }
 
 /**

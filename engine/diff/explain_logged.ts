@@ -7,7 +7,7 @@
 import type { FieldValue } from "../image/fields.ts";
 import type { Policy } from "../policy.ts";
 import { VARIANTS } from "../replay/fill_unknown.ts";
-import { assumptionOf, LoggedDriver, vmcb12Of } from "../replay/logged_driver.ts";
+import { assumptionOf, LoggedDriver } from "../replay/logged_driver.ts";
 import type { LoggedRun } from "../replay/logged_runs.ts";
 import { type ExplainedStep, type StateChange, stepsOf } from "./explained_steps.ts";
 import { TransitionLog } from "./transitions.ts";
@@ -42,7 +42,7 @@ function stepsOfVariant(
   driver.observer = log.observer;
   const state = assumptionOf(unit, variant);
   if (state === undefined) return undefined;
-  log.reset(Number(vmcb12Of(unit) & ~0xfffn));
+  log.reset();
   driver.runFrom(unit, state);
   const { vcpu } = driver;
   return vcpu === undefined ? undefined : stepsOf({ log, vcpu }, driver.vmcb12);

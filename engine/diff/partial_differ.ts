@@ -12,10 +12,11 @@ import { type FieldValue, readField } from "../image/fields.ts";
 import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/fill_unknown.ts";
-import { assumptionOf, LoggedDriver, type Reached, vmcb12Of } from "../replay/logged_driver.ts";
+import { assumptionOf, LoggedDriver, type Reached } from "../replay/logged_driver.ts";
 import { type LoggedRun, loggedRunKey } from "../replay/logged_runs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage, placeOf } from "./areas.ts";
+import { StateParts } from "./state_parts.ts";
 import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
 import type { FieldDifference, RunDifference, RunEnd } from "./run_difference.ts";
 import { type Incident, TransitionLog } from "./transitions.ts";
@@ -84,7 +85,7 @@ export class PartialDiffer {
   #try(unit: LoggedRun, state: Assumption): Trial {
     const [a, b] = this.#sides;
     const run = ({ driver, log }: Side) => {
-      log.reset(Number(vmcb12Of(unit) & ~0xfffn));
+      log.reset();
       const progress = driver.runFrom(unit, state);
       return { progress, vcpu: driver.vcpu as Vcpu, reports: [...log.reports] };
     };
@@ -96,7 +97,7 @@ export class PartialDiffer {
       vcpus: [x.vcpu, y.vcpu],
       vmcb12,
       reports: [x.reports, y.reports],
-      rows: differingRows(x.vcpu, y.vcpu, vmcb12),
+      rows: differingRows(new StateParts().of(x.vcpu, vmcb12), new StateParts().of(y.vcpu, vmcb12)),
     };
   }
 

@@ -4,13 +4,14 @@
  *
  * @module
  */
-import { MAPPED_AT } from "../svm/machine.ts";
-import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { copyWords } from "../svm/copy_words.ts";
 import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import { copyWords } from "../paging/shadow_pages.ts";
 import type { Observer } from "../kvm/vcpu.ts";
-import { Vcpu } from "../kvm/vcpu.ts";
+import { copyLoose, type LooseState, looseState, Vcpu, type Writable } from "../kvm/vcpu.ts";
+import type { GuestMemory } from "../svm/memory.ts";
+import { PageJournal } from "../svm/page_journal.ts";
+import { Watch, wordsOf } from "./watch.ts";
 
 /** A failed check or a broken assertion. */
 export interface Incident {
@@ -36,14 +37,17 @@ export interface Transition {
   outcome: Outcome;
 }
 
+/** A vCPU as it was when a transition began. */
 interface Snapshot {
   readonly words: Uint32Array;
-  readonly page: Uint8Array;
-  vmcb12: number;
-  fromVmrun: boolean;
-  restoreFlags: number;
-  smram: Uint8Array | undefined;
+  readonly loose: Writable<LooseState>;
+  /** What pages were that were written from then on, until the next snapshot. */
+  readonly journal: PageJournal;
+  resident: number;
 }
+
+/** 32-bit words that are watched at most: more take longer than repeating a run now and then. */
+const MOST_WORDS = 512;
 
 /** The step that wrote a field last, and the transition it was part of. */
 export interface Writer {
@@ -81,17 +85,31 @@ export class TransitionLog {
   readonly #repeatable: boolean;
   #depth: Transition[] = [];
   #scratch: Vcpu | undefined;
-  #vmcb12 = 0;
+  /** The memory of which the last snapshot keeps what pages were. */
+  #memory: GuestMemory | undefined;
+  /** Places that were asked for in earlier runs, of which most are asked for again. */
+  readonly #watch = new Watch<Transition>(MOST_WORDS);
+  /** Places to be watched from the next run on. */
+  #wanted: readonly Place[] = [];
+  /** The step that runs. */
+  #running: Step | undefined;
 
   /** What a vCPU tells while it runs. */
   readonly observer: Observer = {
     begin: (way, v) => this.#begin(way, v),
-    end: (_way, outcome) => {
+    end: (_way, outcome, v) => {
       const transition = this.#depth.pop();
-      if (transition !== undefined) transition.outcome = outcome;
+      if (transition === undefined) return;
+      transition.outcome = outcome;
+      if (this.#depth.length > 0) return;
+      this.#watch.look(v.words, this.#running, transition);
+      this.#running = undefined;
     },
-    step: (step) => {
-      for (const transition of this.#depth) transition.steps.push(step);
+    step: (step, v) => {
+      const depth = this.#depth;
+      this.#watch.look(v.words, this.#running, depth[0]);
+      this.#running = step;
+      for (let i = 0; i < depth.length; i++) (depth[i] as Transition).steps.push(step);
     },
     check: (id, text) => this.reports.push({ kind: "check", id, text, way: this.#way }),
     warn: (text, step) => this.reports.push(assertion(text, this.#way, step)),
@@ -112,16 +130,25 @@ export class TransitionLog {
     return this.#depth.at(-1)?.way ?? "";
   }
 
-  /**
-   * Forgets everything; the next run begins.
-   *
-   * @param vmcb12 Guest physical address of the run's vmcb12.
-   */
-  reset(vmcb12: number): void {
+  /** Forgets everything; the next run begins. */
+  reset(): void {
+    this.#memory?.keepBefore();
+    this.#memory = undefined;
     this.transitions.length = 0;
     this.reports.length = 0;
     this.#depth = [];
-    this.#vmcb12 = vmcb12;
+    this.#running = undefined;
+    this.#watch.reset();
+    this.#want(this.#wanted);
+    this.#wanted = [];
+  }
+
+  /** Watches places. When there are too many, those of before are given up. */
+  #want(places: readonly Place[]): void {
+    const watch = this.#watch;
+    if (places.every((place) => place.size === 0 || watch.add(place))) return;
+    watch.clear();
+    for (const place of places) if (place.size > 0) watch.add(place);
   }
 
   #begin(way: Way, v: Vcpu): void {
@@ -129,6 +156,8 @@ export class TransitionLog {
     if (this.#depth.length === 0) {
       if (this.#repeatable) this.#keep(v);
       this.transitions.push(transition);
+      this.#running = undefined;
+      this.#watch.look(v.words, undefined, undefined);
     }
     this.#depth.push(transition);
   }
@@ -138,43 +167,39 @@ export class TransitionLog {
     const index = this.transitions.length;
     const s = this.#snapshots[index] ??= {
       words: new Uint32Array(v.words.length),
-      page: new Uint8Array(VMCB_SIZE),
-      vmcb12: -1,
-      fromVmrun: false,
-      restoreFlags: 0,
-      smram: undefined,
+      loose: looseState(),
+      journal: new PageJournal(),
+      resident: 0,
     };
     copyWords(s.words, v.words);
-    s.vmcb12 = v.memory.backed(this.#vmcb12, VMCB_SIZE) ? this.#vmcb12 : -1;
-    if (s.vmcb12 >= 0) s.page.set(v.memory.page(s.vmcb12));
-    s.fromVmrun = v.fromVmrun;
-    s.restoreFlags = v.restoreFlags;
-    s.smram = v.smram;
+    copyLoose(s.loose, v);
+    s.resident = v.memory.resident;
+    this.#memory = v.memory;
+    v.memory.keepBefore(s.journal);
   }
 
   /**
-   * Repeats the run's transitions, watching fields.
+   * The steps that wrote fields last. Of fields that an earlier run was asked for it is known; for
+   * others the run's transitions are repeated.
    *
    * @param live The vCPU after the run; it is not changed.
-   * @param places Fields to watch. Those of vmcb12 are watched in the work area.
+   * @param places The fields. Those of vmcb12 are watched in the work area.
    * @returns For each field the step that wrote it last, or undefined when no step did.
    */
   lastWriters(live: Vcpu, places: readonly Place[]): (Writer | undefined)[] {
-    const writers: (Writer | undefined)[] = places.map(() => undefined);
-    const values = new Uint8Array(places.reduce((sum, { size }) => sum + size, 0));
+    const watch = this.#watch;
+    if (places.every((place) => place.size === 0 || watch.of(place) !== undefined)) {
+      return writersOf(watch, places);
+    }
+    const own = new Watch<Transition>(places.reduce((sum, place) => sum + wordsOf(place), 0));
+    for (const place of places) if (place.size > 0) own.add(place);
     this.transitions.forEach((transition, index) => {
       const v = this.start(live, index);
-      changedPlaces(v.bytes, places, values, () => {});
+      own.look(v.words, undefined, undefined);
       let running: Step | undefined;
-      const settle = () =>
-        changedPlaces(v.bytes, places, values, (i) => {
-          if (running === undefined) return;
-          const mapping = places[i]!.at >= MAPPED_AT && running.maps === true;
-          if (!mapping) writers[i] = { step: running.name, transition };
-        });
       v.observer = {
         step: (step) => {
-          settle();
+          own.look(v.words, running, transition);
           running = step;
         },
         check() {},
@@ -182,9 +207,10 @@ export class TransitionLog {
         inner() {},
       };
       runList(v, v.policy.ways[transition.way]);
-      settle();
+      own.look(v.words, running, transition);
     });
-    return writers;
+    this.#wanted = [...this.#wanted, ...places];
+    return writersOf(own, places);
   }
 
   /**
@@ -201,14 +227,15 @@ export class TransitionLog {
       : this.#scratch = new Vcpu(live.caps, live.policy);
     // The live memory rests meanwhile, so its pages need not be parted from it.
     v.memory = live.memory.overlay(v.memory);
+    for (let i = this.transitions.length - 1; i >= index; i--) {
+      v.memory.undo((this.#snapshots[i] as Snapshot).journal);
+    }
+    v.memory.resident = s.resident;
     v.observer = undefined;
+    v.adopt(s.loose);
     v.pendingIo = -1n;
     v.unmodelled = "";
-    if (s.vmcb12 >= 0) v.memory.writable(s.vmcb12).set(s.page);
     copyWords(v.words, s.words);
-    v.fromVmrun = s.fromVmrun;
-    v.restoreFlags = s.restoreFlags;
-    v.smram = s.smram;
     return v;
   }
 }
@@ -218,23 +245,9 @@ export function assertion(text: string, way: Way | "", step: Step | undefined): 
   return { kind: "warn", id: "", text, way, ...(step && { step: step.name }) };
 }
 
-/** Takes over the bytes of places; calls back for each that is not as it was. */
-function changedPlaces(
-  bytes: Uint8Array,
-  places: readonly Place[],
-  values: Uint8Array,
-  changed: (i: number) => void,
-): void {
-  let to = 0;
-  for (let i = 0; i < places.length; i++) {
-    const { at, size, mask = 0xff } = places[i] as Place;
-    let differs = false;
-    for (let k = 0; k < size; k++, to++) {
-      const byte = (bytes[at + k] as number) & mask;
-      if (byte === values[to]) continue;
-      values[to] = byte;
-      differs = true;
-    }
-    if (differs) changed(i);
-  }
+function writersOf(watch: Watch<Transition>, places: readonly Place[]): (Writer | undefined)[] {
+  return places.map((place) => {
+    const { step, transition } = watch.of(place) ?? {};
+    return step && transition && { step: step.name, transition };
+  });
 }

@@ -185,20 +185,33 @@ export function diffImages(
   // Two that end early compare as they are.
   if (one.bytes.length < layout.size && compareImages(one, other) === "same") return NONE;
   const a = fitImage(layout, one), b = fitImage(layout, other);
-  const masked = !options.onlyKnown && !(isKnown(layout, a) && isKnown(layout, b));
-  if (!masked && Buffer.compare(a.bytes, b.bytes) === 0) return NONE;
-  if (!masked && layout.size <= SMALL && agree(a, b)) return NONE;
+  if (options.onlyKnown === true || isKnown(layout, a) && isKnown(layout, b)) {
+    if (Buffer.compare(a.bytes, b.bytes) === 0) return NONE;
+    const slots = slotsThatDiffer(layout, a, b);
+    return slots.length === 0 ? NONE : rowsOf(slots, a, b, false, options);
+  }
+  return rowsOf(slotsOf(layout), a, b, true, options);
+}
+
+/** Rows for those of some slots that are not the same. */
+function rowsOf(
+  slots: readonly Slot[],
+  a: Image,
+  b: Image,
+  masked: boolean,
+  { onlyKnown = false }: DiffOptions,
+): readonly FieldDiff[] {
   const rows: FieldDiff[] = [];
   const at = new Pair(a, b);
   const add = (field: Field) => {
     const row = new FieldDiff(field, readField(a, field), readField(b, field));
-    if (row.differing !== 0n || (row.unknown !== 0n && !options.onlyKnown)) rows.push(row);
+    if (row.differing !== 0n || (row.unknown !== 0n && !onlyKnown)) rows.push(row);
   };
   const classify = (offset: number, size: number) => {
     if (at.differ(offset, size)) return "loud";
     return masked && at.masked(offset, size) ? "unknown" : "quiet";
   };
-  for (const slot of masked ? slotsOf(layout) : slotsThatDiffer(layout, a, b)) {
+  for (const slot of slots) {
     const { offset, size } = slot.field;
     if (!at.differ(offset, size) && !(masked && at.masked(offset, size))) continue;
     if (slot.area === undefined) add(slot.field);
@@ -234,13 +247,20 @@ function wordsOf(bytes: Uint8Array): Uint32Array | undefined {
 function slotsThatDiffer(layout: Layout, a: Image, b: Image): readonly Slot[] {
   const slots = slotsOf(layout);
   const x = wordsOf(a.bytes), y = wordsOf(b.bytes);
-  const p = a.known && wordsOf(a.known), q = b.known && wordsOf(b.known);
+  const p = a.known && wordsOf(a.known), q = b.known === a.known ? p : b.known && wordsOf(b.known);
   const aligned = x !== undefined && y !== undefined &&
     (p === undefined) === (a.known === undefined) && (q === undefined) === (b.known === undefined);
   if (!aligned) return slots;
   const firsts = firstsOf(layout);
   const found: Slot[] = [];
   let next = 0;
+  const length = x.length;
+  if (p !== undefined && q === p) {
+    // Most often both are masked alike, and all else is the same.
+    let word = 0;
+    while (word < length && ((x[word]! ^ y[word]!) & p[word]!) === 0) word++;
+    if (word === length) return found;
+  }
   for (let word = 0; word < x.length; word++) {
     let bits = (x[word] as number) ^ (y[word] as number);
     if (bits === 0) continue;
@@ -294,9 +314,6 @@ function agree(a: Image, b: Image): boolean {
   }
   return true;
 }
-
-/** Bytes of an image up to which one loop over them is faster than looking at its fields. */
-const SMALL = 1024;
 
 const ones = new WeakMap<Layout, Uint8Array>();
 

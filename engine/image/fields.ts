@@ -320,6 +320,9 @@ export function fieldMask(field: Field): bigint {
   return fieldMasks[field.size] ??= (1n << BigInt(8 * field.size)) - 1n;
 }
 
+const eight = new Uint8Array(8);
+const eightView = new DataView(eight.buffer);
+
 // By size in bytes: making a mask takes longer than comparing two pages.
 const fieldMasks: bigint[] = [];
 
@@ -368,7 +371,9 @@ export function readNumber(bytes: Uint8Array, field: Field, base = 0): number {
 export function readBigint(bytes: Uint8Array, field: Field, base = 0): bigint {
   const at = base + field.offset;
   if (field.size === 8) {
-    return new DataView(bytes.buffer, bytes.byteOffset + at, 8).getBigUint64(0, true);
+    // A view of its own would take longer than copying eight bytes.
+    for (let i = 0; i < 8; i++) eight[i] = bytes[at + i] as number;
+    return eightView.getBigUint64(0, true);
   }
   if (field.size <= 4) return BigInt(readNumber(bytes, field, base));
   let hex = "0x";

@@ -9,6 +9,7 @@ import { hexOf } from "../hex.ts";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import type { KernelTraits } from "../kernels/traits.ts";
+import { copyWords } from "../svm/copy_words.ts";
 import { REQ } from "./constants.ts";
 
 /** Receives what happens inside, as it happens. */
@@ -88,7 +89,34 @@ export type UnlistedFields = Never<
 /** What of a vCPU is neither in its bytes nor in guest memory. A {@linkcode Vcpu} is one itself. */
 export type LooseState = Pick<Vcpu, typeof LOOSE_FIELDS[number] | "result" | "pendingRegisters">;
 
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
+/** What may be written of something that is otherwise read only. */
+export type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/**
+ * Copies what of a vCPU is neither in its bytes nor in guest memory.
+ *
+ * @param to Where to. Pages that it refers to are shared, and nobody writes them.
+ * @param from Where from.
+ */
+export function copyLoose(to: Writable<LooseState>, from: LooseState): void {
+  const { rc, errno, exit, port } = from.result;
+  const { result } = to;
+  result.rc = rc;
+  result.errno = errno;
+  result.exit = exit;
+  result.port = port;
+  to.pendingRegisters.set(from.pendingRegisters);
+  for (const name of LOOSE_FIELDS) take(to, from, name);
+}
+
+/** A state to be copied into: all of it as in a new vCPU. */
+export function looseState(): Writable<LooseState> {
+  return {
+    ...NOTHING,
+    result: { ...NOTHING.result },
+    pendingRegisters: new Uint8Array(PENDING),
+  };
+}
 
 function take<K extends keyof LooseState>(
   to: Writable<Pick<LooseState, K>>,
@@ -230,7 +258,7 @@ export class Vcpu extends Machine {
     const copy = reused ? into : new Vcpu(this.caps, policy);
     copy.policy = policy;
     copy.observer = undefined;
-    copy.bytes.set(this.bytes);
+    copyWords(copy.words, this.words);
     copy.memory = this.memory.fork(copy.memory);
     copy.adopt(this);
     return copy;
@@ -253,12 +281,8 @@ export class Vcpu extends Machine {
 
   /** A copy of what is neither in the bytes nor in guest memory, for {@linkcode Vcpu.adopt}. */
   loose(): LooseState {
-    const copy: Writable<LooseState> = {
-      ...NOTHING,
-      result: { ...this.result },
-      pendingRegisters: this.pendingRegisters.slice(),
-    };
-    for (const name of LOOSE_FIELDS) take(copy, this, name);
+    const copy = looseState();
+    copyLoose(copy, this);
     return copy;
   }
 
@@ -280,9 +304,7 @@ export class Vcpu extends Machine {
    * @param from Where from; pages that it refers to are shared, and nobody writes them.
    */
   adopt(from: LooseState): void {
-    Object.assign(this.result, from.result);
-    this.pendingRegisters.set(from.pendingRegisters);
-    for (const name of LOOSE_FIELDS) take(this, from, name);
+    copyLoose(this, from);
   }
 
   /**

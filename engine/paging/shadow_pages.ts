@@ -9,14 +9,7 @@
  *
  * @module
  */
-import {
-  DEVICES_AT,
-  NESTED_AT,
-  SHADOW_AT,
-  SHADOW_PAGE_WORDS,
-  SHADOW_PAGES,
-  V,
-} from "../svm/machine.ts";
+import { NESTED_AT, SHADOW_AT, SHADOW_PAGE_WORDS, SHADOW_PAGES, V } from "../svm/machine.ts";
 import { REQ } from "../kvm/constants.ts";
 import { ROLE } from "./roles.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
@@ -39,21 +32,6 @@ export function entryAt(slot: number, index: number): number {
 /** Role of a shadow page; 0 when the slot is free. */
 export function roleOf(v: Vcpu, slot: number): number {
   return v.words[base(slot)] as number;
-}
-
-/**
- * Copies a machine's words but for what is left in free shadow pages, which nothing reads.
- *
- * @param to Words of a machine of the same size.
- * @param from The machine's words.
- */
-export function copyWords(to: Uint32Array, from: Uint32Array): void {
-  to.set(from.subarray(0, FIRST));
-  for (let at = FIRST; at < DEVICES_AT >> 2; at += SHADOW_PAGE_WORDS) {
-    if (from[at] === 0) to[at] = 0;
-    else to.set(from.subarray(at, at + SHADOW_PAGE_WORDS), at);
-  }
-  to.set(from.subarray(DEVICES_AT >> 2), DEVICES_AT >> 2);
 }
 
 /** Page number of the table that a shadow page shadows, or of the first page it maps. */

@@ -15,7 +15,7 @@ import { CHECKS_6_12 } from "../checks/linux_6_12.ts";
 import { type Check, checkById, type CheckSet } from "../checks/sets.ts";
 import { type Feature, LAB_CPUID } from "../svm/cpuid.ts";
 import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
-import { GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
+import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
@@ -41,6 +41,7 @@ const SMALL = 1 << 20;
 class FewPages extends GuestMemory {
   readonly #pages: Map<number, Uint8Array>;
   readonly #limit: number;
+  #journal: PageJournal | undefined;
 
   constructor(physicalBits: number, pages: Iterable<readonly [number, Uint8Array]> = []) {
     super(0);
@@ -73,8 +74,21 @@ class FewPages extends GuestMemory {
   override writable(gpa: number): Uint8Array {
     const at = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(at);
-    if (page === undefined) this.#pages.set(at, page = new Uint8Array(PAGE_SIZE));
+    if (page === undefined) {
+      this.#journal?.keep(at, undefined);
+      this.#pages.set(at, page = new Uint8Array(PAGE_SIZE));
+    }
     return page;
+  }
+
+  override keepBefore(journal?: PageJournal): void {
+    journal?.reset();
+    this.#journal = journal;
+    for (const [at, page] of this.#pages) journal?.keep(at, page);
+  }
+
+  override clear(from: number, to: number): void {
+    for (let gpa = from; gpa < to; gpa += PAGE_SIZE) this.#pages.delete(gpa / PAGE_SIZE);
   }
 
   override replace(gpa: number, bytes: Uint8Array): void {

@@ -5,6 +5,10 @@
  * @module
  */
 
+import type { PageJournal } from "./page_journal.ts";
+
+export type { PageJournal };
+
 /** Bytes of a page of guest memory. */
 export const PAGE_SIZE = 4096;
 
@@ -65,6 +69,10 @@ export class GuestMemory {
   #mine: number[] = [];
   /** Pages that nothing refers to any more, to be used again. */
   readonly #spare: Uint8Array[] = [];
+  /** Who keeps what pages were, and for each page the moment from which on it is kept already. */
+  #journal: PageJournal | undefined;
+  #moment = 0;
+  readonly #kept: Uint32Array;
 
   /**
    * Makes memory that is all zero, or a copy.
@@ -80,6 +88,37 @@ export class GuestMemory {
     this.#owned = new Uint8Array(size / PAGE_SIZE);
     this.versions = new Uint32Array(size / PAGE_SIZE);
     this.tables = new Uint32Array(size / PAGE_SIZE);
+    this.#kept = new Uint32Array(size / PAGE_SIZE);
+  }
+
+  /**
+   * Has what pages are now kept when they are first written.
+   *
+   * @param journal Who keeps it, from nothing; nobody when left out.
+   */
+  keepBefore(journal?: PageJournal): void {
+    journal?.reset();
+    this.#journal = journal;
+    this.#moment++;
+  }
+
+  /**
+   * Makes pages what they were when a journal began.
+   *
+   * @param journal The journal, of this memory or one that this one is a copy of.
+   */
+  undo(journal: PageJournal): void {
+    for (let i = 0; i < journal.length; i++) {
+      const gpa = journal.numberAt(i) * PAGE_SIZE, page = journal.pageAt(i);
+      if (page === undefined) this.clear(gpa, gpa + PAGE_SIZE);
+      else this.writable(gpa).set(page);
+    }
+  }
+
+  #keep(index: number): void {
+    if (this.#kept[index] === this.#moment) return;
+    this.#kept[index] = this.#moment;
+    this.#journal?.keep(index, this.#pages[index]);
   }
 
   /**
@@ -166,6 +205,7 @@ export class GuestMemory {
   writable(gpa: number): Uint8Array {
     const index = gpa / PAGE_SIZE | 0;
     const page = this.#pages[index];
+    if (this.#journal !== undefined) this.#keep(index);
     this.versions[index]!++;
     if (this.tables[index] === this.generation) this.tableWrites++;
     if (page !== undefined && this.#owned[index] === 1) return page;
@@ -190,6 +230,7 @@ export class GuestMemory {
       this.writable(gpa).set(bytes);
       return;
     }
+    if (this.#journal !== undefined) this.#keep(index);
     this.versions[index]!++;
     if (this.tables[index] === this.generation) this.tableWrites++;
     this.#own(index, this.#copy(bytes));

@@ -1,0 +1,60 @@
+import { assertEquals } from "@std/assert";
+import {
+  AREAS,
+  Driver,
+  EARLY_EXIT,
+  LINUX_6_1,
+  type Observer,
+  TransitionLog,
+  UNIFIED,
+} from "../engine/mod.ts";
+import { placeOf } from "../engine/diff/areas.ts";
+import { generate, parseScenario, recordScenarios } from "../traces/mod.ts";
+
+/** Tells two listeners. */
+function both(one: Observer, other: Observer): Observer {
+  return {
+    begin: (way, v) => (one.begin?.(way, v), other.begin?.(way, v)),
+    end: (way, outcome, v) => (one.end?.(way, outcome, v), other.end?.(way, outcome, v)),
+    step: (step, v) => (one.step(step, v), other.step(step, v)),
+    check() {},
+    warn() {},
+    inner() {},
+  };
+}
+
+Deno.test("who wrote a field last is the same told while it runs and found by repeating the run", async () => {
+  const places = AREAS.flatMap((area) =>
+    area.layout.fields.filter((_, i) => i % 6 === 0).map((field) => placeOf(area, field))
+  ).filter(({ size }) => size > 0 && size <= 8);
+  let written = 0;
+  for (const policy of [EARLY_EXIT, UNIFIED, LINUX_6_1]) {
+    const watching = new TransitionLog();
+    const driver = new Driver(policy);
+    let repeating = new TransitionLog();
+    const names = (log: TransitionLog) =>
+      log.lastWriters(driver.vcpu!, places).map((writer) =>
+        writer && `${writer.step} in ${log.transitions.indexOf(writer.transition)}`
+      );
+    const scenarios = [...generate({ seed: 5, count: 40 })].map((line) => parseScenario(line));
+    let index = 0, runs = 0;
+    for await (const event of recordScenarios(scenarios, policy)) {
+      const begins = event.kind === "setstate" ||
+        event.kind === "vmrun" && event.regs !== undefined;
+      if (begins || event.kind === "session" || event.kind === "case") {
+        if (driver.vcpu !== undefined && repeating.transitions.length > 0) {
+          const told = names(watching);
+          written += told.filter((name) => name !== undefined).length;
+          // Nothing is watched in the first run.
+          if (runs++ > 0) assertEquals(told, names(repeating));
+        }
+        watching.reset();
+        repeating = new TransitionLog();
+        driver.observer = both(watching.observer, repeating.observer);
+      }
+      driver.feed(event, index++);
+    }
+  }
+  // It is told of many, else the test shows nothing.
+  assertEquals(written > 1000, true, `only ${written}`);
+});
