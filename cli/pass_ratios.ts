@@ -7,6 +7,8 @@ import type { LatencyRow, TransitionKind } from "../engine/latency.ts";
 
 /** Fewest passes whose spread says anything. */
 const FEWEST = 3;
+/** Medians that are no further apart than this part of them are alike: a clock tells no less. */
+const ALIKE = 0.005;
 
 /** The medians of one kind under a policy and under the first, as quotients. */
 export interface PassRatio {
@@ -20,7 +22,7 @@ export interface PassRatio {
   readonly low: number;
   /** The largest. */
   readonly high: number;
-  /** Whether a difference is not to be told from noise: not all passes agree which is faster. */
+  /** Whether a difference is not to be told from noise: not all passes agree which is faster, and that it is. */
   readonly noise: boolean;
 }
 
@@ -57,7 +59,7 @@ export function passRatios(
       const [low = 1, high = 1] = [quotients[0], quotients.at(-1)];
       const half = quotients.length >> 1;
       const ratio = ((quotients[half] ?? 1) + (quotients.at(-1 - half) ?? 1)) / 2;
-      const noise = quotients.length < FEWEST || (low <= 1 && high >= 1);
+      const noise = quotients.length < FEWEST || (low <= 1 + ALIKE && high >= 1 - ALIKE);
       return [{ kind, policy, ratio, low, high, noise }];
     })
   );

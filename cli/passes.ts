@@ -125,7 +125,7 @@ export function latencyNotes(
       `p50 ratio: to ${
         policies[0]
       }, median of the passes (lowest to highest); noise: the passes do not agree which is faster, ` +
-        "or are fewer than 3.",
+        "by half a percent or more, or are fewer than 3.",
     );
   }
   if (rows.some((row) => row.policy === RECORDED)) {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkGroupOf } from "../engine/checks/sets.ts";
 import { TransitionLog } from "../engine/diff/mod.ts";
 import type { Incident } from "../engine/diff/transitions.ts";
 import type { Policy, Step, Way } from "../engine/policy.ts";
@@ -56,7 +57,10 @@ export class LoggedOutcomes {
 
 /** What the log itself says of a VMRUN. */
 export function recordedOutcome(unit: LoggedRun): ReportOutcome {
-  if (unit.check !== undefined) return "failed check";
+  const { check } = unit;
+  if (check !== undefined) {
+    return checkGroupOf(check.id ?? "") === "cr3" ? "late failure" : "failed check";
+  }
   if (ranL2(unit)) return "entered L2";
   return unit.exit === undefined ? "not seen" : "refused";
 }

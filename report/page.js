@@ -109,12 +109,12 @@
     const span = to - from;
     const runAt = (x) => from + Math.floor(x * span / width);
     const colours = outcomes.map((_, i) => colourOf(i));
+    const labels = [];
     const columns = policies.map((policy, i) => [policy, data.outcomeOf[i]]);
     if (logged) columns.unshift(["recorded", data.recorded]);
     columns.forEach(([policy, column], lane) => {
       const top = lane * (LANE + GAP + 14) + GAP;
-      g.fillStyle = css("--soft");
-      g.fillText(policy, 4, top + 10);
+      labels.push([policy, top]);
       for (let x = 0; x < width; x++) {
         const first = runAt(x);
         const last = Math.min(runs, Math.max(first + 1, runAt(x + 1)));
@@ -137,8 +137,7 @@
     });
     const flagLane = (lane, label, colour, flags) => {
       const top = lane * (LANE + GAP + 14) + GAP;
-      g.fillStyle = css("--soft");
-      g.fillText(label, 4, top + 10);
+      labels.push([label, top]);
       g.fillStyle = colour;
       for (let x = 0; x < width; x++) {
         const first = runAt(x);
@@ -162,6 +161,13 @@
       g.strokeStyle = css("--ink");
       g.lineWidth = 2;
       g.strokeRect(x - 3, 1, 6, height - 2);
+    }
+    // Names stand above the mark of the chosen VMRUN.
+    for (const [label, top] of labels) {
+      g.fillStyle = css("--panel");
+      g.fillRect(2, top - 2, g.measureText(label).width + 4, 15);
+      g.fillStyle = css("--soft");
+      g.fillText(label, 4, top + 10);
     }
     if (drag && drag.to !== undefined) {
       g.globalAlpha = 0.25;
@@ -218,7 +224,8 @@
     } else if (Math.abs(x - drag.from) > 5) drag.to = x;
     redraw();
   });
-  canvas.addEventListener("pointerleave", () => $("hover").textContent = "");
+  const hint = $("hover").textContent;
+  canvas.addEventListener("pointerleave", () => $("hover").textContent = hint);
   canvas.addEventListener("pointerup", (event) => {
     const done = drag;
     drag = undefined;
@@ -494,7 +501,8 @@
     }
     const caption = element("caption", { class: "hidden" }, "Fields that differ at the end");
     const table = element("table", { id: "fields" }, caption, element("thead", {}, head), body);
-    const box = element("div", { class: "wide" }, table);
+    const scrolls = { class: "wide", role: "group", tabindex: "0", "aria-label": "Fields" };
+    const box = element("div", scrolls, table);
     const origin = origins[state.part].get(run);
     if (origin !== undefined) {
       const button = element(
@@ -532,7 +540,7 @@
 
   // Findings: a line a mechanism, and the card of the chosen one.
   const cards = [...document.querySelectorAll("[data-card]")];
-  const rows = [...document.querySelectorAll("#triage tbody tr")].map((row) => ({
+  const rows = [...document.querySelectorAll("#triage [data-findings]")].map((row) => ({
     row,
     findings: row.dataset.findings.split(" ").map(Number),
   }));
@@ -719,6 +727,8 @@
     const [unit, size] = ns < 1e6 ? ["µs", 1e3] : ns < 1e9 ? ["ms", 1e6] : ["s", 1e9];
     return `${(ns / size).toFixed(ns / size < 10 ? 2 : 1)} ${unit}`;
   }
+  /** The same for an axis, without digits that say nothing. */
+  const tick = (ns) => time(ns).replace(/\.0+ /, " ");
   /** The percentile of what is one in so many. */
   function percentile(rare) {
     return `${Number((100 * (1 - 1 / rare)).toPrecision(7))} %`;
@@ -736,10 +746,11 @@
     const options = {
       width: Math.max(240, box.clientWidth),
       height: 260,
+      padding: [8, 36, 0, 0],
       scales: { x: { time: false, ...(log.x ? { distr: 3 } : {}) }, y: log.y ? { distr: 3 } : {} },
       axes: [
-        { ...axis, size: 36, label: xLabel, values: texts(log.xText) },
-        { ...axis, size: 72, values: texts(log.yText) },
+        { ...axis, size: 36, label: xLabel, values: texts(log.xTick ?? log.xText) },
+        { ...axis, size: 72, values: texts(log.yTick ?? log.yText) },
       ],
       series: [
         { label: xLabel, value: (_, value) => value === null ? "" : log.xText(value) },
@@ -772,6 +783,7 @@
       y: true,
       xText: percentile,
       yText: time,
+      yTick: tick,
     });
     const shown = rows.map(({ quantiles }) => quantiles.map((ns) => Math.max(1, ns)));
     const low = Math.min(...shown.map((q) => q[0]));
@@ -792,6 +804,7 @@
     plot("histogram", [centres, ...counts], stepped, "time", {
       x: true,
       xText: time,
+      xTick: tick,
       yText: (share) => `${Number(share.toFixed(1))} %`,
     });
     const body = element("tbody");
@@ -805,7 +818,18 @@
     }
     const head = element("tr");
     for (
-      const name of ["", "count", "min", "p50", "p90", "p99", "p99.9", "max", "mean", "p50 ratio"]
+      const name of [
+        "policy",
+        "count",
+        "min",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "mean",
+        "p50 ratio",
+      ]
     ) {
       head.append(element("th", { scope: "col" }, name));
     }
@@ -838,6 +862,12 @@
   dark.addEventListener("change", () => theme(dark.matches));
 
   timeline.setAttribute("aria-valuemax", String(Math.max(0, runs - 1)));
+  if (runs === 0) {
+    // There is nothing to choose, to search or to compare.
+    for (const part of document.querySelectorAll(".right, .skip, #search, #pair, #keys")) {
+      part.hidden = true;
+    }
+  }
   let resized = 0;
   globalThis.addEventListener("resize", () => {
     clearTimeout(resized);

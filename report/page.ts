@@ -62,6 +62,11 @@ export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => ESCAPES[character] ?? character);
 }
 
+/** A title for HTML: what is written like `svm->vmcb` stays in one piece. */
+function titleHtml(title: string): string {
+  return escapeHtml(title).replace(/\S*-&gt;\S*/g, '<span class="whole">$&</span>');
+}
+
 /** A script or style as it may stand in HTML: nothing in it ends its element. */
 function inline(code: string): string {
   return code.replaceAll("</", "<\\/").replaceAll("<!--", "<\\!--");
@@ -107,7 +112,7 @@ function card(finding: Finding, index: number, trace: string, extras: ReportExtr
   const written = steps.every((step) => step === undefined)
     ? ""
     : `<p>Written last by ${escapeHtml(wrote.join(", "))}</p>`;
-  return `<li class="finding ${kind}" data-card="${index}"><h3>${escapeHtml(title)}</h3>
+  return `<li class="finding ${kind}" data-card="${index}"><h3>${titleHtml(title)}</h3>
 <p class="meta"><span class="runs">${counted(runs, "VMRUN")}</span> <span class="pair">${
     escapeHtml(policies.join(" / "))
   }</span>, first: event ${first.event}${name === "" ? "" : ` (${escapeHtml(name)})`}</p>
@@ -116,7 +121,7 @@ function card(finding: Finding, index: number, trace: string, extras: ReportExtr
       ? ""
       : `<p>Failed checks: ${escapeHtml(list)}${names.length > FIELDS ? ", …" : ""}</p>`
   }
-<div class="wide"><table><caption class="hidden">Fields that differ</caption><thead><tr><th scope="col">Field</th><th scope="col">${
+<div class="wide" role="group" tabindex="0" aria-label="Fields"><table><caption class="hidden">Fields that differ</caption><thead><tr><th scope="col">Field</th><th scope="col">${
     escapeHtml(policies[0])
   }</th><th scope="col">${
     escapeHtml(policies[1])
@@ -157,25 +162,46 @@ function download(trace: string, file: Uint8Array | undefined): string {
   }" href="data:application/octet-stream;base64,${body}">Download the trace</a>`;
 }
 
-/** Kinds of findings in a word each, for the line of one. */
+/** What the mechanisms of a kind are headed by. */
 const KIND_WORDS: Readonly<Record<Finding["kind"], string>> = {
-  outcome: "outcome",
-  state: "state",
-  carried: "follow-on",
-  unsettled: "cannot tell",
+  outcome: "Outcomes: what becomes of the VMRUN",
+  state: "State that is left behind",
+  unsettled: "Cannot be told from what was recorded",
+  carried: "Follow-ons: what an earlier VMRUN left behind",
 };
 
-function triageRow(one: Mechanism): string {
-  const cells = one.cells.map(({ text, mark }) =>
-    `<td class="${mark}">${escapeHtml(text) || "–"}</td>`
+/** A value for a narrow column: 64 bits of ones are KVM's invalid address, and -1. */
+function narrow(text: string): string {
+  return text.replace(/^0xf{16}\b/, "-1");
+}
+
+function triageRow(one: Mechanism, policies: readonly string[]): string {
+  const cells = one.cells.map(({ text, mark }, i) =>
+    `<td role="cell" class="${mark}" data-policy="${escapeHtml(policies[i] ?? "")}">${
+      escapeHtml(narrow(text)) || "–"
+    }</td>`
   );
   const field = one.field === "" ? "" : `<span class="meta">${escapeHtml(one.field)}</span>`;
   const { kind, title, runs, findings } = one;
-  return `<tr class="${kind}" data-findings="${
+  const count = runs.toLocaleString("en");
+  return `<tr role="row" class="${kind}" data-findings="${
     findings.join(" ")
-  }"><th scope="row"><span class="kind">${KIND_WORDS[kind]}</span> <button type="button">${
-    escapeHtml(title)
-  }</button>${field}</th><td class="count">${runs.toLocaleString("en")}</td>${cells.join("")}</tr>`;
+  }"><th role="rowheader" scope="row"><button type="button">${
+    titleHtml(title)
+  }</button>${field}</th><td role="cell" class="count" data-policy="VMRUNs">${count}</td>${
+    cells.join("")
+  }</tr>`;
+}
+
+/** A heading and a line for each mechanism of a kind. */
+function triageGroup(rows: readonly Mechanism[], policies: readonly string[]): string {
+  const [{ kind } = {}] = rows;
+  if (kind === undefined) return "";
+  const head = `<tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="${
+    2 + policies.length
+  }">${KIND_WORDS[kind]}</th></tr>`;
+  const lines = rows.map((row) => triageRow(row, policies));
+  return `<tbody role="rowgroup" class="${kind}">\n${[head, ...lines].join("\n")}</tbody>`;
 }
 
 function triage(data: ReportData): string {
@@ -186,15 +212,26 @@ function triage(data: ReportData): string {
       data.parts.some(({ unsettled }) => unsettled > 0);
     return `<p>The policies end alike ${missed ? "wherever it can be told" : "everywhere"}.</p>`;
   }
-  const names = policies.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
-  const rows = mechanismsOf(data).map(triageRow).join("\n");
-  return `<div class="wide list" role="region" aria-labelledby="findings-title" tabindex="0"><table id="triage"><caption class="hidden">Mechanisms by which the policies differ</caption><thead><tr><th scope="col">Mechanism</th><th scope="col">VMRUNs</th>${names}</tr></thead><tbody>
-${rows}</tbody></table></div>`;
+  const head = ["Mechanism", "VMRUNs", ...policies].map((name) =>
+    `<th role="columnheader" scope="col">${escapeHtml(name)}</th>`
+  );
+  const mechanisms = mechanismsOf(data);
+  const kinds = [...new Set(mechanisms.map(({ kind }) => kind))];
+  const groups = kinds.map((kind) =>
+    triageGroup(mechanisms.filter((one) => one.kind === kind), policies)
+  );
+  // On a narrow screen its rows are no table's for the eye: the roles say that they are.
+  return `<div class="wide list" role="region" aria-labelledby="findings-title" tabindex="0"><table id="triage" role="table"><caption class="hidden">Mechanisms by which the policies differ</caption><thead role="rowgroup"><tr role="row">${
+    head.join("")
+  }</tr></thead>
+${groups.join("\n")}</table></div>`;
 }
 
 function summary({ policies, parts, result }: ReportData): string {
   // Of many policies, the pairs with the first one; the rest is told where the pair is chosen.
-  const told = parts.filter(({ pair: [a] }) => a === 0 || policies.length <= 3);
+  const told = parts.filter(({ pair: [a] }) =>
+    result.runs > 0 && (a === 0 || policies.length <= 3)
+  );
   const lines = told.map(({ pair: [a, b], different, unsettled }) =>
     `<li><strong>${escapeHtml(`${policies[a]} / ${policies[b]}`)}</strong>: ${
       different.toLocaleString("en")
@@ -260,8 +297,7 @@ ${inline(pageStyle)}</style>
 <body>
 <a class="skip" href="#run">Skip to the chosen VMRUN</a>
 <header>
-<h1>${escapeHtml(data.title)}</h1>
-${provenance(extras.provenance)}
+<div class="what"><h1>${escapeHtml(data.title)}</h1>${provenance(extras.provenance)}</div>
 ${summary(data)}
 <form id="search" role="search"><label for="query">Search fields, checks and scenarios</label>
 <input id="query" type="search" autocomplete="off" placeholder="gif, asid-zero, event_inj …">
@@ -282,8 +318,8 @@ ${triage(data)}
 <section aria-labelledby="timeline-title"><h2 id="timeline-title">VMRUNs</h2>
 <div id="legend"></div>
 <div id="timeline" role="slider" tabindex="0" aria-label="VMRUN" aria-describedby="keys" aria-valuemin="0"><canvas></canvas></div>
+<p id="hover">Point at a VMRUN to see what becomes of it; click or tap to choose it.</p>
 <div class="bar"><button type="button" id="zoom-in">Zoom in</button><button type="button" id="zoom-out">Zoom out</button><button type="button" id="zoom-all">All</button><span id="range"></span></div>
-<p id="hover"></p>
 </section>
 <section aria-labelledby="run-title" id="run" tabindex="-1"><h2 id="run-title">No VMRUN is chosen</h2>
 <div class="bar"><button type="button" id="previous">Previous that differs</button><button type="button" id="next">Next that differs</button></div>
@@ -296,7 +332,7 @@ ${triage(data)}
 ${(extras.latencyNotes ?? []).map((note) => `<p>${escapeHtml(note)}</p>`).join("\n")}
 <label>Transition: <select id="kind"></select></label>
 <div class="plots"><figure><figcaption>Percentiles, each step to the right ten times as rare</figcaption><div id="percentiles"></div></figure><figure><figcaption>How often</figcaption><div id="histogram"></div></figure></div>
-<div class="wide" id="latency-table"></div>
+<div class="wide" id="latency-table" role="group" tabindex="0" aria-label="Latencies"></div>
 </section>
 </main>
 <p id="said" class="hidden" role="status" aria-live="polite"></p>

@@ -51,6 +51,8 @@ export interface Look {
   readonly width?: number;
   readonly height?: number;
   readonly dark?: boolean;
+  /** Whether there is a finger instead of a pointer. */
+  readonly touch?: boolean;
 }
 
 /** Opens a page from disk, calls `use`, and closes the browser. */
@@ -62,10 +64,11 @@ export async function withPage(
   const { chromium } = await import("playwright-core");
   const browser: Browser = await chromium.launch({ executablePath: CHROMIUM!, args: FLAGS });
   try {
-    const { width = 1280, height = 900, dark = false } = look;
+    const { width = 1280, height = 900, dark = false, touch = false } = look;
     const page = await browser.newPage({
       viewport: { width, height },
       colorScheme: dark ? "dark" : "light",
+      hasTouch: touch,
     });
     const complaints: string[] = [], requests: string[] = [];
     page.on("console", (message) => {

@@ -31,6 +31,14 @@ Deno.test("policies that every pass finds slower differ; otherwise it is noise",
   ]);
 });
 
+Deno.test("what no clock tells apart is noise, whatever the passes agree on", () => {
+  const noise = (...quotients: number[]) =>
+    passRatios(passesOf(...quotients), ["a", "b"])[0]?.noise;
+  assertEquals(noise(0.999, 0.998, 0.997), true);
+  assertEquals(noise(0.99, 0.98, 0.97), false);
+  assertEquals(noise(1.01, 1.02, 1.004), true);
+});
+
 Deno.test("two passes prove nothing, and what a pass lacks is left out", () => {
   assertEquals(passRatios(passesOf(2, 2), ["a", "b"])[0]?.noise, true);
   assertEquals(passRatios([...passesOf(2), pass(["a", 100])], ["a", "b"]), []);
