@@ -127,9 +127,9 @@ inBrowser(
         assert(moved[0] < from && moved[1] - moved[0] === to - from, `${moved} from ${from}`);
         // Without, it zooms to what was dragged over.
         await page.locator("#zoom-all").click();
-        await page.mouse.move(...await at(0.2));
+        await page.mouse.move(...await at(0.205));
         await page.mouse.down();
-        await page.mouse.move(...await at(0.4), { steps: 3 });
+        await page.mouse.move(...await at(0.405), { steps: 3 });
         await page.mouse.up();
         assertEquals(await range(), [20, 40, 100]);
         await page.mouse.move(0, 0);
