@@ -1,6 +1,6 @@
 import { HistogramLogReader } from "hdr-histogram-js";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const SEED = ["--policies", "early-exit,unified"];
 

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { crc32 } from "node:zlib";
 import { PREFIX } from "../codecs/container/format.ts";
 import { headerSize } from "../codecs/mod.ts";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const RECORD = {
   case: "efer_svme0",

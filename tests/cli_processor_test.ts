@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { vmtape, withFolder } from "./cli_process.ts";
+import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const CASES = "icebp control.intercept_word4|=ICEBP m.9000.1=f1\n" +
   "int3 control.intercept_exceptions|=BP m.9000.1=cc\n";

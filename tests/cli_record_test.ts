@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { BUILTINS } from "../traces/scenarios/builtin.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
-import { command, shell, vmtape, withFolder } from "./cli_process.ts";
+import { command, shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const CASES = BUILTINS.reduce((n, builtin) => n + builtin.specs.length, 0);
 const lines = (text: string) => text.trimEnd().split("\n");

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@st
 import { fileSink, TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/mod.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 for (const policy of Object.keys(POLICIES)) {
   Deno.test(`what ${policy} recorded, ${policy} replays, to the same digest every time`, () =>

@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { BUILTINS } from "../traces/scenarios/builtin.ts";
 import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
-import { vmtape } from "./cli_process.ts";
+import { vmtapeHere as vmtape } from "./cli_process.ts";
 
 Deno.test("scenarios lists all built-in ones, and prints their cases as a file", async () => {
   const list = await vmtape(["scenarios"]);

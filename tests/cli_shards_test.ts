@@ -8,13 +8,13 @@ import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
-import { vmtape, withFolder } from "./cli_process.ts";
+import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const SHARDS = 8;
 
 /** A trace of many sessions, each scenario its own. */
 async function manySessions(path: string): Promise<void> {
-  const generated = [...generate({ seed: 11, count: 150 })].map((line) => parseScenario(line));
+  const generated = [...generate({ seed: 11, count: 60 })].map((line) => parseScenario(line));
   const scenarios = [...BUILTINS.flatMap(({ name }) => builtinScenarios(name)), ...generated];
   using sink = fileSink(path);
   const writer = new TraceWriter(sink, { meta: { source: "emulator", policy: LINUX_6_12.name } });
@@ -39,10 +39,9 @@ Deno.test("replay and diff print the same whatever the number of threads", async
         const line = [command, trace, ...options, ...json];
         const one = await vmtape(line);
         assert(one.stdout.length > 100, one.stderr);
-        for (const jobs of ["2", "3"]) {
-          const { code, stdout, stderr } = await vmtape([...line, "--jobs", jobs]);
-          assertEquals({ code, stdout, stderr }, { ...one, stderr: "" });
-        }
+        const jobs = json.length > 0 ? "2" : "3";
+        const { code, stdout, stderr } = await vmtape([...line, "--jobs", jobs]);
+        assertEquals({ code, stdout, stderr }, { ...one, stderr: "" });
       }
     }
   });

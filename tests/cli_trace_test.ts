@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fileSink, TraceWriter } from "../codecs/mod.ts";
-import { command, shell, vmtape, withFolder } from "./cli_process.ts";
+import { command, shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const INVALID = new Uint8Array(4096).fill(0xff, 0x70, 0x78);
 

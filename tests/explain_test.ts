@@ -5,7 +5,7 @@ import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import type { Policy } from "../engine/policy.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 async function explained(
   text: string,

@@ -15,7 +15,7 @@ import {
   TracepointError,
 } from "../codecs/mod.ts";
 import { SHAPES } from "./import_shapes.ts";
-import { command, shell, vmtape, withFolder } from "./cli_process.ts";
+import { command, shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const LOG = SHAPES[0]!.text;
 const LINES = LOG.trimEnd().split("\n").map((line) => line + "\n");

@@ -9,7 +9,7 @@ import {
 import { EARLY_EXIT, LINUX_6_12, type Mismatch, Replayer, type TraceEvent } from "../engine/mod.ts";
 import { compare, importLab, parseScenario } from "../traces/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
-import { vmtape } from "./cli_process.ts";
+import { vmtapeHere as vmtape } from "./cli_process.ts";
 
 /** What a recorder outside the kernel would have seen of a scenario: no inner states, no broken assertions. */
 function outside(line: string, sees: readonly string[], policy = LINUX_6_12): LabRecord {

@@ -12,7 +12,7 @@ import type { Policy } from "../engine/policy.ts";
 import { findingIds, minimizeCases, NotReproducedError } from "../traces/scenarios/minimize.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 Deno.test("what is left shows it, and no item can go", async () => {
   const list = fc.uniqueArray(fc.nat(40), { maxLength: 24 });

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import { ExitStats, type TraceEvent } from "../engine/mod.ts";
-import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 const event = fc.record({
   kind: fc.constantFrom("vmrun", "l2exit", "exit", "check", "tracepoint", "lost", "session"),

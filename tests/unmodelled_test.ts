@@ -3,7 +3,7 @@ import { Differ, EARLY_EXIT, LINUX_6_12, Replayer, UNIFIED } from "../engine/mod
 import { parseScenarios, recordScenarios } from "../traces/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { compareRecords } from "../traces/compare/compare.ts";
-import { vmtape, withFolder } from "./cli_process.ts";
+import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 /** L2 begins with an instruction that the model does not know: FLD1. */
 const UNKNOWN = "fpu m.9000=e8d9\nnext keepvm\nok\n";
