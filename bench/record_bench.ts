@@ -27,7 +27,7 @@ import { machine, median, print, writeBaseline } from "./table.ts";
 /** Scenarios in one iteration. */
 const COUNT = 5_000;
 /** Iterations that are not counted, and those that are. */
-const WARM = 2, COUNTED = 5;
+const WARM = 6, COUNTED = 9;
 
 /** What is recorded, with what one of it is called, and how many a second it is meant to be. */
 const WORKLOADS: Readonly<

@@ -258,11 +258,13 @@ export class EmulatedVm implements ScenarioVm {
   #observe(v: Vcpu): void {
     const full = this.#options.full === true;
     const add = (event: TraceEvent) => void this.#reports.push(event);
-    const image = ({ bytes, known }: Image) => ({
-      bytes: this.#images.copy(bytes),
-      ...(known === undefined ? {} : { known }),
+    const image = ({ bytes, known }: Image): Image => {
+      const copy = this.#images.copy(bytes);
+      return known === undefined ? { bytes: copy } : { bytes: copy, known };
+    };
+    const vmcb = (at: number) => ({
+      bytes: this.#images.copy(v.bytes.subarray(at, at + VMCB_SIZE)),
     });
-    const vmcb = (at: number) => image({ bytes: v.bytes.subarray(at, at + VMCB_SIZE) });
     v.observer = {
       step() {},
       begin: (way) => {
@@ -278,15 +280,15 @@ export class EmulatedVm implements ScenarioVm {
         this.unmodelled = what;
         add({ kind: "unmodelled", vcpu: 0, what });
       },
-      inner: (at, ret) =>
-        add({
-          kind: "inner",
-          vcpu: 0,
-          at,
-          inner: image(innerView(v, ret, this.#inner)),
-          ...(full ? { vmcb01: vmcb(VMCB01_AT) } : {}),
-          ...(full && vmcb02Used(v) ? { vmcb02: vmcb(VMCB02_AT) } : {}),
-        }),
+      inner: (at, ret) => {
+        const inner = image(innerView(v, ret, this.#inner));
+        if (!full) add({ kind: "inner", vcpu: 0, at, inner });
+        else {
+          const vmcb01 = vmcb(VMCB01_AT);
+          if (!vmcb02Used(v)) add({ kind: "inner", vcpu: 0, at, inner, vmcb01 });
+          else add({ kind: "inner", vcpu: 0, at, inner, vmcb01, vmcb02: vmcb(VMCB02_AT) });
+        }
+      },
     };
   }
 }

@@ -82,7 +82,7 @@ export function inputPages(scenario: Scenario, zeroed: boolean, images: ImageAre
 /** What writes leave, page by page; the rest of the pages is not known. */
 class WrittenPages implements MemoryWriter {
   /** The pages by address, in the order in which they were first written. */
-  readonly pages = new Map<number, PartialPage & { spans: number[] }>();
+  readonly pages = new Map<number, { readonly bytes: Uint8Array; readonly spans: number[] }>();
   readonly #images: ImageArena;
 
   constructor(images: ImageArena) {
@@ -95,10 +95,7 @@ class WrittenPages implements MemoryWriter {
       const at = (gpa + from) % VMCB_SIZE;
       const page = this.#page(gpa + from - at);
       const size = Math.min(bytes.length - from, VMCB_SIZE - at);
-      for (let i = 0; i < size; i++) {
-        page.bytes[at + i] = bytes[from + i] as number;
-        page.known[at + i] = 0xff;
-      }
+      for (let i = 0; i < size; i++) page.bytes[at + i] = bytes[from + i] as number;
       page.spans.push(at, size);
       from += size;
       if (from >= bytes.length) return;
@@ -108,11 +105,31 @@ class WrittenPages implements MemoryWriter {
   #page(gpa: number) {
     let page = this.pages.get(gpa);
     if (page === undefined) {
-      const images = this.#images;
-      page = { bytes: images.blank(VMCB_SIZE), known: images.blank(VMCB_SIZE), spans: [] };
+      page = { bytes: this.#images.blank(VMCB_SIZE), spans: [] };
       this.pages.set(gpa, page);
     }
     return page;
+  }
+}
+
+/** Masks of pages that are known in part; rounds of a loop write the same places, and share one. */
+export class PageMasks {
+  #spans: readonly number[] = [];
+  #known: Uint8Array = ZERO_PAGE;
+
+  /** The image that an event holds of a page of which some bytes are meant. */
+  image({ bytes, spans }: PartialPage): Image {
+    const last = this.#spans;
+    if (spans.length !== last.length || spans.some((value, i) => value !== last[i])) {
+      const known = new Uint8Array(VMCB_SIZE);
+      for (let i = 0; i < spans.length; i += 2) {
+        const from = spans[i] as number;
+        known.fill(0xff, from, from + (spans[i + 1] as number));
+      }
+      this.#spans = spans;
+      this.#known = known;
+    }
+    return { bytes, known: this.#known };
   }
 }
 
@@ -121,24 +138,24 @@ class WrittenPages implements MemoryWriter {
  *
  * @param late The writes, in order.
  * @param images Where the pages' bytes are to be.
+ * @param masks Where their masks are kept.
  * @returns One event a page.
  */
-export function lateMemory(late: readonly LateChange[], images: ImageArena): EventOf<"memory">[] {
+export function lateMemory(
+  late: readonly LateChange[],
+  images: ImageArena,
+  masks: PageMasks,
+): EventOf<"memory">[] {
   const written = new WrittenPages(images);
   for (const change of late) {
     if (change.size > 0 && change.gpa !== undefined) written.write(change.gpa, bytesOf(change));
   }
-  return Array.from(written.pages, ([gpa, page]) => memoryEvent(gpa, partial(page)));
+  return Array.from(written.pages, ([gpa, page]) => memoryEvent(gpa, masks.image(page)));
 }
 
 /** The event that tells what a page was set to. */
 export function memoryEvent(gpa: number, data: Image): EventOf<"memory"> {
   return { kind: "memory", vcpu: 0, gpa: BigInt(gpa), data };
-}
-
-/** The image that an event holds of a page of which some bytes are meant. */
-export function partial({ bytes, known }: PartialPage): Image {
-  return { bytes, known };
 }
 
 /**
@@ -172,6 +189,7 @@ const RESET: readonly SegmentName[] = ["gdtr", "ldtr", "idtr", "tr"];
 class Regs {
   readonly bytes = new Uint8Array(REGS_SIZE);
   readonly known = new Uint8Array(REGS_SIZE);
+  readonly words = new Uint32Array(this.bytes.buffer);
   readonly #view = new DataView(this.bytes.buffer);
 
   set(name: RegsFieldName, value: bigint): void {
@@ -220,6 +238,7 @@ const SEGMENTS_FROM = R.es_selector, SEGMENTS_TO = R.gdtr_selector;
  * @param seen What was read back, if it was.
  * @param begins Whether the machine is new.
  * @param refused Whether KVM refused the control registers and segments.
+ * @param images Where its bytes are to be.
  * @returns An image of layout `regs`.
  */
 export function l1Regs(
@@ -227,11 +246,12 @@ export function l1Regs(
   seen: Image | undefined,
   begins: boolean,
   refused: boolean,
+  images: ImageArena,
 ): Image {
   const { l1 } = scenario;
   const mode = l1.pae ? 1 : 0;
   if (seen !== undefined && seen.known === undefined && !refused) {
-    return { bytes: wholeL1(scenario, seen.bytes, begins) };
+    return { bytes: wholeL1(scenario, seen.bytes, begins, images) };
   }
   const bytes = new Uint8Array(REGS_SIZE), known = new Uint8Array(REGS_SIZE);
   const view = new DataView(bytes.buffer);
@@ -274,15 +294,22 @@ export function l1Regs(
 }
 
 /** The same where everything was read back, and nothing refused. */
-function wholeL1({ l1 }: Scenario, seen: Uint8Array, begins: boolean): Uint8Array {
-  const bytes = seen.slice();
-  const view = new DataView(bytes.buffer);
+function wholeL1(
+  { l1 }: Scenario,
+  seen: Uint8Array,
+  begins: boolean,
+  images: ImageArena,
+): Uint8Array {
+  const bytes = images.copy(seen);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   view.setBigUint64(R.hsave_pa, l1.hsave, true);
   if (begins) return bytes;
-  const from = given[l1.pae ? 1 : 0] as Regs;
-  bytes.set(from.bytes.subarray(0, R.rip));
-  bytes.set(from.bytes.subarray(SEGMENTS_FROM, SEGMENTS_TO), SEGMENTS_FROM);
-  for (const name of [...GENERAL, ...CONTROL]) view.setBigUint64(R[name], l1[name], true);
+  const { words: from } = given[l1.pae ? 1 : 0] as Regs;
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+  for (let i = 0; i < R.rip >> 2; i++) words[i] = from[i] as number;
+  for (let i = SEGMENTS_FROM >> 2; i < SEGMENTS_TO >> 2; i++) words[i] = from[i] as number;
+  for (const name of GENERAL) view.setBigUint64(R[name], l1[name], true);
+  for (const name of CONTROL) view.setBigUint64(R[name], l1[name], true);
   return bytes;
 }
 

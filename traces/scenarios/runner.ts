@@ -19,7 +19,7 @@ import {
   lateMemory,
   memoryEvent,
   NESTED_FLAGS,
-  partial,
+  PageMasks,
   restoredState,
   rsmEvent,
   VMRUN_LENGTH,
@@ -33,6 +33,7 @@ import type { ScenarioVm, VmRun } from "./vm.ts";
 export class ScenarioRunner {
   readonly #vm: ScenarioVm;
   readonly #images = new ImageArena();
+  readonly #masks = new PageMasks();
 
   /**
    * @param vm What they run on.
@@ -74,7 +75,7 @@ export class ScenarioRunner {
     const pre = withErrors(vm.look("pre", ["vmcb12"]), refused);
     if (pre !== undefined) yield pre;
     vm.reports();
-    const regs = l1Regs(scenario, pre?.regs, begins, sregsRefused(pre));
+    const regs = l1Regs(scenario, pre?.regs, begins, sregsRefused(pre), this.#images);
     if (scenario.entry === "setstate") yield this.#restore(scenario, regs);
     else yield this.#vmrun(scenario, regs, pre, begins);
     let run = vm.run();
@@ -95,7 +96,7 @@ export class ScenarioRunner {
     }
     if (written === undefined) return memoryEvent(gpa, { bytes: NOTHING });
     this.#vm.overlay(gpa, written);
-    return memoryEvent(gpa, partial(written));
+    return memoryEvent(gpa, this.#masks.image(written));
   }
 
   /** Sets L1 up; the errno of each call that was refused, as the lab names them. */
@@ -211,7 +212,7 @@ export class ScenarioRunner {
     vm.complete();
     yield { kind: "run", vcpu: 0, immediate: 1 };
     yield { kind: "save", vcpu: 0, ...vm.save() };
-    yield* lateMemory(late, this.#images);
+    yield* lateMemory(late, this.#images, this.#masks);
     const state = changedState(late);
     const set = pending ? NESTED_FLAGS.runPending : 0;
     const memory = late.filter(({ gpa }) => gpa !== undefined);
@@ -233,7 +234,7 @@ export class ScenarioRunner {
     for (const change of late) {
       if (change.gpa !== undefined) this.#vm.write(change.gpa, bytesOf(change));
     }
-    yield* lateMemory(late, this.#images);
+    yield* lateMemory(late, this.#images, this.#masks);
   }
 }
 

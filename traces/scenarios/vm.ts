@@ -67,9 +67,7 @@ export interface VmNestedState {
 export interface PartialPage {
   /** The bytes. */
   readonly bytes: Uint8Array;
-  /** A mask of those that are meant. */
-  readonly known: Uint8Array;
-  /** The same as offset and size of each stretch of them, one after the other; they may overlap. */
+  /** Offset and size of each stretch of those that are meant, one after the other; they may overlap. */
   readonly spans: readonly number[];
 }
 
