@@ -99,6 +99,9 @@ Deno.test("dump refuses what makes no sense: fields there are not, options that 
         [["--columns", "exit_cod"], "did you mean exit_code?"],
         [["--raw", "--columns", "kind"], "--raw and --columns exclude each other"],
         [["--follow", "--at", "3"], "--follow and --at exclude each other"],
+        [["--at", "3", "--raw"], "--at and --raw exclude each other"],
+        [["--at", "3", "--kind", "vmrun"], "--at and --kind exclude each other"],
+        [["--policy", "unified"], "--policy is for --at"],
         [["--exit", "NPFF"], '"NPFF" is no number'],
       ] as const
     ) {

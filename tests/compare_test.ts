@@ -214,7 +214,7 @@ Deno.test("the text says what was compared and what differs", async () => {
   const b = [BASE, { ...BASE, case: "b", post: { ...BASE.post, gif: 0 } }];
   assertEquals(
     formatComparison(await compare(a, b)),
-    `2 cases compared, 1 agree in everything, 0 left out by the skip list
+    `2 cases compared, 1 agrees in everything, 0 left out by the skip list
 1 only in the first: c
 
 kernel   npt  entry  cases   group 1   group 2   group 3  group 4
@@ -230,7 +230,7 @@ group 4: what userspace sees, and vmcb12
     b: 1 / 0
 `,
   );
-  assertStringIncludes(formatComparison(await compare(a, b), 0), "and 1 more fields");
+  assertStringIncludes(formatComparison(await compare(a, b), 0), "and 1 more field");
 });
 
 Deno.test({

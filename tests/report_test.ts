@@ -141,6 +141,11 @@ Deno.test("stats --hgrm writes a file a distribution, its fourth column exact", 
     }
     assertEquals((await vmtape(args)).code, 2);
     assertEquals((await vmtape(["stats", trace, "-o", out])).code, 2);
+    for (const both of [["--hgrm", "--hlog"], ["--json", "--hlog"], ["--hgrm", "--steps"]]) {
+      const { code, stderr } = await vmtape(["stats", trace, ...both]);
+      assertEquals(code, 2);
+      assertStringIncludes(stderr, `Options ${both.join(" and ")} exclude each other`);
+    }
   }));
 
 Deno.test("report writes a page, and does not overwrite one unasked", () =>

@@ -108,11 +108,20 @@ Deno.test("why of a log says what was recorded, and what it would take to tell t
 
 Deno.test("why of a trace without a failed VMRUN, or of no event of it, says so", () =>
   withFolder(async (folder) => {
-    const { stderr } = await shell(
-      "vmtape record enter -o t -q; vmtape why t; vmtape why t -e 0; vmtape why t -e 999",
+    const { stdout, stderr } = await shell(
+      "vmtape record enter -o t -q && vmtape why t && vmtape why t --json && " +
+        "vmtape record enter enter -o u -q && vmtape why u && " +
+        "{ vmtape why t -e 0; vmtape why t -e 999; }",
       folder,
     );
-    assertMatch(stderr, /None of the trace's 1 VMRUNs? failed; --event N asks about one/);
+    // That none failed is an answer, with status 0.
+    assertEquals(
+      stdout,
+      "The trace's one VMRUN did not fail, as far as was recorded\n" +
+        '{"failed":false,"runs":1,"failures":0}\n' +
+        "None of 2 VMRUNs failed, as far as was recorded\n",
+    );
+    assertMatch(stderr, /--event N asks about one/);
     assertMatch(stderr, /Event 0 belongs to no VMRUN/);
     assertMatch(stderr, /There is no event 999: the trace has \d+/);
   }));

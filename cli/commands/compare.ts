@@ -27,7 +27,9 @@ export const compareCommand = defineCommand({
   summary: "Count how far two recordings of the same cases agree",
   details:
     "Takes records (NDJSON, plain or compressed, as the lab and predict print them) or traces. " +
-    "Words that hold host addresses, clocks or ASIDs are left out.",
+    "Words that hold host addresses, clocks or ASIDs are left out. A recording of a guest or a log " +
+    "holds no such records, and one by Bochs or QEMU's processor only what is there after a case: " +
+    "`vmtape diff A B` compares all that was recorded.",
   operands: { usage: "A B", min: 2, max: 2 },
   options: [
     {
@@ -53,7 +55,10 @@ export const compareCommand = defineCommand({
     const skip = await readSkipList(options.skip);
     const result = await compare(await openRecords(a), await openRecords(b), skip ? { skip } : {});
     if (result.compared + result.skipped + result.onlyA.length + result.onlyB.length === 0) {
-      throw new UsageError("There is nothing to compare: neither holds a record");
+      throw new UsageError(
+        "There is nothing to compare: neither holds a record of a case; vmtape diff A B compares " +
+          "recordings of guests and logs",
+      );
     }
     if (context.json) context.out.json(result);
     else context.out.text(formatComparison(result, options.limit ?? LISTED));

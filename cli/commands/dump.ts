@@ -14,6 +14,7 @@ import type { Context } from "../context.ts";
 import { POLICY } from "../policy_options.ts";
 import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
+import { type Given, refuseBoth } from "../exclusive.ts";
 import { EVENT_FILTER, EventFilter } from "../event_filter.ts";
 import { decodedEvent, decodedLines, eventJson } from "../event_text.ts";
 import { STANDARD } from "../files.ts";
@@ -129,15 +130,23 @@ async function dumpState(context: Context, path: string, event: number, policy?:
 
 /** What cannot be asked for together. */
 function refuse(options: Options): void {
-  const { follow, to, at, raw, columns, fields } = options;
-  const exclusive: readonly (readonly [boolean, string, string])[] = [
-    [follow && to !== undefined, "--follow", "--to"],
-    [follow && at !== undefined, "--follow", "--at"],
-    [raw && columns.length > 0, "--raw", "--columns"],
-    [fields && columns.length > 0, "--fields", "--columns"],
-  ];
-  for (const [both, a, b] of exclusive) {
-    if (both) throw new UsageError(`Options ${a} and ${b} exclude each other`);
+  const { follow, to, at, raw, columns, fields, policy } = options;
+  const fromTo: readonly Given[] = [["--to", to !== undefined], [
+    "--from",
+    options.from !== undefined,
+  ]];
+  const form: readonly Given[] = [["--columns", columns.length > 0], ["--fields", fields]];
+  refuseBoth(["--follow", follow], ["--to", to !== undefined], ["--at", at !== undefined]);
+  refuseBoth(["--raw", raw], ...form);
+  refuseBoth(["--fields", fields], ["--columns", columns.length > 0]);
+  // The state after an event is one thing, in one form.
+  const chosen = EVENT_FILTER.map(({ name }): Given => {
+    const value = options[name];
+    return [`--${name}`, value !== undefined && (typeof value !== "object" || value.length > 0)];
+  });
+  refuseBoth(["--at", at !== undefined], ["--raw", raw], ...form, ...fromTo, ...chosen);
+  if (policy !== undefined && at === undefined) {
+    throw new UsageError("Option --policy is for --at, and means nothing without it");
   }
 }
 

@@ -10,6 +10,7 @@ import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
+import { type Given, refuseBoth } from "../exclusive.ts";
 import { STANDARD } from "../files.ts";
 import { eventTotal, openTraceFile } from "../inputs.ts";
 import { ratioText } from "../pass_ratios.ts";
@@ -186,7 +187,13 @@ export const stats = defineCommand({
   ],
   async run(context, { options, operands: [path = ""] }) {
     const { passes = PASSES, output, force } = options;
-    if (output !== undefined && !options.hgrm) {
+    const { hgrm, hlog, steps: stepping } = options;
+    const folder: Given = ["--output", output !== undefined];
+    refuseBoth(["--hgrm", hgrm], ["--hlog", hlog], ["--steps", stepping]);
+    refuseBoth(["--hlog", hlog], ["--steps", stepping]);
+    refuseBoth(["--json", context.json], ["--hgrm", hgrm], ["--hlog", hlog]);
+    refuseBoth(["--shard", options.shard !== undefined], ["--steps", stepping], folder);
+    if (output !== undefined && !hgrm) {
       throw new UsageError("Option --output is the folder for --hgrm, and needs it");
     }
     if (output === STANDARD) throw new UsageError("Option --output is a folder, not -");
@@ -202,7 +209,7 @@ export const stats = defineCommand({
       return EXIT.ok;
     }
     using latency = await Latency.create();
-    const steps = options.steps ? new StepCosts(latency.timerCost) : undefined;
+    const steps = stepping ? new StepCosts(latency.timerCost) : undefined;
     const total = await eventTotal(context, path);
     using progress = context.progress("events", total && total * (passes + (steps ? 2 : 1)));
     await recordedTimes(path, latency);
@@ -220,7 +227,7 @@ export const stats = defineCommand({
     }
     const { timerCost } = latency;
     const order = policies.map(({ name }) => name);
-    const form = options.hlog ? "hlog" : options.hgrm ? "hgrm" : undefined;
+    const form = hlog ? "hlog" : hgrm ? "hgrm" : undefined;
     printStats(context, latency, {
       timerCost,
       passes,

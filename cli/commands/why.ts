@@ -23,7 +23,6 @@ import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
 import { openTraceFile } from "../inputs.ts";
 import { painter } from "../paint.ts";
-import { plural } from "../../engine/plural.ts";
 import { formatTable } from "../table.ts";
 
 const WAYS: Readonly<Record<FoundRun["way"], string>> = {
@@ -146,13 +145,21 @@ async function carriedOut(trace: TraceFile, policies: readonly Policy[], run: Fo
   return by.finish();
 }
 
+/** What there is to say of a VMRUN; nothing but counts when none failed. */
+interface Answer {
+  readonly found?: Diagnosis;
+  readonly left: readonly LeftBehind[];
+  readonly runs: number;
+  readonly failures: number;
+}
+
 /** Reads the trace once to find the run, and its session's events once more to carry it out. */
 async function answer(
   context: Context,
   path: string,
   event: number | undefined,
   policies: readonly Policy[],
-): Promise<{ found: Diagnosis; left: readonly LeftBehind[]; runs: number; failures: number }> {
+): Promise<Answer> {
   using file = await openTraceFile(path);
   const { trace } = file;
   const finder = new FailureFinder(event);
@@ -169,14 +176,9 @@ async function answer(
   const run = finder.finish();
   const { runs, failures } = finder.counts;
   if (run === undefined) {
+    if (event === undefined) return { left: [], runs, failures };
     throw new UsageError(
-      event === undefined
-        ? runs === 0
-          ? "The trace holds no VMRUN"
-          : `None of the trace's ${
-            plural(runs, "VMRUN")
-          } failed; --event N asks about one that did not`
-        : event >= events
+      event >= events
         ? `There is no event ${event}: the trace has ${events}`
         : `Event ${event} belongs to no VMRUN; vmtape dump shows which events do`,
     );
@@ -184,6 +186,19 @@ async function answer(
   const left = run.partial ? leftUnknown(policies, run) : await carriedOut(trace, policies, run);
   progress.done();
   return { found: diagnose(run), left, runs, failures };
+}
+
+/** That nothing failed is an answer, too. */
+function printNone(context: Context, runs: number): void {
+  if (context.json) context.out.json({ failed: false, runs, failures: 0 });
+  else if (runs === 0) context.out.line("The trace holds no VMRUN");
+  else {
+    const none = runs === 1
+      ? "The trace's one VMRUN did not fail"
+      : `None of ${runs} VMRUNs failed`;
+    context.out.line(`${none}, as far as was recorded`);
+    context.note("--event N asks about one that did not");
+  }
 }
 
 /** Says why a VMRUN failed. */
@@ -194,7 +209,7 @@ export const why = defineCommand({
   details:
     "Looks at the VMRUN (or RSM, or restore) that an event is part of, or at the last that failed. " +
     "Of a log, what was not recorded is unknown: a check that depends on it says what it would take " +
-    "to tell. Ends with 1 when the VMRUN failed.",
+    "to tell. Ends with 1 when the VMRUN failed, and with 0 when it or, without --event, none did.",
   operands: { usage: "TRACE", min: 1, max: 1 },
   options: [
     {
@@ -217,6 +232,10 @@ export const why = defineCommand({
       ? await policiesOf(options.policies, 1, options.processor)
       : Object.values(POLICIES);
     const { found, left, runs, failures } = await answer(context, path, options.event, policies);
+    if (found === undefined) {
+      printNone(context, runs);
+      return EXIT.ok;
+    }
     if (context.json) {
       const { run, failed, check, recorded, fields, madeBy, answers } = found;
       const { event, last, vcpu, way, scenario, spec, rip, gpa, exitCode, errno } = run;

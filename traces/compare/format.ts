@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { plural } from "../../engine/plural.ts";
 import { visible } from "../../codecs/visible.ts";
 import { type Group, GROUP_NUMBERS, GROUPS } from "./groups.ts";
 import type { ComparisonResult, GroupCount } from "./tally.ts";
@@ -23,7 +24,9 @@ import type { ComparisonResult, GroupCount } from "./tally.ts";
 export function formatComparison(result: ComparisonResult, limit = Infinity): string {
   const { compared, agreed, skipped, onlyA, onlyB, otherSpec } = result;
   const lines = [
-    `${compared} cases compared, ${agreed} agree in everything, ${skipped} left out by the skip list`,
+    `${plural(compared, "case")} compared, ${
+      plural(agreed, "agrees", "agree")
+    } in everything, ${skipped} left out by the skip list`,
   ];
   const names = (list: readonly string[]) =>
     list.slice(0, 5).join(", ") + (list.length > 5 ? ", …" : "");
@@ -48,7 +51,7 @@ export function formatComparison(result: ComparisonResult, limit = Infinity): st
     }
   }
   const left = result.disagreements.length - shown.length;
-  if (left > 0) lines.push(`and ${left} more fields`);
+  if (left > 0) lines.push(`and ${plural(left, "more field")}`);
   return lines.map((line) => visible(line.trimEnd()) + "\n").join("");
 }
 
