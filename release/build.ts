@@ -1,6 +1,6 @@
 /**
  * Builds what is released: `dist/vmtape.js`, the program and the library in one file, and
- * `dist/npm`, the package for npm, whose command brings Deno along.
+ * `dist/vmtape.tgz`, the package for npm, whose command brings Deno along.
  *
  *     deno task release [install]
  *
@@ -69,14 +69,16 @@ async function declarations(): Promise<void> {
   await Deno.mkdir(types, { recursive: true });
   const only = ["--strip-components=1", "--wildcards", "*.d.ts"];
   const exclude = ["--exclude=package/cli", "--exclude=package/links"];
-  const { code } = await new Deno.Command("tar", {
-    args: ["-xzf", archive, "-C", types.pathname, ...exclude, ...only],
-  }).output();
-  if (code !== 0) throw new Error("tar could not unpack what deno pack made");
+  await tar(["-xzf", archive, "-C", types.pathname, ...exclude, ...only]);
   await Deno.remove(archive);
 }
 
-/** Builds `dist/npm`. */
+async function tar(args: readonly string[]): Promise<void> {
+  const { code, stderr } = await new Deno.Command("tar", { args: [...args] }).output();
+  if (code !== 0) throw new Error(`tar failed: ${new TextDecoder().decode(stderr)}`);
+}
+
+/** Builds `dist/npm`, and packs it: npm only links a folder, and leaves out what that depends on. */
 async function npm(file: URL): Promise<void> {
   await Deno.mkdir(NPM, { recursive: true });
   await Deno.copyFile(file, new URL("vmtape.js", NPM));
@@ -113,6 +115,8 @@ async function npm(file: URL): Promise<void> {
     vmtape: { permissions: FLAGS },
   };
   await Deno.writeTextFile(new URL("package.json", NPM), JSON.stringify(manifest, null, 2) + "\n");
+  const archive = new URL("vmtape.tgz", DIST).pathname;
+  await tar(["-czf", archive, "-C", DIST.pathname, "--transform=s,^npm,package,", "npm"]);
 }
 
 if (import.meta.main) {
