@@ -26,6 +26,12 @@ export const STEPS: readonly (readonly [say: string, line: string])[] = [
   ["", "stats long.vmtape --policies early-exit,unified"],
 ];
 
+/** The folder is gone afterwards: what to do with a recording that stays. */
+const ON =
+  `# Go on with a recording of your own, then any line above with "deno task vmtape" for "vmtape":
+$ deno task vmtape record -o demo.vmtape --policy early-exit
+# Without Deno, "deno" is "npx -y deno@2.9.6"; "deno task release install" installs vmtape.`;
+
 const world = {
   out: Deno.stdout,
   err: Deno.stderr,
@@ -40,6 +46,7 @@ async function demo(): Promise<number> {
     const status = await run(line.split(" "), world);
     if (status !== EXIT.ok && status !== EXIT.differs) return status;
   }
+  Deno.stdout.writeSync(new TextEncoder().encode(`\n${ON}\n`));
   return EXIT.ok;
 }
 
