@@ -122,5 +122,52 @@ Deno.test("minimize says why it cannot", () =>
     assertMatch(await refused("-e", "999", ...pair), /There is no event 999: the trace has \d+/);
     const gif = ["-e", "30", ...pair];
     assertMatch(await refused(...gif, "--finding", "CR9"), /it shows: GIF stays set/);
-    assertMatch(await refused("-e", "30", "-p", "early-exit"), /needs 2 names/);
+    const alone = ["-e", "30", "-p", "early-exit"];
+    assertMatch(await refused(...alone, "--finding", "GIF"), /of a difference, and needs two/);
+  }));
+
+Deno.test("minimize under one policy keeps what becomes of the VMRUN", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/c`,
+      "big save.cr2=1 control.asid=0 save.rax=2\nfine save.cr2=7 save.rip=9100 save.dr6=ffff0ff0\n",
+    );
+    const { code, stdout, stderr } = await shell(
+      "vmtape record c -o t -q && vmtape minimize t -e 0 -p linux-6.12 && " +
+        "vmtape minimize t -e 44 -p linux-6.12 --json",
+      folder,
+    );
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, /^big c\.58\.4=0$/m);
+    assertMatch(stderr, /^# {3}failed check: asid-zero$/m);
+    const { lines, outcome } = JSON.parse(stdout.split("\n")[1]!);
+    assertMatch(outcome, /^entered L2 \(exit code 0x[0-9a-f]+\)$/);
+    // Another instruction than the base's is what L2 executes; CR2 says nothing.
+    assertMatch(lines.join(), /^fine s\.178=9[0-9a-f]+$/);
+  }));
+
+Deno.test("minimize of a log makes a scenario of what was recorded, and names what that cannot show", () =>
+  withFolder(async (folder) => {
+    const line = (time: string, text: string) => ` qemu-1 [000] ..... ${time}: ${text}\n`;
+    const enter =
+      "kvm_nested_vmenter: rip: 0x0000000000008000 vmcb: 0x0000000000010000 nested_rip: " +
+      "0x0000000000009000 int_ctl: 0x00000000 event_inj: 0x00000000 nested_npt=n " +
+      "guest_cr3: 0x0000000000040000";
+    await Deno.writeTextFile(
+      `${folder}/log`,
+      "# tracer: nop\n" + line("1.000001", enter) +
+        line("1.000002", "kvm_nested_vmenter_failed: control->asid == 0") +
+        line("1.000003", enter),
+    );
+    const { code, stdout, stderr } = await shell(
+      "vmtape import log -o t -q && " +
+        "vmtape minimize t -e 2 -p early-exit,unified -o small && " +
+        "vmtape minimize t -e 2 -p linux-7.3 && " +
+        "vmtape record small -q -o s && { vmtape diff s -p early-exit,unified; [ $? = 1 ]; } && " +
+        "{ vmtape minimize t -e 9 -p linux-7.3; [ $? = 2 ]; }",
+      folder,
+    );
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, /^event_\d c\.58\.4=0$/m);
+    assertMatch(stderr, /There is no event 9: the trace has \d/);
   }));

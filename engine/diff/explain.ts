@@ -125,7 +125,8 @@ export class Explainer {
 
   /** A VMRUN of a log is over. */
   #loggedRun(unit: LoggedRun): void {
-    const last = unit.exit?.event ?? unit.check?.event ?? this.#index;
+    // What ends it is the event that is being fed, or the end of the trace.
+    const last = unit.exit?.event ?? unit.check?.event ?? this.#index - 1;
     if (this.done || unit.event > this.#event || this.#event > last) return;
     const sides = this.#policies.map((policy) => stepsOfLogged(policy, unit));
     if (sides.some((side) => side === undefined)) return;

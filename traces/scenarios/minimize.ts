@@ -144,6 +144,23 @@ async function showsFindings(
   policies: readonly [Policy, Policy],
   { npt, ids }: MinimizeOptions,
 ): Promise<boolean> {
+  const shown = await shownFindings(scenarios, policies, npt);
+  return ids.every((id) => shown.has(id));
+}
+
+/**
+ * The findings that the last of some cases shows when they are run on the emulator.
+ *
+ * @param scenarios The cases.
+ * @param policies The two policies.
+ * @param npt Whether the hypervisor uses nested paging itself.
+ * @returns Their ids ({@linkcode Finding.id}).
+ */
+export async function shownFindings(
+  scenarios: readonly Scenario[],
+  policies: readonly [Policy, Policy],
+  npt: boolean,
+): Promise<ReadonlySet<string>> {
   const last = `${scenarios.length - 1}`;
   const shown = new Set<string>();
   const findings = new Findings();
@@ -151,11 +168,16 @@ async function showsFindings(
     const found = findingIds(findings, difference);
     if (difference.scenario === last) { for (const id of found) shown.add(id); }
   });
-  // Numbers for names, so that the last case is told from those before.
-  const named = scenarios.map((scenario, i) => ({ ...scenario, name: `${i}` }));
-  for await (const event of recordScenarios(named, policies[0], { npt })) differ.feed(event);
+  for await (const event of recordScenarios(numbered(scenarios), policies[0], { npt })) {
+    differ.feed(event);
+  }
   differ.finish();
-  return ids.every((id) => shown.has(id));
+  return shown;
+}
+
+/** Cases with numbers for names, so that the last one is told from those before. */
+export function numbered(scenarios: readonly Scenario[]): Scenario[] {
+  return scenarios.map((scenario, i) => ({ ...scenario, name: `${i}` }));
 }
 
 /** Runs candidates and says whether they still show what is to be kept. */
