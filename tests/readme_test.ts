@@ -27,13 +27,29 @@ Deno.test("README names every command and every page", () => {
   for (const page of PAGES) assert(README.includes(`](docs/${page})`), page);
 });
 
+Deno.test("the index of the documentation names every page", async () => {
+  const index = await Deno.readTextFile(new URL("docs/README.md", ROOT));
+  for (const page of PAGES) {
+    if (page !== "README.md") assert(index.includes(`](${page}`), page);
+  }
+});
+
+/** The address of a heading, as GitHub makes it. */
+function slug(heading: string): string {
+  return heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, "").replaceAll(" ", "-");
+}
+
 for (const page of ["README.md", ...PAGES.map((name) => `docs/${name}`)]) {
   Deno.test(`the links of ${page} lead somewhere`, async () => {
     const url = new URL(page, ROOT);
     for (const [, target = ""] of (await Deno.readTextFile(url)).matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^(?:https?:|#)/.test(target)) continue;
-      const { isFile } = await Deno.stat(new URL(target.replace(/#.*/, ""), url));
+      const [file = "", anchor] = target.split("#");
+      const { isFile } = await Deno.stat(new URL(file, url));
       assert(isFile, target);
+      if (anchor === undefined || !file.endsWith(".md")) continue;
+      const headings = (await Deno.readTextFile(new URL(file, url))).matchAll(/^#+ (.*)$/gm);
+      assert([...headings].some(([, heading = ""]) => slug(heading) === anchor), target);
     }
   });
 }
