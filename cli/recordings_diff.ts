@@ -133,7 +133,6 @@ async function compare(paths: Paths, print: (difference: PairDifference) => void
   let different = 0, broken = 0, number = 0;
   const pairs = pairUp(alignment.pairs, runsOf(paths[0], false), runsOf(paths[1], false));
   for await (const [a, b] of pairs) {
-    partners.set(a.event, b.event);
     if (a.broken || b.broken) {
       broken++;
       continue;
@@ -142,6 +141,7 @@ async function compare(paths: Paths, print: (difference: PairDifference) => void
     if (difference === undefined) continue;
     different++;
     findings.add(difference);
+    partners.set(a.event, b.event);
     print(difference);
   }
   const runs = [outlines[0].length, outlines[1].length] as const;

@@ -3,13 +3,15 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import type { Incident } from "../diff/transitions.ts";
 import type { AreaName } from "../diff/areas.ts";
 import type { Moment, RunEnd } from "../diff/run_difference.ts";
-import type { Image, TraceEvent } from "../event.ts";
+import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { KVM_EXIT } from "../kvm/constants.ts";
-import { capabilitiesOf } from "../replay/drive.ts";
+import { capabilitiesOf, ReplayError } from "../replay/drive.ts";
 import { hostVmcbMask } from "../replay/views.ts";
 import { VmtapeError } from "../error.ts";
 import { PerVcpu } from "../per_vcpu.ts";
@@ -72,6 +74,17 @@ function endOf(event: Extract<TraceEvent, { kind: "regs" }>): RunEnd {
 const MOST_RUNS = 1_000_000;
 /** Signs that are kept to be shared. */
 const MOST_SIGNS = 100_000;
+/** Reports, and parts of the state, that one run has at most: recorded runs have a few dozen. */
+const MOST_OF_RUN = 1024;
+/** Letters of a name that an outline keeps. */
+const MOST_LETTERS = 256;
+
+/** A name, short: of a long one its beginning and a digest, and no reference to the long one. */
+function shortName(name: string): string {
+  if (name.length <= MOST_LETTERS) return name;
+  const digest = createHash("sha256").update(name).digest("hex").slice(0, 16);
+  return `${Buffer.from(name.slice(0, MOST_LETTERS)).toString()}… (${digest})`;
+}
 
 /**
  * A recording that is too long to be aligned.
@@ -100,6 +113,13 @@ interface Seen {
   npt: boolean;
   open: Draft | undefined;
   named: boolean;
+  /** Whether a check failed in the open run. */
+  failed: boolean;
+}
+
+function bounded(list: readonly unknown[], index: number): void {
+  if (list.length <= MOST_OF_RUN) return;
+  throw new ReplayError(`More than ${MOST_OF_RUN} outcomes are of one run`, index);
 }
 
 /**
@@ -120,7 +140,12 @@ interface Seen {
  */
 export class RecordedRuns {
   readonly #done: (run: RecordedRun) => void;
-  readonly #vcpus = new PerVcpu<Seen>(() => ({ npt: true, open: undefined, named: false }));
+  readonly #vcpus = new PerVcpu<Seen>(() => ({
+    npt: true,
+    open: undefined,
+    named: false,
+    failed: false,
+  }));
   /** One text for each sign, however many runs have it. */
   readonly #signs = new Map<string, readonly string[]>();
   #runs = 0;
@@ -156,7 +181,7 @@ export class RecordedRuns {
       case "case":
         this.#close(seen);
         seen.named = true;
-        this.#open(seen, number, index, event.name, event.spec, [event.name ?? ""]);
+        this.#openCase(seen, number, index, event);
         return;
       case "vmrun": {
         if (seen.named) return;
@@ -179,6 +204,12 @@ export class RecordedRuns {
     for (const seen of this.#vcpus.values()) this.#close(seen);
   }
 
+  #openCase(seen: Seen, vcpu: number, index: number, { name, spec }: EventOf<"case">): void {
+    const shown = (text: string | undefined) =>
+      text === undefined || !this.#outlines ? text : shortName(text);
+    this.#open(seen, vcpu, index, shown(name), shown(spec), [shortName(name ?? "")]);
+  }
+
   #open(
     seen: Seen,
     vcpu: number,
@@ -191,6 +222,7 @@ export class RecordedRuns {
     const key = signs.join("|");
     const shared = this.#signs.get(key) ?? signs;
     if (this.#signs.size < MOST_SIGNS) this.#signs.set(key, shared);
+    seen.failed = false;
     return seen.open = {
       ...{ event, vcpu, scenario, spec, signs: shared },
       reports: [],
@@ -209,22 +241,28 @@ export class RecordedRuns {
     const run = seen.open;
     if (run === undefined) return;
     const add = (area: AreaName, image: Image | undefined, moment: Moment | undefined) => {
-      if (image !== undefined && !this.#outlines) {
-        run.parts.push({ area, moment, image: copyImage(image) });
-      }
+      if (image === undefined || this.#outlines) return;
+      run.parts.push({ area, moment, image: copyImage(image) });
+      bounded(run.parts, index);
     };
-    const failed = run.reports.some(({ kind }) => kind === "check");
+    const report = (incident: Incident) => {
+      run.reports.push(incident);
+      bounded(run.reports, index);
+    };
+    // Not by a look at all reports: that would take ever longer.
+    const { failed } = seen;
     switch (event.kind) {
       case "check":
-        run.reports.push({
+        report({
           kind: "check",
           id: event.check ?? "",
           text: event.text ?? event.check ?? "",
           way: "vmrun",
         });
+        seen.failed = true;
         break;
       case "warn":
-        run.reports.push({ kind: "warn", id: "", text: event.text ?? "", way: "" });
+        report({ kind: "warn", id: "", text: event.text ?? "", way: "" });
         break;
       case "lost":
         run.broken = true;
