@@ -3,7 +3,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { packMap } from "../codecs/container/msgpack.ts";
 import { parseLabRecord } from "../codecs/lab/record.ts";
 import type { TraceEvent } from "../engine/event.ts";
-import { Differ, Replayer, ReplayError, UNIFIED, UPSTREAM } from "../engine/mod.ts";
+import { Differ, RecordedRuns, Replayer, ReplayError, UNIFIED, UPSTREAM } from "../engine/mod.ts";
+import { shortTexts } from "../engine/short_texts.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { builtinScenarios } from "../traces/scenarios/builtin.ts";
 
@@ -22,14 +23,49 @@ Deno.test("outcomes of no run are not kept, and their number has an end", () => 
     ) {
       for (const machine of [new Replayer(UNIFIED), new Differ([UNIFIED, UPSTREAM], () => {})]) {
         for (const one of start) machine.feed(one);
-        for (let i = 0; i < 10_000; i++) machine.feed(event);
+        for (let i = 0; i < 1000; i++) machine.feed(event);
         const error = assertThrows(() => {
           for (let i = 0; i < 10_000; i++) machine.feed(event);
         }, ReplayError);
-        assertEquals(error.event, 16_384 + start.length);
+        assertEquals(error.event, 1024 + start.length);
         assert(/outcomes follow each other/.test(error.message), error.message);
       }
     }
+  }
+});
+
+Deno.test("what is remembered of a trace does not grow with its texts", () => {
+  const long = "x".repeat(60_000);
+  const kept: string[] = [];
+  const text: TraceEvent[] = [
+    { kind: "case", vcpu: 0, name: long, spec: long },
+    { kind: "unmodelled", vcpu: 0, what: long },
+    { kind: "warn", vcpu: 0, text: long },
+    { kind: "inner", vcpu: 0, at: long },
+  ];
+  for (const event of text) kept.push(...Object.values(shortTexts(event)).map(String));
+  assert(kept.includes("unmodelled") && kept.every(({ length }) => length < 600), kept.join());
+  const short: TraceEvent = { kind: "warn", vcpu: 0, text: "!pfn" };
+  assertEquals(shortTexts(short) === short, true);
+  // Two long names are told apart by what is behind their beginning.
+  const other = shortTexts({ kind: "case", vcpu: 0, name: `${long}y` });
+  assert(other.kind === "case" && other.name !== kept[2]);
+});
+
+Deno.test("a run of a recording that is compared with another has an end", () => {
+  const floods: readonly TraceEvent[] = [
+    { kind: "warn", vcpu: 0, text: "!pfn" },
+    { kind: "check", vcpu: 0, check: "asid-zero" },
+    { kind: "inner", vcpu: 0, at: "vmrun", inner: page(1) },
+    { kind: "regs", vcpu: 0, phase: "mid", vmcb12: page(1) },
+  ];
+  for (const event of floods) {
+    const runs = new RecordedRuns(() => {});
+    runs.feed({ kind: "case", vcpu: 0, name: "a" });
+    const error = assertThrows(() => {
+      for (let i = 0; i < 100_000; i++) runs.feed(event);
+    }, ReplayError);
+    assertEquals([error.event, error.message], [1025, "More than 1024 outcomes are of one run"]);
   }
 });
 

@@ -5,6 +5,7 @@
  * @module
  */
 import type { TraceEvent } from "../event.ts";
+import { shortTexts } from "../short_texts.ts";
 import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { Driver } from "../replay/drive.ts";
@@ -181,10 +182,11 @@ export class Differ {
   /**
    * Takes the next event of the trace.
    *
-   * @param event The event; its images need to be valid only during the call.
+   * @param given The event; its images need to be valid only during the call.
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
-  feed(event: TraceEvent): void {
+  feed(given: TraceEvent): void {
+    const event = shortTexts(given);
     const index = this.events++;
     if (this.#logged.claims(event)) {
       this.#claimed++;

@@ -12,6 +12,7 @@
  */
 import { CHECK_SETS } from "../checks/sets.ts";
 import type { TraceEvent } from "../event.ts";
+import { shortTexts } from "../short_texts.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy, StepEntry } from "../policy.ts";
 import { EventStore, inputSum, type KeptEvent } from "./event_store.ts";
@@ -142,10 +143,11 @@ export class Memo<E> {
   /**
    * Takes the next event.
    *
-   * @param event The event; its images need to be valid only during the call.
+   * @param given The event; its images need to be valid only during the call.
    * @param index Its number.
    */
-  feed(event: TraceEvent, index: number): void {
+  feed(given: TraceEvent, index: number): void {
+    const event = shortTexts(given);
     if (!this.#allowed) {
       this.#host.carryOut(event, index);
       return;

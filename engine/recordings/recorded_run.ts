@@ -3,18 +3,17 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
 import type { Incident } from "../diff/transitions.ts";
 import type { AreaName } from "../diff/areas.ts";
 import type { Moment, RunEnd } from "../diff/run_difference.ts";
-import type { EventOf, Image, TraceEvent } from "../event.ts";
+import type { Image, TraceEvent } from "../event.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
 import { KVM_EXIT } from "../kvm/constants.ts";
 import { capabilitiesOf, ReplayError } from "../replay/drive.ts";
 import { hostVmcbMask } from "../replay/views.ts";
 import { VmtapeError } from "../error.ts";
 import { PerVcpu } from "../per_vcpu.ts";
+import { shortTexts } from "../short_texts.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
@@ -76,15 +75,6 @@ const MOST_RUNS = 1_000_000;
 const MOST_SIGNS = 100_000;
 /** Reports, and parts of the state, that one run has at most: recorded runs have a few dozen. */
 const MOST_OF_RUN = 1024;
-/** Letters of a name that an outline keeps. */
-const MOST_LETTERS = 256;
-
-/** A name, short: of a long one its beginning and a digest, and no reference to the long one. */
-function shortName(name: string): string {
-  if (name.length <= MOST_LETTERS) return name;
-  const digest = createHash("sha256").update(name).digest("hex").slice(0, 16);
-  return `${Buffer.from(name.slice(0, MOST_LETTERS)).toString()}… (${digest})`;
-}
 
 /**
  * A recording that is too long to be aligned.
@@ -166,9 +156,10 @@ export class RecordedRuns {
   /**
    * Takes the next event.
    *
-   * @param event The event; its images need to be valid only during the call.
+   * @param given The event; its images need to be valid only during the call.
    */
-  feed(event: TraceEvent): void {
+  feed(given: TraceEvent): void {
+    const event = shortTexts(given);
     const index = this.#index++;
     const number = event.vcpu ?? 0;
     const seen = this.#vcpus.of(number);
@@ -181,7 +172,7 @@ export class RecordedRuns {
       case "case":
         this.#close(seen);
         seen.named = true;
-        this.#openCase(seen, number, index, event);
+        this.#open(seen, number, index, event.name, event.spec, [event.name ?? ""]);
         return;
       case "vmrun": {
         if (seen.named) return;
@@ -202,12 +193,6 @@ export class RecordedRuns {
   /** Ends the recording. */
   finish(): void {
     for (const seen of this.#vcpus.values()) this.#close(seen);
-  }
-
-  #openCase(seen: Seen, vcpu: number, index: number, { name, spec }: EventOf<"case">): void {
-    const shown = (text: string | undefined) =>
-      text === undefined || !this.#outlines ? text : shortName(text);
-    this.#open(seen, vcpu, index, shown(name), shown(spec), [shortName(name ?? "")]);
   }
 
   #open(

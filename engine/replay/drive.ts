@@ -114,7 +114,7 @@ const MOST_PAGES = 4096;
 const MOST_QUEUED = 4096;
 
 /** Outcomes that follow each other at most: recorded runs have a few dozen. */
-export const MOST_OUTCOMES = 16_384;
+export const MOST_OUTCOMES = 1024;
 
 /** The error of outcomes that are more than a run has. */
 export function tooManyOutcomes(index: number): ReplayError {

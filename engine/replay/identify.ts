@@ -5,6 +5,7 @@
  * @module
  */
 import type { TraceEvent } from "../event.ts";
+import { shortTexts } from "../short_texts.ts";
 import { FIXES, type FixId, withFixes } from "../kernels/linux_6_12.ts";
 import { POLICIES } from "../policies/mod.ts";
 import { kernelPolicy, onProcessor, type Policy, withChecks } from "../policy.ts";
@@ -96,7 +97,8 @@ class Trials {
     this.trials = policies.map((policy) => ({ policy, against: new Map(), replayer: undefined }));
   }
 
-  feed(event: TraceEvent): void {
+  feed(given: TraceEvent): void {
+    const event = shortTexts(given);
     const index = this.#index++;
     if (event.kind === "case") this.#scenario = event.name;
     const begins = event.kind === "setstate" || event.kind === "vmrun";

@@ -10,6 +10,7 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { compareImages } from "../image/diff.ts";
 import { copyImage, ImageKeeper } from "../image/fields.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
+import { shortTexts } from "../short_texts.ts";
 import { S } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
@@ -145,10 +146,11 @@ export class Replayer {
   /**
    * Takes the next event of the trace.
    *
-   * @param event The event; its images need to be valid only during the call.
+   * @param given The event; its images need to be valid only during the call.
    * @throws {ReplayError} When an input lacks what is needed to carry it out.
    */
-  feed(event: TraceEvent): void {
+  feed(given: TraceEvent): void {
+    const event = shortTexts(given);
     const index = this.events++;
     if (this.#logged.claims(event)) {
       this.#claimed++;
