@@ -16,6 +16,21 @@ for (const [name, face] of Object.entries({ root, engine, codecs, traces, report
   });
 }
 
+Deno.test("the names at the root, types among them, are as they were", async (t) => {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["doc", "--json", "mod.ts"],
+    cwd: ROOT,
+    stdin: "null",
+  }).output();
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  const { nodes } = JSON.parse(new TextDecoder().decode(stdout)) as {
+    nodes: Record<string, { symbols: { name: string; declarations: { kind: string }[] }[] }>;
+  };
+  const names = Object.values(nodes).flatMap(({ symbols }) => symbols)
+    .map(({ name, declarations }) => `${name}: ${declarations.map(({ kind }) => kind).join(", ")}`);
+  await t.assertSnapshot(names.sort().join("\n"));
+});
+
 Deno.test("every error that the library exports is one of its own", () => {
   for (const face of [engine, codecs, traces]) {
     for (const [name, value] of Object.entries(face)) {
