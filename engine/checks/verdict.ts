@@ -10,6 +10,7 @@ import type { Image } from "../event.ts";
 import type { Field } from "../layout.ts";
 import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
 import type { Check } from "./sets.ts";
+import type { Cpuid } from "../svm/cpuid.ts";
 import { type Capabilities, Machine, VMCB12_AT } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
@@ -69,13 +70,19 @@ function unknownBits(unknown: bigint): bigint[] {
 }
 
 const machines = new Map<string, Machine>();
+// The same by the object: making the text takes longer than most checks.
+const machinesByCaps = new WeakMap<Capabilities, Machine>();
 
 function machineOf(caps: Capabilities): Machine {
-  const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
-  let machine = machines.get(key);
+  let machine = machinesByCaps.get(caps);
   if (machine === undefined) {
-    machine = new Machine({ ...caps, memory: 1 << 16 });
-    machines.set(key, machine);
+    const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
+    machine = machines.get(key);
+    if (machine === undefined) {
+      machine = new Machine({ ...caps, memory: 1 << 16 });
+      machines.set(key, machine);
+    }
+    machinesByCaps.set(caps, machine);
   }
   return machine;
 }
@@ -90,6 +97,16 @@ const LEAST_BITS = 32, MOST_BITS = 52;
 function decided(caps: Capabilities, most: boolean): Capabilities {
   const { cpuid } = caps;
   if (cpuid === undefined || cpuid.whole) return caps;
+  const known = most ? decidedMost : decidedLeast;
+  let answer = known.get(caps);
+  if (answer === undefined) known.set(caps, answer = decide(caps, cpuid, most));
+  return answer;
+}
+
+const decidedMost = new WeakMap<Capabilities, Capabilities>();
+const decidedLeast = new WeakMap<Capabilities, Capabilities>();
+
+function decide(caps: Capabilities, cpuid: Cpuid, most: boolean): Capabilities {
   const width = cpuid.physicalBits ?? (most ? MOST_BITS : LEAST_BITS);
   return { ...caps, cpuid: cpuid.decided(most, width), physicalBits: width };
 }
@@ -188,6 +205,51 @@ export function checkVerdict(check: Check, caps: Capabilities, image: Image): Ch
   return question.witness(false) === undefined ? "fails" : "unknown";
 }
 
+/** What is known of one check and the fields it reads. */
+interface Answer {
+  readonly verdict: CheckVerdict;
+  /** What would have to be known to tell, once somebody asked. */
+  needs: readonly string[] | undefined;
+}
+
+/** Answers about one check that are kept at most; most VMRUNs of a log agree in what a check reads. */
+const MOST_ANSWERS = 4096;
+
+const answers = new WeakMap<Capabilities, Map<Check, Map<string, Answer>>>();
+
+function answerOf(check: Check, caps: Capabilities, image: Image): Answer {
+  let ofCaps = answers.get(caps);
+  if (ofCaps === undefined) answers.set(caps, ofCaps = new Map());
+  let known = ofCaps.get(check);
+  if (known === undefined) ofCaps.set(check, known = new Map());
+  const key = contentOf(check, image);
+  let answer = known.get(key);
+  if (answer === undefined) {
+    if (known.size >= MOST_ANSWERS) known.clear();
+    known.set(key, answer = { verdict: checkVerdict(check, caps, image), needs: undefined });
+  }
+  return answer;
+}
+
+/**
+ * What {@linkcode checkVerdict} says, looked for once for each content of the fields that the check
+ * reads and each object that stands for the processor.
+ */
+export function knownVerdict(check: Check, caps: Capabilities, image: Image): CheckVerdict {
+  return answerOf(check, caps, image).verdict;
+}
+
+/** The fields that a check reads, and what is known of them, as text. */
+function contentOf(check: Check, image: Image): string {
+  let text = "";
+  for (const name of check.reads) {
+    const row = fieldNamed(VMCB_LAYOUT, name);
+    const { known } = readField(image, row);
+    text += `${readBigint(image.bytes, row).toString(36)}/${known.toString(36)} `;
+  }
+  return text;
+}
+
 /** Names of the fields of a check that are not wholly known. */
 function unknownFields(check: Check, image: Image): string[] {
   return check.reads.filter((name) => {
@@ -241,13 +303,17 @@ export function setVerdict(
   for (const check of checks) {
     if (check.id === evidence.failed) return { verdict: "fails", check: check.id, needs: [] };
     if (evidence.passed?.has(check.id)) continue;
-    const verdict = checkVerdict(check, caps, image);
+    const answer = answerOf(check, caps, image);
+    const { verdict } = answer;
     if (verdict === "fails") return { verdict, check: check.id, needs: [] };
     if (verdict === "passes") continue;
     known = false;
-    for (const name of unknownFields(check, image)) needs.add(name);
-    for (const name of unknownCpuid(check, caps, image)) needs.add(name);
-    if (check.beyond !== undefined) needs.add(check.beyond);
+    answer.needs ??= [
+      ...unknownFields(check, image),
+      ...unknownCpuid(check, caps, image),
+      ...(check.beyond === undefined ? [] : [check.beyond]),
+    ];
+    for (const name of answer.needs) needs.add(name);
   }
   return { verdict: known ? "passes" : "unknown", check: undefined, needs: [...needs] };
 }

@@ -55,13 +55,20 @@ export class MemoizedReplayer {
    *
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
+   * @param events Events before the first one that it takes.
    */
-  constructor(policy: Policy, report: (mismatch: Mismatch) => void = () => {}) {
+  constructor(
+    policy: Policy,
+    report: (mismatch: Mismatch) => void = () => {},
+    events = 0,
+  ) {
     this.#report = report;
+    this.#events = events;
     this.#replayer = new Replayer(policy, (mismatch) => {
       if (this.#mark !== undefined) this.#reported.push(mismatch);
       report(mismatch);
     });
+    this.#replayer.events = events;
     this.#memo = new Memo(this.#host(), [policy]);
   }
 
@@ -83,6 +90,13 @@ export class MemoizedReplayer {
    */
   feed(event: TraceEvent): void {
     this.#memo.feed(event, this.#events++);
+  }
+
+  /** Passes over an event of a vCPU that others look after; a run under way is over. */
+  passOver(): void {
+    this.#flush();
+    this.#replayer.state();
+    this.#events++;
   }
 
   /**

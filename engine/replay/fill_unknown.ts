@@ -11,7 +11,7 @@ import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../ima
 import type { Check } from "../checks/sets.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { checkVerdict, type Evidence, witness } from "../checks/verdict.ts";
+import { type Evidence, knownVerdict, witness } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** A complete state that what was recorded allows. */
@@ -219,13 +219,13 @@ export function assume(
   for (const check of checks) {
     if (check === failed) break;
     if (check.restore === true || evidence.passed?.has(check.id) === false) continue;
-    if (checkVerdict(check, caps, now) !== "fails") continue;
+    if (knownVerdict(check, caps, now) !== "fails") continue;
     if (!settle(check, caps, vmcb12, now, false)) return undefined;
   }
   if (evidence.unreadable === true) {
     fill(MSRPM, vmcb12, now.bytes, (1n << BigInt(caps.physicalBits)) - BigInt(HOLE));
   }
-  if (failed !== undefined && checkVerdict(failed, caps, now) === "passes") return undefined;
+  if (failed !== undefined && knownVerdict(failed, caps, now) === "passes") return undefined;
   return {
     vmcb12: now.bytes,
     regs: fillRegs(regs, variant),

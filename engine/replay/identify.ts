@@ -13,6 +13,8 @@ import type { Capabilities } from "../svm/machine.ts";
 import { capabilitiesOf } from "./drive.ts";
 import { checkByText, type CheckSet } from "../checks/sets.ts";
 import { MemoizedReplayer } from "../memo/replayer.ts";
+import { LoggedRunCollector } from "./logged_runs.ts";
+import { PartialReplayer } from "./partial.ts";
 import type { Mismatch } from "./replayer.ts";
 
 /** What the runs of a trace say of one policy with one set of checks. */
@@ -72,6 +74,8 @@ const MOST_KEPT = 100_000;
 /** One policy under test. */
 interface Trial {
   readonly policy: Policy;
+  /** What a log shows of single transitions, under the policy. */
+  transitions: PartialReplayer | undefined;
   /** First mismatch of every run that did not go as the policy says. */
   readonly against: Map<number, Mismatch>;
   replayer: MemoizedReplayer | undefined;
@@ -92,9 +96,15 @@ class Trials {
   #index = 0;
   #scenario: string | undefined;
   #caps: Capabilities | undefined;
+  /** Puts the runs of a log together, once for all policies. */
+  readonly #logged = new LoggedRunCollector((run) => {
+    for (const { transitions } of this.trials) transitions?.take(run);
+  });
 
   constructor(policies: readonly Policy[]) {
-    this.trials = policies.map((policy) => ({ policy, against: new Map(), replayer: undefined }));
+    this.trials = policies.map((policy) => (
+      { policy, against: new Map(), transitions: undefined, replayer: undefined }
+    ));
   }
 
   feed(given: TraceEvent): void {
@@ -106,6 +116,7 @@ class Trials {
       this.#starts.push(index);
     }
     const caps = this.#caps ??= capabilitiesOf(event.kind === "session" ? event.meta : undefined);
+    const logged = this.#logged.claims(event);
     for (const trial of this.trials) {
       if (event.kind === "check" && event.text !== undefined) {
         const replayed = otherWording(trial.policy.kernel.checks, event.text);
@@ -114,20 +125,30 @@ class Trials {
           this.#note(trial, { event: index, scenario, field: "check", recorded, replayed });
         }
       }
+      if (logged) {
+        trial.replayer?.passOver();
+        trial.transitions ??= new PartialReplayer(
+          onProcessor(trial.policy, caps.processor),
+          (found) => this.#note(trial, { ...found, scenario: undefined }),
+        );
+        continue;
+      }
       trial.replayer ??= new MemoizedReplayer(
         onProcessor(trial.policy, caps.processor),
         (mismatch) => this.#note(trial, mismatch),
+        index,
       );
       trial.replayer.feed(event);
     }
+    if (logged) this.#logged.feed(event, index);
   }
 
   /** Number of runs, with or without their surroundings. */
   finish(): number {
+    this.#logged.finish();
     let runs = 0;
-    for (const { replayer } of this.trials) {
-      const result = replayer?.finish();
-      runs = (result?.runs ?? 0) + (result?.partial?.transitions ?? 0);
+    for (const { replayer, transitions } of this.trials) {
+      runs = (replayer?.finish().runs ?? 0) + (transitions?.finish()?.transitions ?? 0);
     }
     return runs;
   }

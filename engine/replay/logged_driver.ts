@@ -13,7 +13,7 @@ import type { Policy } from "../policy.ts";
 import { featuresOf, RULES_7_3 } from "../checks/cpu_rules.ts";
 import { CHECKS_6_12 } from "../checks/linux_6_12.ts";
 import { type Check, checkById, type CheckSet } from "../checks/sets.ts";
-import { type Feature, LAB_CPUID } from "../svm/cpuid.ts";
+import { type Cpuid, type Feature, LAB_CPUID } from "../svm/cpuid.ts";
 import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
@@ -143,8 +143,23 @@ export function verdictOf(unit: LoggedRun, set: CheckSet, seen = false): SetVerd
 export function assumptionOf(unit: LoggedRun, variant: number): Assumption | undefined {
   // What L1 and its handler of SMIs left behind is not in a log.
   if (unit.way === "rsm") return undefined;
-  return assume(RECORDED, unit.caps, unit.vmcb12, unit.regs, evidenceOf(unit), variant);
+  let known = assumptions.get(unit);
+  if (known === undefined) assumptions.set(unit, known = []);
+  if (!(variant in known)) {
+    known[variant] = assume(
+      RECORDED,
+      unit.caps,
+      unit.vmcb12,
+      unit.regs,
+      evidenceOf(unit),
+      variant,
+    );
+  }
+  return known[variant];
 }
+
+// What was recorded decides, not a policy; several may look at one run.
+const assumptions = new WeakMap<LoggedRun, (Assumption | undefined)[]>();
 
 /** Features that decide about bits of CR4 and EFER. */
 const OF_REGISTERS: readonly Feature[] = featuresOf([...RULES_7_3.cr4, ...RULES_7_3.efer]);
@@ -157,7 +172,17 @@ function assumedCaps(unit: LoggedRun): Capabilities {
   const { caps } = unit;
   if (caps.cpuid === undefined || caps.cpuid.whole) return caps;
   const failed = checkById(evidenceOf(unit).failed ?? "")?.cpuid !== undefined;
-  let cpuid = caps.cpuid.withPhysicalBits(caps.physicalBits);
+  const known = failed ? assumedRefused : assumedPassed;
+  let assumed = known.get(caps);
+  if (assumed === undefined) known.set(caps, assumed = assumeCaps(caps, caps.cpuid, failed));
+  return assumed;
+}
+
+const assumedRefused = new WeakMap<Capabilities, Capabilities>();
+const assumedPassed = new WeakMap<Capabilities, Capabilities>();
+
+function assumeCaps(caps: Capabilities, given: Cpuid, failed: boolean): Capabilities {
+  let cpuid = given.withPhysicalBits(caps.physicalBits);
   for (const name of OF_REGISTERS) {
     if (!failed && !cpuid.knows(name)) cpuid = cpuid.set(name, name !== "lmsle_mbz");
   }

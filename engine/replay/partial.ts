@@ -65,6 +65,39 @@ export interface Contradiction {
   readonly values?: MismatchValues;
 }
 
+/** A contradiction in a logged run, wherever in the log that is. */
+interface Found extends Omit<Contradiction, "event"> {
+  /** Which event of the run it is about. */
+  readonly at: "start" | "check" | "exit";
+}
+
+/** What a logged run came to, and every one like it comes to. */
+interface Kept {
+  readonly verdicts: readonly (readonly [string, SetVerdict])[];
+  /** No state is known that fits. */
+  readonly unexplained: boolean;
+  readonly prints: Prints | undefined;
+  readonly found: readonly Found[];
+}
+
+function contradictionOf({ event, check, exit }: LoggedRun, { at, ...rest }: Found): Contradiction {
+  const where = at === "check" ? check?.event : at === "exit" ? exit?.event : event;
+  return { event: where ?? event, ...rest };
+}
+
+// Several replays look at one run.
+const verdicts = new WeakMap<LoggedRun, Kept["verdicts"]>();
+
+/** What each set of checks says of a logged run. */
+function verdictsOf(unit: LoggedRun): Kept["verdicts"] {
+  let known = verdicts.get(unit);
+  if (known === undefined) {
+    known = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
+    verdicts.set(unit, known);
+  }
+  return known;
+}
+
 /** How many logged runs are remembered. */
 const KEPT = 16_384;
 
@@ -80,18 +113,12 @@ export class PartialReplayer {
     { verdicts: Record<CheckVerdict, number>; needs: Map<string, number> }
   >();
   readonly #all: Record<CheckVerdict, number> = { ...NONE };
-  /** Logged runs that contradicted nothing: those like them need not be carried out again. */
-  readonly #kept = new Map<
-    string,
-    {
-      verdicts: readonly (readonly [string, SetVerdict])[];
-      unexplained: boolean;
-      prints: Prints | undefined;
-    }
-  >();
+  /** What logged runs came to: those like them need not be carried out again. */
+  readonly #kept = new Map<string, Kept>();
   /** What the order of events says against the policy, once the log is known to show so much. */
   #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
   #prints: Prints | undefined;
+  #explained = true;
   readonly #checksAtRsm: boolean;
   #rsm = 0;
   #transitions = 0;
@@ -116,29 +143,29 @@ export class PartialReplayer {
     this.#transitions++;
     if (unit.way === "rsm") this.#rsm++;
     const key = loggedRunKey(unit);
-    const known = this.#kept.get(key);
-    if (known !== undefined) {
-      this.#count(known.verdicts);
-      this.#agreed++;
-      if (known.unexplained) this.#unexplained++;
-      this.#claim(unit, known.prints, true);
-      return;
+    let kept = this.#kept.get(key);
+    if (kept === undefined) {
+      if (this.#kept.size >= KEPT) this.#kept.clear();
+      this.#kept.set(key, kept = this.#carryOut(unit));
     }
-    const verdicts = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
-    this.#count(verdicts);
-    const before = this.#unexplained;
-    let clean = true;
-    this.#prints = undefined;
-    for (const found of this.#contradictions(unit)) {
-      clean = false;
-      this.#report(found);
-    }
-    const prints = this.#prints;
+    this.#count(kept.verdicts);
+    if (kept.unexplained) this.#unexplained++;
+    for (const found of kept.found) this.#report(contradictionOf(unit, found));
+    const clean = kept.found.length === 0;
     if (clean) this.#agreed++;
-    this.#claim(unit, prints, clean);
-    if (!clean) return;
-    if (this.#kept.size >= KEPT) this.#kept.clear();
-    this.#kept.set(key, { verdicts, unexplained: this.#unexplained > before, prints });
+    this.#claim(unit, kept.prints, clean);
+  }
+
+  #carryOut(unit: LoggedRun): Kept {
+    this.#prints = undefined;
+    this.#explained = true;
+    const found = [...this.#contradictions(unit)];
+    return {
+      verdicts: verdictsOf(unit),
+      unexplained: !this.#explained,
+      prints: this.#prints,
+      found,
+    };
   }
 
   /** Notes what the order of events says against the policy; reports what is certain by now. */
@@ -194,7 +221,7 @@ export class PartialReplayer {
     this.#all[every ?? "unknown"]++;
   }
 
-  *#contradictions(unit: LoggedRun): Generator<Contradiction> {
+  *#contradictions(unit: LoggedRun): Generator<Found> {
     if (unit.way === "rsm") {
       yield* this.#resumed(unit);
       return;
@@ -208,7 +235,7 @@ export class PartialReplayer {
       return driver.run(unit);
     });
     if (first === undefined || results.includes(undefined)) {
-      this.#unexplained++;
+      this.#explained = false;
       return;
     }
     if (watch && results.every((progress) => progress === "refused")) {
@@ -219,7 +246,7 @@ export class PartialReplayer {
     if (exit === undefined || results.some((other) => other !== progress)) return;
     if (progress === "entered") {
       const recorded = "VMRUN refused";
-      yield { event: exit.event, field: "exit", recorded, replayed: "L2 runs" };
+      yield { at: "exit", field: "exit", recorded, replayed: "L2 runs" };
       return;
     }
     const page = (driver: LoggedDriver) =>
@@ -230,64 +257,64 @@ export class PartialReplayer {
     );
     if (progress === "exited") leaveToL2(unit, vmcb12, regs);
     applyQuirks(unit, progress === "refused", vmcb12);
-    const { event } = exit;
+    const at = "exit";
     const stray = strayInterrupt(unit);
     if (stray !== undefined) {
       const field = "exit.vmcb12 control.exit_int_info";
       const recorded = `interrupt 0x${stray.toString(16)} was delivered to L2`;
-      yield { event, field, recorded, replayed: "L1 intercepts interrupts, and injected no such" };
+      yield { at, field, recorded, replayed: "L1 intercepts interrupts, and injected no such" };
     }
     if (exit.vmcb12 !== undefined) {
       dropInvalidEvent(exit.vmcb12, vmcb12);
       for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, vmcb12, { onlyKnown: true })) {
         const field = `exit.vmcb12 ${row.field}`;
-        yield { event, field, ...mismatchOf(row) };
+        yield { at, field, ...mismatchOf(row) };
       }
     }
     if (exit.regs !== undefined) {
       for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
-        yield { event, field: `exit.${row.field}`, ...mismatchOf(row) };
+        yield { at, field: `exit.${row.field}`, ...mismatchOf(row) };
       }
     }
   }
 
   /** An entry by RSM: the policy checks vmcb12 there, or it does not. */
-  *#resumed(unit: LoggedRun): Generator<Contradiction> {
+  *#resumed(unit: LoggedRun): Generator<Found> {
     const { check } = unit;
     const field = "rsm";
     if (check !== undefined && !this.#checksAtRsm) {
       const recorded = `check failed: ${check.text}`;
-      yield { event: check.event, field, recorded, replayed: "vmcb12 is not checked, and L2 runs" };
+      yield { at: "check", field, recorded, replayed: "vmcb12 is not checked, and L2 runs" };
     } else if (check !== undefined && unit.exit !== undefined) {
       const recorded = "L1 received a #VMEXIT";
-      yield { event: unit.exit.event, field, recorded, replayed: "the vCPU shuts down" };
+      yield { at: "exit", field, recorded, replayed: "the vCPU shuts down" };
     } else if (check === undefined && ranL2(unit) && this.#checksAtRsm) {
       const { verdict, check: failed } = verdictOf(unit, this.#policy.kernel.checks, true);
       if (verdict !== "fails") return;
       const replayed = `check failed: ${failed}, and the vCPU shuts down`;
-      yield { event: unit.event, field, recorded: "L2 ran", replayed };
+      yield { at: "start", field, recorded: "L2 ran", replayed };
     }
   }
 
   /** Whether the bits that were seen contradict what the recorded side made of them. */
-  *#checks(unit: LoggedRun): Generator<Contradiction> {
+  *#checks(unit: LoggedRun): Generator<Found> {
     const refused = unit.check !== undefined ||
       exitCodeOf(unit) === 0xffffffff;
     if (!refused && !ranL2(unit)) return;
     const { verdict, check } = verdictOf(unit, this.#policy.kernel.checks, true);
-    const event = unit.check?.event ?? unit.exit?.event ?? unit.event;
+    const at = unit.check ? "check" : unit.exit ? "exit" : "start";
     const recorded = refused
       ? `check failed: ${unit.check?.text ?? "not recorded which"}`
       : "L2 ran";
     const unreadable = evidenceOf(unit).unreadable === true;
     if (refused && verdict === "passes" && !unreadable) {
-      yield { event, field: "check", recorded, replayed: "all checks pass" };
+      yield { at, field: "check", recorded, replayed: "all checks pass" };
     } else if (!refused && verdict === "fails") {
-      yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
+      yield { at, field: "check", recorded, replayed: `check failed: ${check}` };
     } else if (verdict === "fails" && unit.check?.id !== undefined && check !== unit.check.id) {
       const order = this.#policy.kernel.checks.checks.map((row) => row.id);
       if (order.indexOf(check ?? "") < order.indexOf(unit.check.id)) {
-        yield { event, field: "check", recorded, replayed: `check failed: ${check}` };
+        yield { at, field: "check", recorded, replayed: `check failed: ${check}` };
       }
     }
   }

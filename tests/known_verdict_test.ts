@@ -1,0 +1,43 @@
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { CHECK_SETS, checkVerdict, Cpuid, VMCB_LAYOUT, VMCB_SIZE } from "../engine/mod.ts";
+import { knownVerdict } from "../engine/checks/verdict.ts";
+import { fieldNamed, writeField } from "../engine/image/fields.ts";
+
+const CAPS = [
+  { physicalBits: 40, npt: true, memory: 1 << 24 },
+  { physicalBits: 48, npt: false, memory: 1 << 24, cpuid: Cpuid.OF_HYPERVISOR },
+];
+
+/** Values of a field and of its mask that meet and miss what checks look for. */
+const VALUES = [0n, 1n, 0x10n, 0x1000n, 0x500n, 0x80000001n, 0xffffffffn, 0xfffffffffffff000n];
+
+Deno.test("what is remembered of a check is what it says, whatever was asked before", () => {
+  const said = new Set<string>();
+  for (const { checks } of CHECK_SETS) {
+    for (const check of checks) {
+      const rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
+      const value = fc.constantFrom(...VALUES);
+      const fields = fc.array(fc.tuple(value, value), {
+        minLength: rows.length,
+        maxLength: rows.length,
+      });
+      fc.assert(
+        fc.property(fields, fc.constantFrom(...CAPS), (pairs, caps) => {
+          const image = { bytes: new Uint8Array(VMCB_SIZE), known: new Uint8Array(VMCB_SIZE) };
+          rows.forEach((row, i) => {
+            const [content, known] = pairs[i]!;
+            const fits = (bits: bigint) => BigInt.asUintN(8 * row.size, bits);
+            writeField(image.bytes, row, fits(content & known));
+            writeField(image.known, row, fits(known));
+          });
+          const verdict = knownVerdict(check, caps, image);
+          said.add(verdict);
+          assertEquals(verdict, checkVerdict(check, caps, image), check.id);
+        }),
+        { numRuns: 20 },
+      );
+    }
+  }
+  assertEquals(said.size, 3);
+});
