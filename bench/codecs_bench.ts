@@ -16,7 +16,8 @@ import type { TraceEvent } from "../engine/event.ts";
 import { fileSink, fileSource, readTrace, TraceFile, TraceWriter } from "../codecs/mod.ts";
 import { readLabRecords } from "../codecs/lab/record.ts";
 import { importLab } from "../traces/scenarios/lab_import.ts";
-import { identical, Random, walk } from "./codecs_events.ts";
+import { Random } from "../traces/generate/random.ts";
+import { identical, walk } from "./codecs_events.ts";
 import { machine, print, writeBaseline } from "./table.ts";
 
 /** One way to store events. */

@@ -8,30 +8,7 @@
  * @module
  */
 import type { TraceEvent } from "../engine/event.ts";
-
-/** A generator of random numbers that gives the same ones every time (xorshift32). */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-
-  /** A whole number from 0 to `below` - 1. */
-  below(below: number): number {
-    let x = this.#state;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#state = x;
-    return Math.floor((x >>> 0) / 0x1_0000_0000 * below);
-  }
-
-  /** A whole number from -`most` to `most`. */
-  step(most: number): number {
-    return this.below(2 * most + 1) - most;
-  }
-}
+import { Random } from "../traces/generate/random.ts";
 
 /** A valid vmcb12: the lab's base case. */
 export const BASE: Readonly<Record<number, bigint>> = {

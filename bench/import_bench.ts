@@ -10,17 +10,15 @@
  * @module
  */
 import { fileSource, importTracepoints, readTracepoints } from "../codecs/mod.ts";
+import { Random } from "../traces/generate/random.ts";
 import { buildTraceDat, type BuiltRecord } from "../tests/import_dat_builder.ts";
 
 const SIZE = 64 << 20;
 
 function records(others: number): BuiltRecord[] {
   const out: BuiltRecord[] = [];
-  let time = 1e9, seed = 1;
-  const random = (below: number) => {
-    seed = Math.imul(seed, 1664525) + 1013904223 >>> 0;
-    return seed % below;
-  };
+  let time = 1e9;
+  const random = new Random(1);
   const push = (name: string, values: BuiltRecord["values"]) => {
     for (let i = 0; i < others; i++) {
       out.push({
@@ -30,33 +28,33 @@ function records(others: number): BuiltRecord[] {
         values: { comm: "kworker", target_cpu: i },
       });
     }
-    out.push({ name, time: time += 500 + random(3000), pid: 7, values });
+    out.push({ name, time: time += 500 + random.below(3000), pid: 7, values });
   };
   for (let i = 0; i < 200; i++) {
     push("kvm_nested_vmenter", {
       rip: 0x400863,
       vmcb: 0x799a000,
-      nested_rip: 0x400000 + random(0x10000),
-      event_inj: random(8) === 0 ? 0x80000306 : 0,
+      nested_rip: 0x400000 + random.below(0x10000),
+      event_inj: random.below(8) === 0 ? 0x80000306 : 0,
       tdp_enabled: 1,
       guest_pgd: 0x1074000,
       isa: 2,
     });
     push("kvm_nested_intercepts", { intercept1: 0x80000000, intercept2: 3 });
-    if (random(3) === 0) {
+    if (random.below(3) === 0) {
       push("kvm_nested_vmenter_failed", { msg: "!kvm_vcpu_is_legal_cr3(vcpu, cr3)" });
       continue;
     }
     for (let j = 0; j < 11; j++) {
       push("kvm_nested_vmexit", {
-        exit_reason: [0x400, 0x7b, 0x81, 0x7c][random(4)]!,
-        guest_rip: 0x400000 + random(0x100000),
-        info1: 0x100000000 + random(0x100),
-        info2: random(0x1000000),
+        exit_reason: [0x400, 0x7b, 0x81, 0x7c][random.below(4)]!,
+        guest_rip: 0x400000 + random.below(0x100000),
+        info1: 0x100000000 + random.below(0x100),
+        info2: random.below(0x1000000),
         isa: 2,
       });
     }
-    push("kvm_nested_vmexit_inject", { exit_code: 0x81, exit_info1: random(0x1000), isa: 2 });
+    push("kvm_nested_vmexit_inject", { exit_code: 0x81, exit_info1: random.below(0x1000), isa: 2 });
   }
   return out;
 }

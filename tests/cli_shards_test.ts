@@ -6,6 +6,7 @@ import { copyEvent, fileSink, fileSource, TraceFile, TraceWriter } from "../code
 import { Latency, LINUX_6_12 } from "../engine/mod.ts";
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { generate } from "../traces/generate/generate.ts";
+import { Random } from "../traces/generate/random.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
@@ -100,13 +101,13 @@ Deno.test("merge counts the transitions that one run of stats would have timed",
 Deno.test("Latency gives the same from eight encoded parts as from one", async () => {
   using one = await Latency.create();
   using merged = await Latency.create();
-  let x = 1;
+  const random = new Random(1);
   for (let part = 0; part < SHARDS; part++) {
     using own = await Latency.create();
     for (let i = 0; i < 500; i++) {
-      x = Math.imul(x, 48271) >>> 0;
       const kind = i % 3 === 0 ? "entered" : "#VMEXIT";
-      for (const latency of [one, own]) latency.record("unified", kind, x % 10_000_019);
+      const ns = random.below(10_000_019);
+      for (const latency of [one, own]) latency.record("unified", kind, ns);
     }
     for (const encoded of own.encode()) merged.add(JSON.parse(JSON.stringify(encoded)));
   }

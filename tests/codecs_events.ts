@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../engine/event.ts";
 import { memorySource, readTrace, TraceFile, TraceWriter } from "../codecs/mod.ts";
 import type { TraceError, TraceWriterOptions } from "../codecs/mod.ts";
+import { Random } from "../traces/generate/random.ts";
 
 /** An id for traces whose bytes must not change. */
 export const ID = new Uint8Array(16).fill(7);
@@ -41,13 +42,8 @@ function sparse(size: number): fc.Arbitrary<Uint8Array> {
     return bytes;
   });
   const random = fc.nat().map((seed) => {
-    const bytes = new Uint8Array(size);
-    let state = seed | 1;
-    for (let i = 0; i < size; i++) {
-      state = Math.imul(state, 1664525) + 1013904223 | 0;
-      bytes[i] = state >>> 24;
-    }
-    return bytes;
+    const numbers = new Random(seed);
+    return Uint8Array.from({ length: size }, () => numbers.below(256));
   });
   return fc.oneof({ weight: 9, arbitrary: few }, { weight: 1, arbitrary: random });
 }

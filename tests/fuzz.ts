@@ -19,7 +19,8 @@ import { formatEvent, memorySource, readTrace, recoverTrace } from "../codecs/mo
 import { TraceError, TraceFile, TraceWriter, verifyTrace } from "../codecs/mod.ts";
 import { join, someEvents } from "./codecs_events.ts";
 import { KINDS } from "./fuzzing/kinds.ts";
-import { FuzzFailure, type FuzzReport, Random } from "./fuzzing/random.ts";
+import { Random } from "../traces/generate/random.ts";
+import { FuzzFailure, type FuzzReport } from "./fuzzing/mutants.ts";
 
 interface Seed {
   readonly bytes: Uint8Array;

@@ -16,8 +16,6 @@ interface Giver {
   onmessage: ((event: MessageEvent) => void) | null;
 }
 
-let assignment: Assignment | undefined;
-
 async function carryOut(
   { path, task }: Assignment,
   { parts }: { parts: QueueParts },
@@ -43,6 +41,7 @@ async function carryOut(
 
 /** Takes work from whoever gives it. */
 function workFor(giver: Giver): void {
+  let assignment: Assignment | undefined;
   giver.onmessage = async ({ data }: MessageEvent<Given>) => {
     if ("port" in data) {
       // Started by a thread that watches over policies, for another one that carries them out.

@@ -1,6 +1,7 @@
 /** The commands over one input: every one has to end with a status of the table, and say it in one line. */
 import { run } from "../../cli/app.ts";
-import { FuzzFailure, type FuzzReport, type Random } from "./random.ts";
+import type { Random } from "../../traces/generate/random.ts";
+import { FuzzFailure, type FuzzReport } from "./mutants.ts";
 
 /** The longest that one command may compute, in milliseconds of wall-clock time on a busy machine. */
 const TOO_LONG = 60_000;

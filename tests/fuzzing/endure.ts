@@ -4,7 +4,8 @@
  */
 import { run } from "../../cli/app.ts";
 import { generate } from "../../traces/generate/generate.ts";
-import { FuzzFailure, Random } from "./random.ts";
+import { Random } from "../../traces/generate/random.ts";
+import { FuzzFailure } from "./mutants.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const MAIN = ["run", "--frozen", "-q", "--no-prompt", "-A", `${ROOT}cli/main.ts`];

@@ -15,9 +15,9 @@ import {
   changedText,
   FuzzFailure,
   type FuzzReport,
-  type Random,
   strange,
-} from "./random.ts";
+} from "./mutants.ts";
+import type { Random } from "../../traces/generate/random.ts";
 
 /** Tries mutants of one kind, one after the other. */
 export type Kind = (random: Random, folder: string, report: FuzzReport) => Promise<void>;

@@ -64,6 +64,16 @@ export class Random {
     return this.below(100) < percent;
   }
 
+  /** A whole number from -`most` to `most`. */
+  step(most: number): number {
+    return this.below(2 * most + 1) - most;
+  }
+
+  /** Whether something happens that happens once in so many times. */
+  once(times: number): boolean {
+    return this.below(times) === 0;
+  }
+
   /** One of the items. */
   pick<T>(items: readonly T[]): T {
     return items[this.below(items.length)]!;

@@ -153,8 +153,6 @@ const L2_RSM_BYTES = Uint8Array.of(0xe6, 0x81, 0x0f, 0x01, 0xd9, 0xf4, 0xeb, 0xf
 /** `out 0x82, al; rsm`: the port write gives the scenario a turn while the handler runs. */
 const SMM_BYTES = Uint8Array.of(0xe6, 0x82, 0x0f, 0xaa);
 
-let pages: Map<number, Uint8Array> | undefined;
-
 /**
  * The pages of the base that are not zero, by guest physical address.
  *
@@ -166,7 +164,10 @@ let pages: Map<number, Uint8Array> | undefined;
  * ```
  */
 export function basePages(): ReadonlyMap<number, Uint8Array> {
-  if (pages) return pages;
+  return PAGES;
+}
+
+function buildPages(): ReadonlyMap<number, Uint8Array> {
   const sparse = new Map<number, Uint8Array>();
   const page = (gpa: number): Uint8Array => {
     let at = sparse.get(gpa);
@@ -184,9 +185,10 @@ export function basePages(): ReadonlyMap<number, Uint8Array> {
   page(L1_CODE).set(L1_BYTES);
   page(L2_CODE).set(L2_BYTES);
   fillVmcb12(page(VMCB12_GPA));
-  pages = new Map([...sparse].sort(([a], [b]) => a - b));
-  return pages;
+  return new Map([...sparse].sort(([a], [b]) => a - b));
 }
+
+const PAGES = buildPages();
 
 type Write64 = (gpa: number, value: bigint) => void;
 

@@ -1,31 +1,4 @@
-/** A random number generator that gives the same numbers every time (xorshift32). */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = Math.imul(seed, 2654435761) | 1;
-  }
-
-  /** A whole number from 0 on. */
-  below(below: number): number {
-    let x = this.#state;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#state = x;
-    return (x >>> 0) % below;
-  }
-
-  /** One of several. */
-  pick<T>(of: readonly T[]): T {
-    return of[this.below(of.length)] as T;
-  }
-
-  /** Whether something happens that happens once in so many times. */
-  once(of: number): boolean {
-    return this.below(of) === 0;
-  }
-}
+import type { Random } from "../../traces/generate/random.ts";
 
 /** A mutant did what none may do. */
 export class FuzzFailure extends Error {
