@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { quoted } from "../../engine/diff/wording.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
 import type { Policy } from "../../engine/policy.ts";
 import {
@@ -127,7 +128,7 @@ function print(context: Context, found: Diagnosis, left: readonly LeftBehind[], 
     out.line(
       paint(
         "cyan",
-        `vmtape explain ${path} --event ${found.run.event} --policies ` +
+        `vmtape explain ${quoted(path)} --event ${found.run.event} --policies ` +
           `${left[0]!.policy},${left[1]?.policy ?? "architectural"}`,
       ),
     );
