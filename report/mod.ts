@@ -7,4 +7,5 @@ export * from "./collector.ts";
 export * from "./data.ts";
 export { OUTCOMES, type ReportOutcome } from "./outcome.ts";
 export * from "./page.ts";
+export type { ReportDifference } from "./tables.ts";
 export * from "./triage.ts";

@@ -10,6 +10,7 @@ import { Random } from "../traces/generate/random.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
+import { pageData, shownOf } from "./report_data.ts";
 
 const SHARDS = 8;
 
@@ -45,6 +46,28 @@ Deno.test("replay and diff print the same whatever the number of threads", async
         assertEquals({ code, stdout, stderr }, { ...one, stderr: "" });
       }
     }
+  });
+});
+
+Deno.test("a report shows the same whatever the number of threads", async () => {
+  await withFolder(async (folder) => {
+    const trace = `${folder}/t.vmtape`;
+    await manySessions(trace);
+    const shown = async (jobs: string) => {
+      const page = `${folder}/${jobs}.html`;
+      const policies = ["-p", "early-exit,unified,linux-6.12", "--passes", "0"];
+      const { code, stderr } = await vmtape(
+        ["report", trace, ...policies, "-o", page, "--jobs", jobs],
+      );
+      assertEquals(code, 1, stderr);
+      return shownOf(pageData(await Deno.readTextFile(page)));
+    };
+    const one = await shown("1"), two = await shown("2");
+    // Run by run: the whole is long.
+    for (const [name, part] of Object.entries(one)) {
+      assert(JSON.stringify(part) === JSON.stringify(two[name]), `${name} is another`);
+    }
+    assert(JSON.stringify(one).length > 100_000);
   });
 });
 

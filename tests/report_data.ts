@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
+import { gunzipSync } from "node:zlib";
 import type { TraceEvent } from "../engine/event.ts";
 import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
 import { ReportCollector, type ReportData } from "../report/mod.ts";
@@ -72,4 +74,41 @@ export function logEvents(): TraceEvent[] {
     { kind: "l2exit", vcpu: 0 },
     { kind: "vmrun", vcpu: 0, vmcb12: image(undefined) },
   ];
+}
+
+/** What a page holds. */
+export function pageData(html: string): ReportData {
+  const [, packed = ""] = /id="data">([^<]+)/.exec(html) ?? [];
+  return JSON.parse(gunzipSync(Buffer.from(packed, "base64")).toString());
+}
+
+/** What a page shows of each run, in words in the place of numbers: those depend on the order of work. */
+export function shownOf(data: ReportData): Readonly<Record<string, unknown>> {
+  const { texts, steps, ways, stepLists, reportLists, rows, lists, sets, findings, parts } = data;
+  const text = (n: number) => n < 0 ? "" : texts[n];
+  const row = (n: number) => Object.values(rows[n < 0 ? -1 - n : n]!).map(text).join("|");
+  const runs = data.events.map((event, run) => ({
+    event,
+    name: text(data.names[run]!),
+    recorded: data.recorded[run],
+    outcomes: data.outcomeOf.map((column) => data.outcomes[column[run]!]),
+    steps: data.stepsOf.map((column) =>
+      stepLists[column[run]!]!.map((n) => n < 0 ? ways[-1 - n] : steps[n]!.name)
+    ),
+    reports: data.reportsOf.map((column) => reportLists[column[run]!]!.map(text)),
+    parts: parts.map((part) => ({
+      fields: (lists[part.fields[run]!] ?? []).map((n) => `${n < 0} ${row(n)}`),
+      findings: (sets[part.findings[run]!] ?? []).map((n) => findings[n]!.title).toSorted(),
+    })),
+  }));
+  const told = Object.entries(data.explained).map(([run, sides]) => [
+    run,
+    sides.map((side) =>
+      side?.map(({ name, writes }) => [name, writes.map((one) => one.map(text).join("|"))])
+    ),
+  ]);
+  const origins = parts.map(({ pair, different, unsettled, origins }) => (
+    { pair, different, unsettled, origins }
+  ));
+  return { runs, told, origins, findings, result: data.result };
 }

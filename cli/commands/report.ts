@@ -5,9 +5,16 @@
  */
 import type { TraceHeader } from "../../codecs/mod.ts";
 import { Latency } from "../../engine/latency.ts";
-import { EACH } from "../shares/plan.ts";
-import { ReportCollector, type ReportLatency, reportPage } from "../../report/mod.ts";
+import type { TraceEvent } from "../../engine/event.ts";
+import type { Policy } from "../../engine/policy.ts";
+import {
+  ReportCollector,
+  type ReportData,
+  type ReportLatency,
+  reportPage,
+} from "../../report/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
+import type { Context } from "../context.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
@@ -17,6 +24,9 @@ import { RecordedTimes } from "../measurement.ts";
 import { plural } from "../../engine/plural.ts";
 import { reportLatency } from "../report_latency.ts";
 import { findingTexts, ReportSharing } from "../report_sharing.ts";
+import { EACH, JOBS, jobsOf, withShares } from "../shares/plan.ts";
+import { ReportTotal } from "../shares/report_share.ts";
+import { atEvent } from "../watchdog.ts";
 import { writeWhole } from "../whole_file.ts";
 
 /** As many as tell a difference from noise. */
@@ -26,23 +36,61 @@ const MEASURED = 2000;
 /** A trace of so many bytes is carried along. */
 const SMALL = 256 * 1024;
 
-/** Feeds all events of a trace. */
-async function feedAll(
+/** How a report is gathered. */
+interface Gathering {
+  /** Its title. */
+  readonly title: string;
+  /** How the policies are named, and on how many threads they are run. */
+  readonly named: {
+    readonly policies: readonly string[];
+    readonly processor: string | undefined;
+    readonly each: boolean;
+    readonly jobs: number | undefined;
+  };
+  /** Receives the trace's header. */
+  readonly begin: (header: TraceHeader) => void;
+  /** Receives every event. */
+  readonly look: (event: TraceEvent) => void;
+}
+
+/** Runs a trace under policies, on this thread or on several. */
+async function gather(
+  context: Context,
   path: string,
-  progress: { update(events: number): void },
-  feed: (event: Parameters<ReportCollector["feed"]>[0]) => void,
-  begin?: (header: TraceHeader) => void,
-): Promise<void> {
-  const trace = await openTrace(path);
-  begin?.(trace.header);
-  let events = 0;
-  for await (const block of trace.blocks()) {
-    for (const event of block.shared()) {
-      feed(event);
-      events++;
+  policies: readonly Policy[],
+  { title, named, begin, look }: Gathering,
+): Promise<ReportData> {
+  const jobs = jobsOf(named.jobs);
+  const total = await eventTotal(context, path);
+  const collector = jobs > 1 ? undefined : new ReportCollector(policies, { each: named.each });
+  {
+    const what = collector === undefined ? "events read" : "events";
+    using progress = context.progress(what, total);
+    const trace = await openTrace(path);
+    begin(trace.header);
+    let events = 0;
+    for await (const block of trace.blocks()) {
+      for (const event of block.shared()) {
+        atEvent(events);
+        collector?.feed(event);
+        look(event);
+        events++;
+      }
+      progress.update(events);
     }
-    progress.update(events);
   }
+  if (collector !== undefined) return collector.finish(title);
+  const { policies: names, processor, each } = named;
+  const task = { command: "report", policies: names, processor, each } as const;
+  return await withShares(context, path, task, { jobs, shard: undefined }, async (work) => {
+    using progress = context.progress("events", total);
+    const sum = new ReportTotal(policies);
+    for await (const share of work.shares) {
+      sum.add(share);
+      progress.update(share.to);
+    }
+    return sum.finish(title);
+  });
 }
 
 /** The trace's own bytes, when they are few. */
@@ -65,6 +113,7 @@ export const report = defineCommand({
     STEP_LIMIT,
     OUTPUT,
     FORCE,
+    JOBS,
     EACH,
     { name: "title", kind: "text", doc: "Title of the page; the trace's name when left out" },
     {
@@ -96,18 +145,17 @@ export const report = defineCommand({
     const policies = await policiesOf(options.policies, 2, options.processor);
     const name = path.replace(/^.*[/\\]/, "");
     using latency = await Latency.create();
-    const collector = new ReportCollector(policies, { each: options.each });
     const sharing = new ReportSharing();
     const recorded = new RecordedTimes(latency);
-    {
-      using progress = context.progress("events", await eventTotal(context, path));
-      await feedAll(path, progress, (event) => {
-        collector.feed(event);
+    const gathered = await gather(context, path, policies, {
+      title: options.title ?? name,
+      named: options,
+      begin: (header) => sharing.begin(header),
+      look: (event) => {
         sharing.feed(event);
         if (passes > 0) recorded.feed(event);
-      }, (header) => sharing.begin(header));
-    }
-    const gathered = collector.finish(options.title ?? name);
+      },
+    });
     const { runs } = gathered.result;
     let notes: string[] = [];
     let rows: ReportLatency[] = [];

@@ -55,6 +55,26 @@ function joined(
   return all;
 }
 
+/**
+ * Counts of two groups together.
+ *
+ * @param before Those of the groups before; undefined when there is none.
+ * @param result Those of the next.
+ */
+export function sumResults(before: DiffResult | undefined, result: DiffResult): DiffResult {
+  if (before === undefined) return result;
+  const sum = (a: readonly number[], b: readonly number[]) => b.map((n, i) => n + (a[i] ?? 0));
+  return {
+    ...result,
+    events: before.events + result.events,
+    runs: before.runs + result.runs,
+    different: sum(before.different, result.different),
+    unsettled: sum(before.unsettled, result.unsettled),
+    unmodelled: joined(before.unmodelled, result.unmodelled),
+    skipped: before.skipped + result.skipped,
+  };
+}
+
 /** Puts groups together again, in order. */
 export class DiffTotal {
   readonly #findings = new Findings();
@@ -78,16 +98,7 @@ export class DiffTotal {
         this.#look({ ...difference, event, run });
       }
     }
-    const sum = (a: readonly number[], b: readonly number[]) => b.map((n, i) => n + (a[i] ?? 0));
-    this.#result = before === undefined ? result : {
-      ...result,
-      events: before.events + result.events,
-      runs: before.runs + result.runs,
-      different: sum(before.different, result.different),
-      unsettled: sum(before.unsettled, result.unsettled),
-      unmodelled: joined(before.unmodelled, result.unmodelled),
-      skipped: before.skipped + result.skipped,
-    };
+    this.#result = sumResults(before, result);
   }
 
   /** Counts over all groups. */

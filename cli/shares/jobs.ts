@@ -10,6 +10,7 @@ import { type DiffShare, diffShare } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
 import { Queue } from "./queue.ts";
 import { type ReplayShare, replayShare } from "./replay_share.ts";
+import { type ReportShare, reportShare } from "./report_share.ts";
 import { startThread, type Thread } from "./threads.ts";
 
 /** What is to be done with each group. */
@@ -22,14 +23,16 @@ export type Task =
     readonly each: boolean;
   }
   | {
-    readonly command: "diff";
+    readonly command: "diff" | "report";
     readonly policies: readonly string[];
     readonly processor?: string | undefined;
     readonly each: boolean;
   };
 
 /** What comes of a task for one group. */
-export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplayShare : DiffShare;
+export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplayShare
+  : T extends { command: "report" } ? ReportShare
+  : DiffShare;
 
 /** What a worker is told first: the file and the task; then what groups there are. */
 export interface Assignment {
@@ -44,7 +47,7 @@ export interface Answer {
   /** Number of the group. */
   readonly index: number;
   /** What came of it; nothing when it failed, and why is found out in its turn. */
-  readonly share?: ReplayShare | DiffShare;
+  readonly share?: ReplayShare | DiffShare | ReportShare;
 }
 
 /** Groups that may be done before the ones before them are taken, for each thread. */
@@ -64,7 +67,8 @@ export async function shareOf<T extends Task>(
     return await replayShare(trace, group, whole, policy, task) as ShareOf<T>;
   }
   const policies = await loadPolicies(task.policies, task.processor);
-  return await diffShare(trace, group, whole, policies, task.each) as ShareOf<T>;
+  const share = task.command === "diff" ? diffShare : reportShare;
+  return await share(trace, group, whole, policies, task.each) as ShareOf<T>;
 }
 
 /**

@@ -29,14 +29,17 @@ export const EACH = {
   doc: "Carry out every run, also one that repeats another byte for byte from the same state",
 } as const satisfies Option;
 
+/** The option that has threads work. */
+export const JOBS = {
+  name: "jobs",
+  short: "j",
+  kind: "number",
+  doc: "Work on so many threads, no more than there are processors (1)",
+} as const satisfies Option;
+
 /** The options that share out a command's work. */
 export const SHARES = [
-  {
-    name: "jobs",
-    short: "j",
-    kind: "number",
-    doc: "Work on so many threads, no more than there are processors (1)",
-  },
+  JOBS,
   SHARD,
   EACH,
 ] as const satisfies readonly Option[];
@@ -52,7 +55,7 @@ export interface Shard {
 /** Groups in a shard; several, so that no shard has all of the hard ones. */
 const GROUPS_A_SHARD = 4;
 /** Events that a group for a thread has at most, where sessions allow: its result is held in memory. */
-const MOST_EVENTS = { replay: 2_000_000, diff: 1_000_000 } as const;
+const MOST_EVENTS = { replay: 2_000_000, diff: 1_000_000, report: 500_000 } as const;
 /** Of what is left, what a thread is given: less and less, so that all are done at about the same time. */
 const SHARE_OF_REST = 1 / 2;
 /** Of all, what a thread is given at least: each group begins with nothing remembered. */
@@ -165,7 +168,7 @@ export async function withShares<T extends Task, R>(
   requireFinished(trace);
   const { jobs, shard } = options;
   using workers = startWorkers({ path, task }, jobs);
-  const named = task.command === "diff" || task.policy !== undefined;
+  const named = task.command !== "replay" || task.policy !== undefined;
   const policy = task.command !== "replay"
     ? null
     : task.policy !== undefined
