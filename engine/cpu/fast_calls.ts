@@ -74,21 +74,27 @@ export function sysret(cpu: Processor): number {
   return goOn(cpu, lo, wide ? hi : 0);
 }
 
+/** Whether the processor has no SYSENTER and SYSEXIT in this mode. */
+function legacyOnly(cpu: Processor): boolean {
+  return cpu.longMode && (cpu.width === 64 || !cpu.model.sysenterInCompatibility);
+}
+
 /** SYSENTER, which AMD has in legacy mode only. */
 export function sysenter(cpu: Processor): number {
-  if (cpu.longMode) return ud(cpu);
+  if (legacyOnly(cpu)) return ud(cpu);
   const selector = msr(cpu, S.sysenter_cs);
   if (!cpu.protectedMode || selector === 0) return gp(cpu);
   cpu.rflags &= ~(FLAG.vm | FLAG.if | FLAG.rf);
-  segments(cpu, selector & 0xfffc, CODE32, selector + 8 & 0xfffc, 0);
+  const long = cpu.longMode;
+  segments(cpu, selector & 0xfffc, long ? CODE64 : CODE32, selector + 8 & 0xfffc, 0);
   cpu.gpr[8] = msr(cpu, S.sysenter_esp);
-  cpu.gpr[9] = 0;
-  return goOn(cpu, msr(cpu, S.sysenter_eip), 0);
+  cpu.gpr[9] = long ? msr(cpu, S.sysenter_esp + 4) : 0;
+  return goOn(cpu, msr(cpu, S.sysenter_eip), long ? msr(cpu, S.sysenter_eip + 4) : 0);
 }
 
 /** SYSEXIT, which AMD has in legacy mode only. */
 export function sysexit(cpu: Processor): number {
-  if (cpu.longMode) return ud(cpu);
+  if (legacyOnly(cpu)) return ud(cpu);
   const selector = msr(cpu, S.sysenter_cs);
   if (!cpu.protectedMode || selector === 0 || cpu.cpl !== 0) return gp(cpu);
   segments(cpu, selector + 16 & 0xfffc | 3, CODE32, selector + 24 & 0xfffc | 3, DPL3);

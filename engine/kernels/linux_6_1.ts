@@ -72,6 +72,7 @@ export const KERNEL_6_1: Kernel = {
     keepsShadowInSmram: false,
     failedRsmLeavesL2: false,
     rsmKeepsHighHalves: true,
+    rsmCutsLimits: true,
     keepsExitReason: true,
     retriesStatePages: false,
     freeingDropsTracking: true,

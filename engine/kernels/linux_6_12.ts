@@ -125,6 +125,7 @@ const TRAITS: KernelTraits = {
   keepsShadowInSmram: true,
   failedRsmLeavesL2: true,
   rsmKeepsHighHalves: false,
+  rsmCutsLimits: false,
   keepsExitReason: false,
   retriesStatePages: true,
   freeingDropsTracking: false,

@@ -56,6 +56,8 @@ export interface KernelTraits {
   readonly failedRsmLeavesL2: boolean;
   /** RSM adds the high halves of CR0 and CR4 as they are to those it loads. */
   readonly rsmKeepsHighHalves: boolean;
+  /** RSM loads segments by way of descriptors, whose limits have 20 bits. */
+  readonly rsmCutsLimits: boolean;
   /** KVM_RUN leaves the exit reason of the last run where it has none of its own. */
   readonly keepsExitReason: boolean;
   /** State pages that cannot be loaded are an internal error, and stay requested; else only a bitmap is, and KVM_RUN ends. */

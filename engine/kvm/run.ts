@@ -52,7 +52,7 @@ const EINTR = 4;
 /** ENOSYS: what stands for a run that the model cannot carry on; KVM_RUN itself never fails so. */
 const ENOSYS = 38;
 /** Entries without any progress before the vCPU counts as looping for ever. */
-const ENTRY_LIMIT = 64;
+const ENTRY_LIMIT = 1024;
 
 /**
  * Runs the vCPU until it needs userspace (KVM_RUN). A guest that would run or

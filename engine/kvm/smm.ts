@@ -180,8 +180,8 @@ export function setNmiMask(v: Vcpu, masked: boolean): void {
   else clearIntercept(v, INTERCEPT.IRET);
 }
 
-/** P in a segment's attributes. */
-const CS_PRESENT = 0x80;
+/** P in a segment's attributes, and G: its limit counts pages. */
+const CS_PRESENT = 0x80, PAGES = 0x800;
 
 /** Where RSM leads: what the emulator writes back when the instruction is done. */
 interface Resumed {
@@ -288,12 +288,15 @@ function load(v: Vcpu, from: DataView, to: Resumed): boolean {
 
 function loadSegment(v: Vcpu, from: DataView, name: keyof typeof SEGMENT_AT): void {
   const at = SEGMENT_AT[name];
+  const attrib = fromSmram(from.getUint16(at + 2, true));
+  const limit = from.getUint32(at + 4, true);
+  const pages = (attrib & PAGES) !== 0 ? (limit << 12 | 0xfff) >>> 0 : limit & 0xfffff;
   setSegment(
     v,
     name,
     from.getUint16(at, true),
-    fromSmram(from.getUint16(at + 2, true)),
-    from.getUint32(at + 4, true),
+    attrib,
+    v.traits.rsmCutsLimits ? pages : limit,
     from.getBigUint64(at + 8, true),
   );
 }

@@ -211,6 +211,13 @@ export const QUIRKS = [
     processors: BOTH,
   },
   {
+    id: "sysenterInCompatibility",
+    doc: "SYSENTER and SYSEXIT are there in compatibility mode",
+    manual: "They are #UD in long mode",
+    scenario: "save.cs_attrib=c9b m.9000=340f control.intercept_exceptions=2040",
+    processors: BOTH,
+  },
+  {
     id: "unknownMsrsAreZero",
     doc: "MSRs that it does not have read as 0, and what is written to them is dropped",
     manual: "They are #GP",
