@@ -5,8 +5,8 @@ import { Emulator } from "../traces/scenarios/emulator.ts";
 import { compareRecords } from "../traces/compare/compare.ts";
 import { vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
-/** L2 begins with an instruction that the model does not know: FLD1. */
-const UNKNOWN = "fpu m.9000=e8d9\nnext keepvm\nok\n";
+/** L2 begins with an instruction that the model does not know: F2XM1. */
+const UNKNOWN = "fpu m.9000=f0d9\nnext keepvm\nok\n";
 
 function predictions() {
   const emulator = new Emulator(LINUX_6_12, { npt: true });
@@ -16,9 +16,9 @@ function predictions() {
 Deno.test("a prediction says what is not modelled, and is no loop of the guest", () => {
   const [fpu, next, ok] = predictions();
   assert(fpu && next && ok);
-  assertEquals(fpu.events.at(-1), { unmodelled: "instruction d9e8" });
+  assertEquals(fpu.events.at(-1), { unmodelled: "instruction d9f0" });
   assertEquals([fpu.post?.rc, fpu.post?.errno], [-1, 38]);
-  assertEquals(next.events[0], { unmodelled: "goes on after: instruction d9e8" });
+  assertEquals(next.events[0], { unmodelled: "goes on after: instruction d9f0" });
   assert(!ok.events.some((event) => "unmodelled" in event));
 });
 
@@ -36,7 +36,7 @@ Deno.test("what is not modelled is an event of the trace, and no run that it hit
     (event) => event,
   );
   const said = events.filter((event) => event.kind === "unmodelled").map((event) => event.what);
-  assertEquals(said, ["instruction d9e8", "goes on after: instruction d9e8"]);
+  assertEquals(said, ["instruction d9f0", "goes on after: instruction d9f0"]);
 
   const replayer = new Replayer(EARLY_EXIT);
   const differ = new Differ([EARLY_EXIT, UNIFIED], () => {});
@@ -58,11 +58,11 @@ Deno.test("replay and diff end with 1 where something is not modelled", () =>
     const cases = `${folder}/cases.txt`, trace = `${folder}/t.vmtape`;
     await Deno.writeTextFile(cases, UNKNOWN);
     const predict = await vmtape(["predict", cases]);
-    assertMatch(predict.stderr, /fpu: Not modelled: instruction d9e8/);
+    assertMatch(predict.stderr, /fpu: Not modelled: instruction d9f0/);
     await vmtape(["record", cases, "-o", trace]);
     const replay = await vmtape(["replay", trace]);
     assertEquals(replay.code, 1);
-    assertMatch(replay.stdout, /Not modelled: instruction d9e8: 1 run is left unknown/);
+    assertMatch(replay.stdout, /Not modelled: instruction d9f0: 1 run is left unknown/);
     const diff = await vmtape([
       "diff",
       trace,
@@ -72,5 +72,5 @@ Deno.test("replay and diff end with 1 where something is not modelled", () =>
       "outcome",
     ]);
     assertEquals(diff.code, 1);
-    assertMatch(diff.stdout, /Not modelled: instruction d9e8: 1 run cannot be compared/);
+    assertMatch(diff.stdout, /Not modelled: instruction d9f0: 1 run cannot be compared/);
   }));

@@ -7,7 +7,7 @@ import { hostCpuid } from "../svm/machine.ts";
 import { bmi, three38 } from "./bit_operations.ts";
 import { ud } from "./faults.ts";
 import { next } from "./branch.ts";
-import { NEXT, UNMODELLED } from "./constants.ts";
+import { NEXT, SEG, UNMODELLED } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
 import { one } from "./one_byte.ts";
 import type { Processor } from "./processor.ts";
@@ -50,8 +50,21 @@ export function execute(cpu: Processor): number {
     ? three38(cpu, op)
     : UNMODELLED;
   if (status === NEXT) {
+    if (cpu.width === 16 && next.lo > 0xffff) wrap(cpu, lo);
     cpu.ripLo = next.lo;
     cpu.ripHi = next.hi;
   }
   return status;
+}
+
+/**
+ * IP of 16-bit code has 16 bits; QEMU remembers that where its blocks end, which is at the end of a
+ * page, and after a jump of 16 bits.
+ *
+ * @param following Address of the instruction that follows in memory.
+ */
+function wrap(cpu: Processor, following: number): void {
+  if (next.lo !== following || cpu.endOfBlock) return;
+  const base = cpu.segBase[SEG.cs * 2] as number;
+  if ((base + following) >>> 12 !== (base + cpu.ripLo) >>> 12) next.lo &= 0xffff;
 }

@@ -5,7 +5,7 @@
  */
 import * as alu from "./alu.ts";
 import { jump, loop, next, relative, taken } from "./branch.ts";
-import { FLAG, HALTED, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
+import { FLAG, HALTED, NEXT, SEG, VECTOR } from "./constants.ts";
 import { decimal } from "./decimal.ts";
 import { PREFIX } from "./decode.ts";
 import { adjustPrivilege } from "./descriptor_checks.ts";
@@ -28,11 +28,9 @@ import type { Processor } from "./processor.ts";
 import { moveToSegment, popSegment } from "./segment_moves.ts";
 import { stringOperation } from "./strings.ts";
 import { executeSystem } from "./system.ts";
+import { wait, x87 } from "./x87.ts";
 
 const HIGH = 0x1_0000_0000;
-
-/** Opcodes of the x87 with a memory operand that do not exist: bits 2:0 of the opcode, and ModRM.reg. */
-const NO_X87: ReadonlySet<number> = new Set([0x09, 0x1c, 0x1e, 0x2d]);
 
 /** Executes a one-byte opcode. */
 export function one(cpu: Processor, op: number): number {
@@ -216,8 +214,7 @@ export function one(cpu: Processor, op: number): number {
     case 0x9a:
       return wide ? cpu.raise(VECTOR.ud) : farCall(cpu, insn.imm2, alu.cut(big, insn.imm), 0, big);
     case 0x9b:
-      // Bits MP and TS of CR0 together come first.
-      return (cpu.cr0 & 0xa) === 0xa ? cpu.raise(VECTOR.nm) : UNMODELLED;
+      return wait(cpu);
     case 0x9e: {
       getRegister(cpu, 0, 2);
       cpu.rflags = cpu.rflags & ~0xd5 | cpu.lo >> 8 & 0xd5;
@@ -392,11 +389,7 @@ export function one(cpu: Processor, op: number): number {
     case 0xdd:
     case 0xde:
     case 0xdf:
-      // Bits EM and TS of CR0 come first; the x87 itself is not modelled.
-      if ((cpu.cr0 & 0xc) !== 0) return cpu.raise(VECTOR.nm);
-      return insn.mod !== 3 && NO_X87.has((op & 7) << 3 | insn.reg & 7)
-        ? cpu.raise(VECTOR.ud)
-        : UNMODELLED;
+      return x87(cpu);
     case 0x27:
     case 0x2f:
     case 0x37:

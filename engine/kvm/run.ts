@@ -51,8 +51,10 @@ import { processorPaging } from "../paging/vcpu_walk.ts";
 const EINTR = 4;
 /** ENOSYS: what stands for a run that the model cannot carry on; KVM_RUN itself never fails so. */
 const ENOSYS = 38;
-/** Entries without any progress before the vCPU counts as looping for ever. */
-const ENTRY_LIMIT = 1024;
+/** Entries with the same registers, one after another, before the vCPU counts as looping for ever. */
+const SAME_LIMIT = 64;
+/** Entries in all before it does: some more than the lab lets a guest have in its second. */
+const ENTRY_LIMIT = 8192;
 
 /**
  * Runs the vCPU until it needs userspace (KVM_RUN). A guest that would run or
@@ -84,7 +86,12 @@ export function runVcpu(v: Vcpu, immediate = false): void {
     if (linearRip(v) === expected && !skipInstruction(v)) return;
   }
   if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
+  let same = 0, seen = 0;
   for (let entries = immediate ? ENTRY_LIMIT : 0; entries < ENTRY_LIMIT; entries++) {
+    const place = progress(v);
+    same = place === seen ? same + 1 : 0;
+    seen = place;
+    if (same === SAME_LIMIT) break;
     const status = enterGuest(v);
     if (v.unmodelled !== "") {
       giveUp(v);
@@ -96,6 +103,13 @@ export function runVcpu(v: Vcpu, immediate = false): void {
   r.rc = -1;
   r.errno = EINTR;
   r.exit = KVM_EXIT.INTR;
+}
+
+/** A number that changes as a guest gets on: of where it is, its stack, and what it counts with. */
+function progress({ words }: Vcpu): number {
+  let sum = words[V.rip >> 2] as number;
+  for (let i = 0; i < 16; i++) sum = Math.imul(sum, 31) + (words[(V.rax >> 2) + 2 * i] as number);
+  return sum;
 }
 
 /** Ends the run where the model ends. */

@@ -330,6 +330,28 @@ export const VCPU_FIELDS = [
     internal: true,
     doc: "Breakpoints that the processor watches for",
   },
+  {
+    name: "x87_registers",
+    offset: 0xa00,
+    size: 128,
+    internal: true,
+    doc: "The x87's registers, 16 bytes each, by their physical numbers",
+  },
+  {
+    name: "fcw",
+    offset: 0xa80,
+    size: 2,
+    internal: true,
+    doc: "The x87's control word, exclusive or its value at reset, 0x37f",
+  },
+  { name: "fsw", offset: 0xa82, size: 2, internal: true, doc: "The x87's status word" },
+  {
+    name: "ftw",
+    offset: 0xa84,
+    size: 1,
+    internal: true,
+    doc: "Which of the x87's registers hold something, a bit each",
+  },
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */
