@@ -7,7 +7,8 @@ import type { EventOf, Image, TraceEvent } from "./event.ts";
 import { fieldMask, fieldNamed, fits, readField } from "./image/fields.ts";
 import { formatValue } from "./image/format.ts";
 import type { Layout } from "./layout.ts";
-import { describeExit } from "./svm/exit_info.ts";
+import { exitCodeName, shortExitName } from "./svm/exit_codes.ts";
+import { describeExitInfo } from "./svm/exit_info.ts";
 import { INNER_LAYOUT } from "./svm/inner_layout.ts";
 import { REGS_LAYOUT } from "./svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "./svm/vmcb_fields.ts";
@@ -36,8 +37,10 @@ function hex(value: bigint | number): string {
  * emulator's 32-bit -1 by its name too.
  */
 function exitText(code: bigint, info1 = 0n, info2 = 0n): string {
-  return describeExit(code, info1, info2).replace(/^SVM_EXIT_/, "")
-    .replace(/^0xffffffff\b/, "VMEXIT_INVALID (32 bits)");
+  const name = code === 0xffff_ffffn
+    ? "VMEXIT_INVALID (32 bits)"
+    : shortExitName(exitCodeName(code));
+  return name + describeExitInfo(code, info1, info2);
 }
 
 /** A field's value as text; undefined when the image lacks it, or is of another version's size. */

@@ -7,7 +7,7 @@
 import type { TraceEvent } from "./event.ts";
 import { fieldNamed, readField } from "./image/fields.ts";
 import { PerVcpu } from "./per_vcpu.ts";
-import { exitCodeName } from "./svm/exit_codes.ts";
+import { exitCodeName, shortExitName } from "./svm/exit_codes.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "./svm/vmcb_fields.ts";
 
 /** Times of one kind, in nanoseconds by the recording's clock. */
@@ -104,7 +104,7 @@ const REFUSED = 0xffffffffn;
 function shortName(code: bigint | undefined): string {
   if (code === undefined) return "?";
   // Emulators write 32 bits of it where they refuse a VMRUN that the hypervisor let pass.
-  return code === REFUSED ? "VMEXIT_INVALID" : exitCodeName(code).replace(/^SVM_EXIT_/, "");
+  return code === REFUSED ? "VMEXIT_INVALID" : shortExitName(exitCodeName(code));
 }
 
 /**

@@ -6,7 +6,7 @@
  * @module
  */
 import { openTrace } from "@vmtape/vmtape";
-import { exitCodeName } from "@vmtape/vmtape/engine";
+import { exitCodeName, shortExitName } from "@vmtape/vmtape/engine";
 
 const NANOSECONDS = 1e9;
 
@@ -27,7 +27,7 @@ export async function exitsPerSecond(path: string): Promise<Map<string, number>[
     }
     start ??= event.time;
     const second = Math.floor((event.time - start) / NANOSECONDS);
-    const reason = exitCodeName(event.exit_code).replace("SVM_EXIT_", "");
+    const reason = shortExitName(exitCodeName(event.exit_code));
     const counts = seconds[second] ??= new Map();
     counts.set(reason, (counts.get(reason) ?? 0) + 1);
   }

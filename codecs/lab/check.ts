@@ -5,6 +5,7 @@
  */
 import {
   AREA_KEYS,
+  AREAS,
   CPU_KEYS,
   NESTED_KEYS,
   PHASES,
@@ -124,7 +125,7 @@ function checkInner(event: Json, path: string, bad: Bad): void {
   if (event.cpu !== undefined) part("cpu", CPU_KEYS);
   for (const key of AREA_KEYS) {
     if (event[key] !== undefined) {
-      checkWords(event[key], key.startsWith("ctl") ? 0x400 : 0xc00, `${path}.${key}`, bad);
+      checkWords(event[key], AREAS[key].size, `${path}.${key}`, bad);
     }
   }
 }

@@ -5,6 +5,7 @@
  * @module
  */
 import { RESTORE_ERRNO_KEYS } from "../../engine/restore_errnos.ts";
+import { SAVE_AREA, VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 
 /** Keys of `nested` in the lab's order. */
 export const NESTED_KEYS = [
@@ -53,8 +54,16 @@ export const CPU_KEYS = [
   "hflags",
 ] as const;
 
-/** Word maps of an inner state in the lab's order: control and save areas of vmcb01 and vmcb02. */
-export const AREA_KEYS = ["ctl01", "sav01", "ctl02", "sav02"] as const;
+/** Word maps of an inner state in the lab's order: of which VMCB, and from where how many bytes. */
+export const AREAS = {
+  ctl01: { vmcb: "vmcb01", from: 0, size: SAVE_AREA },
+  sav01: { vmcb: "vmcb01", from: SAVE_AREA, size: VMCB_SIZE - SAVE_AREA },
+  ctl02: { vmcb: "vmcb02", from: 0, size: SAVE_AREA },
+  sav02: { vmcb: "vmcb02", from: SAVE_AREA, size: VMCB_SIZE - SAVE_AREA },
+} as const;
+
+/** Their keys. */
+export const AREA_KEYS = Object.keys(AREAS) as readonly (keyof typeof AREAS)[];
 
 /** Keys of `pre`, `mid`, `smm` and `post` that hold hexadecimal numbers, in the lab's order. */
 export const STATE_HEX_KEYS = [

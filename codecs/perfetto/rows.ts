@@ -7,6 +7,7 @@
 import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { fieldNamed, readField } from "../../engine/image/fields.ts";
 import { formatValue } from "../../engine/image/format.ts";
+import { exitCodeName, shortExitName } from "../../engine/svm/exit_codes.ts";
 import { VMCB_LAYOUT } from "../../engine/svm/vmcb_fields.ts";
 
 /** One row of the Trace Event Format. */
@@ -305,8 +306,7 @@ const EXIT_CODE = fieldNamed(VMCB_LAYOUT, "control.exit_code");
 
 /** An exit code by name, where it has one. */
 function exitName(code: bigint): string {
-  const text = formatValue(EXIT_CODE, { value: code & 0xffff_ffffn, known: 0xffff_ffffn });
-  return text.match(/\[(?:SVM_EXIT_)?(.*)\]/)?.[1] ?? text;
+  return shortExitName(EXIT_CODE.values?.[Number(code & 0xffff_ffffn)] ?? exitCodeName(code));
 }
 
 function slice(

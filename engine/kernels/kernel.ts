@@ -7,7 +7,7 @@ import type { CpuRules } from "../checks/cpu_rules.ts";
 import type { CheckSet } from "../checks/check_set.ts";
 import { fieldNamed } from "../image/fields.ts";
 import type { Field } from "../layout.ts";
-import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { StepEntry, Way } from "../policy.ts";
 import type { MmuTraits } from "./mmu_traits.ts";
 import type { KernelTraits } from "./traits.ts";
@@ -94,14 +94,12 @@ export function cachePlan(kernel: Kernel): CachePlan {
       // A check beside the areas' own is made where CR3 is loaded, from registers.
       if (row.group !== "cr3") { for (const name of row.reads) names.add(name); }
     }
-    const rows = (area: string) =>
-      [...names].filter((name) => name.startsWith(area)).map((name) =>
-        fieldNamed(VMCB_LAYOUT, name)
-      );
-    plans.set(
-      kernel,
-      plan = { control: rangesOf(rows("control.")), save: rangesOf(rows("save.")) },
-    );
+    const fields = [...names].map((name) => fieldNamed(VMCB_LAYOUT, name));
+    plan = {
+      control: rangesOf(fields.filter(({ offset }) => offset < SAVE_AREA)),
+      save: rangesOf(fields.filter(({ offset }) => offset >= SAVE_AREA)),
+    };
+    plans.set(kernel, plan);
   }
   return plan;
 }

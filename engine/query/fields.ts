@@ -7,7 +7,7 @@ import { closest } from "../closest.ts";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../event.ts";
 import { fits, readField } from "../image/fields.ts";
 import type { Field, Layout } from "../layout.ts";
-import { exitCodeName } from "../svm/exit_codes.ts";
+import { exitCodeName, shortExitName } from "../svm/exit_codes.ts";
 import { INNER_LAYOUT } from "../svm/inner_layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
@@ -152,9 +152,9 @@ export function eventField(
     if (seen === undefined) return "-";
     if ("text" in seen) return seen.text;
     if (seen.known !== seen.mask) return "?";
-    if (name === "exit_code") return exitCodeName(seen.value).replace(/^SVM_EXIT_/, "");
+    if (name === "exit_code") return shortExitName(exitCodeName(seen.value));
     const named = asked.row?.values?.[Number(seen.value)];
-    if (named !== undefined) return named.replace(/^SVM_EXIT_/, "");
+    if (named !== undefined) return shortExitName(named);
     return decimal ? String(seen.value) : `0x${seen.value.toString(16)}`;
   };
 }

@@ -6,6 +6,9 @@
  */
 import { EXCEPTION_NAMES } from "./intercepts.ts";
 
+/** What KVM's names of exit codes have in common. */
+const COMMON = "SVM_EXIT_";
+
 /** One reason of a #VMEXIT. */
 export interface ExitCode {
   /** The code; one below zero fills all 64 bits. */
@@ -201,6 +204,21 @@ export function exitCodeName(code: bigint): string {
 }
 
 /**
+ * A name of an exit code as the kernel's tools print it: without the prefix that all have in common.
+ *
+ * @param name KVM's name, or another, which stays as it is.
+ * @returns The rest of it.
+ * @example
+ * ```ts
+ * import { exitCodeName, shortExitName } from "@vmtape/vmtape/engine";
+ * if (shortExitName(exitCodeName(0x400n)) !== "NPF") throw new Error();
+ * ```
+ */
+export function shortExitName(name: string): string {
+  return name.startsWith(COMMON) ? name.slice(COMMON.length) : name;
+}
+
+/**
  * The exit code that a name stands for: KVM's, the manual's, or the text of a
  * tracepoint, in any case.
  *
@@ -223,7 +241,7 @@ function displayName(row: ExitCode): string {
 }
 
 function svm(code: number, name: string, trace?: string, apm = `VMEXIT_${name}`): ExitCode {
-  return { code, name: `SVM_EXIT_${name}`, apm, ...(trace === undefined ? {} : { trace }) };
+  return { code, name: `${COMMON}${name}`, apm, ...(trace === undefined ? {} : { trace }) };
 }
 
 function listed(row: Listed): ExitCode {

@@ -158,7 +158,24 @@ export function exitInfo(code: bigint, word: 1 | 2): ExitInfo | undefined {
  * ```
  */
 export function describeExit(code: bigint, info1: bigint, info2: bigint): string {
-  let text = exitCodeName(code);
+  return exitCodeName(code) + describeExitInfo(code, info1, info2);
+}
+
+/**
+ * The words of information of a #VMEXIT that mean something for its exit code or are not 0.
+ *
+ * @param code All 64 bits of the exit code.
+ * @param info1 `exit_info_1`.
+ * @param info2 `exit_info_2`.
+ * @returns The text, each word with a blank before it.
+ * @example
+ * ```ts
+ * import { describeExitInfo } from "@vmtape/vmtape/engine";
+ * if (describeExitInfo(0x81n, 0n, 5n) !== " info2 0x5") throw new Error();
+ * ```
+ */
+export function describeExitInfo(code: bigint, info1: bigint, info2: bigint): string {
+  let text = "";
   for (const [word, value] of [[1, info1], [2, info2]] as const) {
     const info = exitInfo(code, word);
     if (info === undefined && value === 0n) continue;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { AREAS } from "../../codecs/lab/keys.ts";
 import {
   AREA_KEYS,
   CPU_KEYS,
@@ -162,11 +163,10 @@ function inners(
     for (const key of CPU_KEYS) differ(2, `${x.at}.cpu.${key}`, x.cpu?.[key], y.cpu?.[key]);
     if (!areas) continue;
     for (const key of AREA_KEYS) {
-      const control = key.startsWith("ctl");
-      const name = `${x.at}.vmcb${key.slice(3)}`;
+      const { vmcb, from } = AREAS[key];
       const skip = (offset: string) =>
-        control ? HOST_WORDS.has(offset) : shadow && offset === SHADOW_ROOT;
-      words(3, name, control ? 0 : SAVE_AREA, x[key], y[key], differ, skip);
+        from === 0 ? HOST_WORDS.has(offset) : shadow && offset === SHADOW_ROOT;
+      words(3, `${x.at}.${vmcb}`, from, x[key], y[key], differ, skip);
     }
   }
 }

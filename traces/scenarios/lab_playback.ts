@@ -11,7 +11,7 @@ import { type LabRecord, PHASES } from "../../codecs/lab/record.ts";
 import { MEMORY_SIZE, VMCB12_GPA } from "./base.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
 import { labCapabilities } from "./lab_processor.ts";
-import type { Scenario } from "./scenario.ts";
+import type { Entry, Scenario } from "./scenario.ts";
 import { bytesOf } from "./scenario_memory.ts";
 import { PlayedVm } from "./played_vm.ts";
 import {
@@ -47,7 +47,6 @@ export class LabPlayback extends PlayedVm {
   load(record: LabRecord): void {
     this.#record = record;
     this.#outcome = labOutcome(record);
-    this.#timeline = timeline(record);
     this.#runs = 0;
     this.#reported = 0;
     this.#restored = false;
@@ -80,6 +79,7 @@ export class LabPlayback extends PlayedVm {
   protected begins(scenario: Scenario): boolean {
     const machine = `${this.#record.kernel}/${this.#record.npt}`;
     this.#scenario = scenario;
+    this.#timeline = timeline(this.#record, scenario.entry);
     this.#begun = !scenario.keepvm || machine !== this.#machine;
     this.#machine = machine;
     return this.#begun;
@@ -189,7 +189,7 @@ const PORT_EXIT = /^vcpu \d+ reason io /;
  * one function; a run that ends in `vmrun` after the first is another VMRUN of
  * L1's loop. KVM makes a software #VMEXIT of an SMI that hits L2.
  */
-function timeline(record: LabRecord): Timeline {
+function timeline(record: LabRecord, entry: Entry): Timeline {
   const { looked } = record;
   const end = record.events.length;
   if (looked) {
@@ -217,7 +217,7 @@ function timeline(record: LabRecord): Timeline {
     return first < 0 ? end : next?.start ?? end;
   };
   const stopped = record.mid?.guest_mode === 1;
-  if (/(^| )entry=(mid|migrate)( |$)/.test(record.spec)) {
+  if (entry === "mid" || entry === "migrate") {
     const port = tracepoint("kvm_nested_vmexit", PORT_EXIT);
     const set = groups.find(({ at }) => at === "setstate");
     const before = Math.min(set?.start ?? end, turn(0));
