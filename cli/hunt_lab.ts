@@ -70,15 +70,20 @@ export function askLab({ words, kernel, npt, folder, patience, signal }: LabComm
   };
 }
 
-/** Records up to the first that is incomplete: the command may have been stopped while it wrote it. */
+/**
+ * Records up to the first that is none: the command may have been stopped while it wrote it, or a
+ * kernel's console have come between. What follows counts as not answered, and is asked again.
+ */
 function recordsOf(text: string): LabRecord[] {
-  const lines = text.split("\n").filter((line) => line !== "");
-  return lines.flatMap((line, i) => {
+  const records: LabRecord[] = [];
+  for (const [i, line] of text.split("\n").entries()) {
+    if (line === "") continue;
     try {
-      return [parseLabRecord(line, { line: i + 1 })];
+      records.push(parseLabRecord(line, { line: i + 1 }));
     } catch (error) {
-      if (i === lines.length - 1) return [];
+      if (records.length > 0) break;
       throw new HuntError(`What the kernel's command prints is no record: ${String(error)}`);
     }
-  });
+  }
+  return records;
 }

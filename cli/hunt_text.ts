@@ -3,11 +3,13 @@
  *
  * @module
  */
+import { plural } from "../engine/plural.ts";
 import type { Hunt, HuntFinding } from "../traces/hunt/mod.ts";
 import { KNOWN } from "../traces/hunt/mod.ts";
 import type { HuntSettings } from "./hunt_state.ts";
 
 const count = (n: number): string => n.toLocaleString("en");
+const counted = (n: number, word: string, many?: string): string => plural(n, word, many, count(n));
 const percent = (n: number, of: number): string =>
   of === 0 ? "-" : `${(100 * n / of).toFixed(2)} %`;
 
@@ -25,7 +27,7 @@ export function huntText(hunt: Hunt, settings: HuntSettings): string {
   const { kernel, against, npt, seed } = settings;
   const lines = [
     `${kernel} with npt ${npt ? "on" : "off"} against ${against}, seed ${seed}: ` +
-    `${count(funnel.asked)} cases in ${count(batches)} batches`,
+    `${counted(funnel.asked, "case")} in ${counted(batches, "batch", "batches")}`,
     "",
     `  ${count(funnel.answered)} answered`,
     `  ${count(funnel.steady)} of them the same when asked again, and from a known state`,
@@ -35,9 +37,9 @@ export function huntText(hunt: Hunt, settings: HuntSettings): string {
     `  ${
       count(funnel.differ)
     } of those end otherwise than ${against} in what a guest or userspace sees`,
-    `  ${count(funnel.known)} deviations are known, ${
-      count(funnel.unknown)
-    } in ${hunt.findings.length} findings are not`,
+    `  ${counted(funnel.known, "deviation")} known, ${count(funnel.unknown)} in ${
+      counted(hunt.findings.length, "finding")
+    } not`,
     "",
     ...hunt.reached.map(({ what, reached, of, missing }) =>
       `  ${what}: ${reached}${of === undefined ? "" : ` of ${of}`}${missingText(missing)}`
@@ -66,7 +68,7 @@ function findingText(finding: HuntFinding, index: number, settings: HuntSettings
   const { kind, title, unit, small, fields, parted, confirmed, shownBy } = finding;
   const other = kind === "gap" ? "its model" : settings.against;
   return [
-    `${index + 1}. ${title} (${count(finding.count)} ${finding.count === 1 ? "case" : "cases"})`,
+    `${index + 1}. ${title} (${counted(finding.count, "case")})`,
     ...(small ?? unit).map((line) => `   ${line}`),
     ...(fields.length === 0 ? [] : [`   ${settings.kernel} / ${other}:`]),
     ...fields.slice(0, SHOWN).map(({ field, a, b }) => `     ${field}: ${a} / ${b}`),

@@ -6,7 +6,9 @@ import { type Ask, Hunt, type Known, reduceFindings } from "../traces/hunt/mod.t
 import { askUnits } from "../traces/hunt/asking.ts";
 import { minimizeBatched } from "../traces/hunt/batched.ts";
 import { KNOWN } from "../traces/hunt/known.ts";
-import { unitsOf } from "../traces/hunt/units.ts";
+import { Coverage } from "../traces/hunt/coverage.ts";
+import { pickUnits, unitsOf } from "../traces/hunt/units.ts";
+import { generate } from "../traces/generate/generate.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 import { deviate } from "./hunt_fake_lab.ts";
@@ -91,6 +93,24 @@ Deno.test("a hunt that goes on from its state comes to what one without a break 
   const second = new Hunt(options, state);
   await second.batch(fakeLab(deviate), COUNT);
   assertEquals(JSON.stringify(second.state), JSON.stringify(whole.state));
+});
+
+Deno.test("the cases that are picked reach more than as many that are not", () => {
+  const { foreseer } = newHunt(1);
+  const coverage = new Coverage();
+  const picked = pickUnits(1, 0, COUNT, foreseer, coverage);
+  const count = picked.flatMap(({ unit }) => unit).length;
+  const plain = new Set<string>();
+  let left = count;
+  for (const unit of unitsOf(generate({ seed: 1, count: 2 * COUNT }))) {
+    if (left <= 0) break;
+    left -= unit.length;
+    for (const feature of foreseer.foresee(unit).features) plain.add(feature);
+  }
+  const reached = Object.keys(coverage.counts()).length;
+  assert(reached > plain.size, `${reached} and ${plain.size}`);
+  const steps = coverage.reached(KERNEL).find(({ what }) => what === "steps");
+  assert(steps?.of !== undefined && steps.reached + steps.missing.length === steps.of);
 });
 
 Deno.test("what is known is counted, and no finding", async () => {

@@ -37,11 +37,11 @@ export interface Answers {
 }
 
 /** How many askings in a row may bring nothing. */
-const NOTHING = 2;
+const NOTHING = 6;
 
 /**
- * Asks about units. A kernel that stops answering is asked again, on a fresh machine, beginning with
- * the unit that it stopped at; a unit that gets no answer as the first one gets none.
+ * Asks about units. Where a kernel stops answering, the unit that it stopped at is asked alone, on a
+ * fresh machine; if that brings nothing either it gets no answer, and the others go on without it.
  *
  * @param ask Asks the kernel.
  * @param units The units.
@@ -50,22 +50,26 @@ const NOTHING = 2;
 export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answers> {
   const records: (readonly LabRecord[] | undefined)[] = units.map(() => undefined);
   let nothing = 0;
-  for (let at = 0; at < units.length;) {
-    const answers = (await ask(units.slice(at).flat())).filter(({ post }) => post !== undefined);
-    let used = 0;
-    const before = at;
-    for (; at < units.length; at++) {
-      const { length } = units[at]!;
-      if (answers.length - used < length) break;
-      const own = answers.slice(used, used += length);
-      own.forEach((record, i) => mustBe(record, units[at]![i]!));
-      records[at] = own;
-    }
+  const take = async (from: number, to: number): Promise<number> => {
+    const given = await ask(units.slice(from, to).flat());
+    const answers = given.filter(({ post }) => post !== undefined);
     nothing = answers.length === 0 ? nothing + 1 : 0;
     if (nothing > NOTHING) {
       throw new HuntError("The kernel answers nothing; ask it about one case by hand");
     }
-    if (at === before) at++;
+    let at = from;
+    for (let used = 0; at < to; at++) {
+      const unit = units[at]!;
+      if (answers.length - used < unit.length) break;
+      const own = answers.slice(used, used += unit.length);
+      own.forEach((record, i) => mustBe(record, unit[i]!));
+      records[at] = own;
+    }
+    return at;
+  };
+  for (let at = 0; at < units.length; at++) {
+    at = await take(at, units.length);
+    if (at < units.length) await take(at, at + 1);
   }
   return { records };
 }

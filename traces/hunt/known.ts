@@ -53,7 +53,7 @@ export const KNOWN: readonly Known[] = [
   {
     id: "pae-l1-accessed-bits",
     kind: "emulator",
-    key: /^(outcome|gap)\|\w+\|.*(architectural:[^|]*pdptrs|^gap\|\w+\|check$)/,
+    key: /^outcome\|\w+\|[^|]*:vmcb12(,vmcb12)*\|architectural:[^|]*pdptrs/,
     reason:
       "Under nested paging of its own, QEMU sets Accessed bits in the PDPTEs of an L1 with PAE, which are then refused when L1's CR3 is loaded again",
     source: "docs/findings.md, known before",

@@ -54,18 +54,18 @@ export function pickUnits(
 ): Foresight[] {
   const lines = generate({ seed: (Math.imul(seed, SPREAD) + batch) >>> 0, count: CHOICE * count });
   const all = unitsOf(lines).map((unit) => foreseer.foresee(unit));
-  const worth = all.map(({ features, unit }, i) => ({
-    i,
-    worth: coverage.worth(features) / unit.length,
-  })).sort((a, b) => b.worth - a.worth || a.i - b.i);
-  const picked: number[] = [];
-  let size = 0;
-  for (const { i } of worth) {
-    if (size >= count) break;
-    picked.push(i);
-    size += all[i]!.unit.length;
+  const chosen = new Set<number>();
+  for (let size = 0; size < count && chosen.size < all.length;) {
+    let best = -1, most = -1;
+    for (const [i, { features, unit }] of all.entries()) {
+      if (chosen.has(i)) continue;
+      const worth = coverage.worth(features) / unit.length;
+      if (worth > most) [best, most] = [i, worth];
+    }
+    chosen.add(best);
+    size += all[best]!.unit.length;
+    // What it reaches counts at once: the next one is to reach something else.
+    coverage.add(all[best]!.features);
   }
-  const chosen = picked.sort((a, b) => a - b).map((i) => all[i]!);
-  for (const { features } of chosen) coverage.add(features);
-  return chosen;
+  return all.filter((_, i) => chosen.has(i));
 }
