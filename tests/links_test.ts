@@ -70,6 +70,14 @@ Deno.test("the stand-ins export published names only, and all that are used", ()
   }
 });
 
+Deno.test("every dependency is in the table that says what it is for", async () => {
+  const page = await Deno.readTextFile(new URL("../docs/dependencies.md", import.meta.url));
+  for (const specifier of Object.values(config.imports)) {
+    const name = specifier.replace(/@[\^\d.]*$/, "");
+    assert(page.includes(`\`${name}\``), name);
+  }
+});
+
 Deno.test("the stand-ins have names and versions that satisfy the canonical imports", async () => {
   for (const folder of config.links) {
     const text = await Deno.readTextFile(new URL(`../${folder}/deno.json`, import.meta.url));
