@@ -1,12 +1,16 @@
-/** A recorder to be killed: records an event every few milliseconds until it is. */
+/**
+ * A recorder to be killed: records an event every few milliseconds until it is, and prints the time
+ * of each.
+ */
 import { fileSink, TraceWriter } from "../codecs/mod.ts";
 
 if (import.meta.main) {
   const writer = new TraceWriter(fileSink(Deno.args[0]!), { flushInterval: 200 });
-  const line = new TextEncoder().encode("recording\n");
+  const encoder = new TextEncoder();
   for (let i = 0;; i++) {
-    writer.write({ kind: "switch", vcpu: 0, time: Date.now(), to: i });
-    if (i === 0) Deno.stdout.writeSync(line);
+    const time = Date.now();
+    writer.write({ kind: "switch", vcpu: 0, time, to: i });
+    Deno.stdout.writeSync(encoder.encode(`${time}\n`));
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

@@ -213,11 +213,9 @@ Deno.test({ name: "the timer ends a call that waits", ignore: !linux }, () => {
   using libc = Libc.load();
   using alarm = libc.alarm();
   const library = Deno.dlopen(libc.path, { pause: { parameters: [], result: "i32" } });
-  const before = performance.now();
   alarm.set(50);
   assertEquals(library.symbols.pause(), -1);
   assertEquals(libc.errno, 4);
-  assert(performance.now() - before >= 49);
   // It repeats: a signal before the call would else be lost.
   assertEquals(library.symbols.pause(), -1);
   alarm.set(0);
