@@ -5,7 +5,7 @@
  */
 import type { Latency } from "../engine/latency.ts";
 import type { Context } from "./context.ts";
-import { writeWhole } from "./whole_file.ts";
+import { wholeFile } from "./whole_file.ts";
 
 /** A row: value, percentile, count, and how rare it is, which the last one does not have. */
 const ROW = /^( *[\d.]+ +)([\d.]+)( +\d+) +[\d.]+$/gm;
@@ -43,10 +43,15 @@ export function writeDistributions(
 ): number {
   const rows = latency.rows();
   if (rows.length > 0) Deno.mkdirSync(folder, { recursive: true });
-  for (const { policy, kind } of rows) {
+  // None gets its name before all are written: a full disk leaves all of them or none.
+  using files = new DisposableStack();
+  const written = rows.map(({ policy, kind }) => {
     const name = `${kind}.${policy}`.replace(/[^\w.#-]+/g, "-").replace("#", "");
-    const output = `${folder}/${name}.hgrm`;
-    writeWhole(context, { output, force }, exactRarity(latency.distribution(policy, kind) ?? ""));
-  }
+    const file = files.use(wholeFile(context, { output: `${folder}/${name}.hgrm`, force }));
+    const text = exactRarity(latency.distribution(policy, kind) ?? "");
+    file.bytes(new TextEncoder().encode(text));
+    return file;
+  });
+  for (const file of written) file.done();
   return rows.length;
 }

@@ -3,6 +3,7 @@
  * way. Arguments: what (`kill`, `full`, `same`), how often, a seed.
  */
 import { run } from "../../cli/app.ts";
+import { POLICIES } from "../../engine/policies/mod.ts";
 import { generate } from "../../traces/generate/generate.ts";
 import { Random } from "../../traces/generate/random.ts";
 import { FuzzFailure } from "./mutants.ts";
@@ -129,8 +130,56 @@ async function command(name: string, ...args: string[]): Promise<boolean> {
   return success;
 }
 
+/** Every command that writes a file, `OUT`; and whether there is one of that name already. */
+const FILLERS: readonly (readonly string[])[] = [
+  ["record", "--repeat", "3", "-o", "OUT"],
+  ["import", "records", "-o", "OUT"],
+  ["cut", "t", "--from", "40", "-o", "OUT"],
+  ["cat", "t", "t", "-o", "OUT"],
+  ["filter", "t", "--failed-only", "-o", "OUT"],
+  ["recover", "torn", "-o", "OUT"],
+  ["checkpoint", "t", "--every", "100", "-o", "OUT"],
+  ["export", "t", "--to", "perfetto", "-o", "OUT.pb"],
+  ["export", "t", "--to", "perfetto-json", "-o", "OUT.json"],
+  ["export", "t", "--to", "perfetto-json", "-o", "OUT.json.gz"],
+  ["report", "t", "-p", "unified,linux-6.12", "--passes", "0", "-o", "OUT.html"],
+  ["minimize", "t", "--event", "20", "-p", "early-exit,linux-7.3", "-o", "OUT.cases"],
+  ["stats", "t", "--passes", "1", "-p", "unified", "--hgrm", "-o", "OUT.hgrm"],
+];
+
+/** All files below a folder by name, each as text that is the same for the same bytes. */
+async function contents(folder: string): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    const path = `${folder}/${name}`;
+    if (isDirectory) {
+      for (const [inner, text] of Object.entries(await contents(path))) {
+        found[`${name}/${inner}`] = text;
+      }
+    } else found[name] = (await Deno.readFile(path)).toHex();
+  }
+  return found;
+}
+
+/** What was there before a command that writes over it. */
+const OLD = "what was there before";
+
+/** Runs a command once onto a disk of a size, or none. */
+async function fill(base: string, line: readonly string[], over: boolean) {
+  const disk = `${base}/disk`;
+  const output = `${disk}/${line.at(-1)!.replace("OUT", "a")}`;
+  const file = !line.includes("--hgrm");
+  if (over && file) await Deno.writeTextFile(output, OLD);
+  const args = line.slice(0, -1).map((word) =>
+    ["t", "torn", "records"].includes(word) ? `${base}/${word}` : word
+  );
+  const { status, err } = await vmtape(...args, output, ...over ? ["-f"] : []);
+  return { status, err, output, files: await contents(disk), kept: over && file };
+}
+
 /**
- * Writes to a disk of so many sizes, each too small or just large enough.
+ * Writes to disks of so many sizes for every command that writes a file, each up to what the command
+ * needs.
  *
  * @returns What came of it; undefined where no disk can be made.
  */
@@ -138,65 +187,163 @@ export async function full(levels: number): Promise<Count | undefined> {
   const counts: Count = {};
   return await withFolder(async (base) => {
     await prepare(base);
+    const whole = await Deno.readFile(`${base}/t`);
+    await Deno.writeFile(`${base}/torn`, whole.subarray(0, whole.length - 200));
     const disk = `${base}/disk`;
     await Deno.mkdir(disk);
-    for (let i = 0; i < levels; i++) {
-      const size = `${4 * (1 + Math.floor(i * i * 0.7))}k`;
-      if (!await command("mount", "-t", "tmpfs", "-o", `size=${size}`, "vmtape", disk)) {
-        return undefined;
-      }
+    const onDisk = async <T>(kib: number, use: () => Promise<T>): Promise<T | undefined> => {
+      const options = `size=${kib}k`;
+      if (!await command("mount", "-t", "tmpfs", "-o", options, "vmtape", disk)) return undefined;
       try {
-        for (const line of WRITERS) {
-          const file = `disk/${line.at(-1)!}`;
-          const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-            args: [...MAIN, ...line.slice(0, -1), file],
-            cwd: base,
-            stdout: "null",
-            stderr: "piped",
-          }).output();
-          const said = new TextDecoder().decode(stderr);
-          if (code > 2) throw new FuzzFailure(`Status ${code} at ${size}: ${said}`);
-          if (code === 2 && !said.includes("No space left")) {
-            throw new FuzzFailure(`At ${size}: ${said}`);
-          }
-          const left = await lookAt(base, file);
-          if (left === "whole" !== code < 2) {
-            throw new FuzzFailure(`${left} at ${size}, status ${code}`);
-          }
-          count(counts, left);
-          for await (const { name } of Deno.readDir(disk)) await Deno.remove(`${disk}/${name}`);
-        }
+        return await use();
       } finally {
         await command("umount", disk);
+      }
+    };
+    for (const line of FILLERS) {
+      const shown = line.join(" ");
+      const most = await onDisk(1 << 20, () => fill(base, line, false));
+      if (most === undefined) return undefined;
+      if (most.status > 1) throw new FuzzFailure(`${shown}: status ${most.status}: ${most.err}`);
+      const pages = Object.values(most.files).map((hex) => Math.ceil(hex.length / 8192));
+      const size = 4 * pages.reduce((sum, count) => sum + count, 0);
+      for (let i = 0; i < levels; i++) {
+        const kib = Math.max(4, 4 * Math.round(size / 4 * i / levels));
+        const over = i % 2 === 1;
+        const found = await onDisk(kib, () => fill(base, line, over));
+        if (found === undefined) return undefined;
+        const { status, err, output, files, kept } = found;
+        const name = output.slice(disk.length + 1);
+        const why = `${shown} on ${kib} KiB: status ${status}: ${err}`;
+        if (status > 2) throw new FuzzFailure(why);
+        if (status < 2) {
+          if (Object.keys(files).join() !== Object.keys(most.files).join()) {
+            throw new FuzzFailure(`${why}: not all files`);
+          }
+          count(counts, "whole");
+          continue;
+        }
+        if (!err.includes("No space left")) throw new FuzzFailure(why);
+        const others = Object.keys(files).filter((one) => one !== name || !kept);
+        if (kept && files[name] !== new TextEncoder().encode(OLD).toHex()) {
+          throw new FuzzFailure(`${why}: what was there before is gone`);
+        }
+        if (others.some((one) => !one.includes(".part"))) {
+          throw new FuzzFailure(`${why}: ${others.join()} has its name and is not whole`);
+        }
+        count(counts, others.length === 0 ? "nothing" : await recovered(base, others, files));
       }
     }
     return counts;
   });
 }
 
+/** Recovers what a recorder left. */
+async function recovered(base: string, names: readonly string[], files: Record<string, string>) {
+  for (const name of names) {
+    await Deno.writeFile(`${base}/part`, Uint8Array.fromHex(files[name]!));
+    const saved = await vmtape("recover", `${base}/part`, "-o", `${base}/saved`, "-q", "-f");
+    if (saved.status > 1 && files[name]!.length > 2 * 4096) {
+      throw new FuzzFailure(`What is left cannot be recovered: ${saved.err}`);
+    }
+  }
+  return "recovered";
+}
+
+const WAYS_IN = ["vmrun", "rsm", "setstate", "mid", "migrate"] as const;
+
+/** Records of a log: a VMRUN and what came of it, of one vCPU. */
+function logged(i: number, random: Random): string[] {
+  const rip = (0x8000 + 16 * random.below(3)).toString(16), vmcb = 0x10000 + 4096 * random.below(2);
+  const number = (value: number, digits = 16) => `0x${value.toString(16).padStart(digits, "0")}`;
+  const lines = [
+    `kvm_nested_vmenter: rip: ${number(parseInt(rip, 16))} vmcb: ${number(vmcb)} nested_rip: ` +
+    `${number(0x9000)} int_ctl: 0x00000000 event_inj: 0x00000000 nested_npt=y nested_cr3: ` +
+    `${number(0x100000)} guest_cr3: ${number(0)}`,
+    `kvm_nested_intercepts: cr_read: 0000 cr_write: 0010 excp: 00060042 intercepts: bd4c8027 ` +
+    `00003e7f 00000000 00000000`,
+  ];
+  const ways = [
+    "kvm_nested_vmenter_failed: control->asid == 0",
+    `kvm_nested_vmexit: vcpu ${i} reason vmmcall rip ${number(0x9000)} info1 ${number(0)} info2 ` +
+    `${number(0)} intr_info 0x00000000 error_code 0x00000000`,
+    `kvm_exit: vcpu ${i} reason npf rip ${number(0x9000)} info1 ${number(0x100000006)} info2 ` +
+    `${number(0xfee00000)} intr_info 0x00000000 error_code 0x00000000`,
+  ];
+  lines.push(random.pick(ways));
+  const reason = lines[2]!.includes("failed") ? "0xffffffff" : "vmmcall";
+  if (!random.once(4)) {
+    lines.push(
+      `kvm_nested_vmexit_inject: reason: ${reason} ext_inf1: ${number(0)} ext_inf2: ${number(0)} ` +
+        `ext_int: 0x00000000 ext_int_err: 0x00000000`,
+    );
+  }
+  return lines;
+}
+
+/** A log of several vCPUs, some of it lost. */
+function log(random: Random): string {
+  const vcpus = 2 + random.below(3);
+  const lines = ["# tracer: nop"];
+  let time = 100_000_000;
+  for (let i = 0; i < 40; i++) {
+    const vcpu = random.below(vcpus);
+    if (random.once(20)) lines.push(`CPU:${vcpu} [LOST ${1 + random.below(9)} EVENTS]`);
+    for (const text of logged(vcpu, random)) {
+      const [s, us] = [Math.floor(time / 1e6), String(time++ % 1_000_000).padStart(6, "0")];
+      lines.push(` qemu-${70 + vcpu}    [00${vcpu}] d..1.  ${s}.${us}: ${text}`);
+    }
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+/** Makes a trace: by a kernel or policy, in one paging mode, by some of the ways into L2, or a log. */
+async function makeTrace(folder: string, seed: number): Promise<string> {
+  const random = new Random(seed);
+  const t = `${folder}/t`;
+  if (random.once(6)) {
+    await Deno.writeTextFile(`${folder}/log`, log(random));
+    await vmtape("import", `${folder}/log`, "-o", t, "-q", "-f");
+    return random.pick(NAMES);
+  }
+  const entries = WAYS_IN.filter(() => random.once(2));
+  const cases = [...generate({
+    seed,
+    count: 3 + random.below(8),
+    ...(entries.length > 0 && { entries }),
+    sequences: random.pick([0, 30, 100]),
+  })];
+  // Some go on from the one before: one session, which only checkpoints part.
+  const lines = cases.map((line) => random.once(3) ? `${line} keepvm` : line);
+  await Deno.writeTextFile(`${folder}/cases`, lines.join("\n"));
+  const own = random.pick(NAMES);
+  const npt = random.pick(["on", "off"]);
+  const line = ["record", `${folder}/cases`, "-p", own, "--npt", npt, "-o", t, "-q", "-f"];
+  const made = await vmtape(...line, ...random.once(2) ? ["--repeat", "2"] : []);
+  if (made.status !== 0) throw new FuzzFailure(`Trace ${seed}: ${made.err}`);
+  return own;
+}
+
+const NAMES = Object.keys(POLICIES);
+
 /** Shares the work over generated traces out in every way: all come to the same. */
 export async function same(traces: number, seed: number): Promise<Count> {
   const counts: Count = {};
   await withFolder(async (folder) => {
     for (let i = 0; i < traces; i++) {
+      const own = await makeTrace(folder, seed + i);
       const random = new Random(seed + i);
-      const cases = [...generate({ seed: seed + i, count: 8 + random.below(16) })];
-      // Some go on from the one before: one session, which only checkpoints part.
-      const lines = cases.map((line) => random.once(3) ? `${line} keepvm` : line);
-      await Deno.writeTextFile(`${folder}/cases`, lines.join("\n"));
-      const own = random.pick(["unified", "early-exit", "linux-6.12"]);
       const t = `${folder}/t`, c = `${folder}/c`;
-      await vmtape("record", `${folder}/cases`, "-p", own, "-o", t, "-q", "-f");
-      await vmtape("checkpoint", t, "-p", own, "--every", "60", "-o", c, "-q", "-f");
-      const other = own === "unified" ? "early-exit" : "unified";
-      for (
-        const line of [["replay"], ["replay", "-p", other, "--all"], [
-          "diff",
-          "-p",
-          `${own},${other}`,
-          "--runs",
-        ]]
-      ) {
+      await vmtape("checkpoint", t, "-p", own, "--every", "30", "-o", c, "-q", "-f");
+      const other = random.pick(NAMES.filter((name) => name !== own));
+      const pair = `${own},${other}`;
+      const lines = [["replay", "-p", own], ["replay", "-p", other, "--all"], [
+        "diff",
+        "-p",
+        pair,
+        "--runs",
+      ]];
+      for (const line of lines) {
         const [name = "", ...options] = line;
         const first = await vmtape(name, t, ...options);
         const ways: [string, Promise<{ status: number; out: string; err: string }>][] = [];
