@@ -110,7 +110,8 @@ function missing(option: Option): UsageError {
 }
 
 function checkOperands(command: Command, operands: readonly string[]): void {
-  const { min, max, usage } = command.operands;
+  const { min, max, usage, noFiles } = command.operands;
+  if (!noFiles && operands.includes("")) throw new UsageError(`An empty name is no ${usage}`);
   if (operands.length < min) {
     throw new UsageError(operands.length === 0 ? `${usage} is missing` : `Too few of ${usage}`);
   }

@@ -7,12 +7,15 @@ import { BUILTINS, builtinScenarios } from "../../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../../traces/scenarios/record.ts";
 import { generate } from "../../traces/generate/generate.ts";
 import { parseScenarios } from "../../traces/scenarios/scenario_reader.ts";
+import { COMMANDS } from "../../cli/commands.ts";
+import { isModule } from "../../cli/policy_modules.ts";
 import { checksumOf } from "../../cli/shares/shard_check.ts";
 import { tryCommand, tryTrace } from "./commands.ts";
 import {
   changed,
   changedBytes,
   changedText,
+  CONTROL,
   FuzzFailure,
   type FuzzReport,
   strange,
@@ -332,5 +335,121 @@ const policies: Kind = async (random, _folder, report) => {
   }
 };
 
+/** Commands that talk to others than files, or write for as long as they are let. */
+const OTHERS: ReadonlySet<string> = new Set(["record qemu", "record bochs", "record kvm", "hunt"]);
+
+/** Numbers that say how much is to be done: large ones are nobody's fault but the user's. */
+const AMOUNTS: ReadonlySet<string> = new Set(["count", "repeat", "passes", "seed"]);
+
+const WORDS: readonly string[] = [
+  ..."0 1 2 20 -1 -0 1.5 1e9 0x10 0xffffffffffffffff NaN Infinity 007".split(" "),
+  ..."9007199254740991 9007199254740993 18446744073709551616 true null - -- = , a,b,".split(" "),
+  ..."unified upstream@qemu-7.2 @amd unified@ linux-6.12,linux-6.12 __proto__ constructor".split(
+    " ",
+  ),
+  ..."exit_code== rip>=0x&&1 !!(1) ((((1)))) control.asid==0||save.rip<0x9000 0/0 1/2 -1/3".split(
+    " ",
+  ),
+  "",
+  " ",
+  "\0",
+  CONTROL,
+  "9".repeat(400),
+  "x".repeat(70_000),
+  "(".repeat(20_000),
+  "!".repeat(20_000),
+  "/",
+  "/dev/null",
+  "/nonexistent/a/b",
+];
+
+/** Command lines with any values in any options: refused in words, or carried out. */
+const lines: Kind = async (random, folder, report) => {
+  const [name, load] = random.pick(
+    COMMANDS.filter((one) => !OTHERS.has(one.name)).map((one) => [one.name, one.load] as const),
+  );
+  const command = await load();
+  if (random.once(20)) await writeTrace(`${folder}/in`, random.pick(await recordings()));
+  const file = () => random.once(6) ? random.pick(WORDS) : `${folder}/in`;
+  const args: string[] = name.split(" ");
+  const most = Math.min(command.operands.max ?? 3, 3);
+  const count = random.once(8)
+    ? random.below(5)
+    : Math.max(command.operands.min, random.below(most + 1));
+  for (let i = 0; i < count; i++) args.push(file());
+  const taken = command.options.filter((option) =>
+    option.name !== "follow" && (option.required || random.once(3))
+  );
+  for (const option of taken) {
+    const word = option.name === "output"
+      ? random.once(6) ? random.pick(["/", "/dev/null", "", `${folder}/in`]) : `${folder}/out`
+      : option.choices !== undefined && random.once(2)
+      ? random.pick(option.choices)
+      : AMOUNTS.has(option.name)
+      ? random.pick(["1", "2", "-1", "x", "1e3"])
+      // A module's thread writes to the real streams.
+      : random.pick(option.name.startsWith("polic") ? WORDS.filter((w) => !isModule(w)) : WORDS);
+    if (option.kind === "flag") args.push(`--${option.name}${random.once(12) ? "=x" : ""}`);
+    else if (random.once(2)) args.push(`--${option.name}`, word);
+    else args.push(`--${option.name}=${word}`);
+  }
+  if (random.once(4)) args.push("--json");
+  if (random.once(3)) args.push("-f");
+  if (!args.includes("-")) await tryCommand([...args, "-q"], report);
+};
+
+const CASES = NAMES.flatMap((name) => builtinScenarios(name)).map(({ name, spec }) =>
+  `${name} ${spec}`
+);
+
+/** Files of scenarios, for the commands that run them. */
+const scenarios: Kind = async (random, folder, report) => {
+  const chosen = [
+    random.pick(CASES),
+    random.pick(CASES),
+    ...generate({ seed: random.below(1e6), count: 1 }),
+  ];
+  const text = chosen.map((line) => random.once(3) ? line : changedText(line, random)).join("\n");
+  await Deno.writeTextFile(`${folder}/cases`, text);
+  const policy = random.pick(Object.keys(POLICIES));
+  const npt = random.pick(["on", "off"]);
+  const options = ["-p", policy, "--npt", npt, "-q"];
+  if (random.once(2)) await tryCommand(["predict", `${folder}/cases`, ...options], report);
+  else {
+    const out = ["-o", `${folder}/in`, "-f"];
+    const { status } = await tryCommand(["record", `${folder}/cases`, ...options, ...out], report);
+    if (status === 0) await tryTrace(folder, random, { ...report, errors: {} });
+  }
+};
+
+/** Two recordings of the same, of which one was changed. */
+const pairs: Kind = async (random, folder, report) => {
+  const all = random.pick(await recordings());
+  await writeTrace(`${folder}/in`, all);
+  await writeTrace(
+    `${folder}/other`,
+    mutateEvents(random.once(3) ? random.pick(await recordings()) : all, random),
+  );
+  const files = [`${folder}/in`, `${folder}/other`];
+  if (random.once(2)) files.reverse();
+  const more = random.pick([[], ["--runs"], ["--json"], ["--format", "markdown"], [
+    "--fail-on",
+    "outcome",
+  ]]);
+  await tryCommand(
+    [random.once(6) ? "compare" : "diff", ...files, ...more.slice(0, 9), "-q"],
+    report,
+  );
+};
+
 /** All kinds by name, but for the container. */
-export const KINDS: Readonly<Record<string, Kind>> = { events, records, logs, shards, policies };
+export const KINDS: Readonly<Record<string, Kind>> = {
+  events,
+  records,
+  logs,
+  shards,
+  policies,
+  lines,
+  scenarios,
+  pairs,
+};
