@@ -7,13 +7,18 @@ Deno.test("writers that are killed leave nothing, something whole, or something 
   assert(Object.values(found).reduce((sum, n) => sum + n, 0) === 4);
 });
 
-Deno.test("a full disk ends in words and leaves no file that is not whole", async (t) => {
-  const found = await full(3);
-  if (found === undefined) {
-    await t.step({ name: "(skipped: no small disk can be mounted here)", ignore: true, fn() {} });
-    return;
-  }
-  assert((found["nothing"] ?? 0) + (found["recovered"] ?? 0) > 0, JSON.stringify(found));
+Deno.test({
+  name: "a full disk ends in words, takes nothing away, and leaves no file that is not whole",
+  // A command that cannot write ends its process with what it reads open.
+  sanitizeResources: false,
+  async fn(t) {
+    const found = await full(3);
+    if (found === undefined) {
+      await t.step({ name: "(skipped: no small disk can be mounted here)", ignore: true, fn() {} });
+      return;
+    }
+    assert((found["nothing"] ?? 0) + (found["recovered"] ?? 0) > 10, JSON.stringify(found));
+  },
 });
 
 Deno.test("work shared out over threads, shards and checkpoints comes to the same", async () => {

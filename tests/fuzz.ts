@@ -284,12 +284,15 @@ const STEP = 50_000;
 
 /** Of so many mutants, how many are of each kind. */
 const SHARES: Readonly<Record<string, number>> = {
-  container: 0.7,
-  events: 0.12,
+  container: 0.68,
+  events: 0.1,
   records: 0.06,
   logs: 0.06,
-  shards: 0.03,
+  shards: 0.02,
   policies: 0.03,
+  lines: 0.02,
+  scenarios: 0.02,
+  pairs: 0.01,
 };
 
 async function part(kind: string, count: number, seed: number): Promise<void> {
