@@ -47,7 +47,9 @@
   }
 
   async function load() {
-    const packed = Uint8Array.from(atob($("data").textContent), (c) => c.charCodeAt(0));
+    const letters = atob($("data").textContent);
+    const packed = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
   }
@@ -244,7 +246,10 @@
   function hover(event) {
     if (runs === 0) return;
     const run = nearest(runOf(xOf(event)));
-    $("hover").textContent = `${titleOf(run)}: ${endsOf(run).join(", ")}`;
+    // What becomes of it first: there is room for two lines, and a name may be long.
+    $("hover").textContent = `VMRUN ${run}, event ${events[run]}. ${endsOf(run).join(", ")}. ${
+      nameOf(run)
+    }`;
   }
 
   /** Of the runs that share a column of pixels, one that is marked. */

@@ -102,7 +102,7 @@ inBrowser(
         await page.mouse.move(...await at(0.105));
         assertMatch(
           await said(page, "#hover"),
-          /^VMRUN 10, event \d+ \(asid.*early-exit: failed check/,
+          /^VMRUN 10, event \d+\. early-exit: failed check, .*\. asid control/,
         );
         await page.mouse.click(...await at(0.305));
         assertMatch(await said(page, "#run-title"), /^VMRUN 30,/);
