@@ -30,6 +30,8 @@ export class CpuRules {
   #caps: Capabilities | undefined;
   #cr4 = 0;
   #efer = 0;
+  // Vcpus of several policies take turns, each with an object of its own.
+  readonly #derived = new WeakMap<Capabilities, { readonly cr4: number; readonly efer: number }>();
 
   /**
    * Puts the rules together.
@@ -65,8 +67,13 @@ export class CpuRules {
   }
 
   #derive(caps: Capabilities): void {
-    this.#cr4 = allowed(this.cr4, caps);
-    this.#efer = allowed(this.efer, caps);
+    let bits = this.#derived.get(caps);
+    if (bits === undefined) {
+      bits = { cr4: allowed(this.cr4, caps), efer: allowed(this.efer, caps) };
+      this.#derived.set(caps, bits);
+    }
+    this.#cr4 = bits.cr4;
+    this.#efer = bits.efer;
     this.#caps = caps;
   }
 }

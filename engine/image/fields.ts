@@ -228,15 +228,27 @@ export function overlayImage(to: Uint8Array, { bytes, known }: Image): void {
     to.set(bytes);
     return;
   }
-  // Of most images that are not known whole most is unknown.
-  const words = known.byteOffset % 4 === 0
-    ? new Uint32Array(known.buffer, known.byteOffset, known.length >> 2)
-    : undefined;
-  for (let i = 0; i < bytes.length; i++) {
-    if (words !== undefined && (i & 3) === 0 && words[i >> 2] === 0) {
-      i += 3;
-      continue;
+  const end = bytes.length;
+  let i = 0;
+  if ((known.byteOffset & 3) === 0) {
+    // Of most images that are not known whole most is unknown.
+    const words = new Int32Array(known.buffer, known.byteOffset, end >> 2);
+    for (let word = 0; word < words.length; word++) {
+      if (words[word] !== 0) overlayBytes(to, bytes, known, 4 * word, 4 * word + 4);
     }
+    i = 4 * words.length;
+  }
+  overlayBytes(to, bytes, known, i, end);
+}
+
+function overlayBytes(
+  to: Uint8Array,
+  bytes: Uint8Array,
+  known: Uint8Array,
+  from: number,
+  end: number,
+): void {
+  for (let i = from; i < end; i++) {
     const mask = known[i] as number;
     to[i] = (to[i] as number) & ~mask | (bytes[i] as number) & mask;
   }

@@ -95,7 +95,7 @@ export class Replayer {
   readonly #logged: LoggedRunCollector;
   readonly #totals = new Totals();
   #produced: Produced[] = [];
-  #recorded: { index: number; event: Recorded }[] = [];
+  readonly #recorded: { index: number; event: Recorded }[] = [];
   readonly #images = new ProducedImages();
   readonly #seen = new ImageBuffer(REGS_SIZE);
   /** Events of vCPUs of which only transitions were recorded. */
@@ -529,8 +529,7 @@ export class Replayer {
     this.#inRun = false;
     this.#agreement.clean = true;
     this.#interrupted = this.#overrun = false;
-    this.#produced = [];
-    this.#recorded = [];
+    this.#produced.length = this.#recorded.length = 0;
     this.#images.reset();
   }
 
