@@ -67,6 +67,7 @@ export {
   setVerdict,
 } from "./checks/verdict.ts";
 export {
+  type Entered,
   type KvmRunResult,
   LOOSE_FIELDS,
   type LooseState,

@@ -4,11 +4,11 @@
  *
  * @module
  */
-import type { TraceEvent } from "../event.ts";
+import type { EventOf, TraceEvent } from "../event.ts";
 import { shortTexts } from "../short_texts.ts";
 import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { Driver } from "../replay/drive.ts";
+import { Driver, sharesEntry } from "../replay/drive.ts";
 import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { PolicyPair, type Side } from "./policy_pair.ts";
 import { PartialDiffer } from "./partial_differ.ts";
@@ -129,6 +129,8 @@ export class Differ {
   readonly #partial: readonly PartialDiffer[];
   readonly #logged = new LoggedRunCollector((unit) => this.#transition(unit));
   readonly #unsettled: number[];
+  /** Numbers of the pairs whose run began in two states, and was not forked yet. */
+  #apart: number[] = [];
   #claimed = 0;
   /**
    * Events before the next one. Whoever knows the effect of some events already applies it
@@ -201,9 +203,11 @@ export class Differ {
           return;
         }
         this.#begin(index, Number((event.vmcb12_gpa ?? 0n) & ~0xfffn));
-        break;
+        this.#vmrun(event, index);
+        return;
       case "setstate":
         this.#begin(index, Number((event.vmcb_pa ?? 0n) & ~0xfffn));
+        this.#fork(() => false);
         break;
       case "case":
         this.#endRun();
@@ -348,9 +352,37 @@ export class Differ {
     this.#runs++;
     for (const { log } of this.#sides) log.reset();
     const [first, ...others] = this.#sides;
+    this.#apart.length = 0;
     this.#pairs.forEach((pair, i) => {
-      const stand = pair.begin(first as Side, others[i] as Side, vmcb12);
-      if (stand !== undefined) this.#drivers.push(stand);
+      if (pair.begin(first as Side, others[i] as Side, vmcb12)) this.#apart.push(i);
+    });
+  }
+
+  /** Of the policies that begin in another state than the first, forks it for all but some. */
+  #fork(shares: (other: Policy) => boolean): void {
+    const [first, ...others] = this.#sides;
+    this.#apart = this.#apart.filter((i) => {
+      const other = others[i] as Side;
+      if (shares(other.driver.policy)) return true;
+      this.#drivers.push((this.#pairs[i] as PolicyPair).fork(first as Side, other));
+      return false;
+    });
+  }
+
+  #vmrun(event: EventOf<"vmrun">, index: number): void {
+    const [first, ...others] = this.#sides;
+    if (first === undefined) return;
+    const { driver } = first;
+    this.#fork((other) => sharesEntry(driver.policy, other));
+    const apart = this.#apart;
+    const made = apart.length === 0 ? (driver.feed(event, index), []) : driver.feedForked(
+      event,
+      index,
+      apart.map((i) => (this.#pairs[i] as PolicyPair).wants(others[i] as Side)),
+    );
+    for (const other of this.#drivers.slice(1)) other.feed(event, index);
+    made.forEach((copy, k) => {
+      this.#drivers.push((this.#pairs[apart[k] as number] as PolicyPair).take(copy));
     });
   }
 

@@ -58,16 +58,38 @@ export class PolicyPair {
    * @param first The first policy.
    * @param other This one.
    * @param vmcb12 Guest physical address of the run's vmcb12.
-   * @returns A driver that is to be fed, too, where the run begins in two states.
+   * @returns Whether the run begins in two states, so that {@linkcode PolicyPair.fork} or
+   * {@linkcode PolicyPair.wants} and {@linkcode PolicyPair.take} have to be called.
    */
-  begin(first: Side, other: Side, vmcb12: number): Driver | undefined {
+  begin(first: Side, other: Side, vmcb12: number): boolean {
     this.#shadow = undefined;
     const va = first.driver.vcpu, vb = other.driver.vcpu;
-    if (va === undefined || vb === undefined || sameState(va, vb, vmcb12)) return undefined;
-    const driver = this.#spare = first.driver.fork(other.driver.policy, this.#spare);
-    driver.observer = this.#log.observer;
+    if (va === undefined || vb === undefined || sameState(va, vb, vmcb12)) return false;
     this.#log.reset();
-    return this.#shadow = driver;
+    return true;
+  }
+
+  /**
+   * What the policy does from the first one's state.
+   *
+   * @param first The first policy, before the run's first event.
+   * @param other This one.
+   * @returns A driver that is to be fed, too.
+   */
+  fork(first: Side, other: Side): Driver {
+    const driver = first.driver.fork(other.driver.policy, this.#spare);
+    driver.observer = this.#log.observer;
+    return this.take(driver);
+  }
+
+  /** What {@linkcode Driver.feedForked} has to know for the same. */
+  wants({ driver: { policy } }: Side): Parameters<Driver["feedForked"]>[2][number] {
+    return { policy, observer: this.#log.observer, spare: this.#spare };
+  }
+
+  /** Takes the driver that it made. */
+  take(driver: Driver): Driver {
+    return this.#shadow = this.#spare = driver;
   }
 
   /**

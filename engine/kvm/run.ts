@@ -42,7 +42,7 @@ import {
   setDrIntercepts,
 } from "./control.ts";
 import { updateDr7 } from "./regs.ts";
-import { Tool, type Vcpu } from "./vcpu.ts";
+import { type Entered, Tool, type Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { processorPaging } from "../paging/vcpu_walk.ts";
@@ -86,23 +86,49 @@ export function runVcpu(v: Vcpu, immediate = false): void {
     if (linearRip(v) === expected && !skipInstruction(v)) return;
   }
   if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
-  let same = 0, seen = 0;
-  for (let entries = immediate ? ENTRY_LIMIT : 0; entries < ENTRY_LIMIT; entries++) {
+  enter(v, { entries: immediate ? ENTRY_LIMIT : 0, same: 0, seen: 0 });
+}
+
+/**
+ * Goes on with a run at a #VMEXIT that is not handled yet.
+ *
+ * @param v The vCPU, a copy made when {@linkcode Vcpu.exiting} was called of another one.
+ * @param entered What that was told.
+ */
+export function goOnFromExit(v: Vcpu, entered: Entered): void {
+  const status = handleExit(v);
+  if (isOver(v, status)) return;
+  const entries = status === STUCK ? ENTRY_LIMIT : entered.entries + 1;
+  enter(v, { ...entered, entries });
+}
+
+/** Enters the guest until userspace is needed, or until it made no progress. */
+function enter(v: Vcpu, { entries, same, seen }: Entered): void {
+  for (; entries < ENTRY_LIMIT; entries++) {
     const place = progress(v);
     same = place === seen ? same + 1 : 0;
     seen = place;
     if (same === SAME_LIMIT) break;
+    now.entries = entries;
+    now.same = same;
+    now.seen = seen;
     const status = enterGuest(v);
-    if (v.unmodelled !== "") {
-      giveUp(v);
-      return;
-    }
-    if (status === USERSPACE) return;
+    if (isOver(v, status)) return;
     if (status === STUCK) break;
   }
+  const r = v.result;
   r.rc = -1;
   r.errno = EINTR;
   r.exit = KVM_EXIT.INTR;
+}
+
+/** Where the run under way is. */
+const now = { entries: 0, same: 0, seen: 0 };
+
+function isOver(v: Vcpu, status: number): boolean {
+  if (v.unmodelled === "") return status === USERSPACE;
+  giveUp(v);
+  return true;
 }
 
 /** A number that changes as a guest gets on: of where it is, its stack, and what it counts with. */
@@ -264,6 +290,7 @@ function run(v: Vcpu, forceExit: boolean): number {
     return STUCK;
   }
   afterExit(v, vmcb, freeDr);
+  if (v.exiting !== undefined) v.exiting({ ...now });
   return handleExit(v);
 }
 

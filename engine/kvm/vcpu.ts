@@ -32,6 +32,16 @@ export interface Observer {
   inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
 }
 
+/** How far a run is that enters the guest again and again. */
+export interface Entered {
+  /** How often the guest was entered before. */
+  readonly entries: number;
+  /** How often in a row without progress. */
+  readonly same: number;
+  /** What progress is told by, at the last entry. */
+  readonly seen: number;
+}
+
 /** What KVM_RUN leaves for userspace. */
 export interface KvmRunResult {
   /** 0, or -1 with `errno`. */
@@ -72,7 +82,7 @@ export const LOOSE_FIELDS = [
 ] as const satisfies readonly (keyof Vcpu)[];
 
 /** Fields of a vCPU that a copy does not take: its policy, who listens or stands in, what it works with. */
-type OwnFields = "policy" | "observer" | "standIn" | "tools";
+type OwnFields = "policy" | "observer" | "standIn" | "exiting" | "tools";
 /** What is computed from the bytes, or from what the fields refer to. */
 type ComputedFields = "looseKey" | "paging" | "longMode" | "paePaging" | "traits";
 /** Names of all fields of a vCPU that a machine has not. */
@@ -229,6 +239,11 @@ export class Vcpu extends Machine {
    * entered, for KVM (`exit`) or past it for L1 (`l1`), or ends the run (`stop`).
    */
   standIn: ((v: Vcpu) => "exit" | "l1" | "stop") | undefined;
+  /**
+   * Called when the processor left the guest and nothing of the #VMEXIT is handled yet: with how far
+   * the run is.
+   */
+  exiting: ((entered: Entered) => void) | undefined;
   /** KVM_STATE_NESTED_* flags of the state being restored. */
   restoreFlags = 0;
   /** State save area that RSM reads, while it does. */
@@ -258,6 +273,7 @@ export class Vcpu extends Machine {
     const copy = reused ? into : new Vcpu(this.caps, policy);
     copy.policy = policy;
     copy.observer = undefined;
+    copy.exiting = undefined;
     copyWords(copy.words, this.words);
     copy.memory = this.memory.fork(copy.memory);
     copy.adopt(this);
@@ -275,7 +291,7 @@ export class Vcpu extends Machine {
   /** Makes all of its state zero again but for guest memory; who listens goes on listening. */
   restart(): void {
     this.bytes.fill(0);
-    this.standIn = undefined;
+    this.standIn = this.exiting = undefined;
     this.adopt(NOTHING);
   }
 

@@ -26,7 +26,8 @@ import {
   setSregs,
 } from "../kvm/ioctls.ts";
 import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
-import { runVcpu } from "../kvm/run.ts";
+import { REQ } from "../kvm/constants.ts";
+import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 
@@ -140,6 +141,19 @@ function modelled(caps: Capabilities, event: number): Capabilities {
     );
   }
   return { ...caps, memory: Math.ceil(memory / PAGE_SIZE) * PAGE_SIZE };
+}
+
+/**
+ * Whether two policies do the same up to the first #VMEXIT of a run that begins in L1: they differ in
+ * steps and checks alone.
+ *
+ * @param a One.
+ * @param b The other.
+ */
+export function sharesEntry({ kernel: a, processor }: Policy, other: Policy): boolean {
+  const b = other.kernel;
+  return a.traits === b.traits && a.mmu === b.mmu && a.reserves === b.reserves &&
+    processor === other.processor;
 }
 
 /**
@@ -272,6 +286,60 @@ export class Driver {
     return copy;
   }
 
+  /**
+   * Carries out a VMRUN, and what other policies would do from the same state. Up to the first
+   * #VMEXIT, which is where a policy first has a say, it is the same for all and done once.
+   *
+   * @param event The VMRUN, with L1's registers.
+   * @param index Its number in the trace, for messages.
+   * @param others The other policies, which do beneath their steps what this one does (see
+   * {@linkcode sharesEntry}); who listens to each; and a driver that nobody needs any more.
+   * @returns A driver for each, behind the VMRUN.
+   * @throws {ReplayError} When the input lacks what is needed to carry it out.
+   */
+  feedForked(
+    event: EventOf<"vmrun">,
+    index: number,
+    others: readonly {
+      readonly policy: Policy;
+      readonly observer: Observer;
+      readonly spare: Driver | undefined;
+    }[],
+  ): Driver[] {
+    let made: Driver[] | undefined;
+    const forkAll = () =>
+      others.map(({ policy, observer, spare }) => {
+        const driver = this.fork(policy, spare);
+        driver.observer = observer;
+        return driver;
+      });
+    let goOn: (driver: Driver) => void = () => {};
+    this.ready = (v) => {
+      if (v.guestMode || v.requested(REQ.GET_NESTED_STATE_PAGES)) {
+        // Steps run before L1 does.
+        made = forkAll();
+        goOn = (driver) => driver.run();
+        return;
+      }
+      v.exiting = (entered) => {
+        v.exiting = undefined;
+        made = forkAll();
+        goOn = (driver) => driver.#listened((copy) => goOnFromExit(copy, entered));
+      };
+    };
+    this.feed(event, index);
+    this.ready = undefined;
+    if (this.vcpu !== undefined) this.vcpu.exiting = undefined;
+    // Without an exit there was nothing for a policy to do.
+    made ??= forkAll();
+    for (const driver of made) {
+      driver.#running = true;
+      goOn(driver);
+      driver.ran = true;
+    }
+    return made;
+  }
+
   /** Whether nothing waits to be put in, so that the vCPU is all there is. */
   get resting(): boolean {
     return this.#queued.length === 0 && this.saved === undefined;
@@ -292,11 +360,15 @@ export class Driver {
 
   /** Runs the vCPU until userspace is needed. */
   run(): void {
+    this.#listened(runVcpu);
+    this.ran = true;
+  }
+
+  #listened(run: (v: Vcpu) => void): void {
     const v = this.#machine();
     v.observer = this.observer;
-    runVcpu(v);
+    run(v);
     v.observer = undefined;
-    this.ran = true;
   }
 
   #machine(): Vcpu {
