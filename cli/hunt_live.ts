@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { LabRecorder } from "../codecs/lab/events.ts";
+import { LabRecorder } from "../codecs/lab/recorder.ts";
 import type { LabRecord } from "../codecs/lab/record.ts";
 import type { Ask } from "../traces/hunt/mod.ts";
 import { KvmRecorder } from "../traces/kvm/mod.ts";

@@ -14,7 +14,7 @@ import {
   type TraceSource,
   type TraceStream,
 } from "../codecs/mod.ts";
-import { labRecords } from "../codecs/lab/events.ts";
+import { labRecords } from "../codecs/lab/recorder.ts";
 import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { MAGIC } from "../codecs/container/format.ts";
 import { FileError, UsageError } from "./errors.ts";

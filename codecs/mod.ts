@@ -28,7 +28,16 @@ export { formatEvent } from "./text.ts";
 export { visible } from "./visible.ts";
 export * from "./lab/record.ts";
 export * from "./lab/views.ts";
-export * from "./lab/events.ts";
+export {
+  labEvent,
+  type LabOutcome,
+  labOutcome,
+  migrationFields,
+  outcomeEvents,
+  regsEvent,
+  regsState,
+} from "./lab/events.ts";
+export * from "./lab/recorder.ts";
 export * from "./tracepoints/error.ts";
 export * from "./tracepoints/import.ts";
 export {

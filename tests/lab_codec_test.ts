@@ -8,7 +8,8 @@ import {
 import { gunzipSync, gzipSync } from "node:zlib";
 import fc from "fast-check";
 import type { TraceEvent } from "../engine/event.ts";
-import { labOutcome, labRecords, outcomeEvents } from "../codecs/lab/events.ts";
+import { labOutcome, outcomeEvents } from "../codecs/lab/events.ts";
+import { labRecords } from "../codecs/lab/recorder.ts";
 import {
   formatLabRecord,
   type LabRecord,

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { LabRecorder } from "../codecs/lab/events.ts";
+import { LabRecorder } from "../codecs/lab/recorder.ts";
 import { LINUX_6_12 } from "../engine/policies/mod.ts";
 import { onProcessor } from "../engine/policy.ts";
 import { AMD, type ProcessorModel, PROCESSORS, QUIRKS } from "../engine/processors/mod.ts";

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { EventOf, TraceEvent } from "../engine/event.ts";
 import { offsets } from "../engine/layout.ts";
 import { REGS_FIELDS } from "../engine/svm/regs_layout.ts";
-import { labRecords } from "../codecs/lab/events.ts";
+import { labRecords } from "../codecs/lab/recorder.ts";
 import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { compareRecords } from "../traces/compare/compare.ts";
 import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";

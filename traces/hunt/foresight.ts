@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { LabRecorder } from "../../codecs/lab/events.ts";
+import { LabRecorder } from "../../codecs/lab/recorder.ts";
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import {
   Differ,

@@ -4,16 +4,15 @@
  * @module
  */
 import type { Image } from "../../engine/event.ts";
-import { offsets } from "../../engine/layout.ts";
 import type { Cpuid } from "../../engine/svm/cpuid.ts";
-import { REGS_FIELDS as R_FIELDS, REGS_SIZE } from "../../engine/svm/regs_layout.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
-import { type BaseSegment, MEMORY_SIZE } from "../scenarios/base.ts";
+import { MEMORY_SIZE } from "../scenarios/base.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
 import type { VmNestedState, VmRegs, VmRun, VmSregs } from "../scenarios/vm.ts";
 import { cpuidOf, cutCpuid } from "./cpuid.ts";
 import { errnoText, KvmError } from "./error.ts";
 import { type Alarm, ERRNO, type Libc, type Mapping } from "./libc.ts";
+import { seenImage, setSegment } from "./seen_image.ts";
 import { Struct } from "./struct.ts";
 import {
   type DEBUGREGS_FIELDS,
@@ -23,7 +22,7 @@ import {
   KVM_LAYOUTS,
   type KvmIoctlName,
   type NESTED_FIELDS,
-  REGS_FIELDS,
+  type REGS_FIELDS,
   RUN,
   type SREGS2_FIELDS,
 } from "./structs.ts";
@@ -32,7 +31,8 @@ import {
 const SMM_SLOT = 1 << 16;
 const MSR_VM_HSAVE_PA = 0xc001_0117;
 const MSR_PAT = 0x277;
-const NESTED = { guestMode: 1, runPending: 2, gif: 0x100, svm: 1 } as const;
+/** KVM_STATE_NESTED_FORMAT_SVM. */
+const FORMAT_SVM = 1;
 /** Entries of CPUID that KVM may support. */
 const CPUID_ENTRIES = 200;
 /**
@@ -42,7 +42,6 @@ const CPUID_ENTRIES = 200;
  */
 const TICKS = 10;
 const TICK_MS = 100;
-const R = offsets(R_FIELDS);
 
 /** Everything that is read of a vCPU before it goes. */
 export interface SavedState {
@@ -167,7 +166,7 @@ export class KvmMachine implements Disposable {
       state === undefined ? size : size + VMCB_SIZE,
     );
     nested.set("flags", flags);
-    nested.set("format", NESTED.svm);
+    nested.set("format", FORMAT_SVM);
     nested.set("size", nested.bytes.length);
     nested.set("vmcb_pa", vmcb_pa);
     if (state !== undefined) nested.bytes.set(state, size);
@@ -272,54 +271,7 @@ export class KvmMachine implements Disposable {
     this.#must(this.#vcpu, "KVM_GET_VCPU_EVENTS", events.bytes);
     const nested = this.#nestedBuffer();
     this.#must(this.#vcpu, "KVM_GET_NESTED_STATE", nested.bytes);
-    const bytes = new Uint8Array(REGS_SIZE), known = new Uint8Array(REGS_SIZE);
-    const view = new DataView(bytes.buffer);
-    const u64 = (at: number, value: bigint) => {
-      view.setBigUint64(at, value, true);
-      known.fill(0xff, at, at + 8);
-    };
-    for (const { name } of REGS_FIELDS) u64(R[name], regs.get(name));
-    for (const name of ["cr0", "cr2", "cr3", "cr4", "cr8", "efer"] as const) {
-      u64(R[name], sregs.get(name));
-    }
-    const db = new DataView(debug.bytes.buffer);
-    for (const i of [0, 1, 2, 3] as const) u64(R[`dr${i}`], db.getBigUint64(8 * i, true));
-    for (const name of ["dr6", "dr7"] as const) u64(R[name], debug.get(name));
-    u64(R.vmcb_pa, nested.get("vmcb_pa"));
-    for (const [name, part] of SEGMENTS) {
-      const at = R[`${name}_selector`];
-      bytes.set(packSegment(sregs.part(part)), at);
-      known.fill(0xff, at, at + 16);
-    }
-    for (const [name, part] of [["gdtr", "gdt"], ["idtr", "idt"]] as const) {
-      const table = new DataView(sregs.bytes.buffer, sregs.part(part).byteOffset);
-      view.setUint32(R[`${name}_limit`], table.getUint16(8, true), true);
-      view.setBigUint64(R[`${name}_base`], table.getBigUint64(0, true), true);
-      known.fill(0xff, R[`${name}_limit`], R[`${name}_base`] + 8);
-    }
-    const flags = nested.number("flags");
-    const e = (name: Parameters<typeof events.number>[0]) => events.number(name);
-    const flag = (at: number, value: number) => {
-      bytes[at] = value;
-      known[at] = 0xff;
-    };
-    const bit = (mask: number) => (flags & mask) === 0 ? 0 : 1;
-    flag(R.gif, bit(NESTED.gif));
-    flag(R.guest_mode, bit(NESTED.guestMode));
-    flag(R.run_pending, bit(NESTED.runPending));
-    flag(R.smm, e("smi_smm"));
-    flag(R.triple_fault, e("triple_fault_pending"));
-    flag(R.exception_injected, e("exception_injected"));
-    flag(R.exception_pending, e("exception_pending"));
-    flag(R.exception_vector, e("exception_nr"));
-    view.setUint32(R.exception_error, e("exception_error_code"), true);
-    known.fill(0xff, R.exception_error, R.exception_error + 4);
-    flag(R.interrupt_injected, e("interrupt_injected"));
-    flag(R.interrupt_vector, e("interrupt_nr"));
-    flag(R.nmi_injected, e("nmi_injected"));
-    flag(R.nmi_pending, e("nmi_pending"));
-    flag(R.nmi_masked, e("nmi_masked"));
-    return { bytes, known };
+    return seenImage({ regs, sregs, debug, events, nested });
   }
 
   /** Bytes of guest memory. */
@@ -381,50 +333,4 @@ export class KvmMachine implements Disposable {
     const { errno } = this.#libc;
     throw new KvmError("call", `KVM refused ${name}: ${errnoText(errno)}`, errno);
   }
-}
-
-/** A segment register as KVM_SET_SREGS takes it, from its 12 packed attribute bits. */
-function setSegment(bytes: Uint8Array<ArrayBuffer>, from: BaseSegment): void {
-  const segment = new Struct(KVM_LAYOUTS.kvm_segment, bytes);
-  const { selector, attrib, limit, base } = from;
-  const bit = (at: number) => attrib >> at & 1;
-  segment.set("base", base);
-  segment.set("limit", limit);
-  segment.set("selector", selector);
-  segment.set("type", attrib & 15);
-  segment.set("s", bit(4));
-  segment.set("dpl", attrib >> 5 & 3);
-  segment.set("present", bit(7));
-  segment.set("avl", bit(8));
-  segment.set("l", bit(9));
-  segment.set("db", bit(10));
-  segment.set("g", bit(11));
-  segment.set("unusable", 0);
-}
-
-/** Segment registers of an image, and of `struct kvm_sregs`. */
-const SEGMENTS = [
-  ["es", "es"],
-  ["cs", "cs"],
-  ["ss", "ss"],
-  ["ds", "ds"],
-  ["fs", "fs"],
-  ["gs", "gs"],
-  ["ldtr", "ldt"],
-  ["tr", "tr"],
-] as const;
-
-/** A segment register as a VMCB has it, from KVM_GET_SREGS. */
-function packSegment(bytes: Uint8Array<ArrayBuffer>): Uint8Array {
-  const from = new Struct(KVM_LAYOUTS.kvm_segment, bytes);
-  const n = (name: Parameters<typeof from.number>[0]) => from.number(name);
-  const out = new Uint8Array(16);
-  const view = new DataView(out.buffer);
-  const attrib = n("type") | n("s") << 4 | n("dpl") << 5 | n("present") << 7 | n("avl") << 8 |
-    n("l") << 9 | n("db") << 10 | n("g") << 11;
-  view.setUint16(0, n("selector"), true);
-  view.setUint16(2, attrib, true);
-  view.setUint32(4, n("limit"), true);
-  view.setBigUint64(8, from.get("base"), true);
-  return out;
 }

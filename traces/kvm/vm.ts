@@ -11,6 +11,7 @@ import { outcomeEvents } from "../../codecs/lab/events.ts";
 import { FRESH_BELOW, MEMORY_SIZE } from "../scenarios/base.ts";
 import { lookEvent } from "../scenarios/look.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
+import { NESTED_FLAGS } from "../scenarios/inputs.ts";
 import { bytesOf } from "../scenarios/scenario_memory.ts";
 import {
   type LookPhase,
@@ -42,9 +43,6 @@ export interface KvmTools {
   /** Tracepoints, where they can be had. */
   readonly trace: OwnTrace | undefined;
 }
-
-/** KVM_STATE_NESTED_GUEST_MODE. */
-const GUEST_MODE = 1;
 
 /** Where `struct kvm_nested_state` has the two areas. */
 const NESTED_DATA = KVM_LAYOUTS.kvm_nested_state.size;
@@ -193,7 +191,7 @@ export class KvmVm implements ScenarioVm, Disposable {
       ...this.#m.restore(saved),
       resident: BigInt(MEMORY_SIZE),
       flags,
-      ...((flags & GUEST_MODE) === 0 ? {} : { state: { bytes: handed.slice() } }),
+      ...((flags & NESTED_FLAGS.guestMode) === 0 ? {} : { state: { bytes: handed.slice() } }),
     };
   }
 

@@ -5,7 +5,7 @@
  */
 import type { Policy } from "../../engine/policy.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
-import { LabRecorder } from "../../codecs/lab/events.ts";
+import { LabRecorder } from "../../codecs/lab/recorder.ts";
 import type { LabRecord } from "../../codecs/lab/record.ts";
 import { type EmulatedOptions, EmulatedVm } from "./emulated_vm.ts";
 import { ScenarioRunner } from "./runner.ts";

@@ -11,19 +11,15 @@ import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
 import { baseSegments, L1_RSP, VMCB12_GPA } from "./base.ts";
 import {
   changedState,
-  type InputPage,
-  inputPages,
   l1Regs,
   l2Image,
   l2Registers,
-  lateMemory,
-  memoryEvent,
   NESTED_FLAGS,
-  PageMasks,
   restoredState,
   rsmEvent,
   VMRUN_LENGTH,
 } from "./inputs.ts";
+import { type InputPage, inputPages, lateMemory, memoryEvent, PageMasks } from "./input_pages.ts";
 import { ImageArena } from "./image_arena.ts";
 import type { LateChange, Scenario } from "./scenario.ts";
 import { bytesOf } from "./scenario_memory.ts";
