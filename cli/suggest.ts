@@ -6,7 +6,7 @@
 import { closest } from "../engine/closest.ts";
 
 /** Most names that a message lists. */
-const LISTED = 12;
+const LISTED = 24;
 
 /**
  * The end of a message about an unknown word: the nearest known one, or all

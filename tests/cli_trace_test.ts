@@ -117,6 +117,7 @@ Deno.test("dump refuses a range without an event and unknown kinds", () =>
         [["--from", "11"], "Event 11 is beyond the last one, 10"],
         [["--from", "4", "--to", "4"], "No event is from 4 on and before 4"],
         [["--kind", "vmrum"], 'Option --kind cannot be "vmrum", did you mean "vmrun"?'],
+        [["--kind", "interrupt"], 'cannot be "interrupt", expected one of session, '],
       ] as const
     ) {
       const { code, stderr } = await vmtape(["dump", trace, ...args]);

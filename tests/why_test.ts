@@ -125,3 +125,11 @@ Deno.test("why of a trace without a failed VMRUN, or of no event of it, says so"
     assertMatch(stderr, /Event 0 belongs to no VMRUN/);
     assertMatch(stderr, /There is no event 999: the trace has \d+/);
   }));
+
+Deno.test("why of a restore that no check refuses says that the ioctl did", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/c`, "far entry=setstate rax=10000000000\n");
+    const { stdout } = await shell("vmtape record c -o t -q; vmtape why t", folder);
+    assertMatch(stdout, /^KVM_SET_NESTED_STATE at event \d+ was refused with errno 22/);
+    assertMatch(stdout, /^Refused by the ioctl's own conditions .*: no check fails\.$/m);
+  }));

@@ -48,7 +48,9 @@ function fieldText({ field, value, known, passesWith, bits }: ReadField): string
   return `${field}  ${value}, would pass with ${passesWith}${named}`;
 }
 
-function* headLines({ run, failed, check, recorded }: Diagnosis): Generator<string> {
+function* headLines(
+  { run, failed, check, recorded, answers }: Diagnosis,
+): Generator<string> {
   const { event, vcpu, way, rip, gpa, scenario, spec, errno } = run;
   const where = [
     ...(rip === undefined ? [] : [`before rip ${hex(rip)}`]),
@@ -66,7 +68,10 @@ function* headLines({ run, failed, check, recorded }: Diagnosis): Generator<stri
   if (!failed) return;
   yield "";
   if (check === undefined) {
-    yield run.check === undefined
+    const early = way === "setstate" && answers.every(({ verdict }) => verdict === "passes");
+    yield early
+      ? "Refused by the ioctl's own conditions on flags, sizes and vmcb12's address: no check fails."
+      : run.check === undefined
       ? "No failed check was recorded, and what was recorded of vmcb12 settles none."
       : `The failed check is of no kernel that is modelled: ${run.check.text}`;
     return;
