@@ -35,7 +35,7 @@ export class FileError extends Error {
 export class ShardError extends Error {
   /** Name of the class. */
   override readonly name = "ShardError";
-  /** The file. */
+  /** Path of the shard that cannot be read or merged. */
   readonly path: string;
   /** What is wrong, in a word of this program. */
   readonly code: "damaged" | "unsupported";

@@ -132,7 +132,7 @@ async function* named<T>(path: string, items: AsyncIterable<T>): AsyncGenerator<
 
 /** A trace to be read from any place in it. */
 export interface OpenFile extends Disposable {
-  /** The trace. */
+  /** The trace that is open until this is disposed of. */
   readonly trace: TraceFile;
   /** Its bytes. */
   readonly source: TraceSource;

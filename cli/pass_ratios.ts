@@ -14,7 +14,7 @@ const ALIKE = 0.005;
 export interface PassRatio {
   /** Kind of transition. */
   readonly kind: TransitionKind;
-  /** The policy. */
+  /** Name of the policy whose medians are divided by the first policy's. */
   readonly policy: string;
   /** Median of the passes' quotients. */
   readonly ratio: number;

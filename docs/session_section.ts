@@ -40,7 +40,7 @@ const KEYS: readonly (readonly [key: string, type: string, meaning: string])[] =
   ],
 ];
 
-/** The section. */
+/** Lines of the page's section on what a session says. */
 export function sessionSection(): string[] {
   const [leaf, values] = Object.entries(LAB_CPUID.toMeta()).at(-1)!;
   return [

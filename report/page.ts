@@ -30,7 +30,7 @@ export interface ReportExtras {
   readonly markdown?: readonly string[] | undefined;
   /** Each finding's smallest scenario, as lines of the lab's case syntax. */
   readonly minimal?: readonly (readonly string[] | undefined)[] | undefined;
-  /** The trace itself. */
+  /** Bytes of the trace, for the page to hand out. */
   readonly file?: Uint8Array | undefined;
   /** How the latencies were measured, and what they do not say themselves. */
   readonly latencyNotes?: readonly string[] | undefined;

@@ -1,4 +1,8 @@
-/** Random events of every kind, made from the event table, and a few helpers for traces in memory. */
+/**
+ * Random events of every kind, made from the event table, and a few helpers for traces in memory.
+ *
+ * @module
+ */
 import fc from "fast-check";
 import { EVENTS, type FieldType, type Image, type TraceEvent } from "../engine/event.ts";
 import { memorySource, readTrace, TraceFile, TraceWriter } from "../codecs/mod.ts";

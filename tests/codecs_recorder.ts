@@ -1,6 +1,8 @@
 /**
- * A recorder to be killed: records an event every few milliseconds until it is, and prints the time
- * of each.
+ * A recorder to be killed: records an event every few milliseconds until it is, and prints the
+ * time of each.
+ *
+ * @module
  */
 import { fileSink, TraceWriter } from "../codecs/mod.ts";
 

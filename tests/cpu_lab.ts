@@ -1,4 +1,9 @@
-/** The recordings of the lab as runs of the processor: the state at VMRUN, and what vmcb12 showed in the end. */
+/**
+ * The recordings of the lab as runs of the processor: the state at VMRUN, and what vmcb12 showed
+ * in the end.
+ *
+ * @module
+ */
 import { QEMU_7_2 } from "../engine/processors/mod.ts";
 import { C, Machine, S, V, VMCB01_AT, VMCB02_AT } from "../engine/svm/machine.ts";
 import { type Paging, Processor, runVmcb, walkMode } from "../engine/cpu/mod.ts";

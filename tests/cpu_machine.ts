@@ -1,4 +1,8 @@
-/** A machine whose vmcb02 is ready to run 64-bit code at 0x9000 behind 2 MiB identity pages. */
+/**
+ * A machine whose vmcb02 is ready to run 64-bit code at 0x9000 behind 2 MiB identity pages.
+ *
+ * @module
+ */
 import { C, Machine, S, V, VMCB02_AT } from "../engine/svm/machine.ts";
 import { QEMU_7_2 } from "../engine/processors/mod.ts";
 import { Processor, type RunOptions, type RunStatus, runVmcb } from "../engine/cpu/mod.ts";

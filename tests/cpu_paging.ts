@@ -1,4 +1,8 @@
-/** Ways from linear addresses to memory that need no vCPU, for tests of the processor alone. */
+/**
+ * Ways from linear addresses to memory that need no vCPU, for tests of the processor alone.
+ *
+ * @module
+ */
 import { hostPhysicalBits, type Machine } from "../engine/svm/machine.ts";
 import {
   memoryOnly,

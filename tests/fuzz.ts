@@ -1,9 +1,11 @@
 /**
- * Reads mutated traces: every one has to end in its own events or a typed error,
- * soon, and without asking for much memory.
+ * Reads mutated traces: every one has to end in its own events or a typed error, soon, and without
+ * asking for much memory.
  *
- * Mutants with wrong checksums must never give an event that was not written.
- * Mutants whose checksums are made right again reach the decoders behind them.
+ * Mutants with wrong checksums must never give an event that was not written. Mutants whose
+ * checksums are made right again reach the decoders behind them.
+ *
+ * @module
  */
 import { cpuUsage } from "node:process";
 import { crc32 } from "node:zlib";

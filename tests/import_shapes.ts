@@ -1,5 +1,8 @@
-/** Shapes in which people paste KVM's tracepoints, each made of the same records. */
-
+/**
+ * Shapes in which people paste KVM's tracepoints, each made of the same records.
+ *
+ * @module
+ */
 /** One record of every kind that a VMRUN with its #VMEXIT leaves, as kernels since 6.0 print it. */
 export const RECORDS: readonly (readonly [name: string, text: string])[] = [
   [

@@ -1,3 +1,8 @@
+/**
+ * Logs in text for the tests of importing, and what is asked of an import.
+ *
+ * @module
+ */
 import { assert, assertEquals } from "@std/assert";
 import { importTracepoints } from "@vmtape/vmtape/codecs";
 import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, type TraceEvent } from "@vmtape/vmtape/engine";

@@ -1,4 +1,8 @@
-/** Where recordings of real kernels are, on the machines that have them. */
+/**
+ * Where recordings of real kernels are, on the machines that have them.
+ *
+ * @module
+ */
 const folder = new URL("../../shared/ground-truth/", import.meta.url);
 
 function exists(url: URL): boolean {

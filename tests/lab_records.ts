@@ -1,3 +1,8 @@
+/**
+ * Random records of the lab.
+ *
+ * @module
+ */
 import fc from "fast-check";
 import {
   AREA_KEYS,

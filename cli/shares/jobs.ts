@@ -36,7 +36,7 @@ export type ShareOf<T extends Task> = T extends { command: "replay" } ? ReplaySh
 
 /** What a worker is told first: the file and the task; then what groups there are. */
 export interface Assignment {
-  /** The trace. */
+  /** Path of the trace, which each thread opens for itself. */
   readonly path: string;
   /** What to do. */
   readonly task: Task;
@@ -110,7 +110,7 @@ export async function* sharesOf<T extends Task>(
 
 /** Threads that wait for groups. */
 export interface Workers extends Disposable {
-  /** The threads. */
+  /** Those that take groups; they end when this is disposed of. */
   readonly threads: readonly Thread[];
 }
 

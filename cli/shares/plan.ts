@@ -140,7 +140,7 @@ function requireFinished(trace: TraceFile): void {
 
 /** Work that is shared out over threads. */
 export interface SharedWork<T extends Task> {
-  /** The trace. */
+  /** The trace whose groups are shared out. */
   readonly trace: TraceFile;
   /** What comes of each group, in order. */
   readonly shares: AsyncIterable<ShareOf<T>>;

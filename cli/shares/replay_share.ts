@@ -16,7 +16,7 @@ const EXAMPLES = 3;
 
 /** Mismatches of one field. */
 export interface MismatchGroup {
-  /** The field. */
+  /** Name of the field in which replay and recording differ. */
   readonly field: string;
   /** How many. */
   count: number;

@@ -29,7 +29,7 @@ class Column {
 
 /** Content of a block, and where it is best cut for compression. */
 export interface Content {
-  /** The bytes. */
+  /** The content, before compression. */
   readonly bytes: Uint8Array;
   /** Ends of the segments, in order; the last is the content's end. */
   readonly cuts: readonly number[];

@@ -34,7 +34,7 @@ export type Padded = "always" | "colon" | "0x";
 
 /** A word before a value, and how wide the kernel prints the value after it. */
 export interface SlotKey {
-  /** The word. */
+  /** Word of the text that stands before the value. */
   readonly word: string;
   /** Digits, where the kernel pads it: fewer of them are a number that was cut. */
   readonly digits?: number;

@@ -16,7 +16,7 @@ const LARGEST_PART = 256 << 20;
 
 /** Reads a file front to back, with jumps. */
 export class DatReader {
-  /** The file. */
+  /** The file, read where it is asked for. */
   readonly access: TraceSource;
   /** Whether numbers have their low byte first. */
   little = true;

@@ -41,7 +41,7 @@ export interface NestedState {
 
 /** Queued events as KVM_GET_VCPU_EVENTS gives them. */
 export interface SavedEvents {
-  /** The exception. */
+  /** The exception that waits or was injected, with its error code. */
   readonly exception: { injected: boolean; vector: number; hasError: number; error: bigint };
   /** The interrupt, and whether the next instruction is in its shadow. */
   readonly interrupt: { injected: boolean; vector: number; shadow: boolean };

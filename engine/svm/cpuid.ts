@@ -26,7 +26,7 @@ export type CpuidLeaf = typeof CPUID_LEAVES[number];
 
 /** What a feature is: a bit of CPUID. */
 export interface CpuidBit {
-  /** The leaf. */
+  /** Function and index of CPUID. */
   readonly leaf: CpuidLeaf;
   /** Its register. */
   readonly register: CpuidRegister;

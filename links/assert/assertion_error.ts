@@ -1,3 +1,8 @@
+/**
+ * The error of a failed assertion.
+ *
+ * @module
+ */
 /** Error thrown when an assertion does not hold. */
 export class AssertionError extends Error {
   /**

@@ -1,3 +1,8 @@
+/**
+ * Assertions about order: greater, less, and or equal.
+ *
+ * @module
+ */
 import { AssertionError, suffix } from "./assertion_error.ts";
 import { format } from "./equals.ts";
 

@@ -1,3 +1,8 @@
+/**
+ * Assertions about what a text, list or object contains.
+ *
+ * @module
+ */
 import { AssertionError, suffix } from "./assertion_error.ts";
 import { equal } from "./equal.ts";
 import { diffLines, format } from "./equals.ts";

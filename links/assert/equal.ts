@@ -1,3 +1,8 @@
+/**
+ * Whether two values are equal, all the way down.
+ *
+ * @module
+ */
 import { Buffer } from "node:buffer";
 import { types } from "node:util";
 

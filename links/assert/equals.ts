@@ -1,3 +1,8 @@
+/**
+ * Assertions about equality, and the difference they show.
+ *
+ * @module
+ */
 import { inspect } from "node:util";
 import { AssertionError, suffix } from "./assertion_error.ts";
 import { equal } from "./equal.ts";

@@ -1,3 +1,8 @@
+/**
+ * Assertions about errors that are thrown or rejected with.
+ *
+ * @module
+ */
 import { stripVTControlCharacters as plain } from "node:util";
 import { AssertionError, suffix } from "./assertion_error.ts";
 

@@ -1,3 +1,8 @@
+/**
+ * Assertions about what holds or exists.
+ *
+ * @module
+ */
 import { AssertionError, suffix } from "./assertion_error.ts";
 
 /** Values that count as false. */

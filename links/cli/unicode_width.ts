@@ -1,3 +1,8 @@
+/**
+ * How many columns of a terminal a text takes.
+ *
+ * @module
+ */
 import { stripVTControlCharacters } from "node:util";
 
 const WIDE =

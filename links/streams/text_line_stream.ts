@@ -1,3 +1,8 @@
+/**
+ * A stream of text, split into lines.
+ *
+ * @module
+ */
 /** How {@linkcode TextLineStream} splits. */
 export interface TextLineStreamOptions {
   /** Whether a lone carriage return ends a line. */

@@ -1,4 +1,9 @@
 /**
+ * A stream as the bytes that it holds.
+ *
+ * @module
+ */
+/**
  * Reads a stream to its end.
  *
  * @param stream The stream.

@@ -1,4 +1,9 @@
 /**
+ * A stream as the text that it holds.
+ *
+ * @module
+ */
+/**
  * Reads a stream of text or of UTF-8 bytes to its end.
  *
  * @param stream The stream.

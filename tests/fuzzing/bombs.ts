@@ -1,4 +1,8 @@
-/** Small files that stand for much: what a command keeps of them has to have an end. */
+/**
+ * Small files that stand for much: what a command keeps of them has to have an end.
+ *
+ * @module
+ */
 import { readTrace, TraceWriter } from "../../codecs/mod.ts";
 import { EVENTS, type Image, type TraceEvent } from "../../engine/event.ts";
 import { UNIFIED } from "../../engine/mod.ts";

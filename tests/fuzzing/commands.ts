@@ -1,4 +1,9 @@
-/** The commands over one input: every one has to end with a status of the table, and say it in one line. */
+/**
+ * The commands over one input: every one has to end with a status of the table, and say it in one
+ * line.
+ *
+ * @module
+ */
 import { cpuUsage } from "node:process";
 import { run } from "../../cli/app.ts";
 import type { Random } from "../../traces/generate/random.ts";

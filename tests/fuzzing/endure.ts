@@ -1,6 +1,8 @@
 /**
- * What holds whatever happens: a recorder that is killed, a disk that is full, work shared out in any
- * way. Arguments: what (`kill`, `full`, `same`), how often, a seed.
+ * What holds whatever happens: a recorder that is killed, a disk that is full, work shared out in
+ * any way. Arguments: what (`kill`, `full`, `same`), how often, a seed.
+ *
+ * @module
  */
 import { run } from "../../cli/app.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";

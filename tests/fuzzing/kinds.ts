@@ -1,4 +1,8 @@
-/** Kinds of inputs to mutate beside the container. */
+/**
+ * Kinds of inputs to mutate beside the container.
+ *
+ * @module
+ */
 import { formatLabRecord, labRecords, TraceWriter } from "../../codecs/mod.ts";
 import { checkPolicy, PolicyError } from "../../engine/policy_check.ts";
 import { EVENTS, type Image, type TraceEvent } from "../../engine/event.ts";

@@ -1,4 +1,8 @@
-/** The most memory that each command takes over files that are made to take much. */
+/**
+ * The most memory that each command takes over files that are made to take much.
+ *
+ * @module
+ */
 import { bombs, writeBomb } from "./bombs.ts";
 import { LINES } from "./commands.ts";
 

@@ -1,3 +1,8 @@
+/**
+ * Values, texts and bytes with something else at a few places, and what trying them found.
+ *
+ * @module
+ */
 import type { Random } from "../../traces/generate/random.ts";
 
 /** A mutant did what none may do. */

@@ -205,7 +205,7 @@ export interface KvmIoctl {
   readonly nr: number;
   /** Which way the structure goes, as the kernel sees it. */
   readonly way: keyof typeof DIRECTION;
-  /** The structure. */
+  /** Structure that the argument points to; left out for a plain number. */
   readonly takes?: keyof typeof KVM_LAYOUTS;
 }
 

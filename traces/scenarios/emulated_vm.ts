@@ -60,7 +60,7 @@ export interface EmulatedOptions {
 
 /** A virtual machine of the engine under a policy. */
 export class EmulatedVm implements ScenarioVm {
-  /** The policy. */
+  /** What is run on: a kernel and how it handles an entry that fails. */
   readonly policy: Policy;
   /** The vCPU, once there is one. */
   vcpu: Vcpu | undefined;

@@ -43,7 +43,7 @@ export interface CpuidRemoval {
   readonly fn: number;
   /** Its register. */
   readonly register: CpuidRegister;
-  /** The bits. */
+  /** Bits that are cleared of it. */
   readonly mask: number;
 }
 

@@ -65,7 +65,7 @@ export interface VmNestedState {
 
 /** A page of which only some bytes are meant. */
 export interface PartialPage {
-  /** The bytes. */
+  /** All 4,096 bytes of it; those that are not meant are 0. */
   readonly bytes: Uint8Array;
   /** Offset and size of each stretch of those that are meant, one after the other; they may overlap. */
   readonly spans: readonly number[];
