@@ -15,7 +15,7 @@ import { MMU_6_12 } from "./mmu_traits.ts";
 import * as stretches from "./stretches.ts";
 
 const earlyExit = list([out.writeInvalid, out.dropGif, out.unmapVmcb12]);
-const lateExit = list([out.raiseInvalid, out.dropTracking, out.fullVmexit]);
+const lateExit = list([out.raiseInvalid, out.fullVmexit]);
 
 /**
  * Linux 6.1 as its stable series ships it (6.1.192): a failed check clears GIF but leaves EVENTINJ,
