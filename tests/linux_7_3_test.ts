@@ -25,6 +25,14 @@ Deno.test("a vmcb12 without memory ends VMRUN in an internal error, and L1 stays
   assertEquals(run("rax=fffff000", LINUX_6_12).post?.exit, SHUTDOWN);
 });
 
+Deno.test("a VMRUN that KVM cannot move RIP past ends KVM_RUN, and L2 is not entered", () => {
+  // L1 in PAE mode with a PDPTE that is bad, so that KVM cannot read its code.
+  const spec = "l1pae m.50008=52081";
+  const { post, events } = run(spec);
+  assertEquals([post?.exit, post?.rip, post?.guest_mode, events], [INTERNAL_ERROR, "8000", 0, []]);
+  assertEquals(run(spec, LINUX_6_12).post?.guest_mode, 1);
+});
+
 Deno.test("a vmcb12 whose memory is gone at #VMEXIT shuts L1 down, out of L2", () => {
   const { post } = run("entry=setstate rax=8000000");
   assertEquals([post?.exit, post?.guest_mode, post?.gif, post?.rip], [SHUTDOWN, 0, 0, "8003"]);

@@ -82,10 +82,11 @@ function cutControl(v: Vcpu, at: number): void {
 /** Moves RIP past the VMRUN, and nothing else. */
 export const advanceRip: Step = {
   name: "advance RIP",
-  doc: "Moves L1's RIP past the VMRUN; RFLAGS.TF traps only when L1 goes on",
+  doc: "Moves L1's RIP past the VMRUN, or stops; RFLAGS.TF traps only when L1 goes on",
   run(v) {
-    v.skipFailed = !skipOnly(v);
-    return OK;
+    if (skipOnly(v)) return OK;
+    v.skipFailed = true;
+    return END;
   },
 };
 
