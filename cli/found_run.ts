@@ -15,7 +15,7 @@ import {
 import type { TraceEvent } from "../engine/event.ts";
 import { fieldNamed, readField } from "../engine/image/fields.ts";
 import type { Policy } from "../engine/policy.ts";
-import { capabilitiesOf } from "../engine/replay/drive.ts";
+import { capabilitiesOf } from "../engine/replay/session_machine.ts";
 import type { LoggedRun } from "../engine/replay/logged_runs.ts";
 import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
 import { LoggedOutcomes } from "../report/logged_outcomes.ts";

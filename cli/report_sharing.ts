@@ -9,7 +9,7 @@ import type { TraceHeader } from "../codecs/mod.ts";
 import { VmtapeError } from "../engine/error.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import type { Policy } from "../engine/policy.ts";
-import { capabilitiesOf } from "../engine/replay/drive.ts";
+import { capabilitiesOf } from "../engine/replay/session_machine.ts";
 import type { ReportData } from "../report/mod.ts";
 import { minimizeCases } from "../traces/scenarios/minimize.ts";
 import { findingMarkdown } from "./diff_output.ts";

@@ -18,7 +18,7 @@ import { setVerdict } from "../engine/checks/verdict.ts";
 import type { Image } from "../engine/event.ts";
 import { C, S } from "../engine/svm/machine.ts";
 import { VMCB_SIZE } from "../engine/svm/vmcb_fields.ts";
-import { capabilitiesOf } from "../engine/replay/drive.ts";
+import { capabilitiesOf } from "../engine/replay/session_machine.ts";
 
 const CAPS: Capabilities = { physicalBits: 40, npt: true, memory: 1 << 24 };
 const word = fc.integer({ min: 0, max: 0xffffffff });

@@ -4,144 +4,24 @@
  *
  * @module
  */
-import { VmtapeError } from "../error.ts";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
-import { offsets } from "../layout.ts";
-import { fitImage, overlayImage } from "../image/fields.ts";
-import { PAGE_SIZE } from "../svm/memory.ts";
-import { cpuidOfMeta } from "../svm/cpuid.ts";
-import { REGS_FIELDS, REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { processorOfSession, vmrunRipOfSession } from "../processors/session.ts";
-import { type Capabilities, V } from "../svm/machine.ts";
-import {
-  clearNestedState,
-  createVcpu,
-  interrupt,
-  look,
-  queueNmi,
-  queueSmi,
-  setHsave,
-  setNestedState,
-  setRegs,
-  setSregs,
-} from "../kvm/ioctls.ts";
-import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
+import { overlayImage } from "../image/fields.ts";
 import { REQ } from "../kvm/constants.ts";
+import { createVcpu, interrupt, look, queueNmi, queueSmi, setNestedState } from "../kvm/ioctls.ts";
+import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
 import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-
-const R = offsets(REGS_FIELDS);
-
-/** What a session says of its machine, where the trace says nothing. */
-const DEFAULTS: Capabilities = { physicalBits: 40, npt: true, memory: 16 << 20 };
-
-/**
- * An input that the engine cannot carry out, with the place and what to do.
- *
- * @example
- * ```ts
- * import { Driver, ReplayError, UPSTREAM } from "@vmtape/vmtape/engine";
- * const meta = { capabilities: { physical_bits: 99 } };
- * let caught: unknown;
- * try {
- *   new Driver(UPSTREAM).feed({ kind: "session", vcpu: 0, meta }, 7);
- * } catch (error) {
- *   caught = error;
- * }
- * if (!(caught instanceof ReplayError) || caught.event !== 7) throw new Error();
- * ```
- */
-export class ReplayError extends VmtapeError {
-  /** Name of the class, for those who cannot use instanceof. */
-  override readonly name = "ReplayError";
-  /** Number of the event in the trace, from 0. */
-  readonly event: number;
-
-  /**
-   * Names the event.
-   *
-   * @param message What is wrong and what to do.
-   * @param event Number of the event in the trace.
-   */
-  constructor(message: string, event: number) {
-    super(message);
-    this.event = event;
-  }
-}
-
-/**
- * The machine a session describes.
- *
- * @param meta The session's metadata: `npt`, and `capabilities` with `physical_bits`, `cpuid` (see
- * {@linkcode cpuidOfMeta}), `host_cpuid`, `host_physical_bits`, `memory` (bytes) and `resident` (the address below
- * which all of it was touched beforehand).
- * @returns What it says; 40 address bits, nested paging and 16 MiB where it says nothing.
- * @example
- * ```ts
- * import { capabilitiesOf } from "@vmtape/vmtape/engine";
- * const caps = capabilitiesOf({ npt: 0, capabilities: { physical_bits: 48 } });
- * if (caps.npt || caps.physicalBits !== 48 || caps.memory !== 16 << 20) throw new Error();
- * ```
- */
-export function capabilitiesOf(meta: Readonly<Record<string, unknown>> | undefined): Capabilities {
-  const caps = meta?.["capabilities"];
-  const given = (typeof caps === "object" && caps !== null ? caps : {}) as Record<string, unknown>;
-  const number = (value: unknown, otherwise: number) =>
-    typeof value === "number" ? value : otherwise;
-  const npt = meta?.["npt"];
-  const resident = given["resident"], host = given["host_physical_bits"];
-  const cpuid = cpuidOfMeta(given["cpuid"]), offered = cpuidOfMeta(given["host_cpuid"]);
-  return {
-    physicalBits: cpuid?.physicalBits ?? number(given["physical_bits"], DEFAULTS.physicalBits),
-    ...(cpuid === undefined ? {} : { cpuid }),
-    ...(offered === undefined ? {} : { hostCpuid: offered }),
-    ...(typeof host === "number" ? { hostPhysicalBits: host } : {}),
-    memory: number(given["memory"], DEFAULTS.memory),
-    npt: npt === undefined ? DEFAULTS.npt : npt === 1 || npt === true || npt === "on",
-    processor: processorOfSession(meta),
-    vmrunRip: vmrunRipOfSession(meta),
-    ...(typeof resident === "number" ? { resident } : {}),
-  };
-}
-
-/** Guest memory that is modelled at most, in bytes. */
-const MOST_MEMORY = 2 ** 31;
+import { PAGE_SIZE } from "../svm/memory.ts";
+import { loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
+import { MOST_OUTCOMES, ReplayError, tooManyOutcomes } from "./replay_error.ts";
+import { capabilitiesOf, DEFAULTS, modelled } from "./session_machine.ts";
 
 /** Pages of guest memory that a session sets at most: a few lines of a log could ask for all there is. */
 const MOST_PAGES = 4096;
 
 /** Events that wait to be put in before a run at most. */
 const MOST_QUEUED = 4096;
-
-/** Outcomes that follow each other at most: recorded runs have a few dozen. */
-export const MOST_OUTCOMES = 1024;
-
-/** The error of outcomes that are more than a run has. */
-export function tooManyOutcomes(index: number): ReplayError {
-  return new ReplayError(
-    `More than ${MOST_OUTCOMES} outcomes follow each other, which no run has`,
-    index,
-  );
-}
-
-/** Refuses a machine that a trace claims and that nothing here was made for. */
-function modelled(caps: Capabilities, event: number): Capabilities {
-  const { physicalBits, memory } = caps;
-  if (!Number.isInteger(physicalBits) || physicalBits < 32 || physicalBits > 52) {
-    throw new ReplayError(
-      `The session says ${physicalBits} physical address bits; replay models 32 to 52`,
-      event,
-    );
-  }
-  if (!(memory >= 0 && memory <= MOST_MEMORY)) {
-    throw new ReplayError(
-      `The session says ${memory} bytes of guest memory; replay models up to ${MOST_MEMORY}`,
-      event,
-    );
-  }
-  return { ...caps, memory: Math.ceil(memory / PAGE_SIZE) * PAGE_SIZE };
-}
 
 /**
  * Whether two policies do the same up to the first #VMEXIT of a run that begins in L1: they differ in
@@ -463,22 +343,7 @@ export class Driver {
     const regs = event.regs && wholeRegs(event.regs, index);
     if (event.l1 !== undefined) loadRegs(v, wholeRegs(event.l1, index));
     this.#start(v);
-    if (regs !== undefined) {
-      const r = new Reader(regs);
-      setSregs(v, {
-        cr0: r.u64(R.cr0),
-        cr3: r.u64(R.cr3),
-        cr4: r.u64(R.cr4),
-        efer: r.u64(R.efer),
-        segments: {},
-      });
-      setRegs(v, {
-        rip: r.u64(R.rip),
-        rsp: r.u64(R.rsp),
-        rax: r.u64(R.rax),
-        rflags: r.u64(R.rflags),
-      });
-    }
+    if (regs !== undefined) loadL2Regs(v, regs);
     v.observer = this.observer;
     this.setStateErrno = setNestedState(
       v,
@@ -489,92 +354,4 @@ export class Driver {
     v.observer = undefined;
     this.run();
   }
-}
-
-/** Registers as they are laid out now; those that a run cannot begin without have to be there. */
-function wholeRegs(image: Image, event: number): Image {
-  if (image.bytes.length < R.hsave_pa) {
-    throw new ReplayError(
-      `The registers have ${image.bytes.length} bytes, too few to begin from; record them whole`,
-      event,
-    );
-  }
-  return fitImage(REGS_LAYOUT, image);
-}
-
-/** Writes what is known of a page into guest memory. */
-export function writePage(v: Vcpu, gpa: number, image: Image): void {
-  if (!v.memory.backed(gpa, PAGE_SIZE)) return;
-  const { bytes, known } = image;
-  if (known === undefined && bytes.length === PAGE_SIZE && gpa % PAGE_SIZE === 0) {
-    v.memory.replace(gpa, bytes);
-    return;
-  }
-  overlayImage(v.memory.writable(gpa), image);
-}
-
-/** Reads fields of a `regs` image. */
-class Reader {
-  readonly #bytes: Uint8Array;
-  readonly #known: Uint8Array | undefined;
-  readonly #view: DataView;
-
-  constructor(image: Image) {
-    this.#bytes = image.bytes;
-    this.#known = image.known;
-    this.#view = new DataView(image.bytes.buffer, image.bytes.byteOffset);
-  }
-
-  u64(at: number): bigint {
-    return this.#view.getBigUint64(at, true);
-  }
-
-  copy64(v: Vcpu, to: number, at: number): void {
-    v.set32(to, this.#view.getUint32(at, true));
-    v.set32(to + 4, this.#view.getUint32(at + 4, true));
-  }
-
-  u8(at: number): number {
-    return this.#bytes[at] as number;
-  }
-
-  knows(at: number): boolean {
-    return this.#known === undefined || this.#known[at] === 0xff;
-  }
-
-  segment(at: number): { selector: number; attrib: number; limit: number; base: bigint } {
-    return {
-      selector: this.#view.getUint16(at, true),
-      attrib: this.#view.getUint16(at + 2, true),
-      limit: this.#view.getUint32(at + 4, true),
-      base: this.#view.getBigUint64(at + 8, true),
-    };
-  }
-}
-
-const SEGMENT_AT = [
-  ["es", R.es_selector],
-  ["cs", R.cs_selector],
-  ["ss", R.ss_selector],
-  ["ds", R.ds_selector],
-  ["fs", R.fs_selector],
-  ["gs", R.gs_selector],
-] as const;
-
-/** Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF. */
-export function loadRegs(v: Vcpu, image: Image): void {
-  const r = new Reader(image);
-  const segments: Record<string, ReturnType<Reader["segment"]>> = {};
-  for (const [name, at] of SEGMENT_AT) {
-    if (r.knows(at + 4)) segments[name] = r.segment(at);
-  }
-  const sregs = { cr0: r.u64(R.cr0), cr3: r.u64(R.cr3), cr4: r.u64(R.cr4), efer: r.u64(R.efer) };
-  // What KVM refused to load left no trace in the vCPU, and so none in the recording.
-  setSregs(v, r.knows(R.cr0) ? { ...sregs, segments } : undefined);
-  setRegs(v, { rip: r.u64(R.rip), rax: r.u64(R.rax), rsp: r.u64(R.rsp), rflags: r.u64(R.rflags) });
-  for (let i = 0; i < 16; i++) {
-    if (r.knows(i * 8)) r.copy64(v, V.rax + i * 8, i * 8);
-  }
-  setHsave(v, r.knows(R.hsave_pa) ? r.u64(R.hsave_pa) : 0x20000n);
-  clearNestedState(v, !r.knows(R.gif) || r.u8(R.gif) !== 0);
 }

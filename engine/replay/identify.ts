@@ -10,7 +10,7 @@ import { FIXES, type FixId, withFixes } from "../kernels/linux_6_12.ts";
 import { POLICIES } from "../policies/mod.ts";
 import { kernelPolicy, onProcessor, type Policy, withChecks } from "../policy.ts";
 import type { Capabilities } from "../svm/machine.ts";
-import { capabilitiesOf } from "./drive.ts";
+import { capabilitiesOf } from "./session_machine.ts";
 import { checkByText, type CheckSet } from "../checks/sets.ts";
 import { MemoizedReplayer } from "../memo/replayer.ts";
 import { LoggedRunCollector } from "./logged_runs.ts";

@@ -21,7 +21,7 @@ import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts
 import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
 import { assume, type Assumption, HOLE } from "./fill_unknown.ts";
-import { loadRegs, writePage } from "./drive.ts";
+import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
 /** The checks of the kernels whose logs show failed checks. */

@@ -10,7 +10,8 @@ import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
-import { capabilitiesOf, ReplayError } from "./drive.ts";
+import { ReplayError } from "./replay_error.ts";
+import { capabilitiesOf } from "./session_machine.ts";
 
 /** What a vCPU's part of a log shows, as far as it was read: whether what is absent means something. */
 export interface Shown {

@@ -6,7 +6,7 @@
  */
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { copyImage, fieldNamed, readField } from "../image/fields.ts";
-import { capabilitiesOf } from "../replay/drive.ts";
+import { capabilitiesOf } from "../replay/session_machine.ts";
 import { recordedPolicy } from "../replay/context.ts";
 import { showsTransitions } from "../replay/logged_runs.ts";
 import type { Capabilities } from "../svm/machine.ts";

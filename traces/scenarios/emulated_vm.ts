@@ -26,7 +26,7 @@ import {
 import { restoreVcpu, type SavedVcpu, saveVcpu } from "../../engine/kvm/migrate.ts";
 import { runVcpu } from "../../engine/kvm/run.ts";
 import type { Vcpu } from "../../engine/kvm/vcpu.ts";
-import { capabilitiesOf } from "../../engine/replay/drive.ts";
+import { capabilitiesOf } from "../../engine/replay/session_machine.ts";
 import { ImageBuffer, innerView, regsBytes, vmcb02Used } from "../../engine/replay/views.ts";
 import { ImageArena } from "./image_arena.ts";
 import { VMRUN_LENGTH } from "./inputs.ts";
