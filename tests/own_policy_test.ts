@@ -143,7 +143,7 @@ Deno.test("every subcommand takes a policy of the user's own, and says where it 
     assertMatch(stdout, /ASSERTION Step "mine" of mine threw Error:\s+oops/);
     assertMatch(stdout, /"warn":"Step \\"mine\\" of mine threw Error: oops"/);
     assert(!stderr.includes("    at "), stderr);
-    assertMatch(stderr, /findings in 2 VMRUNs, in r\.html/);
+    assertMatch(stderr, /^1 finding in 2 VMRUNs, in r\.html/m);
   }));
 
 Deno.test("a step that never ends is named, with the event, by another thread", () =>
