@@ -71,8 +71,9 @@ export function askLab({ words, kernel, npt, folder, patience, signal }: LabComm
 }
 
 /**
- * Records up to the first that is none: the command may have been stopped while it wrote it, or a
- * kernel's console have come between. What follows counts as not answered, and is asked again.
+ * Records up to the first that is none: the command may have been stopped while it wrote it. Of one
+ * that says what cannot be (registers of a virtual machine that KVM has given up are nobody's), it is
+ * kept that there was one.
  */
 function recordsOf(text: string): LabRecord[] {
   const records: LabRecord[] = [];
@@ -81,9 +82,21 @@ function recordsOf(text: string): LabRecord[] {
     try {
       records.push(parseLabRecord(line, { line: i + 1 }));
     } catch (error) {
-      if (records.length > 0) break;
-      throw new HuntError(`What the kernel's command prints is no record: ${String(error)}`);
+      const unread = unreadable(line);
+      if (unread !== undefined) records.push(unread);
+      else if (records.length > 0) break;
+      else throw new HuntError(`What the kernel's command prints is no record: ${String(error)}`);
     }
   }
   return records;
+}
+
+function unreadable(line: string): LabRecord | undefined {
+  try {
+    const { case: name } = JSON.parse(line) as { readonly case?: unknown };
+    if (typeof name !== "string") return undefined;
+    return { case: name, spec: "", kernel: "", npt: 1, events: [] };
+  } catch {
+    return undefined;
+  }
 }

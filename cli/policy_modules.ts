@@ -20,11 +20,14 @@ export function isModule(name: string): boolean {
   return /[/\\]|\.[cm]?[jt]s$/.test(name);
 }
 
+/** The options that name policies. */
+const NAMING: ReadonlySet<string> = new Set(["policy", "policies", "kernel", "against"]);
+
 /** The modules with policies that a command line names. */
 export function policyModules(command: Command, { options }: Parsed): string[] {
   const found = new Set<string>();
   for (const { name } of command.options) {
-    if (name !== "policy" && name !== "policies") continue;
+    if (!NAMING.has(name)) continue;
     const value = (options as Readonly<Record<string, unknown>>)[name];
     for (const one of Array.isArray(value) ? value : [value]) {
       if (typeof one === "string" && isModule(one)) found.add(one);

@@ -74,6 +74,28 @@ Deno.test("a folder of another hunt is refused, and so is asking nobody", async 
   });
 });
 
+Deno.test("records that are there already are judged, also under a policy of one's own, which starts nothing", async () => {
+  await withFolder(async (folder) => {
+    const file = `${folder}/cases.txt`;
+    await Deno.writeTextFile(file, "ok\nzero c.58.4=0\n");
+    const [program = "", ...words] = FAKE.split(" ");
+    const args = [...words, file, "--kernel", "linux-7.3", "--npt", "1"];
+    const { stdout } = await new Deno.Command(program, { args }).output();
+    await Deno.writeFile(`${folder}/answers.ndjson`, stdout);
+    const records = ["--records", `${folder}/answers.ndjson`, "--json"];
+    const judged = await ended(hunt(["-k", "linux-7.3", ...records]));
+    assertEquals(judged.code, 1, judged.stderr);
+    const { findings, funnel } = JSON.parse(judged.stdout);
+    assertEquals(findings.map(({ key }: { key: string }) => key), ["gap|vmrun|post.gif"]);
+    assertEquals([funnel.asked, funnel.foreseen], [2, 1]);
+    const own = ["-k", "./examples/fixed_unified.ts"];
+    assertEquals((await ended(hunt([...own, ...records]))).code, 1);
+    const started = await ended(hunt([...own, "--lab", FAKE, "-o", `${folder}/own`]));
+    assertEquals(started.code, 2);
+    assert(started.stderr.includes("--records"), started.stderr);
+  });
+});
+
 Deno.test({
   name: "a hunt asks a real kernel of the lab, which does what its model says",
   ignore: !await labPresent(),

@@ -159,6 +159,16 @@ Deno.test("a case that a kernel never answers is found, and the others are asked
   };
   const { records } = await askUnits(hangs, units);
   assertEquals(records.map((own) => own?.length), [1, undefined, 1, 1]);
+  // One whose answer cannot be read has others behind it, and is not asked again.
+  let asked = 0;
+  const unreadable: Ask = (lines) => {
+    asked++;
+    const { post: _, ...stub } = record("c");
+    return Promise.resolve(lines.map((line) => line.startsWith("c") ? stub : record(line)));
+  };
+  const second = await askUnits(unreadable, units);
+  assertEquals(second.records.map((own) => own?.length), [1, undefined, 1, 1]);
+  assertEquals(asked, 1);
 });
 
 Deno.test("a list made small in batches still shows it, and no item of it can go", async () => {

@@ -16,6 +16,7 @@ import { askLive } from "../hunt_live.ts";
 import { type HuntSettings, readState, writeState } from "../hunt_state.ts";
 import { huntText } from "../hunt_text.ts";
 import { openRecords } from "../inputs.ts";
+import { isModule } from "../policy_modules.ts";
 import { MMU, PROCESSOR } from "../policy_options.ts";
 import { loadPolicy, onChosen, POLICY_NAMES } from "../policy_input.ts";
 import { untilAborted } from "../until_aborted.ts";
@@ -48,7 +49,7 @@ export const huntCommand = defineCommand({
       choices: POLICY_NAMES,
       open: true,
       required: true,
-      doc: "The kernel that answers: a modelled one, or a module of your own",
+      doc: "The kernel that answers: a modelled one, or, with --records, a module of your own",
     },
     {
       name: "against",
@@ -84,6 +85,12 @@ export const huntCommand = defineCommand({
   async run(context, { options }) {
     const { lab, live, records, seed = 1, processor, force } = options;
     const source = sourceOf(lab, live, records);
+    if (records === undefined && [options.kernel, options.against ?? ""].some(isModule)) {
+      throw new UsageError(
+        "A policy of your own runs where nothing can be started: have the lab answer into a file " +
+          "(vmtape generate makes cases), and hunt in it with --records",
+      );
+    }
     if (seed > MAX_SEED) throw new UsageError(`Option --seed is at most ${MAX_SEED}`);
     if (records === undefined && options.output === undefined) {
       throw new UsageError("Say where to keep the hunt: -o FOLDER");

@@ -51,8 +51,7 @@ export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answer
   const records: (readonly LabRecord[] | undefined)[] = units.map(() => undefined);
   let nothing = 0;
   const take = async (from: number, to: number): Promise<number> => {
-    const given = await ask(units.slice(from, to).flat());
-    const answers = given.filter(({ post }) => post !== undefined);
+    const answers = await ask(units.slice(from, to).flat());
     nothing = answers.length === 0 ? nothing + 1 : 0;
     if (nothing > NOTHING) {
       throw new HuntError("The kernel answers nothing; ask it about one case by hand");
@@ -60,10 +59,12 @@ export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answer
     let at = from;
     for (let used = 0; at < to; at++) {
       const unit = units[at]!;
-      if (answers.length - used < unit.length) break;
       const own = answers.slice(used, used += unit.length);
       own.forEach((record, i) => mustBe(record, unit[i]!));
-      records[at] = own;
+      const whole = own.length === unit.length && own.every(({ post }) => post !== undefined);
+      if (whole) records[at] = own;
+      // Others came behind it: what it has of an answer is all there is.
+      else if (used >= answers.length) break;
     }
     return at;
   };

@@ -204,7 +204,7 @@ export class Hunt {
     const funnel = this.#funnel;
     funnel.asked += unit.length;
     if (records === undefined) {
-      this.#add({ key: "silent", title: "The kernel gives no answer", fields: [] }, "silent", unit);
+      this.#add({ key: "silent", title: SILENT, fields: [] }, "silent", unit);
       return;
     }
     funnel.answered += records.length;
@@ -245,6 +245,8 @@ export class Hunt {
     else this.#findings.set(key, { key, kind, title, count: 1, unit, fields, parted });
   }
 }
+
+const SILENT = "The kernel gives no answer, or none that can be read";
 
 const NOTHING: Funnel = {
   asked: 0,

@@ -158,8 +158,7 @@ export const KNOWN: readonly Known[] = [
   {
     id: "soft-event-unsteady",
     kind: "found",
-    key:
-      /^gap\|\w+\|(vmexit\.cpu\.(soft|nmi_l1l2)|vmexit\.vmcb02 control\.exit_int_info|vmrun\.vmcb02 control\.exit_int_info)$/,
+    key: /^gap\|\w+\|vmexit\.cpu\.(soft|nmi_l1l2)$/,
     reason:
       "Whether the delivery of an injected event is disturbed depends on the host's interrupts and page faults",
     source: "docs/findings.md",
