@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, type Finding, Findings, type RunDifference } from "../engine/diff/mod.ts";
-import { EARLY_EXIT, LINUX_6_12, UNIFIED } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_12, LINUX_7_3, UNIFIED } from "../engine/policies/mod.ts";
 import { list, OK, type Policy, type Step } from "../engine/policy.ts";
 import { V } from "../engine/svm/machine.ts";
 import { readLabRecords } from "../codecs/lab/record.ts";
@@ -104,6 +104,26 @@ Deno.test("titles are in the field's words and name the policy", async () => {
   const shipped = await titles(LINUX_6_12, EARLY_EXIT);
   assertMatch(shipped, /^EVENTINJ stays in vmcb12 after a failed consistency check under early-/m);
   assertMatch(shipped, /^early-exit lets L2 in on RSM where linux-6.12 refuses/m);
+});
+
+Deno.test("who refuses later and without a failed check lets nobody in", async () => {
+  const text = (msrpm: string) => `a control.event_inj=80000302${msrpm}\n`;
+  const titles = async (msrpm: string) => {
+    const findings = new Findings();
+    const differ = new Differ([LINUX_6_12, LINUX_7_3], (difference) => findings.add(difference));
+    for await (const event of recordScenarios(parseScenarios(text(msrpm)), LINUX_6_12)) {
+      differ.feed(event);
+    }
+    differ.finish();
+    return findings.list().filter(({ kind }) => kind === "outcome").map(({ title }) => title);
+  };
+  const what =
+    "EVENTINJ has a type that cannot be injected, or an exception's type with a vector " +
+    "that is none";
+  assertEquals(await titles(""), [`linux-6.12 lets L2 in where linux-7.3 refuses: ${what}`]);
+  assertEquals(await titles(" control.msrpm_base_pa=8000000"), [
+    `Both refuse: linux-7.3 by a failed check (${what}), linux-6.12 later and without one`,
+  ]);
 });
 
 Deno.test("the first run of a finding is the first that shows it", async () => {

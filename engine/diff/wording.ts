@@ -284,6 +284,12 @@ export function outcomeTitle(
   );
   const asserts = (reports: readonly Incident[]) => reports.some(({ kind }) => kind === "warn");
   const entered = checked[0] === checked[1] ? undefined : checked[0] ? b : a;
+  if (entered !== undefined && way === "vmrun" && failsAlike(first)) {
+    const [checking, reports] = entered === b ? [a, x] : [b, y];
+    return `Both refuse: ${checking} by a failed check (${
+      what(reports)
+    }), ${entered} later and without one`;
+  }
   if (entered === b && !asserts(y)) return `${b} lets L2 in${on} where ${a} refuses: ${what(x)}`;
   if (entered === a && !asserts(x)) return `${a} lets L2 in${on} where ${b} refuses: ${what(y)}`;
   if (x.length === 0 && y.length === 0) return endTitle(first);
@@ -295,6 +301,14 @@ export function outcomeTitle(
       : `${odd} meets a second failure${on}, ${other} does not: ${docsOf(more)}`;
   }
   return `Both refuse${on}, for other reasons. ${a}: ${docsOf(x)}. ${b}: ${docsOf(y)}`;
+}
+
+/** Whether a VMRUN that fails a check under one policy fails under the other, too: it left the same exit code. */
+function failsAlike({ fields, ends }: RunDifference): boolean {
+  return ends[0] === ends[1] &&
+    !fields.some(({ area, field }) =>
+      area === "vmcb12" && field.name.startsWith("control.exit_code")
+    );
 }
 
 function endTitle({ policies: [a, b], ends: [endA, endB] }: RunDifference): string {
