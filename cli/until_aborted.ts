@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Breather } from "./breather.ts";
+
 /**
  * Waits for something, or for Ctrl-C.
  *
@@ -25,7 +27,7 @@ export async function orAborted<T>(what: Promise<T>, signal: AbortSignal): Promi
 }
 
 /**
- * Items one by one; Ctrl-C is heard also while none comes.
+ * Items one by one; Ctrl-C is heard also while none comes, and while they come without a pause.
  *
  * @param all The items.
  * @param signal Ends them.
@@ -36,8 +38,11 @@ export async function* untilAborted<T>(
   signal: AbortSignal,
 ): AsyncGenerator<T> {
   const items = all[Symbol.asyncIterator]();
+  // Items that are all there already would let no signal in.
+  const breather = new Breather();
   try {
     for (;;) {
+      await breather.rest();
       const next = await orAborted(items.next(), signal);
       if (next.done) return;
       yield next.value;

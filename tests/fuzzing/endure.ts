@@ -1,6 +1,7 @@
 /**
- * What holds whatever happens: a recorder that is killed, a disk that is full, work shared out in
- * any way. Arguments: what (`kill`, `full`, `same`), how often, a seed.
+ * What holds whatever happens: a recorder that is killed, a disk that is full, work shared out in any
+ * way. Arguments: what (`kill`, `full`, `signals`, `same`), how often, a seed; or
+ * `memory`, blocks of each bomb, a part of the names of those to try.
  *
  * @module
  */
@@ -8,6 +9,7 @@ import { run } from "../../cli/app.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
 import { generate } from "../../traces/generate/generate.ts";
 import { Random } from "../../traces/generate/random.ts";
+import { BUDGET, memory, type Peak } from "./memory.ts";
 import { FuzzFailure } from "./mutants.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -118,6 +120,58 @@ export async function kill(times: number, seed: number): Promise<Count> {
       await child.status;
       clearTimeout(timer);
       count(counts, await lookAt(base, file));
+      for await (const { name } of Deno.readDir(base)) {
+        if (name.startsWith("a.") || name === "saved") await Deno.remove(`${base}/${name}`);
+      }
+    }
+  });
+  return counts;
+}
+
+/** Commands that only read, beside the writers. */
+const READERS: readonly (readonly string[])[] = [
+  ["replay", "t", "-p", "linux-6.12", "--each"],
+  ["diff", "t", "-p", "unified,linux-6.12", "-j", "2"],
+  ["diff", "t", "t"],
+  ["identify", "t"],
+  ["stats", "t", "--passes", "40"],
+  ["dump", "t", "--fields"],
+  ["why", "t"],
+  ["top", "t"],
+  ["minimize", "t", "--event", "20", "-p", "early-exit,linux-7.3"],
+];
+
+/** Sends commands SIGINT or SIGTERM at random moments: each says so, and leaves nothing half done. */
+export async function signals(times: number, seed: number): Promise<Count> {
+  const random = new Random(seed);
+  const counts: Count = {};
+  await withFolder(async (base) => {
+    await prepare(base);
+    for (let i = 0; i < times; i++) {
+      const line = random.pick([...WRITERS, ...READERS]);
+      const signal = random.pick(["SIGINT", "SIGTERM"] as const);
+      const child = new Deno.Command(Deno.execPath(), {
+        args: [...MAIN, ...line, "-q"],
+        cwd: base,
+        stdout: "null",
+        stderr: "piped",
+      }).spawn();
+      // From when the program is there: before it, the signal is the system's.
+      const timer = setTimeout(() => {
+        try {
+          child.kill(signal);
+        } catch {
+          // It was faster.
+        }
+      }, 300 + random.below(3000));
+      const { code, signal: by, stderr } = await child.output();
+      clearTimeout(timer);
+      const said = new TextDecoder().decode(stderr);
+      const what = `${line.join(" ")}, ${signal}: status ${code}, ${by}: ${said}`;
+      if (![0, 1, 130].includes(code) && by !== signal) throw new FuzzFailure(what);
+      if (/^ +at /m.test(said)) throw new FuzzFailure(`A stack trace: ${what}`);
+      const file = line.includes("-o") ? line.at(-1)! : undefined;
+      count(counts, file === undefined ? `status ${code}` : await lookAt(base, file));
       for await (const { name } of Deno.readDir(base)) {
         if (name.startsWith("a.") || name === "saved") await Deno.remove(`${base}/${name}`);
       }
@@ -392,12 +446,37 @@ async function sharded(folder: string, [name = "", ...rest]: string[]) {
   return await vmtape("merge", ...parts);
 }
 
+/** The most memory of each command over bombs of so many blocks, those whose names hold a text. */
+async function peaks(blocks: number, only: string): Promise<string> {
+  const most = new Map<string, Peak>();
+  const inputs = new Set<string>();
+  const over: string[] = [];
+  await memory(blocks, new RegExp(only), (peak) => {
+    inputs.add(peak.input);
+    const { line, input, status } = peak;
+    if (peak.peak > BUDGET || status === 70) over.push(`${line} ${input}: ${peak.peak} MiB`);
+    if (peak.peak > (most.get(line)?.peak ?? 0)) most.set(line, peak);
+  });
+  if (over.length > 0) throw new FuzzFailure(`More than ${BUDGET} MiB, or status 70: ${over}`);
+  const rows = [...most.values()].map(({ line, peak, input }) =>
+    `${String(peak).padStart(4)} MiB  ${line}  (${input})`
+  );
+  return `${inputs.size} files\n${rows.join("\n")}`;
+}
+
 if (import.meta.main) {
   const [what = "", times = "20", seed = "1"] = Deno.args;
+  if (what === "memory") {
+    const table = await peaks(Number(times), Deno.args[2] ?? "");
+    await Deno.stdout.write(new TextEncoder().encode(`${table}\n`));
+    Deno.exit(0);
+  }
   const found = what === "kill"
     ? await kill(Number(times), Number(seed))
     : what === "full"
     ? await full(Number(times)) ?? "no disk can be made here"
+    : what === "signals"
+    ? await signals(Number(times), Number(seed))
     : await same(Number(times), Number(seed));
   await Deno.stdout.write(new TextEncoder().encode(`${what}: ${JSON.stringify(found)}\n`));
 }
