@@ -12,7 +12,6 @@ import {
 } from "../engine/paging/paging.ts";
 import {
   FETCH,
-  type KvmWalkMode,
   PF,
   type Stage2,
   USER,
@@ -20,10 +19,10 @@ import {
   WALK_FAULT,
   WALK_OK,
   WALK_STAGE2,
-  walkKvm,
-  walkProcessor,
   WRITE,
 } from "../engine/paging/walk.ts";
+import { type KvmWalkMode, walkKvm } from "../engine/paging/walk_kvm.ts";
+import { walkProcessor } from "../engine/paging/walk_processor.ts";
 
 // Error code of the hardware for a missing second-stage entry: L0's tables have NX.
 function missing(access: number): number {

@@ -18,7 +18,6 @@ export type { Translations, TranslationSource } from "../paging/translations.ts"
 export type { MsrIntercepted } from "./registers.ts";
 export {
   FETCH,
-  type KvmWalkMode,
   PF,
   READ,
   type Stage2,
@@ -29,8 +28,8 @@ export {
   WALK_FAULT,
   WALK_OK,
   WALK_STAGE2,
-  walkKvm,
   type WalkMode,
-  walkProcessor,
   WRITE,
 } from "../paging/walk.ts";
+export { type KvmWalkMode, walkKvm } from "../paging/walk_kvm.ts";
+export { walkProcessor } from "../paging/walk_processor.ts";

@@ -9,7 +9,6 @@ import { RFLAGS } from "../svm/bits.ts";
 import { memoryOnly, type Paging, walkMode } from "./paging.ts";
 import {
   FETCH,
-  type KvmWalkMode,
   PF,
   type Stage2,
   SUPERVISOR,
@@ -17,10 +16,10 @@ import {
   USER,
   Walk,
   WALK_FAULT,
-  walkKvm,
-  walkProcessor,
   WRITE,
 } from "./walk.ts";
+import { type KvmWalkMode, walkKvm } from "./walk_kvm.ts";
+import { walkProcessor } from "./walk_processor.ts";
 import {
   findRoot,
   lookUpDirect,
