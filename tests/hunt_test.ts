@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { ARCHITECTURAL, LINUX_7_3, POLICIES } from "../engine/policies/mod.ts";
 import type { LabRecord } from "../codecs/lab/record.ts";
-import { type Ask, Hunt, type Known, reduceFindings } from "../traces/hunt/mod.ts";
+import { type Ask, Hunt, HuntError, type Known, reduceFindings } from "../traces/hunt/mod.ts";
 import { askUnits } from "../traces/hunt/asking.ts";
 import { minimizeBatched } from "../traces/hunt/batched.ts";
 import { KNOWN } from "../traces/hunt/known.ts";
@@ -159,6 +159,13 @@ Deno.test("a case that a kernel never answers is found, and the others are asked
   };
   const { records } = await askUnits(hangs, units);
   assertEquals(records.map((own) => own?.length), [1, undefined, 1, 1]);
+  // A lab that says nothing of any case when it hangs at one.
+  const mute: Ask = (lines) =>
+    Promise.resolve(lines.some((line) => line.startsWith("c")) ? [] : lines.map(record));
+  const halves = await askUnits(mute, units);
+  assertEquals(halves.records.map((own) => own?.length), [1, undefined, 1, 1]);
+  const many = unitsOf(Array.from({ length: 64 }, (_, i) => `x${i}`));
+  assert(await askUnits(() => Promise.resolve([]), many).catch((e) => e) instanceof HuntError);
   // One whose answer cannot be read has others behind it, and is not asked again.
   let asked = 0;
   const unreadable: Ask = (lines) => {

@@ -124,9 +124,10 @@ export const huntCommand = defineCommand({
       else {
         const patience = [PATIENCE, PATIENCE_PER_CASE] as const;
         const words = lab?.split(/\s+/).filter((word) => word !== "") ?? [];
-        ask = live
-          ? askLive(signal)
-          : askLab({ words, kernel: kernel.name, npt, folder: folder!, patience, signal });
+        ask = live ? askLive(signal) : askLab({
+          ...{ words, kernel: kernel.name, npt, folder: folder!, patience, signal },
+          note: (text) => context.note(text),
+        });
         await batches(context, hunt, ask, options, keep);
       }
       const kernels = KERNELS.map((one) => onChosen(kernelPolicy(one), chosen));

@@ -37,11 +37,12 @@ export interface Answers {
 }
 
 /** How many askings in a row may bring nothing. */
-const NOTHING = 6;
+const NOTHING = 12;
 
 /**
  * Asks about units. Where a kernel stops answering, the unit that it stopped at is asked alone, on a
  * fresh machine; if that brings nothing either it gets no answer, and the others go on without it.
+ * Where nothing is answered at all, halves are asked.
  *
  * @param ask Asks the kernel.
  * @param units The units.
@@ -50,6 +51,18 @@ const NOTHING = 6;
 export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answers> {
   const records: (readonly LabRecord[] | undefined)[] = units.map(() => undefined);
   let nothing = 0;
+  const all = async (from: number, to: number): Promise<void> => {
+    if (from >= to) return;
+    const at = await take(from, to);
+    if (nothing === 0 && at < to) {
+      if (to - from > 1) await take(at, at + 1);
+      await all(at + 1, to);
+    } else if (nothing > 0 && to - from > 1) {
+      const middle = (from + to) >> 1;
+      await all(from, middle);
+      await all(middle, to);
+    }
+  };
   const take = async (from: number, to: number): Promise<number> => {
     const answers = await ask(units.slice(from, to).flat());
     nothing = answers.length === 0 ? nothing + 1 : 0;
@@ -68,10 +81,7 @@ export async function askUnits(ask: Ask, units: readonly Unit[]): Promise<Answer
     }
     return at;
   };
-  for (let at = 0; at < units.length; at++) {
-    at = await take(at, units.length);
-    if (at < units.length) await take(at, at + 1);
-  }
+  await all(0, units.length);
   return { records };
 }
 
