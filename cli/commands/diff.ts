@@ -19,7 +19,7 @@ import { DIFF_OUTPUT, diffLines, failsOn, markdownLines, runLines } from "../dif
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
-import { openTrace } from "../inputs.ts";
+import { eventTotal, openTrace } from "../inputs.ts";
 import { diffRecordings } from "../recordings_diff.ts";
 import { DiffTotal } from "../shares/diff_share.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
@@ -169,7 +169,7 @@ export const diff = defineCommand({
       findings.add(difference);
       if (runs) printRun(context, difference);
     });
-    using progress = context.progress("events");
+    using progress = context.progress("events", await eventTotal(context, path));
     let events = 0;
     for await (const block of trace.blocks()) {
       for (const event of block.shared()) {
