@@ -4,56 +4,28 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
-import { RESTORE_ERRNO_KEYS } from "../restore_errnos.ts";
-import type { EventOf, Image, TraceEvent } from "../event.ts";
-import { compareImages } from "../image/diff.ts";
-import { copyImage, ImageKeeper } from "../image/fields.ts";
+import type { EventOf, TraceEvent } from "../event.ts";
+import { ImageKeeper } from "../image/fields.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { shortTexts } from "../short_texts.ts";
-import { S } from "../svm/machine.ts";
-import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
-import { Agreement, type Mismatch, type OutcomeCount } from "./agreement.ts";
+import { Agreement, type Mismatch } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
 import { contextOf, recordedPolicy, type ReplayContext } from "./context.ts";
 import { Driver } from "./drive.ts";
-import { MOST_OUTCOMES, tooManyOutcomes } from "./replay_error.ts";
 import { policyFingerprint } from "./fingerprint.ts";
-import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
-import { PartialReplayer, type PartialResult } from "./partial.ts";
-import { ProducedImages } from "./produced_images.ts";
+import { PartialReplayer } from "./partial.ts";
+import type { ReplayResult } from "./replay_result.ts";
+import { compareRestore } from "./restore_agreement.ts";
+import { RunOutcomes } from "./run_outcomes.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
 import { LoggedRunCollector } from "./logged_runs.ts";
 import { ImageBuffer, regsBytes } from "./views.ts";
 
 export { plainMismatch } from "./agreement.ts";
 export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
-
-/** What a replay found. */
-export interface ReplayResult {
-  /** Name of the policy. */
-  readonly policy: string;
-  /** Events read. */
-  readonly events: number;
-  /** Runs carried out: VMRUNs and restores with their inputs. */
-  readonly runs: number;
-  /** Runs that agree with the recording in everything. */
-  readonly agreed: number;
-  /** Runs whose inputs are not in the trace, so that nothing could be said. */
-  readonly skipped: number;
-  /** Outcomes by kind: check, warn, inner, pre, mid, smm, post, setstate. */
-  readonly outcomes: ReadonlyMap<string, OutcomeCount>;
-  /** Digest over all modelled state at the end of every run: the same trace and policy give the same. */
-  readonly digest: string;
-  /** Bytes of state that the digest is over. */
-  readonly digested: number;
-  /** What the model met and does not model, with how many runs it left unknown. */
-  readonly unmodelled: ReadonlyMap<string, number>;
-  /** What was found in transitions that were recorded without memory, when there were any. */
-  readonly partial: PartialResult | undefined;
-}
+export type { ReplayResult } from "./replay_result.ts";
 
 /** Counts at one moment. */
 export interface ReplayMark extends Mark {
@@ -91,13 +63,9 @@ export class Replayer {
   readonly #driver: Driver;
   readonly #agreement: Agreement;
   readonly #transitions: PartialReplayer;
-  /** What a recording lacks is unknown. */
-  #partial = false;
   readonly #logged: LoggedRunCollector;
   readonly #totals = new Totals();
-  #produced: Produced[] = [];
-  readonly #recorded: { index: number; event: Recorded }[] = [];
-  readonly #images = new ProducedImages();
+  readonly #outcomes = new RunOutcomes();
   readonly #seen = new ImageBuffer(REGS_SIZE);
   /** Events of vCPUs of which only transitions were recorded. */
   #claimed = 0;
@@ -119,7 +87,6 @@ export class Replayer {
   readonly #preRegs = new ImageKeeper();
   readonly #preVmcb12 = new ImageKeeper();
   readonly #preHsave = new ImageKeeper();
-  #sees: ReadonlySet<unknown> | undefined;
   /** Name of the policy that the session was recorded under, if it tells. */
   #recordedPolicy: string | undefined;
 
@@ -136,7 +103,7 @@ export class Replayer {
       (kind, agreed) => this.#totals.outcome(kind, agreed),
     );
     this.#driver = new Driver(policy);
-    this.#driver.observer = this.#observer();
+    this.#driver.observer = this.#outcomes.observer;
     this.#transitions = new PartialReplayer(
       policy,
       (found) => report({ ...found, scenario: undefined }),
@@ -172,14 +139,14 @@ export class Replayer {
         this.#lost = false;
         this.#agreement.scenario = undefined;
         this.#pre = undefined;
-        this.#partial = event.meta?.["partial"] === true;
+        this.#outcomes.partial = event.meta?.["partial"] === true;
         this.#recordedPolicy = recordedPolicy(event);
         const shows = event.meta?.["shows"];
         this.#agreement.shows = typeof shows === "object" && shows !== null
           ? shows as Record<string, unknown>
           : {};
         const sees = event.meta?.["sees"];
-        this.#sees = Array.isArray(sees) ? new Set(sees) : undefined;
+        this.#outcomes.sees = Array.isArray(sees) ? new Set(sees) : undefined;
         this.#driver.feed(event, index);
         break;
       }
@@ -197,12 +164,11 @@ export class Replayer {
       case "inner":
       case "switch":
         // What comes before any run is compared with none.
-        if (!this.#inRun || event.kind === "switch" && !this.#seesSwitches) {
+        if (!this.#inRun || event.kind === "switch" && !this.#outcomes.seesSwitches) {
           this.#driver.feed(event, index);
           break;
         }
-        if (this.#recorded.length === MOST_OUTCOMES) throw tooManyOutcomes(index);
-        this.#recorded.push({ index, event: this.#kept(event) });
+        this.#outcomes.record(event, index);
         break;
       case "unmodelled":
         this.#gap = `${event.what ?? "something"} (in the recording)`;
@@ -290,49 +256,6 @@ export class Replayer {
     this.#totals.digest.length = Number(digested);
   }
 
-  /**
-   * An outcome to be compared when the run is over. Images that are as they should be need no
-   * copy: what was replayed is there already, and they are left out.
-   */
-  #kept(event: Recorded): Recorded {
-    if (event.kind !== "inner") return { ...event };
-    const produced = this.#partial ? undefined : this.#produced[this.#recorded.length];
-    const same = produced?.kind === "inner" && produced.at === event.at &&
-      agree(event.inner, produced.inner) && agree(event.vmcb01, produced.vmcb01) &&
-      agree(event.vmcb02, produced.vmcb02);
-    if (same) return { kind: "inner", vcpu: event.vcpu, at: produced.at };
-    const { inner, vmcb01, vmcb02, ...rest } = event;
-    return {
-      ...rest,
-      ...(inner && { inner: copyImage(inner) }),
-      ...(vmcb01 && { vmcb01: copyImage(vmcb01) }),
-      ...(vmcb02 && { vmcb02: copyImage(vmcb02) }),
-    };
-  }
-
-  /** Whether the session tells of every switch of the active VMCB; most do not. */
-  get #seesSwitches(): boolean {
-    return this.#sees?.has("switch") === true;
-  }
-
-  #observer(): Observer {
-    // What the source could not see says nothing when it is not in the trace.
-    const produce = (outcome: Produced) => {
-      if (this.#sees?.has(outcome.kind) !== false) this.#produced.push(outcome);
-    };
-    return {
-      step() {},
-      check: (id, text) => produce({ kind: "check", id, text }),
-      warn: (text) => produce({ kind: "warn", text }),
-      switched: (to) => {
-        if (this.#seesSwitches) produce({ kind: "switch", to });
-      },
-      inner: (at, ret, v) => {
-        if (this.#sees?.has("inner") !== false) produce(this.#images.inner(at, ret, v));
-      },
-    };
-  }
-
   /** Whether a run begins with the next event that may, so that its state is all there is. */
   get resting(): boolean {
     return !this.#lost && this.#gap === undefined && this.#driver.resting &&
@@ -382,20 +305,20 @@ export class Replayer {
     return {
       phase: this.#driver.phase,
       recorded: this.#recordedPolicy,
-      partial: this.#partial,
+      partial: this.#outcomes.partial,
       scenario,
       shows,
-      sees: this.#sees && [...this.#sees],
+      sees: this.#outcomes.sees && [...this.#outcomes.sees],
     };
   }
 
   set #context({ phase, recorded, partial, scenario, shows, sees }: ReplayContext) {
     this.#driver.phase = phase;
     this.#recordedPolicy = recorded;
-    this.#partial = partial;
+    this.#outcomes.partial = partial;
     this.#agreement.scenario = scenario;
     this.#agreement.shows = shows;
-    this.#sees = sees && new Set(sees);
+    this.#outcomes.sees = sees && new Set(sees);
   }
 
   /** Events are missing: what the run under way came to is not known, nor anything of this machine after it. */
@@ -452,25 +375,10 @@ export class Replayer {
     this.#agreement.count("setstate", same);
   }
 
-  /** Compares what was handed to another machine, and what each ioctl said. */
   #restored(event: EventOf<"restore">, index: number): void {
     const { restored, vcpu } = this.#driver;
     if (restored === undefined || vcpu === undefined || !this.#inRun) return;
-    const agreement = this.#agreement;
-    agreement.outcome("restore", () => {
-      for (const name of RESTORE_ERRNO_KEYS) {
-        agreement.number(index, `restore.${name}`, event[name], restored[name]);
-      }
-      const { flags, state } = restored.nested;
-      agreement.number(index, "restore.flags", event.flags, flags);
-      if (state === undefined) return;
-      // With shadow paging L1's CR3 in vmcb01 is the hypervisor's own.
-      const known = vcpu.caps.npt ? undefined : L1_WITHOUT_CR3;
-      agreement.image(index, "restore.state ", VMCB_LAYOUT, event.state, {
-        bytes: state,
-        ...(known && { known }),
-      });
-    });
+    compareRestore(this.#agreement, event, index, restored, vcpu.caps.npt);
   }
 
   #regs(event: EventOf<"regs">, index: number): void {
@@ -518,8 +426,11 @@ export class Replayer {
 
   #endRun(): void {
     if (this.#inRun) {
-      this.#compareOutcomes();
       const v = this.#driver.vcpu as Vcpu;
+      if (!this.#overrun) {
+        const whole = !this.#interrupted && v.unmodelled === "" && this.#gap === undefined;
+        this.#outcomes.compare(this.#agreement, this.#runAt, whole);
+      }
       this.#totals.digest.add(v);
       const what = v.unmodelled !== "" ? v.unmodelled : this.#gap;
       v.unmodelled = "";
@@ -530,41 +441,6 @@ export class Replayer {
     this.#inRun = false;
     this.#agreement.clean = true;
     this.#interrupted = this.#overrun = false;
-    this.#produced.length = this.#recorded.length = 0;
-    this.#images.reset();
+    this.#outcomes.reset();
   }
-
-  #compareOutcomes(): void {
-    if (this.#overrun) return;
-    if (this.#partial) {
-      const kinds = new Set<string>(this.#recorded.map(({ event }) => event.kind));
-      this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
-    }
-    const { length } = this.#recorded;
-    const v = this.#driver.vcpu as Vcpu;
-    const most = this.#interrupted || v.unmodelled !== "" || this.#gap !== undefined
-      ? Math.min(length, this.#produced.length)
-      : Math.max(length, this.#produced.length);
-    for (let i = 0; i < most; i++) {
-      const recorded = this.#recorded[i];
-      const produced = this.#produced[i];
-      const index = recorded?.index ?? this.#runAt;
-      if (recorded === undefined || produced === undefined || !sameKind(recorded.event, produced)) {
-        this.#agreement.mismatch(index, "outcome", nameOf(recorded?.event), nameOf(produced));
-        this.#agreement.count(recorded?.event.kind ?? produced?.kind ?? "outcome", false);
-        return;
-      }
-      this.#agreement.inside(index, recorded.event, produced);
-    }
-  }
-}
-
-/** Mask of a VMCB without CR3. */
-const L1_WITHOUT_CR3 = new Uint8Array(VMCB_SIZE).fill(0xff).fill(0, S.cr3, S.cr3 + 8);
-
-/** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
-function agree(recorded: Image | undefined, replayed: Image | undefined): boolean {
-  if (recorded === undefined || replayed === undefined) return true;
-  return Buffer.compare(recorded.bytes, replayed.bytes) === 0 ||
-    recorded.bytes.length < VMCB_SIZE && compareImages(recorded, replayed) !== "differs";
 }

@@ -47,9 +47,6 @@ export const S: Offsets<typeof SAVE_FIELDS> = offsets(SAVE_FIELDS, SAVE_AREA);
 /** Offsets of the vCPU's fields in {@linkcode Machine.bytes}. */
 export const V: Offsets<typeof VCPU_FIELDS> = offsets(VCPU_FIELDS);
 
-/** Bytes up to which copying word by word is faster than calling what copies natively. */
-const SHORT = 128;
-
 /** What the processor and the hypervisor can do. */
 export interface Capabilities {
   /** Physical address bits of L1's CPUID. */
@@ -229,12 +226,7 @@ export class Machine {
 
   /** Copies bytes within the state. */
   copy(to: number, from: number, length: number): void {
-    if (length > SHORT || ((to | from | length) & 3) !== 0 || Math.abs(to - from) < length) {
-      this.bytes.copyWithin(to, from, from + length);
-      return;
-    }
-    const words = this.words, first = from >> 2, end = (from + length) >> 2;
-    for (let i = first, k = to >> 2; i < end; i++, k++) words[k] = words[i] as number;
+    this.bytes.copyWithin(to, from, from + length);
   }
 
   /** Byte offset of the active VMCB. */
