@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { TraceWriter } from "../codecs/mod.ts";
+import { importTracepoints, TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import type { Policy } from "../engine/policy.ts";
 import { builtinScenarios } from "../traces/scenarios/builtin.ts";
@@ -95,6 +95,44 @@ export function mixedScenarios(policy: Policy, count = MIXED): Scenario[] {
 export function mix(policy: Policy, runs: number): Generator<TraceEvent> {
   const scenarios = mixedScenarios(policy);
   return recordScenarios(scenarios, policy, { repeat: Math.ceil(runs / scenarios.length) });
+}
+
+/**
+ * A log of tracepoints: VMRUNs that L2 leaves again, each of another code, every tenth refused.
+ *
+ * @param runs How many VMRUNs.
+ */
+export async function* log(runs: number): AsyncGenerator<TraceEvent> {
+  const hex = (value: number) => `0x${value.toString(16).padStart(16, "0")}`;
+  let lines = "";
+  let time = 1;
+  const line = (name: string, values: string) => {
+    lines += ` qemu-system-x86-31    [000]  ${(time += 1e-5).toFixed(6)}: ${name}: ${values}\n`;
+  };
+  for (let i = 0; i < runs; i++) {
+    const rip = hex(0x400000 + i);
+    line(
+      "kvm_nested_vmenter",
+      `rip: ${hex(0x400863)} vmcb: ${hex(0x799a000)} nested_rip: ${rip} int_ctl: 0x00000000 ` +
+        `event_inj: 0x00000000 nested_npt=y nested_cr3: ${hex(0x1074000)}`,
+    );
+    line(
+      "kvm_nested_intercepts",
+      "cr_read: 0000 cr_write: 0000 excp: 00000000 intercepts: 80000000 00000003 00000000",
+    );
+    if (i % 10 === 9) {
+      line("kvm_nested_vmenter_failed", "!kvm_vcpu_is_legal_cr3(vcpu, cr3)");
+      continue;
+    }
+    const left = `info1 ${hex(0)} info2 ${hex(0)} intr_info 0x00000000 error_code 0x00000000`;
+    line("kvm_nested_vmexit", `vcpu 0 reason vmmcall rip ${rip} ${left}`);
+    line(
+      "kvm_nested_vmexit_inject",
+      `reason: vmmcall ext_inf1: ${hex(0)} ext_inf2: ${hex(0)} ext_int: 0x00000000 ` +
+        "ext_int_err: 0x00000000",
+    );
+  }
+  for await (const batch of importTracepoints(new TextEncoder().encode(lines))) yield* batch;
 }
 
 /**
