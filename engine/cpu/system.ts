@@ -308,10 +308,9 @@ function group7Register(cpu: Processor, modrm: number): number {
     case 0xc8:
     case 0xc9: {
       if (!cpl0) return ud(cpu);
-      const hint = cpu.gpr[2] !== 0;
-      if (hint && cpu.model.monitorChecksFirst) return gp(cpu);
+      // All exceptions come before the intercepts (APM vol. 2, 15.9), that of extensions in ECX, too.
+      if (cpu.gpr[2] !== 0) return gp(cpu);
       if (cpu.check(modrm === 0xc8 ? EXIT_CODE.monitor : EXIT_CODE.mwait)) return EXIT;
-      if (hint) return gp(cpu);
       return modrm === 0xc8 ? NEXT : HALTED;
     }
     case 0xca:

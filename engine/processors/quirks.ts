@@ -162,16 +162,9 @@ export const QUIRKS = [
     processors: ["qemu-11.1"],
   },
   {
-    id: "monitorChecksFirst",
-    doc: "MONITOR and MWAIT with another ECX than 0 are #GP before they exit",
-    manual: "Intercepts come before exceptions that depend on operands (15.7)",
-    scenario: "control.intercept_word4|=MONITOR m.9000=c8010f41b1",
-    processors: BOTH,
-  },
-  {
     id: "cr3ReadNeedsWrite",
     doc: "Reading CR3 exits only if writing it would too",
-    manual: "It has an intercept (15.8)",
+    manual: "It has an intercept (15.9)",
     scenario: "control.intercept_cr|=CR3_READ m.9000.4=d8200f",
     processors: ["qemu-11.1"],
   },
