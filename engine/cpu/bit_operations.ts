@@ -10,6 +10,7 @@ import { PREFIX } from "./decode.ts";
 import { ud } from "./faults.ts";
 import { effectiveAddress, getOperand, getRegister, setOperand, setRegister } from "./operands.ts";
 import type { Processor } from "./processor.ts";
+import { simd } from "./simd.ts";
 
 const ARITHMETIC = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.of;
 
@@ -109,7 +110,7 @@ export function three38(cpu: Processor, op: number): number {
   const { insn } = cpu, big = 1 << insn.dflag;
   if ((insn.prefixes & PREFIX.lock) !== 0) return ud(cpu);
   if (op === 0x2f6) return addWithFlag(cpu);
-  if (op !== 0x2f0 && op !== 0x2f1) return UNMODELLED;
+  if (op !== 0x2f0 && op !== 0x2f1) return simd(cpu, op);
   if ((insn.prefixes & PREFIX.repnz) !== 0) {
     const size = op === 0x2f0 ? 1 : big;
     if (!getOperand(cpu, size)) return cpu.failure;

@@ -7,10 +7,11 @@ import { hostCpuid } from "../svm/machine.ts";
 import { bmi, three38 } from "./bit_operations.ts";
 import { ud } from "./faults.ts";
 import { next } from "./branch.ts";
-import { NEXT, SEG, UNMODELLED } from "./constants.ts";
+import { NEXT, SEG } from "./constants.ts";
 import { PREFIX } from "./decode.ts";
 import { one } from "./one_byte.ts";
 import type { Processor } from "./processor.ts";
+import { simd, vex } from "./simd.ts";
 import { two } from "./two_byte.ts";
 
 const HIGH = 0x1_0000_0000;
@@ -39,7 +40,7 @@ export function execute(cpu: Processor): number {
   next.hi = hi;
   const op = insn.opcode;
   const status = (insn.prefixes & PREFIX.vex) !== 0
-    ? BMI.has(op) ? bmi(cpu, op) : UNMODELLED
+    ? BMI.has(op) ? bmi(cpu, op) : vex(cpu)
     : op < 0x100
     ? one(cpu, op)
     : op < 0x200
@@ -48,7 +49,7 @@ export function execute(cpu: Processor): number {
     ? ud(cpu)
     : op < 0x300
     ? three38(cpu, op)
-    : UNMODELLED;
+    : simd(cpu, op);
   if (status === NEXT) {
     if (cpu.width === 16 && next.lo > 0xffff) wrap(cpu, lo);
     cpu.ripLo = next.lo;

@@ -22,6 +22,8 @@ const HIGH = 0x1_0000_0000;
 const DESC = { code: 0x800, conforming: 0x400, segment: 0x1000, present: 0x8000 } as const;
 /** Type of a 32-bit call gate, the only gate that long mode has here. */
 const CALL_GATE = 12;
+/** Types that legacy mode has: available tasks, task gates and call gates, a bit each. */
+const TASKS_AND_GATES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 12;
 
 function segmented(cpu: Processor): boolean {
   return cpu.protectedMode && !cpu.vm86;
@@ -40,7 +42,9 @@ function target(cpu: Processor, selector: number): number {
   if (found !== NEXT) return found;
   const e2 = cpu.hi, dpl = e2 >>> 13 & 3;
   if ((e2 & DESC.segment) === 0) {
-    return cpu.longMode && (e2 >>> 8 & 15) !== CALL_GATE ? cpu.raise(VECTOR.gp, error) : UNMODELLED;
+    const known = (cpu.longMode ? 1 << CALL_GATE : TASKS_AND_GATES) >>> (e2 >>> 8 & 15) & 1;
+    const allowed = known !== 0 && dpl >= cpl && dpl >= (selector & 3);
+    return allowed ? UNMODELLED : cpu.raise(VECTOR.gp, error);
   }
   if ((e2 & DESC.code) === 0) return cpu.raise(VECTOR.gp, error);
   const allowed = (e2 & DESC.conforming) !== 0 ? dpl <= cpl : (selector & 3) <= cpl && dpl === cpl;

@@ -58,7 +58,7 @@ export function interruptReturn(cpu: Processor): number {
   if (cpu.vm86 && cpu.iopl !== 3) return gp(cpu);
   const size = 1 << cpu.insn.dflag;
   if (!cpu.protectedMode || cpu.vm86) return returnReal(cpu, size);
-  if ((cpu.rflags & FLAG.nt) !== 0) return cpu.longMode ? gp(cpu) : UNMODELLED;
+  if ((cpu.rflags & FLAG.nt) !== 0) return cpu.longMode ? gp(cpu) : taskReturn(cpu);
   if (!peek(cpu, size, 0)) return cpu.failure;
   const lo = cpu.lo;
   const hi = cpu.hi;
@@ -123,6 +123,17 @@ export function interruptReturn(cpu: Processor): number {
   next.hi = hi;
   cpu.endOfBlock = true;
   return NEXT;
+}
+
+/** IRET to the task that the TSS names; the switch itself is not modelled. */
+function taskReturn(cpu: Processor): number {
+  const at = SEG.tr * 2;
+  if (!cpu.readSystem(cpu.segBase[at] as number, 0, 2)) return cpu.failure;
+  const selector = cpu.lo & 0xffff, error = selector & 0xfffc;
+  const found = (selector & 4) !== 0 ? -1 : loadDescriptor(cpu, selector);
+  if (found > NEXT) return found;
+  const busy = found === NEXT && (cpu.hi >>> 8 & 0x17) === 3;
+  return busy ? UNMODELLED : cpu.raise(VECTOR.ts, error);
 }
 
 /** IRET to virtual-8086 mode: the segment registers come from the stack, too. */

@@ -70,13 +70,13 @@ const SINGLE_STEP = 0x4000;
  * m.set32(VMCB02_AT + C.asid, 1);
  * m.set64(VMCB02_AT + S.efer, 0x1000n);
  * m.set64(VMCB02_AT + S.rip, 0x1000n);
- * m.memory.write64(0x1000, 0xc0_58_0fn); // addps xmm0, xmm0
+ * m.memory.write64(0x1000, 0xf0_d9n); // f2xm1
  * const paging: Paging = { // Paging is off: addresses are where they are.
  *   translate: (_m, _r, lo, _hi, _access, _who, out) => (out.gpa = lo, true),
  * };
  * const cpu = new Processor();
  * const status = runVmcb(cpu, m, VMCB02_AT, paging);
- * if (status !== "unmodelled" || unmodelledBytes(cpu).toHex() !== "0f58c0") throw new Error(status);
+ * if (status !== "unmodelled" || unmodelledBytes(cpu).toHex() !== "d9f0") throw new Error(status);
  * ```
  */
 export function unmodelledBytes(cpu: Processor): Uint8Array {

@@ -19,6 +19,7 @@ import { msr, swapGs } from "./msr.ts";
 import { address, effectiveAddress, getOperand, setOperand, setRegister } from "./operands.ts";
 import { dx, portAccess } from "./port_io.ts";
 import type { Processor } from "./processor.ts";
+import { saveState, simd } from "./simd.ts";
 import { group6, loadTableRegister, storeTable, umip } from "./tables.ts";
 
 const HIGH = 0x1_0000_0000;
@@ -127,8 +128,6 @@ export function executeSystem(cpu: Processor, op: number): number {
       return sysenter(cpu);
     case 0x135:
       return sysexit(cpu);
-    case 0x177:
-      return UNMODELLED;
     case 0x1a2:
       return cpu.check(EXIT_CODE.cpuid) ? EXIT : UNMODELLED;
     case 0x1aa:
@@ -145,7 +144,7 @@ export function executeSystem(cpu: Processor, op: number): number {
     case 0x11b:
       return UNMODELLED;
   }
-  return simd(op) ? UNMODELLED : ud(cpu);
+  return simd(cpu, op);
 }
 
 /** Fences, flushes of cache lines, and the bases of FS and GS; the rest is about FPU state. */
@@ -160,7 +159,8 @@ function group15(cpu: Processor): number {
   }
   // CLFLUSH, CLFLUSHOPT and CLWB look at nothing but the address.
   const flush = which === 7 || which === 6 && (insn.prefixes & PREFIX.data) !== 0;
-  if (!flush || (insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0) return UNMODELLED;
+  if ((insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0) return UNMODELLED;
+  if (!flush) return saveState(cpu, which);
   effectiveAddress(cpu);
   return NEXT;
 }
@@ -217,13 +217,6 @@ function noRdpid(cpu: Processor): boolean {
   const { insn } = cpu;
   const rdpid = insn.mod === 3 && (insn.reg & 7) === 7 && (insn.prefixes & PREFIX.repz) !== 0;
   return rdpid && ((cpu.m.caps.cpuid ?? LAB_CPUID).register("7", "ecx") >>> 22 & 1) === 0;
-}
-
-// Opcodes of the SSE tables, which are not modelled.
-function simd(op: number): boolean {
-  return (op >= 0x10e && op <= 0x117) || (op >= 0x128 && op <= 0x12f) ||
-    (op >= 0x138 && op <= 0x13a) || (op >= 0x150 && op <= 0x17f) || (op >= 0x1c2 && op <= 0x1c6) ||
-    (op >= 0x1d0 && op <= 0x1fe);
 }
 
 function group7(cpu: Processor): number {

@@ -152,3 +152,48 @@ export function setTagWord(cpu: Processor, word: number): void {
 export function clearExceptions(cpu: Processor): void {
   setStatusWord(cpu, statusWord(cpu) & 0x7f00);
 }
+
+/** EMMS: no register holds anything, and the top is the first. */
+export function emptyStack(cpu: Processor): void {
+  cpu.m.set8(V.ftw, 0);
+  setTop(cpu, 0);
+}
+
+/** Where the area of FXSAVE has the registers, 16 bytes each. */
+const FX_REGISTERS = 32;
+
+/** Writes the x87's part of the area of FXSAVE. */
+export function saveFxArea(cpu: Processor, lo: number, hi: number): boolean {
+  const { who } = cpu;
+  const head = [controlWord(cpu) | statusWord(cpu) << 16, cpu.m.u8(V.ftw)] as const;
+  if (!cpu.write(lo, hi, 4, head[0], 0, who) || !cpu.write(lo + 4, hi, 2, head[1], 0, who)) {
+    return false;
+  }
+  for (const at of [8, 16]) if (!cpu.write(lo + at, hi, 8, 0, 0, who)) return false;
+  for (let i = 0; i < 8; i++) {
+    const { sign, exponent, significand } = get(cpu, i);
+    const at = lo + FX_REGISTERS + 16 * i;
+    const low = Number(significand & 0xffffffffn), high = Number(significand >> 32n);
+    if (!cpu.write(at, hi, 8, low, high, who)) return false;
+    if (!cpu.write(at + 8, hi, 2, sign << 15 | exponent, 0, who)) return false;
+  }
+  return true;
+}
+
+/** Reads the x87's part of the area of FXSAVE. */
+export function loadFxArea(cpu: Processor, lo: number, hi: number): boolean {
+  const { who } = cpu;
+  if (!cpu.read(lo, hi, 4, who)) return false;
+  setControlWord(cpu, cpu.lo & 0xffff);
+  setStatusWord(cpu, cpu.lo >>> 16);
+  if (!cpu.read(lo + 4, hi, 2, who)) return false;
+  cpu.m.set8(V.ftw, cpu.lo & 0xff);
+  for (let i = 0; i < 8; i++) {
+    const at = lo + FX_REGISTERS + 16 * i;
+    if (!cpu.read(at, hi, 8, who)) return false;
+    const significand = BigInt(cpu.hi) << 32n | BigInt(cpu.lo >>> 0);
+    if (!cpu.read(at + 8, hi, 2, who)) return false;
+    set(cpu, i, { sign: cpu.lo >> 15 & 1, exponent: cpu.lo & 0x7fff, significand });
+  }
+  return true;
+}

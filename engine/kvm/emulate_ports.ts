@@ -11,7 +11,7 @@ import { finish, intercepted, unmodelled } from "./emulation.ts";
 import { injectGp, linearRip } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { addressRegister, FAULTED, IN_DEVICE, moveRegister, readSource } from "./string_operand.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { INS_WAITS, type Vcpu } from "./vcpu.ts";
 
 /** IN and OUT, and their string forms. */
 export const PORTS: ReadonlySet<number> = new Set([
@@ -53,11 +53,22 @@ export function portIo(v: Vcpu): boolean {
     v.copy64(v.vmcb + C.exit_info_2, V.rip);
     if (!intercepted(v, EXIT.IOIO)) return true;
   }
-  if (string) return out ? outString(v, port, size) : unmodelled(v, "INS");
+  if (string) return out ? outString(v, port, size) : inString(v, port);
   v.result.exit = KVM_EXIT.IO;
   v.result.port = port;
   if (out) finish(v, true, false);
   else v.pendingIo = linearRip(v);
+  return false;
+}
+
+/** INS: nothing moves before userspace has given the value, and what it gives is not modelled. */
+function inString(v: Vcpu, port: number): boolean {
+  const { prefixes, aflag } = insn(v);
+  const repeated = (prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+  if (repeated && addressRegister(v, V.rcx, aflag) === 0n) return finish(v, true);
+  v.result.exit = KVM_EXIT.IO;
+  v.result.port = port;
+  v.pendingIo = INS_WAITS;
   return false;
 }
 

@@ -42,7 +42,7 @@ import {
   setDrIntercepts,
 } from "./control.ts";
 import { updateDr7 } from "./regs.ts";
-import { type Entered, Tool, type Vcpu } from "./vcpu.ts";
+import { type Entered, INS_WAITS, Tool, type Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { processorPaging } from "../paging/vcpu_walk.ts";
@@ -78,6 +78,12 @@ export function runVcpu(v: Vcpu, immediate = false): void {
   }
   if (v.requested(REQ.VM_DEAD)) {
     dead(v);
+    return;
+  }
+  if (v.pendingIo === INS_WAITS) {
+    v.pendingIo = -1n;
+    v.miss("what INS gets from userspace");
+    giveUp(v);
     return;
   }
   if (v.pendingIo >= 0n) {

@@ -139,6 +139,9 @@ function take<K extends keyof LooseState>(
 /** Bytes that an instruction goes on with which waits for a device. */
 const PENDING = 136 + 4096 + 8;
 
+/** `pendingIo` of a vCPU whose INS waits for userspace; else it is where an IN waits, or -1. */
+export const INS_WAITS = -2n;
+
 /** What a new vCPU has of it. */
 const NOTHING: LooseState = {
   result: { rc: 0, errno: 0, exit: 0, port: 0 },
