@@ -10,6 +10,7 @@ import plotCode from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import plotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
 import pageCode from "./page.js" with { type: "text" };
 import pageStyle from "./page.css" with { type: "text" };
+import { visible } from "../codecs/visible.ts";
 import { plural } from "../engine/plural.ts";
 import { explainCommand } from "../engine/diff/wording.ts";
 import { type Mechanism, mechanismsOf } from "./triage.ts";
@@ -51,7 +52,7 @@ const ESCAPES: Readonly<Record<string, string>> = {
  * Text for HTML, in an element or in a quoted attribute.
  *
  * @param text Any text.
- * @returns The text with everything escaped that means something in HTML.
+ * @returns The text with everything escaped that means something in HTML, or to a terminal.
  * @example
  * ```ts
  * import { escapeHtml } from "@vmtape/vmtape/report";
@@ -59,7 +60,9 @@ const ESCAPES: Readonly<Record<string, string>> = {
  * ```
  */
 export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => ESCAPES[character] ?? character);
+  // Whoever looks at the page's source in a terminal is as safe as in a browser.
+  const shown = text.split("\n").map(visible).join("\n");
+  return shown.replace(/[&<>"']/g, (character) => ESCAPES[character] ?? character);
 }
 
 /** A title for HTML: what is written like `svm->vmcb` stays in one piece. */

@@ -2,6 +2,22 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import config from "../deno.json" with { type: "json" };
 import { COMMANDS } from "../cli/commands.ts";
 import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { untilAborted } from "../cli/until_aborted.ts";
+
+async function* endless(): AsyncGenerator<number> {
+  for (let i = 0;; i++) yield await Promise.resolve(i);
+}
+
+Deno.test("Ctrl-C is heard while items come without a pause", async () => {
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(new Error("stop")), 1);
+  let last = 0;
+  const all = untilAborted(endless(), controller.signal);
+  const reason = await (async () => {
+    for await (const item of all) last = item;
+  })().catch((error) => String(error));
+  assertEquals([reason, last > 0], ["Error: stop", true]);
+});
 
 Deno.test("help goes to standard output with status 0, and names every command", async () => {
   for (const args of [["--help"], ["-h"], ["help"]]) {

@@ -8,6 +8,10 @@ import { Buffer } from "node:buffer";
 import { vmtape, withFolder } from "./cli_process.ts";
 import { CASES, collect, EVIL, LATENCY, logEvents, poison, POLICIES } from "./report_data.ts";
 
+Deno.test("what was recorded reaches no page as a control character", () => {
+  assertEquals(escapeHtml("a\x1b[2J\u202e\nb&"), "a\\u001b[2J\\u202e\nb&amp;");
+});
+
 Deno.test("what the page shows refers to what there is", async () => {
   const data = await collect();
   const { events, outcomeOf, stepsOf, reportsOf, parts, lists, rows, texts, sets } = data;
