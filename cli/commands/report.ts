@@ -32,7 +32,7 @@ import { writeWhole } from "../whole_file.ts";
 /** As many as tell a difference from noise. */
 const PASSES = 3;
 /** VMRUNs that a pass measures: enough for a tail, and little beside a diff of a long trace. */
-const MEASURED = 2000;
+const MEASURED = 1000;
 /** A trace of so many bytes is carried along. */
 const SMALL = 256 * 1024;
 
