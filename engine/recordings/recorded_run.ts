@@ -70,8 +70,8 @@ function endOf(event: Extract<TraceEvent, { kind: "regs" }>): RunEnd {
   return inL2 ? "goes on in L2" : "goes on in L1";
 }
 
-/** Runs of a recording that can be aligned with another's. */
-const MOST_RUNS = 1_000_000;
+/** Runs of a recording that can be aligned with another's: more would take more than 512 MiB. */
+const MOST_RUNS = 600_000;
 /** Signs that are kept to be shared. */
 const MOST_SIGNS = 100_000;
 /** Reports, and parts of the state, that one run has at most: recorded runs have a few dozen. */
