@@ -71,12 +71,13 @@ export async function reduceFindings(
     } else if (ask !== undefined) finding.small = finding.unit;
   }
   if (ask === undefined) return;
-  const small = fresh.flatMap((finding) => finding.small === undefined ? [] : [finding.small]);
-  const { records } = await askUnits(ask, small);
-  let at = 0;
-  for (const finding of fresh) {
-    if (finding.small === undefined) continue;
-    finding.confirmed = isShown(finding, finding.small, records[at++], foreseer);
+  // Twice: a boot whose clock is unstable differs in the kernel's bookkeeping from what is foreseen.
+  for (let times = 0; times < 2; times++) {
+    const asked = fresh.filter(({ small, confirmed }) => small !== undefined && !confirmed);
+    const { records } = await askUnits(ask, asked.map(({ small }) => small!));
+    asked.forEach((finding, i) => {
+      finding.confirmed = isShown(finding, finding.small!, records[i], foreseer);
+    });
   }
 }
 
