@@ -63,7 +63,7 @@ export const AREAS = {
 } as const;
 
 /** Their keys. */
-export const AREA_KEYS = Object.keys(AREAS) as readonly (keyof typeof AREAS)[];
+export const AREA_KEYS = ["ctl01", "sav01", "ctl02", "sav02"] as const;
 
 /** Keys of `pre`, `mid`, `smm` and `post` that hold hexadecimal numbers, in the lab's order. */
 export const STATE_HEX_KEYS = [

@@ -36,8 +36,11 @@ export interface CpuidBit {
   readonly doc: string;
 }
 
-// Literals alone, so that the names are types which a declaration can spell.
-const FEATURE_ROWS = {
+/**
+ * The features as a table: CPUID leaf, register, bit, and what it offers. Literals alone, so that the
+ * names are types which a declaration can spell.
+ */
+export const FEATURE_ROWS = {
   vme: ["1", "edx", 1, "Virtual-8086 mode enhancements: CR4.VME, CR4.PVI"],
   de: ["1", "edx", 2, "Debugging extensions: CR4.DE"],
   pse: ["1", "edx", 3, "4 MiB pages: CR4.PSE"],

@@ -78,7 +78,8 @@ export const INTERCEPT_WORD3_NAMES = [
 export const INTERCEPT_WORD3_BITS: readonly Intercept<typeof INTERCEPT_WORD3_NAMES[number]>[] =
   bitsFrom(0, INTERCEPT_WORD3_NAMES);
 
-const WORD4_INSTRUCTIONS = [
+/** Names of word 4 up to the writes of control registers, in order. */
+export const WORD4_INSTRUCTIONS = [
   "VMRUN",
   "VMMCALL",
   "VMLOAD",

@@ -63,8 +63,11 @@ type Listed<N extends string = string> = readonly [
 /** Name, offset, and the clean bit that covers the register. */
 type ListedSegment<N extends string = string> = readonly [name: N, offset: number, clean?: number];
 
-// Literals alone, so that the names are types which a declaration can spell.
-const CONTROL_ROWS = [
+/**
+ * The control area as a table: name, offset from the start of the VMCB, size in bytes, what it is, and
+ * more. Literals alone, so that the names are types which a declaration can spell.
+ */
+export const CONTROL_ROWS = [
   ["intercept_cr", 0x000, 4, "CR reads (15:0) and writes (31:16) to intercept", {
     clean: 0,
     bits: INTERCEPT_CR_BITS,
@@ -146,7 +149,8 @@ const CONTROL_ROWS = [
   }],
 ] as const satisfies readonly Listed[];
 
-const SEGMENT_ROWS = [
+/** The segment registers of the save area: name, offset, and the clean bit that covers it. */
+export const SEGMENT_ROWS = [
   ["es", 0x00, 8],
   ["cs", 0x10, 8],
   ["ss", 0x20, 8],
@@ -159,7 +163,8 @@ const SEGMENT_ROWS = [
   ["tr", 0x90],
 ] as const satisfies readonly ListedSegment[];
 
-const SAVE_ROWS = [
+/** The save area beyond the segment registers, as a table like the control area's. */
+export const SAVE_ROWS = [
   ["vmpl", 0x0ca, 1, "Virtual machine privilege level (SEV-SNP)"],
   ["cpl", 0x0cb, 1, "Current privilege level", { clean: 8 }],
   ["efer", 0x0d0, 8, "Extended feature enables", { clean: 5, bits: EFER_BITS }],
@@ -227,7 +232,7 @@ const SAVE_ROWS = [
 export type Row<N extends string> = Field & { readonly name: N };
 
 /** What there is to a segment register. */
-type SegmentPart = "selector" | "attrib" | "limit" | "base";
+export type SegmentPart = "selector" | "attrib" | "limit" | "base";
 
 /** Name of a field of the control area. */
 export type ControlFieldName = typeof CONTROL_ROWS[number][0];

@@ -32,10 +32,10 @@ export const TARGETS = {
   h: "hsave",
   r: "smram",
   n: "nested",
-} as const;
+} as const satisfies Record<string, ChangeTarget>;
 
 /** Name of such an area. */
-export type ChangeTarget = typeof TARGETS[keyof typeof TARGETS];
+export type ChangeTarget = "control" | "save" | "memory" | "hsave" | "smram" | "nested";
 
 /** Bits that are taken from L1's CPUID. */
 export interface CpuidRemoval {
