@@ -36,6 +36,12 @@ export function sharesEntry({ kernel: a, processor }: Policy, other: Policy): bo
     processor === other.processor;
 }
 
+/** How often a run goes on at most, after an SMI or for userspace: recorded ones do a few times. */
+const MOST_GOES = 256;
+
+/** Kinds of events with which something else begins. */
+const BEGINS: ReadonlySet<string> = new Set(["session", "case", "vmrun", "setstate"]);
+
 /**
  * Runs one vCPU's inputs under a policy.
  *
@@ -76,6 +82,10 @@ export class Driver {
   #pages = 0;
   /** Outcomes since the last event of another kind. */
   #outcomes = 0;
+  /** How often the run under way went on: each time may bring forth outcomes, which are kept. */
+  #goes = 0;
+  /** Number of the event that was fed last. */
+  #index = 0;
 
   /**
    * Begins before the trace's first event.
@@ -95,6 +105,8 @@ export class Driver {
    * @throws {ReplayError} When the input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent, index: number): void {
+    if (BEGINS.has(event.kind)) this.#goes = 0;
+    this.#index = index;
     switch (event.kind) {
       case "session":
         this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy, this.vcpu);
@@ -240,6 +252,9 @@ export class Driver {
 
   /** Runs the vCPU until userspace is needed. */
   run(): void {
+    if (++this.#goes > MOST_GOES) {
+      throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
+    }
     this.#listened(runVcpu);
     this.ran = true;
   }
