@@ -10,9 +10,15 @@ import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
 
+/** Letters of a pattern. */
+const LONGEST = 4096;
+
 type Test = (events: readonly TraceEvent[]) => boolean;
 
 function caseTest(patterns: readonly string[]): Test {
+  if (patterns.some(({ length }) => length > LONGEST)) {
+    throw new UsageError(`A pattern of --case has at most ${LONGEST} letters`);
+  }
   const tests = patterns.map((pattern) =>
     new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`)
   );
