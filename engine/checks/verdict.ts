@@ -217,7 +217,18 @@ const MOST_ANSWERS = 4096;
 
 const answers = new WeakMap<Capabilities, Map<Check, Map<string, Answer>>>();
 
-function answerOf(check: Check, caps: Capabilities, image: Image): Answer {
+/** An image of a VMCB's size: what a short one lacks is unknown. */
+function whole(image: Image): Image {
+  const { size } = VMCB_LAYOUT;
+  if (image.bytes.length === size) return image;
+  const bytes = new Uint8Array(size), known = new Uint8Array(size);
+  bytes.set(image.bytes.subarray(0, size));
+  known.set((image.known ?? new Uint8Array(image.bytes.length).fill(0xff)).subarray(0, size));
+  return { bytes, known };
+}
+
+function answerOf(check: Check, caps: Capabilities, given: Image): Answer {
+  const image = whole(given);
   let ofCaps = answers.get(caps);
   if (ofCaps === undefined) answers.set(caps, ofCaps = new Map());
   let known = ofCaps.get(check);
