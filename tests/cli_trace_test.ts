@@ -266,6 +266,7 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["cut of a pipe", "vmtape cut - --from 1 -o u < t", /name a file, not -/],
   ["cat onto a file that exists", "vmtape cat t -o t", /is there already/],
   ["an edit without an output", "vmtape cat t", /Option -o, --output FILE is needed/],
+  ["merge of an empty name", 'vmtape merge ""', /An empty name is no PART/],
   ["follow with an end", "vmtape dump t --follow --to 4", /exclude each other/],
 ];
 for (const [what, line, message] of REFUSED) {

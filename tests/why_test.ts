@@ -55,6 +55,18 @@ Deno.test("of every check that fails, a change that is offered makes it pass, an
   assert(offered > 50, String(offered));
 });
 
+Deno.test("what an image shorter than a VMCB lacks is unknown to every check", () => {
+  for (const size of [0, 3, 0x5e, 0x400, 0x401, VMCB_SIZE - 1]) {
+    const short = { bytes: new Uint8Array(size) };
+    const known = new Uint8Array(VMCB_SIZE).fill(0xff, 0, size);
+    for (const check of rows) {
+      const whole = { bytes: new Uint8Array(VMCB_SIZE), known };
+      assertEquals(checkVerdict(check, caps, short), checkVerdict(check, caps, whole), check.id);
+      assertEquals(readFields(check, caps, short), readFields(check, caps, whole), check.id);
+    }
+  }
+});
+
 Deno.test("the last VMRUN that failed is found, or the one of an event", async () => {
   const scenarios = ["gif-left-set", "enter", "eventinj-left"].flatMap((name) =>
     builtinScenarios(name)

@@ -7,24 +7,16 @@ import { failedOnly, filterTrace } from "../../codecs/container/edit.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { UsageError } from "../errors.ts";
+import { globMatches } from "../glob.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
-
-/** Letters of a pattern. */
-const LONGEST = 4096;
 
 type Test = (events: readonly TraceEvent[]) => boolean;
 
 function caseTest(patterns: readonly string[]): Test {
-  if (patterns.some(({ length }) => length > LONGEST)) {
-    throw new UsageError(`A pattern of --case has at most ${LONGEST} letters`);
-  }
-  const tests = patterns.map((pattern) =>
-    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`)
-  );
   return (events) =>
     events.some((event) =>
-      event.kind === "case" && tests.some((test) => test.test(event.name ?? ""))
+      event.kind === "case" && patterns.some((pattern) => globMatches(pattern, event.name ?? ""))
     );
 }
 

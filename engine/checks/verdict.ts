@@ -111,6 +111,16 @@ function decide(caps: Capabilities, cpuid: Cpuid, most: boolean): Capabilities {
   return { ...caps, cpuid: cpuid.decided(most, width), physicalBits: width };
 }
 
+/** An image of a VMCB's size: what a short one lacks is unknown. */
+function whole(image: Image): Image {
+  const { size } = VMCB_LAYOUT;
+  if (image.bytes.length === size) return image;
+  const bytes = new Uint8Array(size), known = new Uint8Array(size);
+  bytes.set(image.bytes.subarray(0, size));
+  known.set((image.known ?? new Uint8Array(image.bytes.length).fill(0xff)).subarray(0, size));
+  return { bytes, known };
+}
+
 /** A check's fields and what is known of them. */
 class Question {
   readonly #check: Check;
@@ -122,7 +132,7 @@ class Question {
 
   constructor(check: Check, caps: Capabilities, image: Image) {
     this.#check = check;
-    this.#image = image;
+    this.#image = whole(image);
     this.#caps = caps;
     this.#m = machineOf(caps);
     this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
@@ -217,18 +227,7 @@ const MOST_ANSWERS = 4096;
 
 const answers = new WeakMap<Capabilities, Map<Check, Map<string, Answer>>>();
 
-/** An image of a VMCB's size: what a short one lacks is unknown. */
-function whole(image: Image): Image {
-  const { size } = VMCB_LAYOUT;
-  if (image.bytes.length === size) return image;
-  const bytes = new Uint8Array(size), known = new Uint8Array(size);
-  bytes.set(image.bytes.subarray(0, size));
-  known.set((image.known ?? new Uint8Array(image.bytes.length).fill(0xff)).subarray(0, size));
-  return { bytes, known };
-}
-
-function answerOf(check: Check, caps: Capabilities, given: Image): Answer {
-  const image = whole(given);
+function answerOf(check: Check, caps: Capabilities, image: Image): Answer {
   let ofCaps = answers.get(caps);
   if (ofCaps === undefined) answers.set(caps, ofCaps = new Map());
   let known = ofCaps.get(check);
