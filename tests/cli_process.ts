@@ -59,17 +59,6 @@ export async function vmtape(args: readonly string[], given: Given = {}): Promis
 /** Whether every command is to be a process, also where that is not the point: `task test:cli`. */
 const PROCESSES = Deno.env.get("VMTAPE_TEST_PROCESSES") === "1";
 
-/** Keeps what it gets. */
-class Keeper {
-  text = "";
-  readonly #decoder = new TextDecoder();
-
-  writeSync(bytes: Uint8Array): number {
-    this.text += this.#decoder.decode(bytes, { stream: true });
-    return bytes.length;
-  }
-}
-
 /**
  * Runs `vmtape` to its end within this process: for what a command says and writes, where it does not
  * matter how it is started. It saves the quarter of a second that a process takes. Where something is
@@ -81,8 +70,24 @@ export async function vmtapeHere(
 ): Promise<Finished> {
   const own = args.some((arg) => /\.[cm]?[jt]s(?:,|$)/.test(arg));
   if (PROCESSES || own || Object.keys(given).length > 0) return await vmtape(args, given);
+  return await withinProcess(args);
+}
+
+/** Keeps what it gets. */
+class Keeper {
+  text = "";
+  readonly #decoder = new TextDecoder();
+
+  writeSync(bytes: Uint8Array): number {
+    this.text += this.#decoder.decode(bytes, { stream: true });
+    return bytes.length;
+  }
+}
+
+/** Runs `vmtape` to its end within this process, whatever it is; faults of our own throw with `debug`. */
+export async function withinProcess(args: readonly string[], debug = false): Promise<Finished> {
   const out = new Keeper(), err = new Keeper();
-  const code = await run(args, { out, err, color: false, debug: false });
+  const code = await run(args, { out, err, color: false, debug });
   return { code, stdout: out.text, stderr: err.text };
 }
 

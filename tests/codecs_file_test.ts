@@ -20,17 +20,9 @@ import {
 } from "../codecs/mod.ts";
 import { eventsOf, fileOf, join, someEvents, traceOf } from "./codecs_events.ts";
 import { walk } from "../bench/codecs_events.ts";
+import { withFolder } from "./cli_process.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname;
-
-async function withFolder(act: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await act(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 function numbered(count: number): TraceEvent[] {
   return Array.from({ length: count }, (_, i) => ({ kind: "switch", vcpu: 0, time: i, to: i }));

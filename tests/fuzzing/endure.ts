@@ -5,45 +5,24 @@
  *
  * @module
  */
-import { run } from "../../cli/app.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
 import { generate } from "../../traces/generate/generate.ts";
 import { Random } from "../../traces/generate/random.ts";
+import { withFolder, withinProcess } from "../cli_process.ts";
 import { BUDGET, memory, type Peak } from "./memory.ts";
 import { FuzzFailure } from "./mutants.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const MAIN = ["run", "--frozen", "-q", "--no-prompt", "-A", `${ROOT}cli/main.ts`];
 
-/** Keeps what is printed. */
-class Keeper {
-  text = "";
-  readonly #decoder = new TextDecoder();
-
-  writeSync(bytes: Uint8Array): number {
-    this.text += this.#decoder.decode(bytes, { stream: true });
-    return bytes.length;
-  }
-}
-
 /** Runs a command within this process. */
 async function vmtape(...args: string[]): Promise<{ status: number; out: string; err: string }> {
-  const out = new Keeper(), err = new Keeper();
-  const status = await run(args, { out, err, color: false, debug: true });
-  return { status, out: out.text, err: err.text };
+  const { code: status, stdout: out, stderr: err } = await withinProcess(args, true);
+  return { status, out, err };
 }
 
 async function exists(path: string): Promise<boolean> {
   return await Deno.lstat(path).then(() => true, () => false);
-}
-
-async function withFolder<T>(use: (folder: string) => Promise<T>): Promise<T> {
-  const folder = await Deno.makeTempDir({ prefix: "vmtape-endure-" });
-  try {
-    return await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
 }
 
 /** What is left of a command that came to a sudden end: nothing, or something whole, or something to recover. */
@@ -95,6 +74,38 @@ function count(counts: Count, what: string): void {
   counts[what] = (counts[what] ?? 0) + 1;
 }
 
+/** Starts a command in a folder, and sends it a signal after some milliseconds if it is there still. */
+async function cutOff(
+  line: readonly string[],
+  cwd: string,
+  signal: Deno.Signal,
+  afterMs: number,
+): Promise<Deno.CommandOutput> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...MAIN, ...line, "-q"],
+    cwd,
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const timer = setTimeout(() => {
+    try {
+      child.kill(signal);
+    } catch {
+      // It was faster.
+    }
+  }, afterMs);
+  const output = await child.output();
+  clearTimeout(timer);
+  return output;
+}
+
+/** Takes away what commands wrote. */
+async function clear(folder: string): Promise<void> {
+  for await (const { name } of Deno.readDir(folder)) {
+    if (name.startsWith("a.") || name === "saved") await Deno.remove(`${folder}/${name}`);
+  }
+}
+
 /** Kills commands that write, at random moments. */
 export async function kill(times: number, seed: number): Promise<Count> {
   const random = new Random(seed);
@@ -103,26 +114,9 @@ export async function kill(times: number, seed: number): Promise<Count> {
     await prepare(base);
     for (let i = 0; i < times; i++) {
       const line = random.pick(WRITERS);
-      const file = line.at(-1)!;
-      const child = new Deno.Command(Deno.execPath(), {
-        args: [...MAIN, ...line, "-q"],
-        cwd: base,
-        stdout: "null",
-        stderr: "null",
-      }).spawn();
-      const timer = setTimeout(() => {
-        try {
-          child.kill("SIGKILL");
-        } catch {
-          // It was faster.
-        }
-      }, 200 + random.below(2500));
-      await child.status;
-      clearTimeout(timer);
-      count(counts, await lookAt(base, file));
-      for await (const { name } of Deno.readDir(base)) {
-        if (name.startsWith("a.") || name === "saved") await Deno.remove(`${base}/${name}`);
-      }
+      await cutOff(line, base, "SIGKILL", 200 + random.below(2500));
+      count(counts, await lookAt(base, line.at(-1)!));
+      await clear(base);
     }
   });
   return counts;
@@ -150,31 +144,20 @@ export async function signals(times: number, seed: number): Promise<Count> {
     for (let i = 0; i < times; i++) {
       const line = random.pick([...WRITERS, ...READERS]);
       const signal = random.pick(["SIGINT", "SIGTERM"] as const);
-      const child = new Deno.Command(Deno.execPath(), {
-        args: [...MAIN, ...line, "-q"],
-        cwd: base,
-        stdout: "null",
-        stderr: "piped",
-      }).spawn();
       // From when the program is there: before it, the signal is the system's.
-      const timer = setTimeout(() => {
-        try {
-          child.kill(signal);
-        } catch {
-          // It was faster.
-        }
-      }, 300 + random.below(3000));
-      const { code, signal: by, stderr } = await child.output();
-      clearTimeout(timer);
+      const { code, signal: by, stderr } = await cutOff(
+        line,
+        base,
+        signal,
+        300 + random.below(3000),
+      );
       const said = new TextDecoder().decode(stderr);
       const what = `${line.join(" ")}, ${signal}: status ${code}, ${by}: ${said}`;
       if (![0, 1, 130].includes(code) && by !== signal) throw new FuzzFailure(what);
       if (/^ +at /m.test(said)) throw new FuzzFailure(`A stack trace: ${what}`);
       const file = line.includes("-o") ? line.at(-1)! : undefined;
       count(counts, file === undefined ? `status ${code}` : await lookAt(base, file));
-      for await (const { name } of Deno.readDir(base)) {
-        if (name.startsWith("a.") || name === "saved") await Deno.remove(`${base}/${name}`);
-      }
+      await clear(base);
     }
   });
   return counts;

@@ -6,13 +6,13 @@
  */
 import { VmtapeError } from "../../engine/error.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
-import { L1_RSP } from "../scenarios/base.ts";
+import { L1_RSP, VMCB12_GPA } from "../scenarios/base.ts";
 import type { ScenarioOutcome } from "../scenarios/outcome.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
 import { setUpMemory } from "../scenarios/scenario_memory.ts";
 import { buildGuest } from "../qemu/guest.ts";
 import { MACHINE_CODE, PARAMETERS_AT, PRISTINE_AT } from "../qemu/machine_code.ts";
-import { parameters } from "../qemu/scenario_machine.ts";
+import { CLEARED, parameters } from "../qemu/scenario_machine.ts";
 import { type RegisterName, VcpuView } from "../qemu/vcpu_view.ts";
 import { isBackInL1, VMRUN_LENGTH } from "../qemu/vmrun.ts";
 
@@ -22,7 +22,6 @@ export class BochsError extends VmtapeError {
   override readonly name = "BochsError";
 }
 
-const VMCB12 = 0x10000;
 /** Memory that the guest copies from the image, as it comes up. */
 const COPIED = 0x80000;
 const MEMORY = 16 << 20;
@@ -32,10 +31,6 @@ const IMAGES = 4;
 const ROM_AT = 0xffff0000;
 /** Milliseconds for Bochs to start, and for the guest's own code. */
 const STARTS_MS = 10_000;
-
-const CLEARED = ["rcx", "rdx", "rbx", "rbp", "rsi", "rdi"].concat(
-  ["r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"],
-);
 
 /** Starts a Bochs for each scenario. */
 export class BochsMachine {
@@ -75,7 +70,7 @@ export class BochsMachine {
     const stoppedAt = performance.now();
     if (signal?.aborted) return undefined;
     this.version = /Bochs x86 Emulator ([\d.]+)/.exec(text)?.[1] ?? this.version;
-    const vmcb12Before = memory.slice(VMCB12, VMCB12 + PAGE_SIZE);
+    const vmcb12Before = memory.slice(VMCB12_GPA, VMCB12_GPA + PAGE_SIZE);
     const [, first, second] = text.split(/^CPU0:/m);
     const l1 = viewOf(first ?? "").set("gif", scenario.gif ? 1n : 0n).set("guest_mode", 0n)
       .set("hsave_pa", scenario.l1.hsave);
@@ -103,7 +98,7 @@ export class BochsMachine {
       site: scenario.l1.rip,
       l1,
       vmcb12Gpa: scenario.l1.rax,
-      vmcb12: scenario.l1.rax === BigInt(VMCB12) ? vmcb12Before : undefined,
+      vmcb12: scenario.l1.rax === BigInt(VMCB12_GPA) ? vmcb12Before : undefined,
     };
     const back = isBackInL1(pending, after, vmcb12);
     after.set("guest_mode", back ? 0n : 1n);
@@ -140,7 +135,13 @@ export class BochsMachine {
       ].join("\n") + "\n",
     );
     const hex = (value: bigint | number) => `0x${value.toString(16)}`;
-    const look = ['print-string "vmtape-state"', "r", "creg", "sreg", `xp /512gx ${hex(VMCB12)}`];
+    const look = [
+      'print-string "vmtape-state"',
+      "r",
+      "creg",
+      "sreg",
+      `xp /512gx ${hex(VMCB12_GPA)}`,
+    ];
     const set = (name: string, value: bigint) => `set ${name} = ${hex(value)}`;
     const words = (bytes: Uint8Array, at: number) => {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

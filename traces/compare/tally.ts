@@ -7,7 +7,7 @@ import type { LabRecord } from "../../codecs/lab/types.ts";
 import { type Group, GROUP_NUMBERS } from "./groups.ts";
 import { compareRecords } from "./records.ts";
 import { toLabCase } from "../scenarios/lab_case.ts";
-import { ENTRIES, type Entry } from "../scenarios/scenario.ts";
+import { type Entry, entryOf } from "../scenarios/scenario.ts";
 import { ScenarioError } from "../scenarios/scenario_error.ts";
 import { parseScenario } from "../scenarios/scenario_reader.ts";
 import type { Skip } from "./skip_list.ts";
@@ -159,8 +159,7 @@ export class Tally {
   }
 
   #row({ kernel, npt, spec }: LabRecord): Counts {
-    const way = / entry=(\S+)/.exec(` ${spec}`)?.[1];
-    const entry = ENTRIES.find((name) => name === way) ?? "vmrun";
+    const entry = entryOf(spec);
     const key = `${kernel}/${npt}/${entry}`;
     let row = this.#rows.get(key);
     if (!row) this.#rows.set(key, row = { kernel, npt, entry, groups: noCounts() });

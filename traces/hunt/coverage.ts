@@ -8,7 +8,7 @@ import type { RunView } from "../../engine/diff/mod.ts";
 import { FAIL, type Policy, type StepEntry, WAYS } from "../../engine/policy.ts";
 import { exitCodeName } from "../../engine/svm/exit_codes.ts";
 import { SAVE_AREA, VMCB_LAYOUT } from "../../engine/svm/vmcb_fields.ts";
-import type { Scenario } from "../scenarios/scenario.ts";
+import { entryOf, type Scenario } from "../scenarios/scenario.ts";
 import { VMCB12_GPA } from "../scenarios/base.ts";
 
 /** One class of what can be reached. */
@@ -65,11 +65,6 @@ function* fieldsAt(entry: string, at: number, size: number): Generator<string> {
       yield `field ${entry} ${field.name}`;
     }
   }
-}
-
-/** Way in of a spec. */
-export function entryOf(spec: string): string {
-  return /(?:^| )entry=(\S+)/.exec(spec)?.[1] ?? "vmrun";
 }
 
 /** Counts how often each feature was met. */

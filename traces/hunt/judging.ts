@@ -5,7 +5,7 @@
  */
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import { compareRecords } from "../compare/records.ts";
-import { entryOf } from "./coverage.ts";
+import { entryOf } from "../scenarios/scenario.ts";
 import type { Foresight } from "./foresight.ts";
 
 /** A case in which the kernel does otherwise than its model. */

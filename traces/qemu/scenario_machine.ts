@@ -4,7 +4,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { basePages, L1_RSP } from "../scenarios/base.ts";
+import { basePages, L1_RSP, VMCB12_GPA } from "../scenarios/base.ts";
 import type { ScenarioOutcome } from "../scenarios/outcome.ts";
 import type { Scenario } from "../scenarios/scenario.ts";
 import { bytesOf } from "../scenarios/scenario_memory.ts";
@@ -33,8 +33,8 @@ const STOPS: readonly ScenarioLabel[] = [
 /** Milliseconds for the guest's own code to reach its next stop. */
 const OWN_CODE_MS = 5000;
 
-const VMCB12 = 0x10000;
-const CLEARED = ["rcx", "rdx", "rbx", "rbp", "rsi", "rdi"].concat(
+/** Registers that are zero before the scenario's VMRUN. */
+export const CLEARED = ["rcx", "rdx", "rbx", "rbp", "rsi", "rdi"].concat(
   ["r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"],
 );
 
@@ -103,7 +103,7 @@ export class ScenarioMachine {
     const before = await this.#view();
     before.set("gif", scenario.gif ? 1n : 0n).set("guest_mode", 0n)
       .set("hsave_pa", scenario.l1.hsave);
-    const vmcb12Before = await gdb.readMemory(VMCB12, 0x1000);
+    const vmcb12Before = await gdb.readMemory(VMCB12_GPA, 0x1000);
     if (scenario.nmi) await gdb.monitor("nmi");
     return await this.#vmrun(scenario, fresh, before, vmcb12Before);
   }
@@ -120,7 +120,7 @@ export class ScenarioMachine {
       site,
       l1: before,
       vmcb12Gpa: scenario.l1.rax,
-      vmcb12: scenario.l1.rax === BigInt(VMCB12) ? vmcb12Before : undefined,
+      vmcb12: scenario.l1.rax === BigInt(VMCB12_GPA) ? vmcb12Before : undefined,
     };
     await gdb.insertBreakpoint(site + VMRUN_LENGTH);
     const startedAt = performance.now();
@@ -128,7 +128,7 @@ export class ScenarioMachine {
     const stop = await this.#stop(this.#limitMs);
     const stoppedAt = performance.now();
     await gdb.removeBreakpoint(site + VMRUN_LENGTH);
-    const vmcb12 = await gdb.readMemory(VMCB12, 0x1000);
+    const vmcb12 = await gdb.readMemory(VMCB12_GPA, 0x1000);
     const common = {
       fresh,
       before: before.image(),
@@ -161,7 +161,7 @@ export class ScenarioMachine {
 
   /** The guest's own code faulted on the control registers that the scenario gives L1. */
   async #setupFailed(scenario: Scenario, fresh: boolean): Promise<ScenarioOutcome> {
-    const vmcb12 = await this.#gdb.readMemory(VMCB12, 0x1000);
+    const vmcb12 = await this.#gdb.readMemory(VMCB12_GPA, 0x1000);
     const { cr0, cr3, cr4, efer, hsave, rax, rip, rflags } = scenario.l1;
     const before = new VcpuView();
     for (const [name, value] of Object.entries({ cr0, cr3, cr4, efer, rax, rip, rflags })) {

@@ -16,6 +16,12 @@ export const ENTRIES = ["vmrun", "rsm", "setstate", "mid", "migrate"] as const;
 /** Which of them a scenario takes. */
 export type Entry = typeof ENTRIES[number];
 
+/** The way into L2 that a line of the case syntax, or a record's spec, names; VMRUN where it names none. */
+export function entryOf(spec: string): Entry {
+  const named = /(?:^| )entry=(\S+)/.exec(spec)?.[1];
+  return ENTRIES.find((entry) => entry === named) ?? "vmrun";
+}
+
 /** L1's registers that a scenario may set. */
 export const L1_REGISTERS = [
   ...["rax", "rip", "rflags", "cr0", "cr3", "cr4", "efer", "hsave"] as const,
