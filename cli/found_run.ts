@@ -9,6 +9,7 @@ import {
   Differ,
   type Finding,
   Findings,
+  type Incident,
   type RunDifference,
   type RunView,
 } from "../engine/diff/mod.ts";
@@ -16,7 +17,7 @@ import type { TraceEvent } from "../engine/event.ts";
 import { fieldNamed, readField } from "../engine/image/fields.ts";
 import type { Policy } from "../engine/policy.ts";
 import { capabilitiesOf } from "../engine/replay/session_machine.ts";
-import type { LoggedRun } from "../engine/replay/logged_runs.ts";
+import { lastEventOf, type LoggedRun } from "../engine/replay/logged_runs.ts";
 import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
 import { LoggedOutcomes } from "../report/logged_outcomes.ts";
 import { outcomeOf } from "../report/outcome.ts";
@@ -55,21 +56,20 @@ export function outcomeOfRun({ sides: [side], vmcb12 }: RunView): Outcome {
   if (side === undefined) return { key: "", text: "" };
   const { log, vcpu } = side;
   const outcome = outcomeOf(side);
-  const reports = log.reports.map(({ kind, id, text }) => kind === "check" ? id : text);
   const { value } = readField(areaImage(VMCB12, vcpu, vmcb12), EXIT_CODE);
   const exit = outcome === "entered L2" ? ` (exit code 0x${value.toString(16)})` : "";
-  return outcomeText(outcome, reports, exit);
+  return outcomeText(outcome, log.reports, exit);
 }
 
-function outcomeText(outcome: string, reports: readonly string[], exit = ""): Outcome {
+function outcomeText(outcome: string, incidents: readonly Incident[], exit = ""): Outcome {
+  const reports = incidents.map(({ kind, id, text }) => kind === "check" ? id : text);
   const named = reports.length === 0 ? "" : `: ${reports.join(", ")}`;
   return { key: JSON.stringify([outcome, reports]), text: `${outcome}${named}${exit}` };
 }
 
 function outcomeOfLogged(policy: Policy, unit: LoggedRun): Outcome {
   const [side] = new LoggedOutcomes([policy]).of(unit);
-  const reports = side?.reports.map(({ kind, id, text }) => kind === "check" ? id : text) ?? [];
-  return outcomeText(side?.outcome ?? "cannot tell", reports);
+  return outcomeText(side?.outcome ?? "cannot tell", side?.reports ?? []);
 }
 
 /** Reads a trace up to the run of an event. */
@@ -148,8 +148,7 @@ class Finder {
   }
 
   #lookLogged(unit: LoggedRun): void {
-    // What ends it is the event that is being fed, or the end of the trace.
-    const last = unit.exit?.event ?? unit.check?.event ?? this.#index - 1;
+    const last = lastEventOf(unit, this.#index - 1);
     if (this.done || unit.event > this.#event || this.#event > last) return;
     this.#of = unit.event;
     const cases = casesOfLogged(unit).map((one) => [one]);

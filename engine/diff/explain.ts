@@ -6,7 +6,7 @@
  */
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
-import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
+import { lastEventOf, type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { Differ, type RunView } from "./differ.ts";
 import { type ExplainedStep, stepsOf } from "./explained_steps.ts";
 import { stepsOfLogged } from "./explain_logged.ts";
@@ -125,8 +125,7 @@ export class Explainer {
 
   /** A VMRUN of a log is over. */
   #loggedRun(unit: LoggedRun): void {
-    // What ends it is the event that is being fed, or the end of the trace.
-    const last = unit.exit?.event ?? unit.check?.event ?? this.#index - 1;
+    const last = lastEventOf(unit, this.#index - 1);
     if (this.done || unit.event > this.#event || this.#event > last) return;
     const sides = this.#policies.map((policy) => stepsOfLogged(policy, unit));
     if (sides.some((side) => side === undefined)) return;

@@ -341,6 +341,17 @@ export function exitCodeOf(unit: LoggedRun): number | undefined {
 }
 
 /**
+ * Number of the last event that is part of a logged run.
+ *
+ * @param run The run, as its collector hands it on.
+ * @param before Number of the event before the one that is being fed, or of the trace's last one: it
+ * counts where the run shows neither its #VMEXIT nor a failed check, and ended there.
+ */
+export function lastEventOf(run: LoggedRun, before: number): number {
+  return run.exit?.event ?? run.check?.event ?? before;
+}
+
+/**
  * What decides all answers about a logged run, so that equal VMRUNs need to be carried out once only.
  *
  * @param unit The logged run.
