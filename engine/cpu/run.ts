@@ -29,6 +29,7 @@ import { CONTROL } from "./vmcb_words.ts";
 import { injectable } from "../svm/injectable.ts";
 import { savesNextRip } from "./vmcb_state.ts";
 import { load, refuse, writeBack } from "./vmcb_state.ts";
+import { passZeros } from "./zeros.ts";
 
 /**
  * How a run ended: `"exit"` with a #VMEXIT, `"stuck"` without one (a halt, a
@@ -130,7 +131,10 @@ export function runVmcb(
   for (;;) {
     if (status === NEXT) {
       if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
-      else status = budget-- > 0 ? step(cpu) : HALTED;
+      else {
+        status = budget-- > 0 ? step(cpu) : HALTED;
+        if (status === NEXT) budget -= passZeros(cpu, budget);
+      }
     } else if (status === FAULT) {
       status = deliver(cpu, cpu.vector, cpu.isInt, cpu.errorCode, false);
       if (status === NEXT) cpu.oldException = -1;

@@ -1,0 +1,58 @@
+/**
+ * Runs of zeros. Two of them are an ADD of AL to one byte of memory, so that a guest that went
+ * astray in memory that nobody wrote carries out the same instruction until something else is in
+ * its way. What so many of them come to is plain, and is done at once.
+ *
+ * @module
+ */
+import { FETCH, READ, Walk, WRITE } from "../paging/walk.ts";
+import * as alu from "./alu.ts";
+import { FLAG, SEG } from "./constants.ts";
+import { address } from "./operands.ts";
+import type { Processor } from "./processor.ts";
+
+const PAGE = 4096;
+const HIGH = 0x1_0000_0000;
+
+const walk = new Walk();
+
+/**
+ * Carries out further instructions of zeros after one that was carried out, as far as they lie on
+ * one page and nothing but that one byte, the flags and RIP change meanwhile.
+ *
+ * @param cpu The processor, whose last instruction succeeded.
+ * @param most How many there may be at most.
+ * @returns How many there were; 0 where they have to be carried out one by one.
+ */
+export function passZeros(cpu: Processor, most: number): number {
+  const { insn } = cpu;
+  if (insn.opcode !== 0 || insn.modrm !== 0 || insn.length !== 2) return 0;
+  if (cpu.virq || cpu.armed !== 0 || (cpu.rflags & FLAG.rf) !== 0) return 0;
+  if (cpu.ripLo > HIGH - PAGE) return 0;
+  const wide = cpu.width === 64;
+  const lo = wide ? cpu.ripLo : (cpu.ripLo + (cpu.segBase[SEG.cs * 2] as number)) >>> 0;
+  const { memory } = cpu.m, { translations, who } = cpu;
+  // Each would find the same: were a table among what is written, it would be forgotten by now.
+  if (!translations.find(cpu, lo, wide ? cpu.ripHi : 0, FETCH, who, walk)) return 0;
+  const { gpa } = walk;
+  if (!translations.find(cpu, address.lo, address.hi, READ, who, walk)) return 0;
+  const operand = walk.gpa;
+  if (!translations.find(cpu, address.lo, address.hi, WRITE, who, walk)) return 0;
+  if (walk.gpa !== operand || (operand / PAGE | 0) === (gpa / PAGE | 0)) return 0;
+  const count = Math.min(zeros(memory.page(gpa), lo % PAGE), most);
+  if (count === 0) return 0;
+  const by = (cpu.gpr[0] as number) & 0xff;
+  const page = memory.writable(operand), at = operand % PAGE;
+  const before = (page[at] as number) + (count - 1) * by & 0xff;
+  alu.add(cpu, 1, before, 0, by, 0, 0);
+  page[at] = alu.result.lo;
+  cpu.ripLo += 2 * count;
+  return count;
+}
+
+/** How many instructions of zeros there are from a place of a page on whose successor lies on it, too. */
+function zeros(page: Uint8Array, from: number): number {
+  let at = from;
+  while (at < PAGE && page[at] === 0) at++;
+  return Math.max(0, Math.min(at, PAGE - 1) - from >> 1);
+}
