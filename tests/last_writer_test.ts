@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import {
   AREAS,
+  Differ,
   Driver,
   EARLY_EXIT,
   LINUX_6_1,
@@ -8,8 +9,9 @@ import {
   TransitionLog,
   UNIFIED,
 } from "../engine/mod.ts";
+import type { TraceEvent } from "../engine/event.ts";
 import { placeOf } from "../engine/diff/areas.ts";
-import { generate, parseScenario, recordScenarios } from "../traces/mod.ts";
+import { builtinScenarios, generate, parseScenario, recordScenarios } from "../traces/mod.ts";
 
 /** Tells two listeners. */
 function both(one: Observer, other: Observer): Observer {
@@ -57,4 +59,29 @@ Deno.test("who wrote a field last is the same told while it runs and found by re
   }
   // It is told of many, else the test shows nothing.
   assertEquals(written > 1000, true, `only ${written}`);
+});
+
+Deno.test("sessions with more and with less memory are told of alike", async () => {
+  const told: string[][] = [];
+  const events: TraceEvent[] = [];
+  for (const memory of [1 << 24, (1 << 24) + (1 << 20), 1 << 23]) {
+    for await (const event of recordScenarios(builtinScenarios("gif-left-set"), UNIFIED)) {
+      const copy = structuredClone(event);
+      if (copy.kind !== "session") events.push(copy);
+      else {
+        const capabilities = { ...copy.meta?.["capabilities"] as Record<string, unknown>, memory };
+        events.push({ ...copy, meta: { ...copy.meta, capabilities } });
+      }
+    }
+  }
+  const differ = new Differ([EARLY_EXIT, LINUX_6_1], ({ fields }) => {
+    told.push(
+      fields.map(({ area, field, stepA, stepB }) => `${area} ${field.name} ${stepA} ${stepB}`),
+    );
+  });
+  for (const event of events) differ.feed(event);
+  differ.finish();
+  assertEquals(told.length, 3);
+  assertEquals(told[1], told[0]);
+  assertEquals(told[2], told[0]);
 });

@@ -165,12 +165,16 @@ export class TransitionLog {
   /** Keeps the vCPU as it is. */
   #keep(v: Vcpu): void {
     const index = this.transitions.length;
-    const s = this.#snapshots[index] ??= {
-      words: new Uint32Array(v.words.length),
-      loose: looseState(),
-      journal: new PageJournal(),
-      resident: 0,
-    };
+    let s = this.#snapshots[index];
+    // A machine of another session may have more memory, and so more words.
+    if (s?.words.length !== v.words.length) {
+      s = this.#snapshots[index] = {
+        words: new Uint32Array(v.words.length),
+        loose: looseState(),
+        journal: new PageJournal(),
+        resident: 0,
+      };
+    }
     copyWords(s.words, v.words);
     copyLoose(s.loose, v);
     s.resident = v.memory.resident;
