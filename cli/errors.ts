@@ -105,6 +105,7 @@ const CLASSES: Readonly<Record<string, Row>> = {
   ReplayError: { code: "damaged", status: EXIT.damaged },
   TooManyVcpusError: { code: "damaged", status: EXIT.damaged },
   TooManyRunsError: { code: "usage", status: EXIT.usage },
+  CompareLimitError: { code: "usage", status: EXIT.usage },
   TracepointError: {
     code: "damaged",
     status: EXIT.damaged,

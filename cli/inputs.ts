@@ -14,7 +14,7 @@ import {
   type TraceSource,
   type TraceStream,
 } from "../codecs/mod.ts";
-import { labRecords } from "../codecs/lab/recorder.ts";
+import { LabRecorder } from "../codecs/lab/recorder.ts";
 import { type LabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { MAGIC } from "../codecs/container/format.ts";
 import { FileError, UsageError } from "./errors.ts";
@@ -122,12 +122,21 @@ export function inTrace(path: string, error: unknown): unknown {
   return new TraceError(code, `${shown(path)}: ${message}`, { offset, cause: error });
 }
 
-async function* named<T>(path: string, items: AsyncIterable<T>): AsyncGenerator<T> {
+/** The records that a trace holds, whose events are not kept. */
+async function* recordsOf(path: string, trace: TraceStream): AsyncGenerator<LabRecord> {
+  const recorder = new LabRecorder();
   try {
-    yield* items;
+    for await (const block of trace.blocks()) {
+      for (const event of block.shared()) {
+        const record = recorder.add(event);
+        if (record !== undefined) yield record;
+      }
+    }
   } catch (error) {
     throw inTrace(path, error);
   }
+  const last = recorder.finish();
+  if (last !== undefined) yield last;
 }
 
 /** A trace to be read from any place in it. */
@@ -195,6 +204,23 @@ export async function eventTotal(
 }
 
 /**
+ * How many events a trace says that it has, without reading them.
+ *
+ * @param path The file, or `-`.
+ * @returns The number; 0 when that cannot be told.
+ */
+export async function declaredEvents(path: string): Promise<number> {
+  if (path === STANDARD) return 0;
+  try {
+    using file = await openTraceFile(path);
+    return file.trace.eventCount;
+  } catch {
+    // Whatever is wrong with it is said by who reads it.
+    return 0;
+  }
+}
+
+/**
  * Opens what holds records of the lab's kind: NDJSON, plain or compressed, or a
  * trace.
  *
@@ -206,7 +232,7 @@ export async function openRecords(path: string): Promise<AsyncIterable<LabRecord
   const { head, stream } = await peek(await openInput(path), 16);
   if (isTrace(head)) {
     const trace = await readTrace(stream).catch((error) => Promise.reject(inTrace(path, error)));
-    return named(path, labRecords(trace.events()));
+    return recordsOf(path, trace);
   }
   const text = new TextDecoder().decode(head).trimStart();
   if (isGzip(head) || text.startsWith("{") || head.length === 0) {

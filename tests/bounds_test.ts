@@ -1,12 +1,14 @@
 /** What a small hostile trace may cost: every list that grows with a trace has an end. */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { packMap } from "../codecs/container/msgpack.ts";
-import { parseLabRecord } from "../codecs/lab/record.ts";
+import { parseLabRecord, readLabRecords } from "../codecs/lab/record.ts";
+import { LabRecorder } from "../codecs/lab/recorder.ts";
 import type { TraceEvent } from "../engine/event.ts";
 import { Differ, RecordedRuns, Replayer, ReplayError, UNIFIED, UPSTREAM } from "../engine/mod.ts";
 import { shortTexts } from "../engine/short_texts.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { builtinScenarios } from "../traces/scenarios/builtin.ts";
+import { compare, CompareLimitError } from "../traces/compare/compare.ts";
 
 const page = (fill: number) => ({ bytes: new Uint8Array(4096).fill(fill) });
 
@@ -105,6 +107,77 @@ Deno.test("a run, a session and what waits for a run have an end", async () => {
     }, ReplayError);
     assert(message.test(error.message) && error.event > 250, `${what}: ${error.message}`);
   }
+});
+
+Deno.test("a record put together from a trace has an end", () => {
+  const floods: readonly (readonly [TraceEvent, number])[] = [
+    [{ kind: "warn", vcpu: 0, text: "!pfn" }, 40_000],
+    [{ kind: "inner", vcpu: 0, at: "vmrun", inner: page(1), vmcb01: page(1) }, 600],
+    [{ kind: "regs", vcpu: 0, phase: "console", extra: { a: { b: "x".repeat(60_000) } } }, 90],
+  ];
+  for (const [event, least] of floods) {
+    const recorder = new LabRecorder();
+    recorder.add({ kind: "case", vcpu: 0, name: "a" });
+    const error = assertThrows(() => {
+      for (let i = 0; i < 100_000; i++) recorder.add(event);
+    }, ReplayError);
+    assert(error.event > least && error.event < 2 * least, `${event.kind} ${error.event}`);
+    // The next case has all its room.
+    recorder.add({ kind: "case", vcpu: 0, name: "b" });
+    for (let i = 0; i < least; i++) recorder.add(event);
+    assertEquals(recorder.finish()?.case, "b");
+  }
+});
+
+Deno.test("a line of records has an end, and what is compressed well is read in parts", async () => {
+  const record = '{"case":"ok","spec":"","kernel":"unified","npt":1,"events":[]}\n';
+  const read = async (stream: ReadableStream<Uint8Array>) =>
+    (await Array.fromAsync(readLabRecords(stream))).length;
+  await assertRejects(() => read(new Blob([" ".repeat(5 << 20), record]).stream()), "line 1");
+  const many = new Blob([`${" ".repeat(1 << 20)}\n`.repeat(16), record]).stream();
+  let largest = 0;
+  const stream = many.pipeThrough(new CompressionStream("gzip"));
+  const { prototype } = TextDecoder;
+  const decode = prototype.decode;
+  prototype.decode = function (input, options) {
+    largest = Math.max(largest, input?.byteLength ?? 0);
+    return decode.call(this, input, options);
+  };
+  try {
+    assertEquals(await read(stream), 1);
+  } finally {
+    prototype.decode = decode;
+  }
+  assert(largest > 0 && largest < 5 << 20, `${largest} bytes at once`);
+});
+
+Deno.test("records that wait for a partner, and what is told of those that differ, have an end", async () => {
+  const plain = { case: "x", spec: "", kernel: "unified", npt: 1, events: [] };
+  const long = "x".repeat(1 << 20);
+  const flood = (of: (i: number) => object) =>
+    Array.from({ length: 200 }, (_, i) => ({ ...plain, ...of(i) }));
+  const pairs: readonly (readonly [(i: number) => object, (i: number) => object])[] = [
+    [(i) => ({ case: `a${i}${long}` }), (i) => ({ case: `b${i}${long}` })],
+    [(i) => ({ case: `a${i}${long}` }), (i) => ({ case: `a${i}${long}`, post: { gif: 1 } })],
+    [(i) => ({ case: `a${i}${long}` }), (i) => ({ case: `a${i}${long}`, spec: "asid=0" })],
+    [(i) => ({ kernel: `a${i}${long}` }), () => ({})],
+    [
+      (i) => ({ events: [{ at: `${i}${long}`, nested: { gif: "0" } }] }),
+      (i) => ({ events: [{ at: `${i}${long}`, nested: { gif: "1" } }] }),
+    ],
+  ];
+  for (const [a, b] of pairs) {
+    await assertRejects(() => compare(flood(a), flood(b)), CompareLimitError);
+  }
+  // What waits is the same when its partner comes.
+  const records = Array.from({ length: 50 }, (_, i) => ({
+    ...plain,
+    case: `${i}`,
+    post: { gif: 1, vmcb12: { "070": "0".repeat(15) + "1", "000": `${i}`.padStart(16, "0") } },
+    warnings: i % 2 ? ["x".repeat(3000)] : [],
+  }));
+  const { compared, agreed } = await compare(records, records.toReversed());
+  assertEquals([compared, agreed], [50, 50]);
 });
 
 Deno.test("a record that a trace cannot keep is refused with its line and field", () => {

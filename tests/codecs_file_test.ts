@@ -358,6 +358,32 @@ Deno.test("failed VMRUNs are kept, with the ground they stand on", async () => {
   );
 });
 
+Deno.test("a scenario that is too long to be held is dropped or kept as a whole", async () => {
+  const page = { bytes: new Uint8Array(4096) };
+  const name = (name: string, spec = "x"): TraceEvent => ({ kind: "case", vcpu: 0, name, spec });
+  const exit: TraceEvent = { kind: "exit", vcpu: 0, vmcb12: page };
+  const check: TraceEvent = { kind: "check", vcpu: 0, check: "efer-svme" };
+  // 40 MB of what has no end.
+  const long = Array.from({ length: 10_000 }, () => exit);
+  const events = [name("a"), exit, name("b"), ...long, check, name("c"), check, name("d"), exit];
+  const kept = async (
+    events: readonly TraceEvent[],
+    keep: (events: readonly TraceEvent[], more: boolean) => boolean | undefined,
+  ) => {
+    const bytes = await edited(async (writer) =>
+      await filterTrace(await readTrace([traceOf(events)]), writer, keep)
+    );
+    return await eventsOf(bytes);
+  };
+  const called = (wanted: string) => (events: readonly TraceEvent[]) =>
+    events.some((event) => event.kind === "case" && event.name === wanted);
+  assertEquals((await kept(events, failedOnly)).length, 1 + 10_000 + 1 + 2);
+  assertEquals((await kept(events, called("b"))).length, 1 + 10_000 + 1);
+  assertEquals(await kept(events, called("d")), [name("d"), exit]);
+  const goesOn = [name("a"), ...long, name("b", "x keepvm"), check];
+  await assertRejects(() => kept(goesOn, called("b")), TraceError, "too long to be held");
+});
+
 Deno.test("a file that is followed and then cut, removed or replaced is told, and no wait is for ever", () =>
   withFolder(async (folder) => {
     const path = `${folder}/t.vmt`;

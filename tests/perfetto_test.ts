@@ -6,7 +6,8 @@ import { copyEvent, type PerfettoEvent, perfettoPackets, perfettoText } from "..
 import { BUILTINS, builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../traces/scenarios/record.ts";
 import { parseScenarios } from "../traces/scenarios/scenario_reader.ts";
-import { shell, withFolder } from "./cli_process.ts";
+import { shell, vmtape, withFolder } from "./cli_process.ts";
+import { writeBomb } from "./fuzzing/bombs.ts";
 import { readPackets, type ReadSlice } from "./perfetto_packets.ts";
 
 interface File {
@@ -225,4 +226,15 @@ Deno.test("export writes a whole file or none", () =>
     assertEquals(inOrder(readPackets(bytes)), slicesOf(file));
     const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
     assert(!names.some((name) => name.endsWith(".part")), names.join());
+  }));
+
+Deno.test("a small file that says it has more events than Perfetto shows is refused at once", () =>
+  withFolder(async (folder) => {
+    const path = `${folder}/t`;
+    const turn = () => [{ kind: "warn", vcpu: 0, text: "!pfn" }] as const;
+    assert(await writeBomb({ name: "warn", first: [], turn }, path, 200) < 200_000);
+    const { code, stderr } = await vmtape(["export", path, "--to", "perfetto", "-o", `${path}.pb`]);
+    assertEquals(code, 2, stderr);
+    assertMatch(stderr, /holds 1[\d,]{8,} events, .* no more than 10,000,000: .*vmtape cut/);
+    assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 1);
   }));

@@ -12,8 +12,8 @@ import type { Policy } from "../../engine/policy.ts";
 import { POLICIES_OPTION, policiesOf, PROCESSOR } from "../policy_options.ts";
 import { STEP_LIMIT } from "../step_limit.ts";
 import { UsageError } from "../errors.ts";
-import { STANDARD } from "../files.ts";
-import { eventTotal, openTrace } from "../inputs.ts";
+import { shown, STANDARD } from "../files.ts";
+import { declaredEvents, eventTotal, openTrace } from "../inputs.ts";
 import { wholeFile } from "../whole_file.ts";
 
 /** Titles of the findings that each run is part of, by the event that begins it. */
@@ -40,6 +40,16 @@ async function findingsOf(path: string, policies: readonly Policy[]): Promise<Pe
     return known;
   };
   return new Map([...keys].map(([event, all]) => [event, all.map(titleOf)]));
+}
+
+/** Events that Perfetto's window can still show: it has 4 GiB of memory, some 200 bytes for each. */
+const MOST_EVENTS = 10_000_000;
+
+function tooMany(path: string, events: string): UsageError {
+  return new UsageError(
+    `${shown(path)} holds ${events} events, and Perfetto shows no more than ` +
+      `${MOST_EVENTS.toLocaleString("en")}: take a part of it, see vmtape cut`,
+  );
 }
 
 /** Bytes that are handed on at once. */
@@ -97,6 +107,8 @@ export const exportCommand = defineCommand({
     if (path === STANDARD && options.policies.length > 0) {
       throw new UsageError("With --policies a trace is read twice: name a file, not -");
     }
+    const declared = await declaredEvents(path);
+    if (declared > MOST_EVENTS) throw tooMany(path, declared.toLocaleString("en"));
     const notes = options.policies.length === 0
       ? undefined
       : await findingsOf(path, await policiesOf(options.policies, 2, options.processor));
@@ -112,6 +124,7 @@ export const exportCommand = defineCommand({
           yield event;
           events++;
         }
+        if (events > MOST_EVENTS) throw tooMany(path, "more");
         progress.update(events);
         await breather.rest();
         signal.throwIfAborted();

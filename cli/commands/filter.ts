@@ -7,11 +7,12 @@ import { failedOnly, filterTrace } from "../../codecs/container/edit.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { UsageError } from "../errors.ts";
+import { plural } from "../../engine/plural.ts";
 import { globMatches } from "../glob.ts";
 import { openTrace } from "../inputs.ts";
 import { reportWritten, writeTrace } from "../trace_output.ts";
 
-type Test = (events: readonly TraceEvent[]) => boolean;
+type Test = (events: readonly TraceEvent[], more: boolean) => boolean | undefined;
 
 function caseTest(patterns: readonly string[]): Test {
   return (events) =>
@@ -46,12 +47,15 @@ export const filter = defineCommand({
     const trace = await openTrace(path);
     let scenarios = 0;
     let asked = 0;
-    const keep: Test = (events) => {
+    let undecided = 0;
+    const keep: Test = (events, more) => {
       if (!events.some(({ kind }) => kind === "case" || kind === "vmrun")) return false;
       scenarios++;
-      const kept = tests.every((test) => test(events));
-      if (kept) asked++;
-      return kept;
+      const found = tests.map((test) => test(events, more));
+      if (found.includes(false)) return false;
+      if (found.includes(undefined)) undecided++;
+      else asked++;
+      return found.includes(undefined) ? undefined : true;
     };
     const written = await writeTrace(
       context,
@@ -59,7 +63,10 @@ export const filter = defineCommand({
       (open) => filterTrace(trace, open(trace.header.meta, trace.header), keep),
     );
     context.note(`${asked} of ${scenarios} scenarios are as asked`);
-    reportWritten(context, options.output, written, { scenarios, asked });
-    return asked > 0 ? EXIT.ok : EXIT.differs;
+    if (undecided > 0) {
+      context.note(`${plural(undecided, "more was", "more were")} too long to be held, and kept`);
+    }
+    reportWritten(context, options.output, written, { scenarios, asked, undecided });
+    return asked + undecided > 0 ? EXIT.ok : EXIT.differs;
   },
 });

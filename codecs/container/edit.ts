@@ -6,7 +6,9 @@
 import type { Image, TraceEvent } from "../../engine/event.ts";
 import { offsets } from "../../engine/layout.ts";
 import { CONTROL_FIELDS } from "../../engine/svm/vmcb_fields.ts";
+import { eventWeight } from "../../engine/event_weight.ts";
 import { copyEvent } from "../../engine/image/fields.ts";
+import { TraceError } from "../errors.ts";
 import { BLOCK } from "./format.ts";
 import type { TraceStream } from "./reader.ts";
 import type { EventRange, TraceFile } from "./trace_file.ts";
@@ -17,8 +19,8 @@ const EXIT_CODE = offsets(CONTROL_FIELDS).exit_code;
 /** Kinds that what follows cannot be replayed without. */
 const GROUND: ReadonlySet<string> = new Set(["session", "memory", "lost"]);
 
-/** Largest number of events that are looked at together when filtering. */
-const MOST_TOGETHER = 65_536;
+/** What is kept at most of a scenario that is not decided about, in bytes of its events. */
+const MOST_TOGETHER = 32 << 20;
 
 /**
  * Writes the events of several traces, one after the other. Blocks are copied as they are.
@@ -134,12 +136,14 @@ async function groundOf(trace: TraceFile, before: number): Promise<TraceEvent[]>
  * Writes the events of those scenarios that a test holds for. A scenario goes from one `case` event
  * to the next or, where there are none, from one `vmrun` to the next. Sessions, memory and marks of
  * lost events are always kept, so that the result replays; so are the scenarios that one which is
- * kept goes on from (`keepvm`), since what they left behind is part of how it begins.
+ * kept goes on from (`keepvm`), since what they left behind is part of how it begins. A scenario
+ * that is too long to be held until it is decided about is kept.
  *
  * @param trace The trace.
  * @param writer Where to; left open.
- * @param keep The test; {@linkcode failedOnly} is one.
- * @throws {TraceError} Whatever reading or writing throws.
+ * @param keep The test; {@linkcode failedOnly} is one. When it is told that more of the scenario
+ * follows, what it says has to hold for the rest, too; undefined when it cannot know.
+ * @throws {TraceError} Whatever reading or writing throws; `range` when what one goes on from is gone.
  * @example
  * ```ts
  * import { filterTrace, readTrace, TraceWriter } from "@vmtape/vmtape/codecs";
@@ -161,36 +165,73 @@ async function groundOf(trace: TraceFile, before: number): Promise<TraceEvent[]>
 export async function filterTrace(
   trace: TraceStream,
   writer: TraceWriter,
-  keep: (events: readonly TraceEvent[]) => boolean,
+  keep: (events: readonly TraceEvent[], more: boolean) => boolean | undefined,
 ): Promise<void> {
   let together: TraceEvent[] = [];
+  let weight = 0;
   // What later scenarios may go on from, and nothing that is kept has needed yet.
   let before: TraceEvent[] = [];
+  let weightBefore = 0;
   let named = false;
+  // Whether the rest of a scenario is kept that is too long to be held.
+  let rest: boolean | undefined;
+  // Whether what the scenario under way goes on from was too long to be held, and is gone.
+  let gone = false;
   const write = (events: readonly TraceEvent[], kept: boolean) => {
     for (const event of events) if (kept || GROUND.has(event.kind)) writer.write(event);
   };
-  const end = (next?: TraceEvent) => {
-    if (keep(together)) {
+  const forget = () => {
+    before = [];
+    weightBefore = 0;
+  };
+  const decide = (kept: boolean) => {
+    if (kept && gone) {
+      throw new TraceError(
+        "range",
+        "A scenario that is to be kept goes on from one that is too long to be held; `vmtape cut` " +
+          "takes both",
+      );
+    }
+    if (kept) {
       write(before, true);
       write(together, true);
-      before = [];
-    } else before = before.concat(together);
+      forget();
+    } else {
+      for (const event of together) before.push(event);
+      weightBefore += weight;
+    }
     together = [];
+    weight = 0;
+  };
+  const end = (next?: TraceEvent) => {
+    if (rest === undefined) decide(keep(together, false) === true);
+    gone = (gone || rest === false) && next !== undefined && goesOn(next);
+    rest = undefined;
     // More than is held is kept rather than lost to what follows.
-    if (before.length > MOST_TOGETHER) write(before, true);
+    if (weightBefore > MOST_TOGETHER) write(before, true);
     else if (next === undefined || !goesOn(next)) write(before, false);
     else return;
-    before = [];
+    forget();
   };
   for await (const block of trace.blocks()) {
-    for (const event of block) {
+    for (const event of block.shared()) {
       const begins = event.kind === "case" || event.kind === "session" ||
         (event.kind === "vmrun" && !named);
-      if (begins || together.length === MOST_TOGETHER) end(event);
+      if (begins) end(event);
       if (event.kind === "case") named = true;
       if (event.kind === "session") named = false;
-      together.push(event);
+      if (rest !== undefined) {
+        if (rest || GROUND.has(event.kind)) writer.write(event);
+        continue;
+      }
+      together.push(copyEvent(event));
+      weight += eventWeight(event);
+      if (weight <= MOST_TOGETHER) continue;
+      rest = keep(together, true) ?? true;
+      decide(rest);
+      // What goes on from it would begin in the middle.
+      if (!rest) write(before, false);
+      forget();
     }
   }
   end();
@@ -206,7 +247,8 @@ function goesOn(event: TraceEvent): boolean {
  * VMEXIT_INVALID.
  *
  * @param events The events.
- * @returns Whether one did as far as is known.
+ * @param more Whether more of the scenario follows.
+ * @returns Whether one did as far as is known; undefined when none did, and one may still.
  * @example
  * ```ts
  * import { failedOnly } from "@vmtape/vmtape/codecs";
@@ -214,11 +256,12 @@ function goesOn(event: TraceEvent): boolean {
  * if (failedOnly([{ kind: "exit", vcpu: 0 }])) throw new Error("Nothing is known to have failed");
  * ```
  */
-export function failedOnly(events: readonly TraceEvent[]): boolean {
-  return events.some((event) =>
+export function failedOnly(events: readonly TraceEvent[], more = false): boolean | undefined {
+  const failed = events.some((event) =>
     event.kind === "check" ||
     (event.kind === "exit" && event.vmcb12 !== undefined && isInvalid(event.vmcb12))
   );
+  return failed || (more ? undefined : false);
 }
 
 function isInvalid(vmcb12: Image): boolean {

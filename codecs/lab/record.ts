@@ -145,7 +145,7 @@ function inOrder(map: object, keys: readonly string[]): Record<string, unknown> 
 }
 
 /** Longest line a record may take, in characters. */
-const MAX_LINE = 1 << 24;
+const MAX_LINE = 1 << 22;
 
 /**
  * Reads records from a stream of NDJSON, plain or compressed with gzip.
@@ -153,7 +153,7 @@ const MAX_LINE = 1 << 24;
  * @param stream The bytes.
  * @param source Name of the file, for messages.
  * @returns The records in order. Blank lines are skipped; memory does not grow with the file.
- * @throws {LabRecordError} At the first line that is not a record, a line of more than 16 MiB, or damaged compression.
+ * @throws {LabRecordError} At the first line that is not a record, a line of more than 4 MiB, or damaged compression.
  * @example
  * ```ts
  * import { readLabRecords } from "@vmtape/vmtape/codecs";
@@ -197,6 +197,9 @@ export async function* readLabRecords(
   if (rest.trim() !== "") yield parseLabRecord(rest, { ...source, line: line + 1 });
 }
 
+/** Bytes that are decompressed at once: what is compressed well is a thousand times as large. */
+const PIECE = 1 << 12;
+
 /** The stream itself, or what it holds when it is compressed. */
 async function plain(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
   const reader = stream.getReader();
@@ -209,17 +212,19 @@ async function plain(stream: ReadableStream<Uint8Array>): Promise<ReadableStream
     joined.set(value, head.length);
     head = joined;
   }
+  let rest = head;
   const whole = new ReadableStream<BufferSource>({
-    start(controller) {
-      if (head.length > 0) controller.enqueue(head.slice());
-    },
     async pull(controller) {
-      const { value, done } = await reader.read();
-      if (done) controller.close();
-      else controller.enqueue(value.slice());
+      if (rest.length === 0) {
+        const { value, done } = await reader.read();
+        if (done) return controller.close();
+        rest = value;
+      }
+      controller.enqueue(rest.slice(0, PIECE));
+      rest = rest.subarray(PIECE);
     },
     cancel: (reason) => reader.cancel(reason),
-  });
+  }, { highWaterMark: 0 });
   const gzip = head[0] === 0x1f && head[1] === 0x8b;
   return gzip
     ? whole.pipeThrough(new DecompressionStream("gzip"))

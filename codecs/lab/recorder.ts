@@ -4,9 +4,17 @@
  * @module
  */
 import type { TraceEvent } from "../../engine/event.ts";
+import { eventWeight } from "../../engine/event_weight.ts";
+import { ReplayError } from "../../engine/replay/replay_error.ts";
 import { CONSOLE, labEvent, migration, regsState } from "./events.ts";
 import { PHASES } from "./keys.ts";
 import type { LabEvent, LabRecord } from "./types.ts";
+
+/**
+ * What one record may hold, in bytes of the events it is made of: the lab's records have some ten
+ * thousand. As words it takes up to twelve times as much.
+ */
+const MOST_BYTES = 6 << 20;
 
 /** A {@linkcode LabRecord} being put together. */
 type Draft = { -readonly [K in keyof LabRecord]: LabRecord[K] } & { events: LabEvent[] };
@@ -29,14 +37,19 @@ export class LabRecorder {
   #sees: readonly string[] | undefined;
   #partial = false;
   #record: Draft | undefined;
+  /** Of the record being put together. */
+  #weight = 0;
+  #index = -1;
 
   /**
    * Takes one event. Its bytes are not kept.
    *
    * @param event The next event.
    * @returns The record before, when the event begins another.
+   * @throws {ReplayError} When there is more of one case than any kernel reports.
    */
   add(event: TraceEvent): LabRecord | undefined {
+    this.#index++;
     switch (event.kind) {
       case "session": {
         const done = this.finish();
@@ -63,6 +76,10 @@ export class LabRecorder {
     }
     const record = this.#record;
     if (!record) return undefined;
+    this.#weight += eventWeight(event);
+    if (this.#weight > MOST_BYTES) {
+      throw new ReplayError("More was reported of one case than of any there is", this.#index);
+    }
     if (event.kind === "regs") {
       if (event.phase === CONSOLE) Object.assign(record, event.extra);
       const phase = PHASES.find((name) => name === event.phase);
@@ -90,6 +107,7 @@ export class LabRecorder {
   finish(): LabRecord | undefined {
     const record = this.#record;
     this.#record = undefined;
+    this.#weight = 0;
     return record;
   }
 }

@@ -5,8 +5,11 @@
  * @module
  */
 import type { LabRecord } from "../../codecs/lab/types.ts";
+import { Holding } from "./holding.ts";
 import { type CompareOptions, type ComparisonResult, Tally } from "./tally.ts";
+import { Waiting } from "./waiting.ts";
 
+export { CompareLimitError } from "./holding.ts";
 export { type CaseComparison, type Disagreement, type Group, GROUPS } from "./groups.ts";
 export { compareRecords } from "./records.ts";
 export type {
@@ -29,6 +32,7 @@ export { type Skip, skipList, SkipListError } from "./skip_list.ts";
  * @param b The second.
  * @param options What to leave out.
  * @returns The agreement, and every disagreement by field.
+ * @throws {CompareLimitError} When too many wait for a partner, or differ, to be kept.
  * @example
  * ```ts
  * import { compare } from "@vmtape/vmtape/traces";
@@ -42,9 +46,10 @@ export async function compare(
   b: Iterable<LabRecord> | AsyncIterable<LabRecord>,
   options: CompareOptions = {},
 ): Promise<ComparisonResult> {
-  const tally = new Tally(options);
-  const waitingA = new Map<string, LabRecord[]>();
-  const waitingB = new Map<string, LabRecord[]>();
+  const holding = new Holding();
+  const tally = new Tally(options, holding);
+  const waitingA = new Waiting(holding);
+  const waitingB = new Waiting(holding);
   const one = iterate(a);
   const two = iterate(b);
   try {
@@ -59,21 +64,21 @@ export async function compare(
         continue;
       }
       if (!x.done) {
-        const other = take(waitingB, x.value.case);
+        const other = waitingB.take(x.value.case);
         if (other) tally.pair(x.value, other);
-        else put(waitingA, x.value);
+        else waitingA.put(x.value);
       }
       if (!y.done) {
-        const other = take(waitingA, y.value.case);
+        const other = waitingA.take(y.value.case);
         if (other) tally.pair(other, y.value);
-        else put(waitingB, y.value);
+        else waitingB.put(y.value);
       }
     }
   } finally {
     await one.return?.();
     await two.return?.();
   }
-  return tally.result([...waitingA.values()].flat(), [...waitingB.values()].flat());
+  return tally.result(waitingA.names(), waitingB.names());
 }
 
 function iterate(
@@ -82,17 +87,4 @@ function iterate(
   return Symbol.asyncIterator in records
     ? records[Symbol.asyncIterator]()
     : records[Symbol.iterator]();
-}
-
-function take(waiting: Map<string, LabRecord[]>, name: string): LabRecord | undefined {
-  const list = waiting.get(name);
-  const record = list?.shift();
-  if (list?.length === 0) waiting.delete(name);
-  return record;
-}
-
-function put(waiting: Map<string, LabRecord[]>, record: LabRecord): void {
-  const list = waiting.get(record.case);
-  if (list) list.push(record);
-  else waiting.set(record.case, [record]);
 }

@@ -66,7 +66,9 @@ function percent({ cases, agreed }: GroupCount): string {
 }
 
 function columns(table: readonly (readonly string[])[]): string[] {
-  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)));
+  const widths = table[0]!.map((_, i) =>
+    table.reduce((width, row) => Math.max(width, row[i]!.length), 0)
+  );
   return table.map((row) =>
     row.map((cell, i) => i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ")
   );

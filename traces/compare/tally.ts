@@ -4,7 +4,9 @@
  * @module
  */
 import type { LabRecord } from "../../codecs/lab/types.ts";
+import { weightOf } from "../../engine/event_weight.ts";
 import { type Group, GROUP_NUMBERS } from "./groups.ts";
+import type { Holding } from "./holding.ts";
 import { compareRecords } from "./records.ts";
 import { toLabCase } from "../scenarios/lab_case.ts";
 import { type Entry, entryOf } from "../scenarios/scenario.ts";
@@ -86,6 +88,9 @@ export interface CompareOptions {
   readonly examples?: number;
 }
 
+/** What a row, or a field, takes besides its texts, in bytes. */
+const OBJECT = 256;
+
 type Counts = Record<Group, { cases: number; agreed: number }>;
 
 function noCounts(): Counts {
@@ -96,6 +101,7 @@ function noCounts(): Counts {
 /** Counts pairs of records as they come; holds no record. */
 export class Tally {
   readonly #options: CompareOptions;
+  readonly #holding: Holding;
   readonly #fields = new Map<
     string,
     { group: Group; field: string; count: number; examples: Example[] }
@@ -112,9 +118,11 @@ export class Tally {
    * Begins with nothing counted.
    *
    * @param options What to leave out, and how many examples to keep.
+   * @param holding Counts what is kept.
    */
-  constructor(options: CompareOptions) {
+  constructor(options: CompareOptions, holding: Holding) {
     this.#options = options;
+    this.#holding = holding;
   }
 
   /**
@@ -130,13 +138,13 @@ export class Tally {
       return;
     }
     if (!sameSpec(a, b)) {
-      this.#otherSpec.push(a.case);
+      this.#name(this.#otherSpec, a.case);
       return;
     }
     const { disagreements, unknown } = compareRecords(a, b);
     this.#compared++;
     if (disagreements.length === 0) this.#agreed++;
-    else this.#differing.push(a.case);
+    else this.#name(this.#differing, a.case);
     const differing = new Set(disagreements.map((d) => d.group));
     const row = this.#row(a);
     for (const group of GROUP_NUMBERS) {
@@ -152,34 +160,49 @@ export class Tally {
       if (seen.has(key)) continue;
       seen.add(key);
       let entry = this.#fields.get(key);
-      if (!entry) this.#fields.set(key, entry = { group, field, count: 0, examples: [] });
+      if (!entry) {
+        this.#holding.take(OBJECT + 2 * field.length);
+        this.#fields.set(key, entry = { group, field, count: 0, examples: [] });
+      }
       entry.count++;
-      if (entry.examples.length < examples) entry.examples.push({ case: a.case, ...values });
+      if (entry.examples.length < examples) {
+        const example = { case: a.case, ...values };
+        this.#holding.take(weightOf(example));
+        entry.examples.push(example);
+      }
     }
+  }
+
+  #name(list: string[], name: string): void {
+    this.#holding.take(weightOf(name));
+    list.push(name);
   }
 
   #row({ kernel, npt, spec }: LabRecord): Counts {
     const entry = entryOf(spec);
     const key = `${kernel}/${npt}/${entry}`;
     let row = this.#rows.get(key);
-    if (!row) this.#rows.set(key, row = { kernel, npt, entry, groups: noCounts() });
+    if (!row) {
+      this.#holding.take(4 * OBJECT + 2 * kernel.length);
+      this.#rows.set(key, row = { kernel, npt, entry, groups: noCounts() });
+    }
     return row.groups;
   }
 
   /**
    * What was counted.
    *
-   * @param onlyA Records that only the first stream has.
-   * @param onlyB Records that only the second has.
+   * @param onlyA Cases that only the first stream has.
+   * @param onlyB Cases that only the second has.
    * @returns The comparison.
    */
-  result(onlyA: readonly LabRecord[], onlyB: readonly LabRecord[]): ComparisonResult {
+  result(onlyA: readonly string[], onlyB: readonly string[]): ComparisonResult {
     return {
       compared: this.#compared,
       agreed: this.#agreed,
       skipped: this.#skipped,
-      onlyA: onlyA.map((record) => record.case),
-      onlyB: onlyB.map((record) => record.case),
+      onlyA,
+      onlyB,
       otherSpec: this.#otherSpec,
       differing: this.#differing,
       groups: this.#groups,
