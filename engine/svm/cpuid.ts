@@ -326,7 +326,11 @@ export class Cpuid {
 
   /** Whether another one says the same. */
   equals(other: Cpuid): boolean {
-    return this === other || this.key === other.key;
+    if (this === other) return true;
+    for (let i = 0; i < WORDS; i++) {
+      if (this.#words[i] !== other.#words[i] || this.#known[i] !== other.#known[i]) return false;
+    }
+    return true;
   }
 
   #with(at: number, bits: number, mask: number): Cpuid {

@@ -8,7 +8,13 @@ import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { overlayImage } from "../../engine/image/fields.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
-import { S, VMCB01_AT, VMCB02_AT } from "../../engine/svm/machine.ts";
+import {
+  type Capabilities,
+  S,
+  sameCapabilities,
+  VMCB01_AT,
+  VMCB02_AT,
+} from "../../engine/svm/machine.ts";
 import { INNER_SIZE } from "../../engine/svm/inner_layout.ts";
 import { REGS_SIZE } from "../../engine/svm/regs_layout.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
@@ -48,6 +54,9 @@ import {
   type VmSregs,
 } from "./vm.ts";
 
+/** vCPUs that are kept: few scenarios have another processor than the others. */
+const SPARES = 4;
+
 /** How the emulator runs scenarios. */
 export interface EmulatedOptions {
   /** Whether the hypervisor uses nested paging itself (kvm_amd.npt). */
@@ -70,6 +79,8 @@ export class EmulatedVm implements ScenarioVm {
   readonly #images = new ImageArena();
   readonly #regs = new ImageBuffer(REGS_SIZE);
   readonly #inner = new ImageBuffer(INNER_SIZE);
+  /** The last vCPUs, each of other capabilities: one that comes again is made of what it was. */
+  readonly #spares: Vcpu[] = [];
   #reports: TraceEvent[] = [];
   #saved: SavedVcpu | undefined;
   #cpu: Pick<Scenario, "cpuid" | "physicalBits"> = { cpuid: [], physicalBits: undefined };
@@ -114,11 +125,19 @@ export class EmulatedVm implements ScenarioVm {
     }
     this.#cpu = scenario;
     // What a replay will make of the session is what is run here.
-    this.vcpu = createVcpu(capabilitiesOf(this.session), this.policy, this.vcpu);
+    this.vcpu = this.#create(capabilitiesOf(this.session));
     this.#held.length = 0;
     this.unmodelled = undefined;
     this.#observe(this.vcpu);
     return true;
+  }
+
+  #create(caps: Capabilities): Vcpu {
+    const spares = this.#spares;
+    const spare = spares.find((v) => sameCapabilities(v.caps, caps));
+    const v = createVcpu(caps, this.policy, spare);
+    if (spare === undefined && spares.unshift(v) > SPARES) spares.pop();
+    return v;
   }
 
   /** A copy of a page. */

@@ -10,7 +10,7 @@ import { basePages, FRESH_BELOW, type MemoryWriter } from "./base.ts";
 import type { ImageArena } from "./image_arena.ts";
 import type { LateChange, Scenario } from "./scenario.ts";
 import { bytesOf, writeChanges } from "./scenario_memory.ts";
-import { overlayPage, type PartialPage } from "./vm.ts";
+import type { PartialPage } from "./vm.ts";
 
 const ZERO_PAGE = new Uint8Array(VMCB_SIZE);
 
@@ -34,40 +34,38 @@ export interface InputPage {
  * which are whole only where `zeroed` says what they held.
  */
 export function inputPages(scenario: Scenario, zeroed: boolean, images: ImageArena): InputPage[] {
-  const changed = new WrittenPages(images);
-  writeChanges(scenario, changed);
   const base = basePages();
-  const pages: InputPage[] = [];
   const fresh = !scenario.keepmem;
-  const over = (page: Uint8Array, changes: PartialPage | undefined) => {
-    if (changes === undefined) return page;
-    const bytes = images.copy(page);
-    overlayPage(bytes, changes);
-    return bytes;
-  };
+  // What a page holds before the scenario's own changes, where the scenario says it.
+  const before = (gpa: number): Uint8Array | undefined =>
+    fresh && gpa < FRESH_BELOW ? base.get(gpa) ?? ZERO_PAGE : zeroed ? ZERO_PAGE : undefined;
+  const changed = new WrittenPages(images, before);
+  writeChanges(scenario, changed);
+  const pages: InputPage[] = [];
+  for (const [gpa, page] of changed.pages) {
+    if (before(gpa) === undefined) pages.push({ gpa, whole: undefined, written: page });
+    else pages.push({ gpa, whole: page.bytes, written: page });
+  }
   if (fresh) {
     for (let gpa = 0; gpa < FRESH_BELOW; gpa += VMCB_SIZE) {
-      const from = base.get(gpa);
-      const changes = changed.pages.get(gpa);
-      if (zeroed && from === undefined && changes === undefined) continue;
-      pages.push({ gpa, whole: over(from ?? ZERO_PAGE, changes), written: changes });
+      const whole = base.get(gpa);
+      if (changed.pages.has(gpa) || zeroed && whole === undefined) continue;
+      pages.push({ gpa, whole: whole ?? ZERO_PAGE, written: undefined });
     }
-  }
-  for (const [gpa, changes] of changed.pages) {
-    if (fresh && gpa < FRESH_BELOW) continue;
-    pages.push({ gpa, whole: zeroed ? over(ZERO_PAGE, changes) : undefined, written: changes });
   }
   return pages.sort((a, b) => a.gpa - b.gpa);
 }
 
-/** What writes leave, page by page; the rest of the pages is not known. */
+/** What writes leave, page by page, of pages that hold something before or are not known. */
 class WrittenPages implements MemoryWriter {
   /** The pages by address, in the order in which they were first written. */
   readonly pages = new Map<number, { readonly bytes: Uint8Array; readonly spans: number[] }>();
   readonly #images: ImageArena;
+  readonly #before: (gpa: number) => Uint8Array | undefined;
 
-  constructor(images: ImageArena) {
+  constructor(images: ImageArena, before: (gpa: number) => Uint8Array | undefined) {
     this.#images = images;
+    this.#before = before;
   }
 
   write(gpa: number, bytes: Uint8Array): void {
@@ -86,12 +84,19 @@ class WrittenPages implements MemoryWriter {
   #page(gpa: number) {
     let page = this.pages.get(gpa);
     if (page === undefined) {
-      page = { bytes: this.#images.blank(VMCB_SIZE), spans: [] };
+      const before = this.#before(gpa) ?? ZERO_PAGE;
+      const bytes = before === ZERO_PAGE
+        ? this.#images.blank(VMCB_SIZE)
+        : this.#images.copy(before);
+      page = { bytes, spans: [] };
       this.pages.set(gpa, page);
     }
     return page;
   }
 }
+
+/** What pages hold of which nothing is known. */
+function unknown(): undefined {}
 
 /** Masks of pages that are known in part; rounds of a loop write the same places, and share one. */
 export class PageMasks {
@@ -127,7 +132,7 @@ export function lateMemory(
   images: ImageArena,
   masks: PageMasks,
 ): EventOf<"memory">[] {
-  const written = new WrittenPages(images);
+  const written = new WrittenPages(images, unknown);
   for (const change of late) {
     if (change.size > 0 && change.gpa !== undefined) written.write(change.gpa, bytesOf(change));
   }
