@@ -12,7 +12,7 @@ import { writeWhole } from "./whole_file.ts";
 /** What two parts of a hunt have in common. */
 export interface HuntSettings {
   /** Version of the file. */
-  readonly format: 1;
+  readonly format: 2;
   /** Version of the program: another model, other findings. */
   readonly version: string;
   /** Names of the kernel and of what it is held against, and on which processor. */

@@ -65,7 +65,7 @@ function missingText(missing: readonly string[]): string {
 }
 
 function findingText(finding: HuntFinding, index: number, settings: HuntSettings): string[] {
-  const { kind, title, unit, small, fields, parted, confirmed, shownBy } = finding;
+  const { kind, title, unit, small, fields, parted, pieces, confirmed, shownBy } = finding;
   const other = kind === "gap" ? "its model" : settings.against;
   return [
     `${index + 1}. ${title} (${counted(finding.count, "case")})`,
@@ -73,6 +73,9 @@ function findingText(finding: HuntFinding, index: number, settings: HuntSettings
     ...(fields.length === 0 ? [] : [`   ${settings.kernel} / ${other}:`]),
     ...fields.slice(0, SHOWN).map(({ field, a, b }) => `     ${field}: ${a} / ${b}`),
     ...(parted === "" ? [] : [`   ${parted}`]),
+    ...(pieces === undefined
+      ? []
+      : [`   Gone when ${other} does as the kernel in: ${pieces.join(", ")}`]),
     ...(shownBy === undefined ? [] : [`   Shown by: ${shownBy.join(", ") || "none"}`]),
     `   ${CONFIRMED[`${confirmed}`]}`,
     "",

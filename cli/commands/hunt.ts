@@ -100,7 +100,7 @@ export const huntCommand = defineCommand({
     const against = await loadPolicy(options.against ?? AGAINST, chosen);
     const npt = options.npt !== "off";
     const settings: HuntSettings = {
-      format: 1,
+      format: 2,
       version: config.version,
       kernel: kernel.name,
       against: against.name,
@@ -192,16 +192,16 @@ async function takeAll(
   let lines: string[] = [];
   let unit: LabRecord[] = [];
   let n = 0;
-  const take = () => {
-    if (lines.length > 0) hunt.take(lines, unit);
+  const take = async () => {
+    if (lines.length > 0) await hunt.take(lines, unit);
     [lines, unit] = [[], []];
   };
   for await (const record of untilAborted(records, context.signal)) {
     const line = `${record.case} ${record.spec}`.trimEnd();
-    if (unitsOf([...lines.slice(-1), line]).length > 1) take();
+    if (unitsOf([...lines.slice(-1), line]).length > 1) await take();
     lines.push(line);
     unit.push(record);
     progress.update(++n);
   }
-  take();
+  await take();
 }

@@ -6,10 +6,11 @@
 import type { LabRecord } from "../../codecs/lab/types.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { type Ask, askUnits } from "./asking.ts";
+import { Blame } from "./blame.ts";
 import { Coverage, type Reached } from "./coverage.ts";
-import { Foreseer, type Foresight, type Unit } from "./foresight.ts";
+import { type Deviation, Foreseer, type Foresight, type Unit } from "./foresight.ts";
 import { gapOf, isSteady, isStopped, type ModelGap } from "./judging.ts";
-import { KNOWN, type Known, knownOf } from "./known.ts";
+import { KNOWN, type Known, knownGap, knownIn } from "./known.ts";
 import { pickUnits } from "./units.ts";
 
 /** What is hunted, and with what. */
@@ -46,7 +47,7 @@ export interface Funnel {
 
 /** What nobody has explained yet. */
 export interface HuntFinding {
-  /** Its key. */
+  /** Its key: of a deviation, the pieces of the kernel that it comes from. */
   readonly key: string;
   /**
    * `deviation`: the kernel, as its model says, does otherwise than what it is held against. `gap`: it
@@ -59,6 +60,10 @@ export interface HuntFinding {
   count: number;
   /** The first unit that shows it, up to the case that does. */
   readonly unit: Unit;
+  /** The key of the deviation or gap that shows it there. */
+  readonly sign: string;
+  /** Of a deviation: the pieces; see {@linkcode Blame}. Undefined where they do not explain it. */
+  readonly pieces?: readonly string[];
   /** Fields and their values: the kernel's, and the other's. */
   readonly fields: ModelGap["fields"];
   /** Where the steps part; empty where no step is to blame. */
@@ -97,7 +102,7 @@ export const BATCH = 250;
  * import { ARCHITECTURAL, LINUX_7_3 } from "@vmtape/vmtape/engine";
  * const hunt = new Hunt({ kernel: LINUX_7_3, against: ARCHITECTURAL, npt: true, seed: 1 });
  * // A kernel that answers nothing but "port write": every field that its model says otherwise is a gap.
- * hunt.take(["calm"], [{
+ * await hunt.take(["calm"], [{
  *   ...{ case: "calm", spec: "", kernel: "linux-7.3", npt: 1, events: [] },
  *   post: { rc: 0, exit: 2, port: "81" },
  * }]);
@@ -107,6 +112,8 @@ export const BATCH = 250;
 export class Hunt {
   /** Predicts cases. */
   readonly foreseer: Foreseer;
+  readonly #blame: Blame;
+  readonly #rows: readonly Known[];
   readonly #options: HuntOptions;
   readonly #coverage: Coverage;
   readonly #funnel: Funnel;
@@ -122,7 +129,10 @@ export class Hunt {
    */
   constructor(options: HuntOptions, state?: HuntState) {
     this.#options = options;
-    this.foreseer = new Foreseer(options.kernel, options.against, options.npt);
+    const { kernel, against, npt, known } = options;
+    this.foreseer = new Foreseer(kernel, against, npt);
+    this.#blame = new Blame(kernel, against, npt);
+    this.#rows = knownIn(kernel, against, known ?? KNOWN);
     this.#coverage = new Coverage(state?.coverage);
     this.#funnel = { ...(state?.funnel ?? NOTHING) };
     this.#batches = state?.batches ?? 0;
@@ -177,12 +187,12 @@ export class Hunt {
     });
     const again = await askUnits(ask, doubtful.map(({ unit }) => unit));
     const second = new Map(doubtful.map((foresight, i) => [foresight, again.records[i]]));
-    foresights.forEach((foresight, i) => {
+    for (const [i, foresight] of foresights.entries()) {
       const own = records[i];
       const steady = own !== undefined &&
         (!second.has(foresight) || isSteady(own, second.get(foresight)));
-      this.#judge(foresight, own, steady);
-    });
+      await this.#judge(foresight, own, steady);
+    }
     for (const { features } of foresights) this.#coverage.add(features);
     this.#batches++;
   }
@@ -193,18 +203,22 @@ export class Hunt {
    * @param unit The cases.
    * @param records What a kernel answered.
    */
-  take(unit: Unit, records: readonly LabRecord[]): void {
+  async take(unit: Unit, records: readonly LabRecord[]): Promise<void> {
     const foresight = this.foreseer.foresee(unit);
     this.#coverage.add(foresight.features);
-    this.#judge(foresight, records, true);
+    await this.#judge(foresight, records, true);
   }
 
-  #judge(foresight: Foresight, records: readonly LabRecord[] | undefined, steady: boolean): void {
+  async #judge(
+    foresight: Foresight,
+    records: readonly LabRecord[] | undefined,
+    steady: boolean,
+  ): Promise<void> {
     const { unit } = foresight;
     const funnel = this.#funnel;
     funnel.asked += unit.length;
     if (records === undefined) {
-      this.#add({ key: "silent", title: SILENT, fields: [] }, "silent", unit);
+      this.#add(unit, { key: "silent", kind: "silent", title: SILENT, fields: [], sign: "silent" });
       return;
     }
     funnel.answered += records.length;
@@ -217,32 +231,50 @@ export class Hunt {
     funnel.foreseen += agreed;
     const deviations = foresight.deviations.filter((one) => one.case < agreed);
     funnel.differ += new Set(deviations.map((one) => one.case)).size;
-    for (const deviation of deviations) {
-      this.#add(deviation, "deviation", unit.slice(0, deviation.case + 1));
+    for (const deviation of deviations) await this.#deviates(foresight, deviation);
+    if (gap !== undefined) this.#parts(unit.slice(0, gap.case + 1), gap);
+  }
+
+  async #deviates({ unit, deviations }: Foresight, one: Deviation): Promise<void> {
+    const own = unit.slice(0, one.case + 1);
+    const known = await this.#blame.knownOf(unit, deviations, one, this.#rows);
+    if (known !== undefined) {
+      for (const row of known) this.#count(own, row);
+      this.#funnel.known++;
+      return;
     }
-    if (gap !== undefined) this.#add(gap, "gap", unit.slice(0, gap.case + 1));
+    const pieces = await this.#blame.piecesOf(unit, deviations, one);
+    const { key: sign, title, fields, parted } = one;
+    const found = { kind: "deviation", title, fields, parted, sign } as const;
+    if (pieces === undefined) this.#add(own, { ...found, key: sign });
+    else this.#add(own, { ...found, pieces, key: pieces.join(" + ") });
+  }
+
+  #parts(unit: Unit, gap: ModelGap): void {
+    const known = knownGap(gap, this.#rows);
+    if (known === undefined) {
+      const { key, title, fields } = gap;
+      this.#add(unit, { key, kind: "gap", title, fields, sign: key });
+    } else {
+      this.#count(unit, known);
+      this.#funnel.known++;
+    }
+  }
+
+  #count(unit: Unit, { id }: Known): void {
+    const seen = this.#known.get(id);
+    if (seen === undefined) this.#known.set(id, { count: 1, unit });
+    else seen.count++;
   }
 
   #add(
-    { key, title, fields, parted = "" }: Pick<HuntFinding, "key" | "title" | "fields"> & {
-      readonly parted?: string;
-    },
-    kind: HuntFinding["kind"],
     unit: Unit,
+    one: Omit<HuntFinding, "unit" | "count" | "parted"> & { readonly parted?: string },
   ): void {
-    const { kernel, known: list = KNOWN } = this.#options;
-    const known = knownOf(key, kernel.name, list);
-    if (known !== undefined) {
-      this.#funnel.known++;
-      const seen = this.#known.get(known.id);
-      if (seen === undefined) this.#known.set(known.id, { count: 1, unit });
-      else seen.count++;
-      return;
-    }
     this.#funnel.unknown++;
-    const found = this.#findings.get(key);
+    const found = this.#findings.get(one.key);
     if (found !== undefined) found.count++;
-    else this.#findings.set(key, { key, kind, title, count: 1, unit, fields, parted });
+    else this.#findings.set(one.key, { parted: "", ...one, unit, count: 1 });
   }
 }
 

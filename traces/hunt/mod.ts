@@ -5,6 +5,7 @@
  */
 export { type Ask, HuntError } from "./asking.ts";
 export type { Reached } from "./coverage.ts";
+export { Blame } from "./blame.ts";
 export { type Deviation, Foreseer, type Foresight, type Unit } from "./foresight.ts";
 export {
   BATCH,
@@ -16,5 +17,6 @@ export {
 } from "./hunt.ts";
 export type { ModelGap } from "./judging.ts";
 export { KNOWN, type Known, type KnownKind } from "./known.ts";
+export { type Piece, Pieces } from "./pieces.ts";
 export { reduceFindings, type ReduceOptions } from "./reduce.ts";
 export { unitsOf } from "./units.ts";

@@ -47,7 +47,8 @@ export interface ReduceOptions {
  * const foreseer = new Foreseer(EARLY_EXIT, UNIFIED, true);
  * const unit = ["a save.cr2=1234 control.asid=0"];
  * const { key, title, fields, parted } = foreseer.foresee(unit).deviations[0]!;
- * const found: HuntFinding = { key, kind: "deviation", title, count: 1, unit, fields, parted };
+ * const what = { key, sign: key, title, fields, parted };
+ * const found: HuntFinding = { ...what, kind: "deviation", count: 1, unit };
  * const policies = { kernel: EARLY_EXIT, against: UNIFIED, npt: true, kernels: [], ask: undefined };
  * await reduceFindings([found], { foreseer, ...policies });
  * if (found.small?.join() !== "case1 c.58.4=0") throw new Error(found.small?.join());
@@ -83,7 +84,7 @@ export async function reduceFindings(
 
 /** Whether a kernel's answer shows a finding. */
 function isShown(
-  { key, kind }: HuntFinding,
+  { sign, kind }: HuntFinding,
   unit: Unit,
   records: readonly LabRecord[] | undefined,
   foreseer: Foreseer,
@@ -91,8 +92,8 @@ function isShown(
   if (records === undefined || kind === "silent") return records === undefined && kind === "silent";
   const foresight = foreseer.foresee(unit);
   const gap = gapOf(foresight, records);
-  if (kind === "gap") return gap?.key === key;
-  return gap === undefined && shows(foresight.deviations, key, unit.length);
+  if (kind === "gap") return gap?.key === sign;
+  return gap === undefined && shows(foresight.deviations, sign, unit.length);
 }
 
 function shows(
@@ -103,11 +104,11 @@ function shows(
   return deviations.some((one) => one.key === key && one.case === length - 1);
 }
 
-async function smallDeviation({ key, unit }: HuntFinding, foreseer: Foreseer): Promise<Unit> {
+async function smallDeviation({ sign, unit }: HuntFinding, foreseer: Foreseer): Promise<Unit> {
   try {
     const { lines } = await minimizeLines(unit.map(apart), (scenarios) => {
       const tried = scenarios.map((scenario, i) => caseLine(scenario, i));
-      return shows(foreseer.foresee(tried).deviations, key, tried.length);
+      return shows(foreseer.foresee(tried).deviations, sign, tried.length);
     });
     return lines.map(renamed);
   } catch (error) {
@@ -122,7 +123,7 @@ interface Atom {
   readonly word: string;
 }
 
-async function smallGap({ key, unit }: HuntFinding, foreseer: Foreseer, ask: Ask): Promise<Unit> {
+async function smallGap({ sign, unit }: HuntFinding, foreseer: Foreseer, ask: Ask): Promise<Unit> {
   const atoms = unit.flatMap((line, index): Atom[] =>
     apart(line).spec.split(/\s+/).filter((word) => word !== "" && word !== "keepvm")
       .map((word) => ({ index, word }))
@@ -140,7 +141,7 @@ async function smallGap({ key, unit }: HuntFinding, foreseer: Foreseer, ask: Ask
     const { records } = await askUnits(ask, units);
     return units.map((tried, i) => {
       const own = records[i];
-      return own !== undefined && gapOf(foreseer.foresee(tried), own)?.key === key;
+      return own !== undefined && gapOf(foreseer.foresee(tried), own)?.key === sign;
     });
   };
   const [whole] = await showsMany([atoms]);
@@ -149,7 +150,7 @@ async function smallGap({ key, unit }: HuntFinding, foreseer: Foreseer, ask: Ask
 
 /** Names of the kernels whose models differ in the same way from what the kernel is held against. */
 function shownBy(
-  { key }: HuntFinding,
+  { sign }: HuntFinding,
   unit: Unit,
   { kernel, kernels, against, npt }: ReduceOptions,
 ): string[] {
@@ -157,7 +158,7 @@ function shownBy(
   return kernels.filter((other) => {
     try {
       const { deviations } = new Foreseer(other, against, npt).foresee(unit);
-      return deviations.some((one) => plain(one.key, other.name) === plain(key, kernel.name));
+      return deviations.some((one) => plain(one.key, other.name) === plain(sign, kernel.name));
     } catch (error) {
       if (error instanceof ScenarioError) return false;
       throw error;
