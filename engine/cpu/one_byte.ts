@@ -172,7 +172,7 @@ export function one(cpu: Processor, op: number): number {
       return moveToSegment(cpu, segment, cpu.lo);
     }
     case 0x8f: {
-      if ((insn.reg & 7) !== 0) return cpu.raise(VECTOR.ud);
+      if ((insn.reg & 7) !== 0 && !cpu.model.popsAnyReg) return cpu.raise(VECTOR.ud);
       const bytes = pushSize(cpu);
       if (!peek(cpu, bytes)) return cpu.failure;
       const lo = cpu.lo;

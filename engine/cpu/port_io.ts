@@ -27,7 +27,8 @@ export function portAccess(
   }
   if (!cpu.intercepted(EXIT_CODE.ioio)) return NEXT;
   if ((cpu.insn.prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0) flags |= 8;
-  cpu.setInfo2(next.lo, next.hi);
+  // Of 32-bit code the upper half of RIP is only dropped as the run ends.
+  cpu.setInfo2(next.lo, cpu.width === 64 ? next.hi : cpu.ripHi);
   return cpu.vmexit(EXIT_CODE.ioio, flags | size << 4 | port << 16);
 }
 

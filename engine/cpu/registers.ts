@@ -55,6 +55,10 @@ export class Registers {
   armed = 0;
   /** Breakpoints on data that the instruction touched, a bit each. */
   hits = 0;
+  /** General registers whose content nobody can predict, a bit each. */
+  unknown = 0;
+  /** Bytes of the instruction that put it there. */
+  unknownSince: Uint8Array = new Uint8Array(0);
   /** Current privilege level. */
   cpl = 0;
   /** Width of the code segment: 16, 32 or 64. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { C, hostCpuid, type Machine } from "../svm/machine.ts";
+import { C, hostCpuid, type Machine, V } from "../svm/machine.ts";
 import { raiseDebug, stops } from "./breakpoints.ts";
 import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
@@ -28,6 +28,7 @@ import type { ProcessorModel } from "../processors/model.ts";
 import { CONTROL } from "./vmcb_words.ts";
 import { injectable } from "../svm/injectable.ts";
 import { savesNextRip } from "./vmcb_state.ts";
+import { exitIsKnown, goesOn } from "./unknown.ts";
 import { load, refuse, writeBack } from "./vmcb_state.ts";
 import { passZeros } from "./zeros.ts";
 
@@ -81,7 +82,7 @@ const SINGLE_STEP = 0x4000;
  * ```
  */
 export function unmodelledBytes(cpu: Processor): Uint8Array {
-  return cpu.code.slice(0, cpu.insn.length);
+  return cpu.unknown !== 0 ? cpu.unknownSince : cpu.code.slice(0, cpu.insn.length);
 }
 
 /**
@@ -126,6 +127,7 @@ export function runVmcb(
   cpu.xcr0 = options.xcr0 ?? 1;
   let budget = INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
+  const before = cpu.unknown;
   if (status === NEXT) status = inject(cpu);
   if (savesNextRip(cpu)) m.set64(vmcb + C.next_rip, 0n);
   for (;;) {
@@ -140,7 +142,11 @@ export function runVmcb(
       if (status === NEXT) cpu.oldException = -1;
     } else break;
   }
-  if (status === EXIT) writeBack(cpu);
+  if (status === EXIT) {
+    if (cpu.unknown !== 0 && !exitIsKnown(cpu)) status = UNMODELLED;
+    else writeBack(cpu);
+  }
+  if (cpu.unknown !== before) m.set16(V.unknown_registers, cpu.unknown);
   return status === EXIT || status === REFUSED
     ? "exit"
     : status === UNMODELLED
@@ -216,6 +222,13 @@ function saveNextRip(cpu: Processor): void {
   words[cpu.at + CONTROL.nextRip + 1] = next.hi;
 }
 
+/** Whether what exited was an instruction's intercept, not an exception, an interrupt or a page. */
+function intercepts(cpu: Processor): boolean {
+  const code = cpu.m.words[cpu.at + CONTROL.exitCode] as number;
+  return code < EXIT_CODE.exception ||
+    code >= 0x60 && code < EXIT_CODE.npf && code !== EXIT_CODE.swint && code !== EXIT_CODE.shutdown;
+}
+
 function interruptible(cpu: Processor): boolean {
   return cpu.vgif && !cpu.inhibit && (cpu.rflags & FLAG.if) !== 0;
 }
@@ -248,8 +261,12 @@ function step(cpu: Processor): number {
   const page = cpu.ripLo >>> 12;
   cpu.endOfBlock = false;
   cpu.shadow = false;
+  if (cpu.unknown !== 0 && !goesOn(cpu)) return UNMODELLED;
   const status = execute(cpu);
-  if (status === EXIT) saveNextRip(cpu);
+  if (status === EXIT) {
+    saveNextRip(cpu);
+    if (cpu.width !== 64 && intercepts(cpu)) cpu.ripHi = 0;
+  }
   if (status === HALTED && cpu.virq && interruptible(cpu)) return NEXT;
   if (status !== NEXT) return status;
   cpu.inhibit = !inhibited && cpu.shadow;

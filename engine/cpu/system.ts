@@ -20,6 +20,7 @@ import { address, effectiveAddress, getOperand, setOperand, setRegister } from "
 import { dx, portAccess } from "./port_io.ts";
 import type { Processor } from "./processor.ts";
 import { saveState, simd } from "./simd.ts";
+import { forget, readClock } from "./unknown.ts";
 import { group6, loadTableRegister, storeTable, umip } from "./tables.ts";
 
 const HIGH = 0x1_0000_0000;
@@ -120,7 +121,7 @@ export function executeSystem(cpu: Processor, op: number): number {
       if (!cpl0) return gp(cpu);
       return msr(cpu, op === 0x130);
     case 0x131:
-      return timeStamp(cpu) ? UNMODELLED : cpu.failure;
+      return timeStamp(cpu) ? readClock(cpu, false) : cpu.failure;
     case 0x133:
       if (cpu.cpl !== 0 && (cpu.cr4 & 0x100) === 0) return gp(cpu);
       return cpu.check(EXIT_CODE.rdpmc) ? EXIT : ud(cpu);
@@ -135,11 +136,7 @@ export function executeSystem(cpu: Processor, op: number): number {
     case 0x1ae:
       return group15(cpu);
     case 0x1c7:
-      return (insn.reg & 7) === 1 && insn.mod !== 3
-        ? compareExchange(cpu)
-        : noRdpid(cpu)
-        ? ud(cpu)
-        : UNMODELLED;
+      return (insn.reg & 7) === 1 && insn.mod !== 3 ? compareExchange(cpu) : random(cpu);
     case 0x11a:
     case 0x11b:
       return UNMODELLED;
@@ -217,6 +214,19 @@ function noRdpid(cpu: Processor): boolean {
   const { insn } = cpu;
   const rdpid = insn.mod === 3 && (insn.reg & 7) === 7 && (insn.prefixes & PREFIX.repz) !== 0;
   return rdpid && ((cpu.m.caps.cpuid ?? LAB_CPUID).register("7", "ecx") >>> 22 & 1) === 0;
+}
+
+const ARITHMETIC = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.of;
+
+/** RDRAND and RDSEED, which always find a number. */
+function random(cpu: Processor): number {
+  const { insn } = cpu;
+  const prefixed = (insn.prefixes & (PREFIX.lock | PREFIX.repz | PREFIX.repnz)) !== 0;
+  if (noRdpid(cpu)) return ud(cpu);
+  if (insn.mod !== 3 || (insn.reg & 7) < 6 || prefixed) return UNMODELLED;
+  forget(cpu, insn.rm, 1 << insn.dflag);
+  cpu.rflags = cpu.rflags & ~ARITHMETIC | FLAG.cf;
+  return NEXT;
 }
 
 function group7(cpu: Processor): number {
@@ -359,7 +369,7 @@ function group7Register(cpu: Processor, modrm: number): number {
       if (!cpl0) return gp(cpu);
       return swapGs(cpu);
     case 0xf9:
-      return timeStamp(cpu) ? UNMODELLED : cpu.failure;
+      return timeStamp(cpu) ? readClock(cpu, true) : cpu.failure;
   }
   return ud(cpu);
 }
@@ -371,7 +381,7 @@ function validVmcb(cpu: Processor): boolean {
   return (lo & 0xfff) === 0 && hi >>> hostPhysicalBits(cpu.m.caps) - 32 === 0;
 }
 
-// False when RDTSC(P) faults or exits; the counter itself is not modelled.
+// False when RDTSC(P) faults or exits.
 function timeStamp(cpu: Processor): boolean {
   if ((cpu.cr4 & 4) !== 0 && cpu.cpl !== 0) cpu.failure = gp(cpu);
   else if (cpu.check(EXIT_CODE.rdtsc)) cpu.failure = EXIT;

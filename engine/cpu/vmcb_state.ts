@@ -58,6 +58,7 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
   cpu.external = 0;
   cpu.hostSegmentsDirty = false;
   cpu.armed = m.u8(V.breakpoints_armed);
+  cpu.unknown = m.u16(V.unknown_registers);
   cpu.hits = 0;
   cpu.translations.flush(m.memory);
 }

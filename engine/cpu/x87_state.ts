@@ -159,6 +159,12 @@ export function emptyStack(cpu: Processor): void {
   setTop(cpu, 0);
 }
 
+/** What every MMX instruction does first: all registers hold something, and the top is the first. */
+export function enterMmx(cpu: Processor): void {
+  cpu.m.set8(V.ftw, 0xff);
+  setTop(cpu, 0);
+}
+
 /** Where the area of FXSAVE has the registers, 16 bytes each. */
 const FX_REGISTERS = 32;
 

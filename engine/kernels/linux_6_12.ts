@@ -139,6 +139,7 @@ const TRAITS: KernelTraits = {
   refusesRestoredLmaWithoutLme: false,
   marksRestoredRuns: false,
   emulatesNoDeliveries: false,
+  emulatesPortsWithNextRip: false,
   tracksBusLocks: false,
   takesNextRipOfStoppedL2: false,
   rereadsNestedPdptes: false,

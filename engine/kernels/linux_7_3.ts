@@ -32,6 +32,7 @@ const TRAITS: KernelTraits = {
   refusesRestoredLmaWithoutLme: true,
   marksRestoredRuns: true,
   emulatesNoDeliveries: true,
+  emulatesPortsWithNextRip: true,
   tracksBusLocks: true,
   takesNextRipOfStoppedL2: true,
   rereadsNestedPdptes: true,

@@ -90,6 +90,8 @@ export interface KernelTraits {
    * an internal error, or the guest faults again (svm_check_emulate_instruction).
    */
   readonly emulatesNoDeliveries: boolean;
+  /** EXITINFO2 of an access to a port that the emulator lets L1 have is the next RIP; else that of the instruction. */
+  readonly emulatesPortsWithNextRip: boolean;
   /** An L2 that took a bus lock at the RIP it is entered at is let through once. */
   readonly tracksBusLocks: boolean;
   /** The next RIP of a restored L2 that had run is taken over, even where the processor has none. */

@@ -9,9 +9,9 @@ import { S, V } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
-import { decode, PREFIX } from "../cpu/decode.ts";
+import { decode, type Instruction, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
-import { getOperand } from "../cpu/operands.ts";
+import { address, addSegment, getOperand, getRegister } from "../cpu/operands.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState } from "../cpu/vmcb_state.ts";
 import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../paging/walk.ts";
@@ -73,8 +73,7 @@ class Emulator extends Processor {
     }
     const done = super.write(lo, hi, size, valueLo, valueHi, who);
     // SGDT and SIDT write like KVM itself does: shadow pages do not learn of it.
-    const silent = this.insn.opcode === 0x101 && (this.insn.reg & 7) < 2;
-    if (done && !silent) trackWrite(this.v, gpa, size);
+    if (done && !storesTable(this)) trackWrite(this.v, gpa, size);
     return done;
   }
 
@@ -120,9 +119,31 @@ function viewOf(cpu: Emulator): Paging {
   };
 }
 
+/** Whether it is SGDT or SIDT. */
+function storesTable({ insn }: Processor): boolean {
+  return insn.opcode === 0x101 && (insn.reg & 7) < 2;
+}
+
+/** SSE and MMX instructions that it has: moves of whole registers, by opcode. */
+const MOVES: ReadonlySet<number> = new Set([
+  ...[0x110, 0x111, 0x128, 0x129, 0x12b, 0x16f, 0x17f, 0x1e7],
+]);
+
+/** Whether it is one of the SSE and MMX tables that it lacks. */
+function vectorLacking({ opcode, prefixes }: Instruction): boolean {
+  const scalar = (prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+  if (MOVES.has(opcode)) {
+    return scalar && (opcode & 0xf0) < 0x60 || opcode === 0x1e7 && (prefixes & PREFIX.data) === 0;
+  }
+  return opcode >= 0x110 && opcode <= 0x117 || opcode >= 0x12a && opcode <= 0x12f ||
+    opcode >= 0x150 && opcode <= 0x17f || opcode >= 0x1d0 && opcode <= 0x1fe ||
+    opcode >= 0x1c4 && opcode <= 0x1c6 || opcode === 0x1c2;
+}
+
 /** Instructions of the processor model that KVM's emulator lacks, or lacks in protected mode. */
 function lacking(cpu: Processor): boolean {
   const { opcode, prefixes, reg, dflag } = cpu.insn;
+  if (vectorLacking(cpu.insn)) return true;
   if (opcode >= 0xd8 && opcode <= 0xdf || (prefixes & PREFIX.vex) !== 0) return true;
   switch (opcode) {
     case 0x63:
@@ -195,6 +216,30 @@ export function memoryOperand(v: Vcpu, code: Uint8Array, count: number, size: nu
   return -1;
 }
 
+/**
+ * Writes zeros where a string instruction stores: at ES:RDI.
+ *
+ * @param size Bytes, at most 4.
+ * @param aflag Size of the address, see `Instruction.aflag`.
+ * @returns Whether that went well; if not, the exception is queued.
+ */
+export function storeZeros(v: Vcpu, size: number, aflag: number): boolean {
+  const { vmcb } = v, cpu = EMULATOR.of(v);
+  v.copy64(vmcb + S.rax, V.rax);
+  v.copy64(vmcb + S.rsp, V.rsp);
+  v.copy64(vmcb + S.rip, V.rip);
+  begin(v, vmcb);
+  cpu.device = NONE;
+  getRegister(cpu, 7, 1 << aflag);
+  addSegment(cpu, SEG.es, cpu.lo, cpu.hi);
+  if (!cpu.write(address.lo, address.hi, size, 0, 0, cpu.who)) {
+    queueFault(v, cpu);
+    return false;
+  }
+  if (cpu.device !== NONE) v.miss("INS into a device");
+  return true;
+}
+
 /** Queues the exception that stopped an instruction. */
 function queueFault(v: Vcpu, cpu: Processor): void {
   const page = cpu.vector === VECTOR.PF;
@@ -218,6 +263,9 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
   if (lacking(cpu)) return UNKNOWN;
   const status = execute(cpu);
+  // KVM stores these registers as the processor reaches its tables, and never into a device. The
+  // emulator takes that for done and goes on where it was.
+  if (cpu.device === WROTE_DEVICE && storesTable(cpu)) return GOES_ON;
   if (cpu.device === READ_DEVICE) {
     wait(v, code.slice(0, count));
     return device(v);

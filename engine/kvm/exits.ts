@@ -16,9 +16,10 @@ import {
   VECTOR,
 } from "./constants.ts";
 import { emulateInstruction, emulateRsm } from "./emulate.ts";
+import { waitingIo } from "./emulate_ports.ts";
 import { emulateUndefined } from "./emulate_undefined.ts";
 import { skipInstruction } from "./skip.ts";
-import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
+import { injectGp, NO_ERROR, queueException } from "./queue.ts";
 import { base, forL1 } from "./exit_owner.ts";
 import { cpuidFaults, emulateCpuid } from "./cpuid.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
@@ -284,7 +285,7 @@ function io(v: Vcpu): number {
   const info = v.u32(v.vmcb + C.exit_info_1);
   if ((info & 4) !== 0) return emulate(v);
   v.copy64(V.next_rip, v.vmcb + C.exit_info_2);
-  v.pendingIo = linearRip(v);
+  v.pendingIo = waitingIo(v, (info & 1) === 0 ? 0 : info >>> 4 & 7);
   v.result.exit = KVM_EXIT.IO;
   v.result.port = info >>> 16;
   return USERSPACE;

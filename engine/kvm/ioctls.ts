@@ -252,6 +252,7 @@ export function setRegs(
 ): void {
   touch(v);
   v.bytes.fill(0, V.rax, V.rax + 128);
+  v.set16(V.unknown_registers, 0);
   v.set64(V.rax, r.rax);
   v.set64(V.rsp, r.rsp);
   v.set64(V.rip, r.rip);

@@ -19,15 +19,15 @@ import {
   KVM_EXIT,
   REQ,
 } from "./constants.ts";
-import { skipInstruction } from "./skip.ts";
 import { completeDevice, DEVICE } from "./emulate_any.ts";
+import { completeIo } from "./emulate_ports.ts";
 import {
   completeInterrupts,
   disableNmiSinglestep,
   injectEvents,
   nestedTripleFault,
 } from "./events.ts";
-import { linearRip, processNmi } from "./queue.ts";
+import { processNmi } from "./queue.ts";
 import { handleExit, RESUME, USERSPACE } from "./exits.ts";
 import { freeObsoleteRoots, loadPgd, reload } from "./mmu.ts";
 import { syncPages } from "../paging/shadow_pages.ts";
@@ -42,7 +42,7 @@ import {
   setDrIntercepts,
 } from "./control.ts";
 import { updateDr7 } from "./regs.ts";
-import { type Entered, INS_WAITS, Tool, type Vcpu } from "./vcpu.ts";
+import { type Entered, Tool, type Vcpu } from "./vcpu.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { nestedVmexit } from "./vmexit.ts";
 import { processorPaging } from "../paging/vcpu_walk.ts";
@@ -80,17 +80,8 @@ export function runVcpu(v: Vcpu, immediate = false): void {
     dead(v);
     return;
   }
-  if (v.pendingIo === INS_WAITS) {
-    v.pendingIo = -1n;
-    v.miss("what INS gets from userspace");
-    giveUp(v);
-    return;
-  }
-  if (v.pendingIo >= 0n) {
-    const expected = v.pendingIo;
-    v.pendingIo = -1n;
-    if (linearRip(v) === expected && !skipInstruction(v)) return;
-  }
+  if (v.pendingIo >= 0n && !completeIo(v)) return;
+  if (isOver(v, RESUME)) return;
   if (v.pendingDevice !== undefined && completeDevice(v, v.pendingDevice) === DEVICE) return;
   enter(v, { entries: immediate ? ENTRY_LIMIT : 0, same: 0, seen: 0 });
 }

@@ -139,9 +139,6 @@ function take<K extends keyof LooseState>(
 /** Bytes that an instruction goes on with which waits for a device. */
 const PENDING = 136 + 4096 + 8;
 
-/** `pendingIo` of a vCPU whose INS waits for userspace; else it is where an IN waits, or -1. */
-export const INS_WAITS = -2n;
-
 /** What a new vCPU has of it. */
 const NOTHING: LooseState = {
   result: { rc: 0, errno: 0, exit: 0, port: 0 },
@@ -216,7 +213,7 @@ export class Vcpu extends Machine {
   readonly tools: (object | undefined)[] = [];
   /** The last KVM_RUN's result. */
   readonly result: KvmRunResult = { rc: 0, errno: 0, exit: 0, port: 0 };
-  /** An I/O instruction waits for userspace to have done its part: its linear address, or -1. */
+  /** An I/O instruction waits for userspace to have done its part: which (`waitingIo`), or -1. */
   pendingIo: bigint = -1n;
   /** Address of the vmcb12 that the transition under way is about. */
   vmcb12 = 0;

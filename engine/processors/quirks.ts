@@ -57,7 +57,7 @@ export const QUIRKS = [
   {
     id: "debugBitsAsGiven",
     doc: "The bits of DR6 that are always 1 are taken from the VMCB, and written back as they were",
-    manual: "They are always 1 (13.1.1)",
+    manual: "They are always 1",
     scenario: undefined,
     processors: BOTH,
   },
@@ -178,14 +178,14 @@ export const QUIRKS = [
   {
     id: "gateErrorInBytes",
     doc: "The error code of a bad gate in long mode counts the vector by 16 bytes",
-    manual: "Its index is the vector (8.4.1)",
+    manual: "Its index is the vector",
     scenario: "control.intercept_exceptions=2000 m.9000.2=80cd",
     processors: ["qemu-7.2"],
   },
   {
     id: "noExternalBit",
     doc: "Error codes of faults while an interrupt is delivered have EXT clear",
-    manual: "It is set, since the source is outside the program (8.4.1)",
+    manual: "It is set, since the source is outside the program",
     scenario: "control.event_inj=80000020 control.intercept_exceptions=2000",
     processors: BOTH,
   },
@@ -199,9 +199,31 @@ export const QUIRKS = [
   {
     id: "resumeFlagLingers",
     doc: "RFLAGS.RF stays set until a translated block ends",
-    manual: "It is cleared by the instruction (3.1.6)",
+    manual: "It is cleared by the instruction",
     scenario: "save.rflags=10002 m.9000.1=90",
     processors: BOTH,
+  },
+  {
+    id: "mixesUnchecked",
+    doc:
+      "Instructions between MMX and SSE (MOVDQ2Q and its like) need neither CR4.OSFXSR nor CR0.EM and TS clear",
+    manual: "They are SSE2 instructions",
+    scenario: "m.9000.8=90d9010fc0d60ff2 control.intercept_exceptions=40",
+    processors: BOTH,
+  },
+  {
+    id: "taskSwitchedFirst",
+    doc: "CR0.TS makes MMX and SSE instructions #NM even with CR0.EM",
+    manual: "With CR0.EM they are #UD",
+    scenario: "m.9000.4=90c06f0f save.cr0=8000003d control.intercept_exceptions=c0",
+    processors: BOTH,
+  },
+  {
+    id: "popsAnyReg",
+    doc: "POP with an operand (8F) pops whatever ModRM.reg is",
+    manual: "Another ModRM.reg than 0 is #UD, or XOP",
+    scenario: "m.9000.2=c88f control.intercept_exceptions=40",
+    processors: ["qemu-7.2"],
   },
   {
     id: "sysenterInCompatibility",

@@ -352,6 +352,27 @@ export const VCPU_FIELDS = [
     internal: true,
     doc: "Which of the x87's registers hold something, a bit each",
   },
+  {
+    name: "unknown_registers",
+    offset: 0xa86,
+    size: 2,
+    internal: true,
+    doc: "General registers that hold what nobody can predict, a bit each",
+  },
+  {
+    name: "mxcsr",
+    offset: 0xa88,
+    size: 4,
+    internal: true,
+    doc: "MXCSR, exclusive or its value at reset, 0x1f80",
+  },
+  {
+    name: "xmm_registers",
+    offset: 0xb00,
+    size: 256,
+    internal: true,
+    doc: "The SSE registers, 16 bytes each",
+  },
 ] as const satisfies readonly VcpuField[];
 
 /** Size of the vCPU area in bytes. */
