@@ -21,6 +21,7 @@ export * from "./svm/vcpu_fields.ts";
 export * from "./svm/regs_layout.ts";
 export * from "./svm/inner_layout.ts";
 export * from "./svm/cpuid.ts";
+export type { AccessRecorder } from "./svm/access.ts";
 export * from "./svm/machine.ts";
 export type { Getter, Place, Source, ViewField, Whereabouts } from "./svm/view_source.ts";
 export * from "./cpu/mod.ts";
@@ -75,6 +76,7 @@ export {
   Tool,
   Vcpu,
 } from "./kvm/vcpu.ts";
+export { type PathCounts, Paths, RunPaths } from "./paths/paths.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { checksAtRsm } from "./replay/printed.ts";

@@ -21,8 +21,8 @@ function kind(dr7: number, n: number): number {
 }
 
 function address(cpu: Processor, n: number): number {
-  const at = (V.dr0 >> 2) + 2 * n, { words } = cpu.m;
-  return (words[at + 1] as number) * HIGH + (words[at] as number);
+  const at = (V.dr0 >> 2) + 2 * n;
+  return cpu.m.word(at + 1) * HIGH + cpu.m.word(at);
 }
 
 /** DR7 was written: watches for what is enabled there from now on. */

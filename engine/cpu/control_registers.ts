@@ -98,19 +98,18 @@ export function moveDebug(cpu: Processor, write: boolean): number {
     if ((cpu.cr4 & 8) !== 0) return ud(cpu);
     register += 2;
   }
-  const words = cpu.m.words;
   const at = (V.dr0 >> 2) + register * 2;
   if (!write) {
     if (register === 6) setRegister(cpu, insn.rm, size, cpu.dr6, 0);
     else if (register === 7) setRegister(cpu, insn.rm, size, cpu.dr7, 0);
-    else setRegister(cpu, insn.rm, size, words[at] as number, words[at + 1] as number);
+    else setRegister(cpu, insn.rm, size, cpu.m.word(at), cpu.m.word(at + 1));
     return NEXT;
   }
   getRegister(cpu, insn.rm, size);
   cpu.endOfBlock = true;
   if (register < 4) {
-    words[at] = cpu.lo;
-    words[at + 1] = cpu.hi;
+    cpu.m.setWord(at, cpu.lo);
+    cpu.m.setWord(at + 1, cpu.hi);
     return NEXT;
   }
   if (cpu.hi !== 0) return gp(cpu);

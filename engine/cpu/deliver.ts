@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { ALL_REGISTERS } from "./carried.ts";
 import { EVENT_INJ } from "../svm/control_bits.ts";
 import { loadDescriptor, loadSegment } from "./segments.ts";
 import { ATTR, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
@@ -32,6 +33,7 @@ export function deliver(
   error: number,
   hardware: boolean,
 ): number {
+  cpu.uses(ALL_REGISTERS);
   noteEvent(cpu, vector, isInt, error, hardware);
   cpu.external = hardware && !cpu.model.noExternalBit ? 1 : 0;
   const status = !cpu.protectedMode

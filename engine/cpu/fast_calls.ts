@@ -22,7 +22,7 @@ const RETURNED = FLAG.tf | FLAG.ac | 1 << 21 | FLAG.if | FLAG.iopl | FLAG.vm | F
 const SCE = 1;
 
 function msr(cpu: Processor, at: number): number {
-  return cpu.m.words[VMCB01_AT + at >> 2] as number;
+  return cpu.m.u32(VMCB01_AT + at);
 }
 
 function segments(cpu: Processor, cs: number, code: number, ss: number, dpl: number): void {

@@ -27,7 +27,6 @@ export function msr(cpu: Processor, write: boolean): number {
   if (
     cpu.intercepted(EXIT_CODE.msr) && (!mapped || cpu.msrIntercepted(index, write))
   ) return cpu.vmexit(EXIT_CODE.msr, write ? 1 : 0);
-  const words = cpu.m.words;
   const gpr = cpu.gpr;
   const base = index === 0xc0000100 ? SEG.fs : index === 0xc0000101 ? SEG.gs : -1;
   const place = MSR_PLACE.get(index);
@@ -36,16 +35,23 @@ export function msr(cpu: Processor, write: boolean): number {
     if (!write) gpr.fill(0, 0, 2).fill(0, 4, 6);
     return NEXT;
   }
-  const target = base >= 0 ? cpu.segBase : words;
+  const { m, segBase } = cpu;
   const at = base >= 0 ? base * 2 : VMCB01_AT + (place as number) >> 2;
   if (write) {
-    target[at] = index === 0x174 ? (gpr[0] as number) & 0xffff : gpr[0] as number;
-    target[at + 1] = index === 0x174 ? 0 : gpr[4] as number;
-    if (base >= 0) cpu.hostSegmentsDirty = true;
+    const lo = index === 0x174 ? (gpr[0] as number) & 0xffff : gpr[0] as number;
+    const hi = index === 0x174 ? 0 : gpr[4] as number;
+    if (base >= 0) {
+      segBase[at] = lo;
+      segBase[at + 1] = hi;
+      cpu.hostSegmentsDirty = true;
+    } else {
+      m.setWord(at, lo);
+      m.setWord(at + 1, hi);
+    }
   } else {
-    gpr[0] = target[at] as number;
+    gpr[0] = base >= 0 ? segBase[at] as number : m.word(at);
     gpr[1] = 0;
-    gpr[4] = target[at + 1] as number;
+    gpr[4] = base >= 0 ? segBase[at + 1] as number : m.word(at + 1);
     gpr[5] = 0;
   }
   return NEXT;
@@ -54,10 +60,9 @@ export function msr(cpu: Processor, write: boolean): number {
 /** SWAPGS. */
 export function swapGs(cpu: Processor): number {
   const at = VMCB01_AT + S.kernel_gs_base >> 2;
-  const words = cpu.m.words;
   for (let half = 0; half < 2; half++) {
-    const value = words[at + half] as number;
-    words[at + half] = cpu.segBase[SEG.gs * 2 + half] as number;
+    const value = cpu.m.word(at + half);
+    cpu.m.setWord(at + half, cpu.segBase[SEG.gs * 2 + half] as number);
     cpu.segBase[SEG.gs * 2 + half] = value;
   }
   cpu.hostSegmentsDirty = true;

@@ -5,6 +5,7 @@
  * @module
  */
 import { EXIT, EXIT_CODE, FAULT, FLAG, SEG, VECTOR } from "./constants.ts";
+import { ALL_REGISTERS, recordUse } from "./carried.ts";
 import { watch } from "./breakpoints.ts";
 import { Registers } from "./registers.ts";
 import { CONTROL } from "./vmcb_words.ts";
@@ -31,32 +32,36 @@ export class Processor extends Registers {
   // Whether the access is the processor's own, to descriptor tables and the like.
   #system = false;
 
+  /** What follows depends on registers that the guest carries. */
+  uses(registers: number): void {
+    if (this.m.recorder !== undefined) recordUse(this, registers);
+  }
+
   /** Whether an exit code below 0x90 is intercepted. */
   intercepted(code: number): boolean {
-    const words = this.m.words;
     if (code >= 0x60) {
-      const bits = words[this.at + CONTROL.word3 + (code >> 5) - 3] as number;
+      const bits = this.m.word(this.at + CONTROL.word3 + (code >> 5) - 3);
       return (bits >>> (code & 31) & 1) !== 0;
     }
     const index = code < 0x20 ? CONTROL.crs : code < 0x40 ? CONTROL.drs : CONTROL.exceptions;
-    return ((words[this.at + index] as number) >>> (code & 31) & 1) !== 0;
+    return (this.m.word(this.at + index) >>> (code & 31) & 1) !== 0;
   }
 
   /** #VMEXIT with an exit code and EXITINFO1. */
   vmexit(code: number, info1: number, info1High = 0): number {
-    const words = this.m.words;
-    words[this.at + CONTROL.exitCode] = code;
-    words[this.at + CONTROL.exitCode + 1] = 0;
-    words[this.at + CONTROL.info1] = info1;
-    words[this.at + CONTROL.info1 + 1] = info1High;
+    const { m, at } = this;
+    m.setWord(at + CONTROL.exitCode, code);
+    m.setWord(at + CONTROL.exitCode + 1, 0);
+    m.setWord(at + CONTROL.info1, info1);
+    m.setWord(at + CONTROL.info1 + 1, info1High);
     this.oldException = -1;
     return EXIT;
   }
 
   /** EXITINFO2. */
   setInfo2(lo: number, hi: number): void {
-    this.m.words[this.at + CONTROL.info2] = lo;
-    this.m.words[this.at + CONTROL.info2 + 1] = hi;
+    this.m.setWord(this.at + CONTROL.info2, lo);
+    this.m.setWord(this.at + CONTROL.info2 + 1, hi);
   }
 
   /** Exits if the code is intercepted. */
@@ -127,17 +132,17 @@ export class Processor extends Registers {
 
   /** Word of EVENTINJ or its error code. */
   eventInjected(part = 0): number {
-    return this.m.words[this.at + CONTROL.eventInj + part] as number;
+    return this.m.word(this.at + CONTROL.eventInj + part);
   }
 
   /** Sets EVENTINJ or its error code, where the processor keeps the event under delivery. */
   setEvent(value: number, part = 0): void {
-    this.m.words[this.at + CONTROL.eventInj + part] = value;
+    this.m.setWord(this.at + CONTROL.eventInj + part, value);
   }
 
   /** Vector of the virtual interrupt; QEMU takes the whole word. */
   get virqVector(): number {
-    return (this.m.words[this.at + CONTROL.intVector] as number) & 0xff;
+    return this.m.word(this.at + CONTROL.intVector) & 0xff;
   }
 
   /** Privilege of the program's own accesses. */
@@ -158,6 +163,7 @@ export class Processor extends Registers {
       const top = hi >> ((this.cr4 & 1 << 12) !== 0 ? 24 : 15);
       if (top !== 0 && top !== -1) {
         if (this.intercepted(EXIT_CODE.exception + VECTOR.gp)) {
+          this.uses(ALL_REGISTERS);
           this.setInfo2(this.cr2Lo, this.cr2Hi);
         }
         this.failure = this.raise(VECTOR.gp);
@@ -178,6 +184,7 @@ export class Processor extends Registers {
     }
     if (this.intercepted(EXIT_CODE.exception + VECTOR.pf)) this.setInfo2(lo, hi);
     else {
+      this.uses(ALL_REGISTERS);
       this.cr2Lo = lo;
       this.cr2Hi = hi >>> 0;
     }
@@ -205,6 +212,7 @@ export class Processor extends Registers {
     const memory = this.m.memory;
     this.hi = 0;
     if (size <= room) {
+      memory.recorder?.readMemory(first, size);
       const page = memory.page(first);
       const at = lo & 0xfff;
       if (size === 1) this.lo = page[at] as number;
@@ -248,6 +256,7 @@ export class Processor extends Registers {
     }
     const memory = this.m.memory;
     if (size <= room) {
+      memory.recorder?.writeMemory(first, size);
       const page = memory.writable(first);
       const at = lo & 0xfff;
       page[at] = valueLo;
@@ -302,6 +311,7 @@ export class Processor extends Registers {
     const page = this.m.memory.page(gpa);
     const at = lo & 0xfff;
     const room = Math.min(15 - from, 4096 - at);
+    this.m.recorder?.readMemory(gpa, room);
     const code = this.code;
     for (let i = 0; i < room; i++) code[from + i] = page[at + i] as number;
     return from + room;

@@ -75,6 +75,8 @@ export class Registers {
   vgif = true;
   /** Vector of the exception under delivery before this one, -1 for none. */
   oldException: number = -1;
+  /** Which of the registers that it carries the run has used, while somebody follows. */
+  used = 0;
   /** Pending exception: its vector. */
   vector = 0;
   /** Pending exception: its error code. */

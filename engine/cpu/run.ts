@@ -5,6 +5,7 @@
  */
 import { C, hostCpuid, type Machine, V } from "../svm/machine.ts";
 import { raiseDebug, stops } from "./breakpoints.ts";
+import { recordUse, registersOf } from "./carried.ts";
 import { decode } from "./decode.ts";
 import { deliver } from "./deliver.ts";
 import { execute } from "./execute.ts";
@@ -206,20 +207,19 @@ function returnTo(cpu: Processor): void {
   cpu.isInt = true;
   const next = savesNextRip(cpu);
   const at = cpu.at + CONTROL.nextRip;
-  cpu.nextLo = next ? cpu.m.words[at] as number : cpu.ripLo;
-  cpu.nextHi = next ? cpu.m.words[at + 1] as number : cpu.ripHi;
+  cpu.nextLo = next ? cpu.m.word(at) : cpu.ripLo;
+  cpu.nextHi = next ? cpu.m.word(at + 1) : cpu.ripHi;
 }
 
 /** Saves the next RIP of an instruction that exits (APM vol. 2, 15.7.1). */
 function saveNextRip(cpu: Processor): void {
   if (!savesNextRip(cpu)) return;
-  const words = cpu.m.words;
-  const code = words[cpu.at + CONTROL.exitCode] as number;
+  const code = cpu.m.word(cpu.at + CONTROL.exitCode);
   const vector = code - EXIT_CODE.exception;
   const trap = vector >= VECTOR.bp && vector <= VECTOR.br;
   if (!trap && (vector >= 0 && vector < 32 || code >= EXIT_CODE.npf)) return;
-  words[cpu.at + CONTROL.nextRip] = next.lo;
-  words[cpu.at + CONTROL.nextRip + 1] = next.hi;
+  cpu.m.setWord(cpu.at + CONTROL.nextRip, next.lo);
+  cpu.m.setWord(cpu.at + CONTROL.nextRip + 1, next.hi);
 }
 
 /** Whether what exited was an instruction's intercept, not an exception, an interrupt or a page. */
@@ -256,6 +256,7 @@ function step(cpu: Processor): number {
     crossed = true;
   }
   if (outcome !== "ok") return cpu.raise(VECTOR.gp);
+  if (cpu.m.recorder !== undefined) recordUse(cpu, registersOf(cpu.insn));
   const flags = cpu.rflags;
   const inhibited = cpu.inhibit;
   const page = cpu.ripLo >>> 12;

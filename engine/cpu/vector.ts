@@ -37,6 +37,7 @@ function registers(mmx: boolean): number {
 
 function get(cpu: Processor, to: Lanes, register: number, mmx: boolean): void {
   const at = registers(mmx) + 16 * (mmx ? register & 7 : register);
+  cpu.m.recorder?.read(at, mmx ? 8 : 16);
   to.u8.set(cpu.m.bytes.subarray(at, at + (mmx ? 8 : 16)));
 }
 
@@ -47,10 +48,9 @@ function put(
   mmx: boolean,
   bytes = mmx ? 8 : 16,
 ): void {
-  cpu.m.bytes.set(
-    from.u8.subarray(0, bytes),
-    registers(mmx) + 16 * (mmx ? register & 7 : register),
-  );
+  const at = registers(mmx) + 16 * (mmx ? register & 7 : register);
+  cpu.m.recorder?.write(at, bytes);
+  cpu.m.bytes.set(from.u8.subarray(0, bytes), at);
 }
 
 /** Reads the operand of ModRM.rm; 16 bytes of memory have to be aligned unless told otherwise. */

@@ -8,7 +8,8 @@ import { hostCpuid, hostPhysicalBits, type Machine, V, VMCB01_AT } from "../svm/
 import { ATTR, CR4_VALID, EFER_VALID, EXIT, NEXT, REFUSED, SEG } from "./constants.ts";
 import type { Paging } from "../paging/paging.ts";
 import type { Processor } from "./processor.ts";
-import { CONTROL, GPR, SAVE } from "./vmcb_words.ts";
+import { loadCarried, storeCarried } from "./carried.ts";
+import { CONTROL, SAVE } from "./vmcb_words.ts";
 
 const HIGH = 0x1_0000_0000;
 
@@ -24,9 +25,8 @@ const CANONICAL_SHIFT = 64 - 57;
  */
 export function load(cpu: Processor, m: Machine, vmcb: number, paging: Paging): number {
   attach(cpu, m, vmcb, paging);
-  const words = m.words;
   const at = cpu.at;
-  const word = (index: number) => words[at + index] as number;
+  const word = (index: number) => m.word(at + index);
   // Nothing of the guest is loaded yet: the save area stays as it is.
   if ((word(CONTROL.word4) & 1) === 0 || word(CONTROL.asid) === 0) return refuseEarly(cpu);
   if (word(SAVE.cr0 + 1) !== 0 || (word(SAVE.cr0) & 0x60000000) === 0x20000000) {
@@ -34,8 +34,8 @@ export function load(cpu: Processor, m: Machine, vmcb: number, paging: Paging): 
   }
   if (word(SAVE.cr3 + 1) >>> hostPhysicalBits(m.caps) - 32 !== 0) return refuseEarly(cpu);
   if (word(SAVE.cr4 + 1) !== 0 || (word(SAVE.cr4) & ~CR4_VALID) !== 0) return refuseEarly(cpu);
-  words[at + CONTROL.info2] = 0;
-  words[at + CONTROL.info2 + 1] = 0;
+  m.setWord(at + CONTROL.info2, 0);
+  m.setWord(at + CONTROL.info2 + 1, 0);
   loadState(cpu);
   if (word(SAVE.dr6 + 1) !== 0 || word(SAVE.dr7 + 1) !== 0 || invalidEfer(cpu)) return refuse(cpu);
   if (!cpu.model.ignoresInterruptShadow) cpu.inhibit = (word(CONTROL.intState) & 1) !== 0;
@@ -65,14 +65,11 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
 
 /** Loads the guest's registers from the attached VMCB, the vCPU area and vmcb01. */
 export function loadState(cpu: Processor): void {
-  const words = cpu.m.words;
-  const at = cpu.at;
-  const word = (index: number) => words[at + index] as number;
+  const { m, at } = cpu;
+  const word = (index: number) => m.word(at + index);
   cpu.cr0 = (word(SAVE.cr0) | 0x10) >>> 0;
   cpu.cr4 = word(SAVE.cr4);
   cpu.cr3 = word(SAVE.cr3 + 1) * HIGH + word(SAVE.cr3);
-  cpu.cr2Lo = word(SAVE.cr2);
-  cpu.cr2Hi = word(SAVE.cr2 + 1);
   cpu.intCtl = word(CONTROL.intCtl);
   cpu.efer = word(SAVE.efer);
   cpu.rflags = word(SAVE.rflags) | 2;
@@ -87,24 +84,19 @@ export function loadState(cpu: Processor): void {
   cpu.setWidth();
   cpu.ripLo = word(SAVE.rip);
   cpu.ripHi = word(SAVE.rip + 1);
-  const gpr = cpu.gpr;
-  for (let i = 2; i < 32; i++) gpr[i] = words[GPR + i] as number;
-  gpr[0] = word(SAVE.rax);
-  gpr[1] = word(SAVE.rax + 1);
-  gpr[8] = word(SAVE.rsp);
-  gpr[9] = word(SAVE.rsp + 1);
+  loadCarried(cpu);
   cpu.dr6 = word(SAVE.dr6);
   cpu.dr7 = word(SAVE.dr7);
 }
 
 function loadSegment(cpu: Processor, i: number, from: number): void {
-  const words = cpu.m.words;
-  const first = words[from] as number;
+  const { m } = cpu;
+  const first = m.word(from);
   cpu.selector[i] = first & 0xffff;
   cpu.attrib[i] = first >>> 16 & 0xfff;
-  cpu.limit[i] = words[from + 1] as number;
-  cpu.segBase[i * 2] = words[from + 2] as number;
-  const high = words[from + 3] as number;
+  cpu.limit[i] = m.word(from + 1);
+  cpu.segBase[i * 2] = m.word(from + 2);
+  const high = m.word(from + 3);
   cpu.segBase[i * 2 + 1] = (high << CANONICAL_SHIFT) >> CANONICAL_SHIFT;
 }
 
@@ -114,7 +106,7 @@ function invalidEfer(cpu: Processor): boolean {
     ? EFER_VALID & ~EFER.LMSLE
     : EFER_VALID;
   if ((efer & 1 << 12) === 0 || (efer & ~valid) !== 0) return true;
-  if (cpu.m.words[cpu.at + SAVE.efer + 1] !== 0) return true;
+  if (cpu.m.word(cpu.at + SAVE.efer + 1) !== 0) return true;
   if ((efer & 1 << 8) === 0 || cpu.cr0 < 0x80000000) return false;
   const both = ATTR.l | ATTR.db;
   return (cpu.cr4 & 0x20) === 0 || (cpu.cr0 & 1) === 0 ||
@@ -145,7 +137,7 @@ export function setTaskPriority(cpu: Processor, value: number): void {
 /** #VMEXIT with VMEXIT_INVALID. */
 export function invalidExit(cpu: Processor): number {
   cpu.vmexit(0xffffffff, 0);
-  if (!cpu.model.invalidExitCode32) cpu.m.words[cpu.at + CONTROL.exitCode + 1] = 0xffffffff;
+  if (!cpu.model.invalidExitCode32) cpu.m.setWord(cpu.at + CONTROL.exitCode + 1, 0xffffffff);
   return EXIT;
 }
 
@@ -165,8 +157,7 @@ export function refuse(cpu: Processor): number {
 
 /** #VMEXIT's write-back of the guest's state to the VMCB (QEMU's do_vmexit). */
 export function writeBack(cpu: Processor): void {
-  const words = cpu.m.words;
-  const at = cpu.at;
+  const { m, at } = cpu;
   const segments = at + SAVE.segments;
   for (let i = 0; i < 4; i++) storeSegment(cpu, i, segments + i * 4);
   storeTable(cpu, SEG.gdtr, segments + SEG.gdtr * 4);
@@ -175,52 +166,43 @@ export function writeBack(cpu: Processor): void {
     const host = (VMCB01_AT >> 2) + SAVE.segments;
     for (const i of [SEG.fs, SEG.gs, SEG.ldtr, SEG.tr]) storeSegment(cpu, i, host + i * 4);
   }
-  words[at + SAVE.efer] = cpu.efer;
-  words[at + SAVE.cr0] = cpu.cr0;
-  words[at + SAVE.cr0 + 1] = 0;
-  words[at + SAVE.cr2] = cpu.cr2Lo;
-  words[at + SAVE.cr2 + 1] = cpu.cr2Hi;
+  m.setWord(at + SAVE.efer, cpu.efer);
+  m.setWord(at + SAVE.cr0, cpu.cr0);
+  m.setWord(at + SAVE.cr0 + 1, 0);
   const cr3Lo = cpu.cr3 % HIGH;
-  words[at + SAVE.cr3] = cr3Lo;
-  words[at + SAVE.cr3 + 1] = (cpu.cr3 - cr3Lo) / HIGH;
-  words[at + SAVE.cr4] = cpu.cr4;
-  words[at + SAVE.rflags] = cpu.rflags;
-  words[at + SAVE.rflags + 1] = 0;
-  words[at + SAVE.rip] = cpu.ripLo;
-  words[at + SAVE.rip + 1] = cpu.ripHi;
-  const gpr = cpu.gpr;
-  words[at + SAVE.rsp] = gpr[8] as number;
-  words[at + SAVE.rsp + 1] = gpr[9] as number;
-  words[at + SAVE.rax] = gpr[0] as number;
-  words[at + SAVE.rax + 1] = gpr[1] as number;
-  words[at + SAVE.dr6] = cpu.dr6;
-  words[at + SAVE.dr7] = cpu.dr7;
-  cpu.m.bytes[cpu.vmcb + SAVE.cpl] = cpu.cpl;
-  // RAX and RSP live in the VMCB; the others in the vCPU area.
-  for (let i = 2; i < 32; i++) if (i !== 8 && i !== 9) words[GPR + i] = gpr[i] as number;
-  words[at + CONTROL.intCtl] = cpu.intCtl;
-  words[at + CONTROL.intState] = cpu.inhibit ? 1 : 0;
+  m.setWord(at + SAVE.cr3, cr3Lo);
+  m.setWord(at + SAVE.cr3 + 1, (cpu.cr3 - cr3Lo) / HIGH);
+  m.setWord(at + SAVE.cr4, cpu.cr4);
+  m.setWord(at + SAVE.rflags, cpu.rflags);
+  m.setWord(at + SAVE.rflags + 1, 0);
+  m.setWord(at + SAVE.rip, cpu.ripLo);
+  m.setWord(at + SAVE.rip + 1, cpu.ripHi);
+  m.setWord(at + SAVE.dr6, cpu.dr6);
+  m.setWord(at + SAVE.dr7, cpu.dr7);
+  m.set8(cpu.vmcb + SAVE.cpl, cpu.cpl);
+  storeCarried(cpu);
+  m.setWord(at + CONTROL.intCtl, cpu.intCtl);
+  m.setWord(at + CONTROL.intState, cpu.inhibit ? 1 : 0);
   finishControl(cpu);
 }
 
 function finishControl(cpu: Processor): void {
-  const words = cpu.m.words;
-  const at = cpu.at;
-  const event = words[at + CONTROL.eventInj] as number;
+  const { m, at } = cpu;
+  const event = m.word(at + CONTROL.eventInj);
   const kept = event >= 0x80000000 || cpu.model.keepsEventBits;
-  words[at + CONTROL.exitIntInfo] = kept ? event : 0;
-  words[at + CONTROL.exitIntInfo + 1] = kept ? words[at + CONTROL.eventInj + 1] as number : 0;
-  words[at + CONTROL.eventInj] = 0;
+  m.setWord(at + CONTROL.exitIntInfo, kept ? event : 0);
+  m.setWord(at + CONTROL.exitIntInfo + 1, kept ? m.word(at + CONTROL.eventInj + 1) : 0);
+  m.setWord(at + CONTROL.eventInj, 0);
 }
 
 function storeTable(cpu: Processor, i: number, to: number): void {
-  const words = cpu.m.words;
-  words[to + 1] = cpu.limit[i] as number;
-  words[to + 2] = cpu.segBase[i * 2] as number;
-  words[to + 3] = cpu.segBase[i * 2 + 1] as number;
+  const { m } = cpu;
+  m.setWord(to + 1, cpu.limit[i] as number);
+  m.setWord(to + 2, cpu.segBase[i * 2] as number);
+  m.setWord(to + 3, cpu.segBase[i * 2 + 1] as number);
 }
 
 function storeSegment(cpu: Processor, i: number, to: number): void {
-  cpu.m.words[to] = (cpu.selector[i] as number) | (cpu.attrib[i] as number) << 16;
+  cpu.m.setWord(to, (cpu.selector[i] as number) | (cpu.attrib[i] as number) << 16);
   storeTable(cpu, i, to);
 }

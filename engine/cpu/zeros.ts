@@ -40,8 +40,11 @@ export function passZeros(cpu: Processor, most: number): number {
   if (!translations.find(cpu, address.lo, address.hi, WRITE, who, walk)) return 0;
   if (walk.gpa !== operand || (operand / PAGE | 0) === (gpa / PAGE | 0)) return 0;
   const count = Math.min(zeros(memory.page(gpa), lo % PAGE), most);
+  memory.recorder?.readMemory(gpa, Math.min(2 * count + 2, PAGE - lo % PAGE));
   if (count === 0) return 0;
   const by = (cpu.gpr[0] as number) & 0xff;
+  memory.recorder?.readMemory(operand, 1);
+  memory.recorder?.writeMemory(operand, 1);
   const page = memory.writable(operand), at = operand % PAGE;
   const before = (page[at] as number) + (count - 1) * by & 0xff;
   alu.add(cpu, 1, before, 0, by, 0, 0);

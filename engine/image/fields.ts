@@ -234,7 +234,16 @@ export function overlayImage(to: Uint8Array, { bytes, known }: Image): void {
     // Of most images that are not known whole most is unknown.
     const words = new Int32Array(known.buffer, known.byteOffset, end >> 2);
     for (let word = 0; word < words.length; word++) {
-      if (words[word] !== 0) overlayBytes(to, bytes, known, 4 * word, 4 * word + 4);
+      const mask = words[word];
+      if (mask === 0) continue;
+      const at = 4 * word;
+      if (mask !== -1) overlayBytes(to, bytes, known, at, at + 4);
+      else {
+        to[at] = bytes[at] as number;
+        to[at + 1] = bytes[at + 1] as number;
+        to[at + 2] = bytes[at + 2] as number;
+        to[at + 3] = bytes[at + 3] as number;
+      }
     }
     i = 4 * words.length;
   }

@@ -86,6 +86,7 @@ export function fetch(v: Vcpu, quiet: boolean): boolean {
     const page = v.memory.page(gpa);
     const at = gpa % 4096;
     const end = Math.min(15, code.fetched + 4096 - at);
+    v.recorder?.readMemory(gpa, end - code.fetched);
     for (let i = at; code.fetched < end; i++) bytes[code.fetched++] = page[i] as number;
     if (decode(bytes, code.fetched, width, code.insn) === "ok") return true;
     if (code.fetched === 15) return false;

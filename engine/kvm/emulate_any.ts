@@ -250,6 +250,7 @@ function queueFault(v: Vcpu, cpu: Processor): void {
 
 /** Takes the mode, the registers and the flags from the VMCB. */
 function begin(v: Vcpu, vmcb: number): void {
+  v.recorder?.giveUp();
   const cpu = EMULATOR.of(v);
   attach(cpu, v, vmcb, cpu.view);
   loadState(cpu);
@@ -287,6 +288,7 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
  * @returns What {@linkcode emulateAny} returns.
  */
 export function completeDevice(v: Vcpu, code: Uint8Array): number {
+  v.recorder?.giveUp();
   const cpu = EMULATOR.of(v);
   const vmcb = v.vmcb;
   const now = v.bytes.slice(V.rax, V.rax + 128);
@@ -340,8 +342,8 @@ const TABLES = [[SEG.gdtr, S.gdtr_limit], [SEG.idtr, S.idtr_limit]] as const;
 function writeBack(v: Vcpu): void {
   const cpu = EMULATOR.of(v);
   v.words.set(cpu.gpr, V.rax >> 2);
-  v.words[V.rip >> 2] = cpu.ripLo;
-  v.words[(V.rip >> 2) + 1] = cpu.ripHi;
+  v.set32(V.rip, cpu.ripLo);
+  v.set32(V.rip + 4, cpu.ripHi);
   // The others leave the tables alone, which may be another machine state's by now.
   if (cpu.insn.opcode === 0x101) {
     for (const [i, at] of TABLES) {

@@ -263,9 +263,8 @@ function vmloadVmsave(v: Vcpu, code: number): number {
   }
   const goesOn = skipInstruction(v);
   for (const [at, length] of LOADSAVE) {
-    const host = v.bytes.subarray(VMCB01_AT + at, VMCB01_AT + at + length);
-    if (code === EXIT.VMLOAD) host.set(v.memory.page(page).subarray(at, at + length));
-    else v.memory.writable(page).set(host, at);
+    if (code === EXIT.VMLOAD) v.copyFromMemory(VMCB01_AT + at, page + at, length);
+    else v.copyToMemory(page + at, VMCB01_AT + at, length);
   }
   return result(goesOn);
 }

@@ -56,7 +56,7 @@ export function fixDirect(v: Vcpu, gpa: number, error: number, errorHigh: number
   const write = (error & PF.write) !== 0;
   const at = NESTED_AT + gfn;
   const writable = mayWrite(v, gfn, false);
-  v.bytes[at] = (v.bytes[at] as number) | (writable ? 0x11 : 1) << root;
+  v.set8(at, v.u8(at) | (writable ? 0x11 : 1) << root);
   if (!write || writable) return FIXED;
   return writeProtected(v, gpa, gfn, error, errorHigh, true);
 }
@@ -128,7 +128,7 @@ export function fixShadow(v: Vcpu, f: ShadowFault, walk: Walk): number {
   const index = indexAt(1, f.lo, f.hi);
   const at = entryAt(slot, index);
   if (!backed) {
-    v.words[at] = ENTRY.DEVICE;
+    v.setWord(at, ENTRY.DEVICE);
     return EMULATE;
   }
   const blocked = set(v, at, gfn, access, false);
@@ -140,9 +140,12 @@ export function fixShadow(v: Vcpu, f: ShadowFault, walk: Walk): number {
 /** Sets an entry of the last level (mmu_set_spte); whether a write is caught although the guest allows it. */
 function set(v: Vcpu, at: number, gfn: number, access: number, ahead: boolean): boolean {
   const writable = (access & 2) !== 0 &&
-    (((v.words[at] as number) & 3) === 3 || mayWrite(v, gfn, ahead));
-  v.words[at] = ENTRY.PRESENT | (writable ? ENTRY.WRITE : 0) |
-    ((access & 4) !== 0 ? ENTRY.USER : 0) | ((access & 1) !== 0 ? ENTRY.EXECUTE : 0) | gfn << 12;
+    ((v.word(at) & 3) === 3 || mayWrite(v, gfn, ahead));
+  v.setWord(
+    at,
+    ENTRY.PRESENT | (writable ? ENTRY.WRITE : 0) |
+      ((access & 4) !== 0 ? ENTRY.USER : 0) | ((access & 1) !== 0 ? ENTRY.EXECUTE : 0) | gfn << 12,
+  );
   return (access & 2) !== 0 && !writable;
 }
 
@@ -160,7 +163,7 @@ function link(v: Vcpu, f: ShadowFault, walk: Walk, gfn: number, access: number):
       : walk.tables[level - 2] as number;
     const allowed = direct ? access : walk.tableAccess[level - 2] as number;
     const role = childRole(roleOf(v, slot), direct, allowed, indexAt(level, f.lo, f.hi));
-    const old = v.words[at] as number;
+    const old = v.word(at);
     const child = old >>> 12;
     if (
       (old & ENTRY.PRESENT) !== 0 && gfnOf(v, child) === table && roleOf(v, child) === role
@@ -171,7 +174,7 @@ function link(v: Vcpu, f: ShadowFault, walk: Walk, gfn: number, access: number):
     const next = getPage(v, table, role);
     // Making room may have dropped the pages on the way.
     if (roleOf(v, slot) === 0) return -1;
-    v.words[at] = ENTRY.PRESENT | ENTRY.WRITE | ENTRY.USER | ENTRY.EXECUTE | next << 12;
+    v.setWord(at, ENTRY.PRESENT | ENTRY.WRITE | ENTRY.USER | ENTRY.EXECUTE | next << 12);
     slot = next;
   }
   return slot;
@@ -198,7 +201,7 @@ function prefetch(v: Vcpu, slot: number, index: number): void {
   const start = gfnOf(v, slot);
   for (let i = first; i < first + AHEAD; i++) {
     const at = entryAt(slot, i);
-    if (i === index || ((v.words[at] as number) & ENTRY.PRESENT) !== 0) continue;
+    if (i === index || (v.word(at) & ENTRY.PRESENT) !== 0) continue;
     const gpa = (start + i) * 4096;
     // A stretch ends at the first page that is not at hand.
     if (!v.memory.backed(gpa, 4096) || !v.memory.allocated(gpa)) return;
@@ -219,7 +222,7 @@ function prefetchEntries(
   const table = gfnOf(v, slot) * 4096 + (four ? ((role & ROLE.QUADRANT) >> 5) * 2048 : 0);
   for (let i = first; i < first + AHEAD; i++) {
     const at = entryAt(slot, i);
-    if (i === index || ((v.words[at] as number) & ENTRY.PRESENT) !== 0) continue;
+    if (i === index || (v.word(at) & ENTRY.PRESENT) !== 0) continue;
     const gpte = table + i * (four ? 4 : 8);
     const low = v.memory.read(gpte, 4), high = four ? 0 : v.memory.read(gpte + 4, 4);
     const gfn = (low >>> 12) + (high & 0xfffff) * 0x10_0000;

@@ -251,7 +251,7 @@ export function setRegs(
   r: { rip: bigint; rax: bigint; rsp: bigint; rflags: bigint },
 ): void {
   touch(v);
-  v.bytes.fill(0, V.rax, V.rax + 128);
+  v.zero(V.rax, V.rax + 128);
   v.set16(V.unknown_registers, 0);
   v.set64(V.rax, r.rax);
   v.set64(V.rsp, r.rsp);
@@ -332,6 +332,7 @@ export function setNestedState(v: Vcpu, flags: number, vmcb12: bigint, state: Ui
   touch(v);
   if ((v.u32(V.efer) & EFER.SVME) === 0 || v.smm) return EINVAL;
   if ((vmcb12 & 0xfffn) !== 0n || !legalGpa(v, vmcb12)) return EINVAL;
+  v.recorder?.giveUp();
   v.bytes.set(state, MAPPED_AT);
   v.restoreFlags = flags;
   v.set64(V.pending_vmcb12_gpa, vmcb12);

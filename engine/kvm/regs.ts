@@ -53,7 +53,7 @@ export function setEfer(v: Vcpu, efer: number, high = 0): void {
       if (v.traits.clearingSvmeSetsGif) setGif(v, true);
       if (!v.smm) freeNested(v);
     } else if (v.u8(V.nested_initialized) === 0) {
-      v.bytes.fill(0, VMCB02_AT, VMCB02_AT + 4096);
+      v.zero(VMCB02_AT, VMCB02_AT + 4096);
       v.set8(V.nested_initialized, 1);
     }
   }

@@ -129,7 +129,7 @@ function setSegment(v: Vcpu, at: number, selector: number, attrib: number, base:
 
 /** INIT after a shutdown (shutdown_interception): the active VMCB is wiped, then made anew. */
 export function resetVcpu(v: Vcpu): void {
-  v.bytes.fill(0, v.vmcb, v.vmcb + VMCB_SIZE);
+  v.zero(v.vmcb, v.vmcb + VMCB_SIZE);
   if (v.smm) {
     v.clear32(V.hflags, 6);
     v.requestEvent();
@@ -161,7 +161,7 @@ export function initVcpu(v: Vcpu, init: boolean): void {
   v.set64(V.cr2, 0n);
   v.requestEvent();
   if (!init) v.set64(V.smbase, 0x30000n);
-  v.bytes.fill(0, V.rax, V.rax + 128);
+  v.zero(V.rax, V.rax + 128);
   v.set64(V.rdx, init ? CPUID_1_EAX : 0x600n);
   initVmcb(v);
   updateDr7(v);

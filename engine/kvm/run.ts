@@ -106,6 +106,8 @@ function enter(v: Vcpu, { entries, same, seen }: Entered): void {
     same = place === seen ? same + 1 : 0;
     seen = place;
     if (same === SAME_LIMIT) break;
+    // From here on it matters what a guest that gets nowhere looks like.
+    if (entries === SAME_LIMIT - 1) v.recorder?.giveUp();
     now.entries = entries;
     now.same = same;
     now.seen = seen;

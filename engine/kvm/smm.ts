@@ -100,6 +100,7 @@ function save(v: Vcpu, to: DataView): void {
 
 /** Enters SMM (enter_smm): out of L2 first, if it runs (svm_enter_smm). */
 export function enterSmm(v: Vcpu): void {
+  v.recorder?.giveUp();
   const area = new Uint8Array(SMRAM_SIZE);
   const view = new DataView(area.buffer);
   save(v, view);
@@ -230,6 +231,7 @@ function possible(v: Vcpu, to: Resumed): boolean {
 }
 
 function resume(v: Vcpu, to: Resumed): boolean {
+  v.recorder?.giveUp();
   const start = v.u32(V.smbase) + 0xfe00;
   if (!v.memory.backed(start, SMRAM_SIZE)) return false;
   const area = new Uint8Array(SMRAM_SIZE);

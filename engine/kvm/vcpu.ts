@@ -14,6 +14,8 @@ import { REQ } from "./constants.ts";
 
 /** Receives what happens inside, as it happens. */
 export interface Observer {
+  /** It need not be told of transitions and steps as they begin and end. */
+  readonly outcomesOnly?: true;
   /** A transition begins. */
   begin?(way: Way, v: Vcpu): void;
   /** A transition is over; those that it contains were over before. */
@@ -109,14 +111,53 @@ export type Writable<T> = { -readonly [K in keyof T]: T[K] };
  * @param from Where from.
  */
 export function copyLoose(to: Writable<LooseState>, from: LooseState): void {
+  copyShort(to, from);
+  to.pendingRegisters.set(from.pendingRegisters);
+}
+
+/** What of a vCPU is neither in its bytes nor in guest memory, but for what an instruction waits with. */
+export type ShortState = Omit<LooseState, "pendingRegisters">;
+
+/** Copies that; see {@linkcode copyLoose}. */
+export function copyShort(to: Writable<ShortState>, from: ShortState): void {
   const { rc, errno, exit, port } = from.result;
   const { result } = to;
   result.rc = rc;
   result.errno = errno;
   result.exit = exit;
   result.port = port;
-  to.pendingRegisters.set(from.pendingRegisters);
   for (const name of LOOSE_FIELDS) take(to, from, name);
+}
+
+/** Fields of it that changed, and what they are now. */
+export type ShortChange = readonly (readonly [name: typeof LOOSE_FIELDS[number], value: unknown])[];
+
+/** What changed from one to another; the result apart. */
+export function changeOfShort(from: ShortState, to: ShortState): ShortChange {
+  return LOOSE_FIELDS.filter((name) => from[name] !== to[name]).map((name) => [name, to[name]]);
+}
+
+/** Changes it so. */
+export function applyShort(to: Writable<ShortState>, change: ShortChange): void {
+  for (let i = 0; i < change.length; i++) {
+    const [name, value] = change[i] as ShortChange[number];
+    (to as Record<typeof name, unknown>)[name] = value;
+  }
+}
+
+/** Whether two are the same. */
+export function sameShort(a: ShortState, b: ShortState): boolean {
+  const r = a.result, s = b.result;
+  if (r.rc !== s.rc || r.errno !== s.errno || r.exit !== s.exit || r.port !== s.port) return false;
+  for (const name of LOOSE_FIELDS) if (a[name] !== b[name]) return false;
+  return true;
+}
+
+/** A copy of it. */
+export function shortState(from: ShortState): Writable<ShortState> {
+  const copy = { ...NOTHING, result: { ...NOTHING.result } };
+  copyShort(copy, from);
+  return copy;
 }
 
 /** A state to be copied into: all of it as in a new vCPU. */
@@ -128,9 +169,9 @@ export function looseState(): Writable<LooseState> {
   };
 }
 
-function take<K extends keyof LooseState>(
-  to: Writable<Pick<LooseState, K>>,
-  from: Pick<LooseState, K>,
+function take<K extends keyof ShortState>(
+  to: Writable<Pick<ShortState, K>>,
+  from: Pick<ShortState, K>,
   name: K,
 ): void {
   to[name] = from[name];

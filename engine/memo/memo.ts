@@ -10,15 +10,14 @@
  *
  * @module
  */
-import { CHECK_SETS } from "../checks/sets.ts";
 import type { TraceEvent } from "../event.ts";
 import { shortTexts } from "../short_texts.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import type { Policy, StepEntry } from "../policy.ts";
+import type { Policy } from "../policy.ts";
+import { builtIn } from "../steps/built_in.ts";
 import { EventStore, inputSum, type KeptEvent } from "./event_store.ts";
 import { PageStore } from "./page_store.ts";
 import { sameVcpu, VcpuPager, type VcpuPages } from "./vcpu_pages.ts";
-import * as steps from "../steps/mod.ts";
 
 /** What is remembered of all states together, in bytes of their pages. */
 const MOST_BYTES = 32 << 20;
@@ -84,17 +83,6 @@ interface Node<E> {
   to: State<E> | undefined;
 }
 
-/** Whether a policy is made of built-in steps and checks only: what they do depends on the vCPU alone. */
-function memoizable(policy: Policy): boolean {
-  const known = (entries: readonly StepEntry[]): boolean =>
-    entries.every(({ step, onFail }) =>
-      BUILT_IN.has(step) && (onFail === undefined || known(onFail))
-    );
-  return CHECK_SETS.includes(policy.kernel.checks) && Object.values(policy.ways).every(known);
-}
-
-const BUILT_IN: ReadonlySet<unknown> = new Set(Object.values(steps));
-
 /** Feeds events to what carries them out, unless it is known where they lead. */
 export class Memo<E> {
   /** Events that were not carried out, since their effect was known. */
@@ -135,7 +123,7 @@ export class Memo<E> {
    */
   constructor(host: Memoizable<E>, policies: readonly Policy[]) {
     this.#host = host;
-    this.#allowed = policies.every(memoizable);
+    this.#allowed = policies.every(builtIn);
     this.#policies = policies;
     this.#pagers = policies.map(() => new VcpuPager(this.#pages));
   }

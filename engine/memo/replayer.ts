@@ -5,6 +5,7 @@
  */
 import type { TraceEvent } from "../event.ts";
 import type { Policy } from "../policy.ts";
+import { RunPaths } from "../paths/paths.ts";
 import type { Mismatch } from "../replay/agreement.ts";
 import {
   Replayer,
@@ -67,7 +68,7 @@ export class MemoizedReplayer {
     this.#replayer = new Replayer(policy, (mismatch) => {
       if (this.#mark !== undefined) this.#reported.push(mismatch);
       report(mismatch);
-    });
+    }, new RunPaths(policy));
     this.#replayer.events = events;
     this.#memo = new Memo(this.#host(), [policy]);
   }

@@ -45,7 +45,7 @@ export function loadPdptrs(v: Vcpu, cr3: bigint): boolean {
   if (!v.caps.npt && changed) {
     v.set32(V.pgd_role, 0);
     v.set64(V.pgd_root, 0n);
-    v.bytes.fill(0, V.pae_roots, V.pae_roots + 16);
+    v.zero(V.pae_roots, V.pae_roots + 16);
   }
   for (let i = 0; i < 4; i++) v.set64(V.pdptr0 + i * 8, v.memory.read64(at + i * 8));
   v.set8(V.pdptrs_valid, 1);

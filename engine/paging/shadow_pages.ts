@@ -24,27 +24,26 @@ function base(slot: number): number {
   return FIRST + slot * SHADOW_PAGE_WORDS;
 }
 
-/** Index in `v.words` of an entry of a shadow page. */
+/** Number of the word of an entry of a shadow page. */
 export function entryAt(slot: number, index: number): number {
   return base(slot) + ENTRIES + index;
 }
 
 /** Role of a shadow page; 0 when the slot is free. */
 export function roleOf(v: Vcpu, slot: number): number {
-  return v.words[base(slot)] as number;
+  return v.word(base(slot));
 }
 
 /** Page number of the table that a shadow page shadows, or of the first page it maps. */
 export function gfnOf(v: Vcpu, slot: number): number {
-  return v.words[base(slot) + GFN] as number;
+  return v.word(base(slot) + GFN);
 }
 
 /** The shadow page of a table in a role, or -1. */
 export function findPage(v: Vcpu, gfn: number, role: number): number {
-  const words = v.words;
   role >>>= 0;
   for (let slot = 0, at = FIRST; slot < SHADOW_PAGES; slot++, at += SHADOW_PAGE_WORDS) {
-    if (words[at] === role && words[at + GFN] === gfn) return slot;
+    if (v.word(at) === role && v.word(at + GFN) === gfn) return slot;
   }
   return -1;
 }
@@ -53,15 +52,15 @@ export function findPage(v: Vcpu, gfn: number, role: number): number {
 export function getPage(v: Vcpu, gfn: number, role: number): number {
   const found = findPage(v, gfn, role);
   if (found >= 0) {
-    if ((v.words[base(found) + UNSYNC] as number) !== 0) dropEntries(v, found);
-    v.words[base(found) + WRITES] = 0;
+    if (v.word(base(found) + UNSYNC) !== 0) dropEntries(v, found);
+    v.setWord(base(found) + WRITES, 0);
     return found;
   }
   const slot = freeSlot(v);
   const at = base(slot);
-  v.words.fill(0, at, at + SHADOW_PAGE_WORDS);
-  v.words[at] = role;
-  v.words[at + GFN] = gfn;
+  v.zero(at * 4, (at + SHADOW_PAGE_WORDS) * 4);
+  v.setWord(at, role);
+  v.setWord(at + GFN, gfn);
   if ((role & ROLE.DIRECT) === 0) protect(v, gfn);
   return slot;
 }
@@ -75,11 +74,11 @@ function freeSlot(v: Vcpu): number {
 
 /** Whether a page's writes are caught because it is a table above the last level. */
 export function isTracked(v: Vcpu, gfn: number): boolean {
-  const words = v.words;
   for (let slot = 0, at = FIRST; slot < SHADOW_PAGES; slot++, at += SHADOW_PAGE_WORDS) {
-    const role = words[at] as number;
+    const role = v.word(at);
     if (
-      role !== 0 && words[at + GFN] === gfn && (role & ROLE.DIRECT) === 0 && (role & ROLE.LEVEL) > 1
+      role !== 0 && v.word(at + GFN) === gfn && (role & ROLE.DIRECT) === 0 &&
+      (role & ROLE.LEVEL) > 1
     ) return true;
   }
   return false;
@@ -96,9 +95,9 @@ export function mayWrite(v: Vcpu, gfn: number, prefetch: boolean): boolean {
   for (let slot = 0; slot < SHADOW_PAGES; slot++) {
     const role = roleOf(v, slot);
     if (role === 0 || gfnOf(v, slot) !== gfn || (role & ROLE.DIRECT) !== 0) continue;
-    if ((v.words[base(slot) + UNSYNC] as number) !== 0) continue;
+    if (v.word(base(slot) + UNSYNC) !== 0) continue;
     if (prefetch) return false;
-    v.words[base(slot) + UNSYNC] = 1;
+    v.setWord(base(slot) + UNSYNC, 1);
   }
   return true;
 }
@@ -107,38 +106,39 @@ export function mayWrite(v: Vcpu, gfn: number, prefetch: boolean): boolean {
 export function mappedGfn(v: Vcpu, slot: number, index: number): number {
   return (roleOf(v, slot) & ROLE.DIRECT) !== 0
     ? gfnOf(v, slot) + index
-    : (v.words[entryAt(slot, index)] as number) >>> 12;
+    : v.word(entryAt(slot, index)) >>> 12;
 }
 
 /** Makes every mapping of a page read-only. */
 function protect(v: Vcpu, gfn: number): void {
-  const words = v.words;
-  if (gfn * 4096 < v.caps.memory) v.bytes[NESTED_AT + gfn] = (v.u8(NESTED_AT + gfn)) & 15;
+  if (gfn * 4096 < v.caps.memory) v.set8(NESTED_AT + gfn, v.u8(NESTED_AT + gfn) & 15);
   for (let slot = 0; slot < SHADOW_PAGES; slot++) {
     const role = roleOf(v, slot);
     if ((role & ROLE.LEVEL) !== 1) continue;
     if ((role & ROLE.DIRECT) !== 0) {
       const index = gfn - gfnOf(v, slot);
-      if (index >= 0 && index < 512) words[entryAt(slot, index)]! &= ~ENTRY.WRITE;
+      if (index >= 0 && index < 512) v.clear32(entryAt(slot, index) * 4, ENTRY.WRITE);
       continue;
     }
     for (let i = 0; i < 512; i++) {
       const at = entryAt(slot, i);
-      const entry = words[at] as number;
-      if ((entry & ENTRY.PRESENT) !== 0 && entry >>> 12 === gfn) words[at] = entry & ~ENTRY.WRITE;
+      const entry = v.word(at);
+      if ((entry & ENTRY.PRESENT) !== 0 && entry >>> 12 === gfn) {
+        v.setWord(at, entry & ~ENTRY.WRITE);
+      }
     }
   }
 }
 
 function dropEntries(v: Vcpu, slot: number): void {
-  v.words.fill(0, entryAt(slot, 0), entryAt(slot, 512));
-  v.words[base(slot) + UNSYNC] = 0;
+  v.zero(entryAt(slot, 0) * 4, entryAt(slot, 512) * 4);
+  v.setWord(base(slot) + UNSYNC, 0);
 }
 
 /** Brings last-level pages back in step with their tables, which are caught again (mmu_sync_children). */
 export function syncPages(v: Vcpu): void {
   for (let slot = 0; slot < SHADOW_PAGES; slot++) {
-    if (roleOf(v, slot) === 0 || (v.words[base(slot) + UNSYNC] as number) === 0) continue;
+    if (roleOf(v, slot) === 0 || v.word(base(slot) + UNSYNC) === 0) continue;
     dropEntries(v, slot);
     protect(v, gfnOf(v, slot));
   }
@@ -149,7 +149,7 @@ function hasParent(v: Vcpu, child: number): boolean {
   for (let slot = 0; slot < SHADOW_PAGES; slot++) {
     if ((roleOf(v, slot) & ROLE.LEVEL) < 2) continue;
     for (let i = 0; i < 512; i++) {
-      const entry = v.words[entryAt(slot, i)] as number;
+      const entry = v.word(entryAt(slot, i));
       if ((entry & ENTRY.PRESENT) !== 0 && entry >>> 12 === child) return true;
     }
   }
@@ -160,20 +160,19 @@ function hasParent(v: Vcpu, child: number): boolean {
 export function zapPage(v: Vcpu, slot: number): void {
   const role = roleOf(v, slot);
   if (role === 0) return;
-  const words = v.words;
-  words[base(slot)] = 0;
+  v.setWord(base(slot), 0);
   if (isRoot(v, slot, gfnOf(v, slot), role)) v.request(REQ.MMU_FREE_OBSOLETE_ROOTS);
   for (let parent = 0; parent < SHADOW_PAGES; parent++) {
     if ((roleOf(v, parent) & ROLE.LEVEL) < 2) continue;
     for (let i = 0; i < 512; i++) {
       const at = entryAt(parent, i);
-      const entry = words[at] as number;
-      if ((entry & ENTRY.PRESENT) !== 0 && entry >>> 12 === slot) words[at] = 0;
+      const entry = v.word(at);
+      if ((entry & ENTRY.PRESENT) !== 0 && entry >>> 12 === slot) v.setWord(at, 0);
     }
   }
   if ((role & ROLE.LEVEL) < 2) return;
   for (let i = 0; i < 512; i++) {
-    const entry = words[entryAt(slot, i)] as number;
+    const entry = v.word(entryAt(slot, i));
     if ((entry & ENTRY.PRESENT) === 0) continue;
     const child = entry >>> 12;
     // Nested tables without a parent are unlikely to be used again.
@@ -233,8 +232,8 @@ function misaligned(offset: number, size: number, entry: number): boolean {
 function flooded(v: Vcpu, slot: number, role: number): boolean {
   if ((role & ROLE.LEVEL) === 1) return false;
   const at = base(slot) + WRITES;
-  v.words[at] = (v.words[at] as number) + 1;
-  return (v.words[at] as number) >= 3;
+  v.setWord(at, v.word(at) + 1);
+  return v.word(at) >= 3;
 }
 
 function zapWritten(v: Vcpu, slot: number, role: number, offset: number): void {
@@ -249,7 +248,7 @@ function zapWritten(v: Vcpu, slot: number, role: number, offset: number): void {
     if (at >> 12 !== (role & ROLE.QUADRANT) >> 5) return;
     index = (at & 4095) >> 3;
   }
-  v.words.fill(0, entryAt(slot, index), entryAt(slot, index + count));
+  v.zero(entryAt(slot, index) * 4, entryAt(slot, index + count) * 4);
 }
 
 /** Drops every shadow page of a table (kvm_mmu_unprotect_gfn_and_retry); whether there was one. */

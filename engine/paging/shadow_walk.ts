@@ -20,7 +20,7 @@ export function nestedRoot(role: number): number {
 export function isDevice(v: Vcpu, root: number, gfn: number): boolean {
   const at = DEVICES_AT >> 2;
   for (let i = 0; i < DEVICES; i++) {
-    if (v.words[at + i * 2] === root + 1 && v.words[at + i * 2 + 1] === gfn) return true;
+    if (v.word(at + i * 2) === root + 1 && v.word(at + i * 2 + 1) === gfn) return true;
   }
   return false;
 }
@@ -29,9 +29,9 @@ export function isDevice(v: Vcpu, root: number, gfn: number): boolean {
 export function addDevice(v: Vcpu, root: number, gfn: number): void {
   if (isDevice(v, root, gfn)) return;
   const at = DEVICES_AT >> 2;
-  v.words.copyWithin(at + 2, at, at + DEVICES * 2 - 2);
-  v.words[at] = root + 1;
-  v.words[at + 1] = gfn;
+  v.copy(DEVICES_AT + 8, DEVICES_AT, DEVICES * 8 - 8);
+  v.setWord(at, root + 1);
+  v.setWord(at + 1, gfn);
 }
 
 function refused(access: number, user: boolean): number {
@@ -58,7 +58,7 @@ export function lookUpDirect(
   out: Walk,
 ): number {
   if (gpa < v.memory.size) {
-    const bits = (v.bytes[NESTED_AT + (gpa / 4096 | 0)] as number) >> root;
+    const bits = v.u8(NESTED_AT + (gpa / 4096 | 0)) >> root;
     if ((bits & 1) !== 0 && (access !== WRITE || (bits & 16) !== 0)) return gpa;
     const error = refused(access, true);
     return missed(out, gpa, (bits & 1) !== 0 ? error | PF.present : error, table);
@@ -122,7 +122,7 @@ function leaf(v: Vcpu, root: ShadowRoot, lo: number, hi: number): number {
   let slot = topPage(v, root, lo, hi);
   for (let level = root.level; slot >= 0; level--) {
     const index = indexAt(level, lo, hi);
-    const entry = v.words[entryAt(slot, index)] as number;
+    const entry = v.word(entryAt(slot, index));
     if (level === 1 || (entry & ENTRY.PRESENT) === 0) {
       root.found = entry;
       return (entry & ENTRY.PRESENT) !== 0 ? mappedGfn(v, slot, index) * 4096 + (lo & 0xfff) : -1;

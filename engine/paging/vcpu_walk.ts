@@ -60,6 +60,7 @@ export function roleMode(v: Vcpu, role: number): KvmWalkMode {
   mode.smap = (ext & 16) !== 0;
   mode.smep = (ext & 32) !== 0;
   mode.root = number(v, V.cr3);
+  if (mode.levels === 3) v.recorder?.read(V.pdptr0, 32);
   mode.pdptrs = v.words.subarray(V.pdptr0 >> 2, (V.pdptr0 >> 2) + 8);
   return mode;
 }

@@ -92,6 +92,7 @@ export type Stage2 = (gpa: number, access: number, table: boolean, out: Walk) =>
 
 /** Little-endian 32-bit word of a page table, at an address that is a multiple of 4 and backed. */
 export function word(memory: GuestMemory, gpa: number): number {
+  memory.recorder?.readMemory(gpa, 4);
   const page = memory.page(gpa);
   memory.tables[gpa / 4096 | 0] = memory.generation;
   const at = gpa & 0xfff;
@@ -101,7 +102,7 @@ export function word(memory: GuestMemory, gpa: number): number {
 
 /** Sets bits of a table's entry, of which the low byte is at an address. */
 export function setBits(memory: GuestMemory, gpa: number, old: number, bits: number): void {
-  if ((bits & ~old) !== 0) memory.writable(gpa)[gpa & 0xfff] = (old | bits) & 0xff;
+  if ((bits & ~old) !== 0) memory.write8(gpa, (old | bits) & 0xff);
 }
 
 /** A walk that ends in a page fault; false. */

@@ -11,6 +11,7 @@ import { createVcpu, interrupt, look, queueNmi, queueSmi, setNestedState } from 
 import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
 import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import type { RunPaths } from "../paths/paths.ts";
 import type { Policy } from "../policy.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
@@ -64,6 +65,8 @@ export class Driver {
   readonly policy: Policy;
   /** The vCPU; made by the first session, or by the first input without one. */
   vcpu: Vcpu | undefined;
+  /** Paths that runs are known to take; every run is carried out step by step when left out. */
+  paths: RunPaths | undefined;
   /** Who listens to the vCPU while it runs. */
   observer: Observer | undefined;
   /** Called when userspace has set up the vCPU and looks at it, before it runs. */
@@ -255,7 +258,7 @@ export class Driver {
     if (++this.#goes > MOST_GOES) {
       throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
     }
-    this.#listened(runVcpu);
+    this.#listened(this.paths === undefined ? runVcpu : (v) => this.paths?.run.run(v, runVcpu));
     this.ran = true;
   }
 
@@ -310,7 +313,7 @@ export class Driver {
     if (event.vmcb12 !== undefined && event.vmcb12_gpa !== undefined) {
       this.#page(Number(event.vmcb12_gpa & ~0xfffn), event.vmcb12, index);
     }
-    loadRegs(v, regs);
+    loadRegs(v, regs, this.paths?.load);
     this.#start(v);
     this.run();
   }

@@ -8,7 +8,8 @@ import { fitImage, overlayImage } from "../image/fields.ts";
 import { clearNestedState, setHsave, setRegs, setSregs } from "../kvm/ioctls.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { offsets } from "../layout.ts";
-import { V } from "../svm/machine.ts";
+import type { Paths } from "../paths/paths.ts";
+import { MAPPED_AT, V } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { ReplayError } from "./replay_error.ts";
@@ -37,29 +38,22 @@ export function writePage(v: Vcpu, gpa: number, image: Image): void {
   overlayImage(v.memory.writable(gpa), image);
 }
 
-/** Reads fields of a `regs` image. */
+/** Reads fields of a `regs` image that lies in the work area. */
 class Reader {
-  readonly #bytes: Uint8Array;
+  readonly #v: Vcpu;
   readonly #known: Uint8Array | undefined;
-  readonly #view: DataView;
 
-  constructor(image: Image) {
-    this.#bytes = image.bytes;
-    this.#known = image.known;
-    this.#view = new DataView(image.bytes.buffer, image.bytes.byteOffset);
+  constructor(v: Vcpu, known: Uint8Array | undefined) {
+    this.#v = v;
+    this.#known = known;
   }
 
   u64(at: number): bigint {
-    return this.#view.getBigUint64(at, true);
-  }
-
-  copy64(v: Vcpu, to: number, at: number): void {
-    v.set32(to, this.#view.getUint32(at, true));
-    v.set32(to + 4, this.#view.getUint32(at + 4, true));
+    return this.#v.u64(MAPPED_AT + at);
   }
 
   u8(at: number): number {
-    return this.#bytes[at] as number;
+    return this.#v.u8(MAPPED_AT + at);
   }
 
   knows(at: number): boolean {
@@ -67,11 +61,12 @@ class Reader {
   }
 
   segment(at: number): { selector: number; attrib: number; limit: number; base: bigint } {
+    const v = this.#v, from = MAPPED_AT + at;
     return {
-      selector: this.#view.getUint16(at, true),
-      attrib: this.#view.getUint16(at + 2, true),
-      limit: this.#view.getUint32(at + 4, true),
-      base: this.#view.getBigUint64(at + 8, true),
+      selector: v.u16(from),
+      attrib: v.u16(from + 2),
+      limit: v.u32(from + 4),
+      base: v.u64(from + 8),
     };
   }
 }
@@ -85,9 +80,25 @@ const SEGMENT_AT = [
   ["gs", R.gs_selector],
 ] as const;
 
-/** Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF. */
-export function loadRegs(v: Vcpu, image: Image): void {
-  const r = new Reader(image);
+/**
+ * Loads L1's registers as userspace does: control registers and segments, the others, VM_HSAVE_PA, GIF.
+ *
+ * @param v The vCPU.
+ * @param image Its registers; the work area holds them meanwhile.
+ * @param paths Paths that loading is known to take, if any.
+ */
+export function loadRegs(v: Vcpu, image: Image, paths?: Paths): void {
+  v.bytes.set(image.bytes, MAPPED_AT);
+  if (paths !== undefined && image.known === undefined) paths.run(v, loadWhole);
+  else load(v, image.known);
+}
+
+function loadWhole(v: Vcpu): void {
+  load(v, undefined);
+}
+
+function load(v: Vcpu, known: Uint8Array | undefined): void {
+  const r = new Reader(v, known);
   const segments: Record<string, ReturnType<Reader["segment"]>> = {};
   for (const [name, at] of SEGMENT_AT) {
     if (r.knows(at + 4)) segments[name] = r.segment(at);
@@ -97,7 +108,7 @@ export function loadRegs(v: Vcpu, image: Image): void {
   setSregs(v, r.knows(R.cr0) ? { ...sregs, segments } : undefined);
   setRegs(v, { rip: r.u64(R.rip), rax: r.u64(R.rax), rsp: r.u64(R.rsp), rflags: r.u64(R.rflags) });
   for (let i = 0; i < 16; i++) {
-    if (r.knows(i * 8)) r.copy64(v, V.rax + i * 8, i * 8);
+    if (r.knows(i * 8)) v.copy64(V.rax + i * 8, MAPPED_AT + i * 8);
   }
   setHsave(v, r.knows(R.hsave_pa) ? r.u64(R.hsave_pa) : 0x20000n);
   clearNestedState(v, !r.knows(R.gif) || r.u8(R.gif) !== 0);
@@ -105,7 +116,8 @@ export function loadRegs(v: Vcpu, image: Image): void {
 
 /** Loads what is handed in of L2's registers before nested state is restored. */
 export function loadL2Regs(v: Vcpu, image: Image): void {
-  const r = new Reader(image);
+  v.bytes.set(image.bytes, MAPPED_AT);
+  const r = new Reader(v, image.known);
   setSregs(v, {
     cr0: r.u64(R.cr0),
     cr3: r.u64(R.cr3),

@@ -6,10 +6,13 @@
  */
 import { INNER_SIZE } from "../svm/inner_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
-import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Produced } from "./outcomes.ts";
 import { hostVmcbMask, ImageBuffer, innerView, vmcb02Used } from "./views.ts";
+
+/** Bytes of a VMCB up to the end of its last field: the others of vmcb01 and vmcb02 are always zero. */
+const USED = Math.max(...VMCB_LAYOUT.fields.map(({ offset, size }) => offset + size));
 
 /** Memory of images, of which the run under way uses the first few. */
 export class ProducedImages {
@@ -46,7 +49,7 @@ export class ProducedImages {
 
   #vmcb(v: Vcpu, at: number): Uint8Array {
     const bytes = this.#vmcbs[this.#usedVmcbs++] ??= new Uint8Array(VMCB_SIZE);
-    bytes.set(v.bytes.subarray(at, at + VMCB_SIZE));
+    bytes.set(v.bytes.subarray(at, at + USED));
     return bytes;
   }
 }

@@ -12,6 +12,7 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
+import type { RunPaths } from "../paths/paths.ts";
 import { contextOf, recordedPolicy, type ReplayContext } from "./context.ts";
 import { Driver } from "./drive.ts";
 import { policyFingerprint } from "./fingerprint.ts";
@@ -95,8 +96,14 @@ export class Replayer {
    *
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
+   * @param paths Paths that runs under the policy are known to take, to be followed and added to;
+   * every step of every run is carried out when left out.
    */
-  constructor(policy: Policy, report: (mismatch: Mismatch) => void = () => {}) {
+  constructor(
+    policy: Policy,
+    report: (mismatch: Mismatch) => void = () => {},
+    paths?: RunPaths,
+  ) {
     this.policy = policy;
     this.#agreement = new Agreement(
       report,
@@ -104,6 +111,7 @@ export class Replayer {
     );
     this.#driver = new Driver(policy);
     this.#driver.observer = this.#outcomes.observer;
+    this.#driver.paths = paths;
     this.#transitions = new PartialReplayer(
       policy,
       (found) => report({ ...found, scenario: undefined }),

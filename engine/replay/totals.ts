@@ -63,10 +63,10 @@ export class Totals {
 
   /** Counts an outcome. */
   outcome(kind: string, agreed: boolean): void {
-    const row = this.outcomes.get(kind) ?? { compared: 0, agreed: 0 };
+    let row = this.outcomes.get(kind);
+    if (row === undefined) this.outcomes.set(kind, row = { compared: 0, agreed: 0 });
     row.compared++;
     if (agreed) row.agreed++;
-    this.outcomes.set(kind, row);
   }
 
   /** Counts something that is not modelled. */

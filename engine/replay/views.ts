@@ -192,7 +192,7 @@ export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE
 /** Bytes of a VMCB image that hold host addresses, ASIDs or clocks, which differ from run to run. */
 const HOST_WORDS = [C.iopm_base_pa, C.msrpm_base_pa, C.tsc_offset, C.asid, C.nested_cr3] as const;
 
-const masks = new Map<boolean, Uint8Array>();
+const MASKS = { npt: vmcbMask(true), shadow: vmcbMask(false) };
 
 /**
  * Mask of a hypervisor's own VMCB: its host addresses, ASID and clock are not
@@ -202,13 +202,13 @@ const masks = new Map<boolean, Uint8Array>();
  * @returns A mask for {@linkcode Image.known}; shared, not to be changed.
  */
 export function hostVmcbMask(npt: boolean): Uint8Array {
-  let mask = masks.get(npt);
-  if (mask === undefined) {
-    mask = new Uint8Array(VMCB_SIZE).fill(0xff);
-    for (const at of HOST_WORDS) mask.fill(0, at, at + 8);
-    if (!npt) mask.fill(0, S.cr3, S.cr3 + 8);
-    masks.set(npt, mask);
-  }
+  return npt ? MASKS.npt : MASKS.shadow;
+}
+
+function vmcbMask(npt: boolean): Uint8Array {
+  const mask = new Uint8Array(VMCB_SIZE).fill(0xff);
+  for (const at of HOST_WORDS) mask.fill(0, at, at + 8);
+  if (!npt) mask.fill(0, S.cr3, S.cr3 + 8);
   return mask;
 }
 

@@ -48,7 +48,7 @@ export const restoreL1FromHsave: Step = {
     const page = hsave - hsave % 4096;
     if (!v.memory.backed(page, 4096)) return END;
     if (v.u8(V.nested_initialized) === 0) {
-      v.bytes.fill(0, VMCB02_AT, VMCB02_AT + 4096);
+      v.zero(VMCB02_AT, VMCB02_AT + 4096);
       v.set8(V.nested_initialized, 1);
     }
     copyRunState(v, v.bytes, VMCB01_AT, v.memory.page(page), 0);

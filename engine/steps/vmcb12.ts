@@ -18,7 +18,7 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 export function mapPage(v: Vcpu, gpa: number): boolean {
   const page = gpa - gpa % 4096;
   if (!v.memory.backed(page, 4096)) return false;
-  v.bytes.set(v.memory.page(page), MAPPED_AT);
+  v.copyFromMemory(MAPPED_AT, page, 4096);
   v.vmcb12 = page;
   return true;
 }
@@ -29,7 +29,7 @@ export const UNMAPPED = -1;
 /** Writes the work area back to the guest page it was mapped from. */
 export function unmapPage(v: Vcpu): void {
   if (v.vmcb12 === UNMAPPED) return;
-  v.memory.writable(v.vmcb12).set(v.bytes.subarray(MAPPED_AT, MAPPED_AT + 4096));
+  v.copyToMemory(v.vmcb12, MAPPED_AT, 4096);
 }
 
 /** A 64-bit value as a number, exact below 2^53. */

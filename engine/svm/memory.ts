@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { AccessRecorder } from "./access.ts";
 import type { PageJournal } from "./page_journal.ts";
 
 export type { PageJournal };
@@ -60,6 +61,8 @@ export class GuestMemory {
   generation = 1;
   /** Counts how often a table of the generation was given out to be written. */
   tableWrites = 0;
+  /** Who follows what is read and written, if anyone; not what is given out as whole pages. */
+  recorder: AccessRecorder | undefined = undefined;
   /** As many as there are: an array with far apart entries would be a hash table. */
   readonly #pages: (Uint8Array | undefined)[];
   /** Numbers of the pages that are there, in order. */
@@ -188,6 +191,7 @@ export class GuestMemory {
    * allocated first: it was written before, or lies below {@linkcode GuestMemory.resident}.
    */
   allocated(gpa: number): boolean {
+    this.recorder?.readAllocated(gpa);
     return gpa < this.resident || this.#pages[gpa / PAGE_SIZE | 0] !== undefined;
   }
 
@@ -309,6 +313,7 @@ export class GuestMemory {
   /** Reads one byte; unbacked bytes read as 0. */
   read8(gpa: number): number {
     if (!this.backed(gpa)) return 0;
+    this.recorder?.readMemory(gpa, 1);
     return this.page(gpa)[gpa % PAGE_SIZE] ?? 0;
   }
 
@@ -317,6 +322,7 @@ export class GuestMemory {
     const at = gpa % PAGE_SIZE;
     let value = 0;
     if (at + size <= PAGE_SIZE && this.backed(gpa, size)) {
+      this.recorder?.readMemory(gpa, size);
       const page = this.page(gpa);
       for (let i = size - 1; i >= 0; i--) value = value * 256 + (page[at + i] as number);
       return value;
@@ -332,7 +338,9 @@ export class GuestMemory {
 
   /** Writes one byte; unbacked bytes are dropped. */
   write8(gpa: number, value: number): void {
-    if (this.backed(gpa)) this.writable(gpa)[gpa % PAGE_SIZE] = value;
+    if (!this.backed(gpa)) return;
+    this.recorder?.writeMemory(gpa, 1);
+    this.writable(gpa)[gpa % PAGE_SIZE] = value;
   }
 
   /** Writes a little-endian value of up to 4 bytes. */
@@ -355,6 +363,7 @@ export class GuestMemory {
       const at = gpa + i;
       const length = Math.min(bytes.length - i, PAGE_SIZE - at % PAGE_SIZE);
       if (this.backed(at, length)) {
+        this.recorder?.writeMemory(at, length);
         this.writable(at).set(bytes.subarray(i, i + length), at % PAGE_SIZE);
       }
       i += length;

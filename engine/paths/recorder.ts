@@ -1,0 +1,385 @@
+/**
+ * Recording a path: following, word by word, what a run reads, and where what it writes comes from.
+ *
+ * A word that is only copied says nothing of the way that the run took: it is carried, whatever it
+ * holds. Every other one that is read is a guard: the path is another one where it holds something
+ * else. What follows from guards alone is the same each time.
+ *
+ * @module
+ */
+import {
+  changeOfShort,
+  copyShort,
+  type Observer,
+  sameShort,
+  shortState,
+  type Vcpu,
+} from "../kvm/vcpu.ts";
+import type { AccessRecorder } from "../svm/access.ts";
+import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
+import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
+import { type PageWrites, Path, type Stage, type Writes } from "./path.ts";
+
+/** A word that follows from guards alone. */
+const FOLLOWS = -1;
+/** Words that a path depends on or writes at most: a longer one is not worth it. */
+const LONGEST = 1 << 14;
+/** Words of the work area: nobody reads them without having mapped a page there. */
+const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
+const PAGE_WORDS = PAGE_SIZE / 4;
+
+/** What is known of a word that may have been written. */
+const DIRTY = 1, WRITTEN = 2, CHANGED = 4, GUARD = 8;
+
+/** What is written of the state or of a page, while it is collected. */
+class Writing implements Writes {
+  readonly copied: number[] = [];
+  readonly carried: number[] = [];
+  readonly set: number[] = [];
+  readonly values: number[] = [];
+}
+
+/** A page of guest memory that the run has written. */
+class Page {
+  /** Where each of its words comes from. */
+  readonly origin = new Int32Array(PAGE_WORDS);
+  readonly marks = new Uint8Array(PAGE_WORDS);
+  dirty: number[] = [];
+  touched = false;
+
+  constructor(first: WordNumber) {
+    for (let i = 0; i < PAGE_WORDS; i++) this.origin[i] = first + i;
+  }
+}
+
+/** Records paths of vCPUs of one size, one path at a time. */
+export class PathRecorder implements AccessRecorder {
+  readonly #given: boolean;
+  readonly #stateWords: number;
+  /** Where each word of the state comes from, and what is known of it. */
+  readonly #origin: Int32Array;
+  readonly #marks: Uint8Array;
+  #v!: Vcpu;
+  #words!: Uint32Array;
+  /** Words that are not as at the beginning. */
+  #changed: number[] = [];
+  #dirty: number[] = [];
+  readonly #pages = new Map<number, Page>();
+  #numbers: WordNumber[] = [];
+  #values: number[] = [];
+  /** Values of guards by their numbers. */
+  readonly #guards = new Map<WordNumber, number>();
+  readonly #carried = new Map<WordNumber, number>();
+  #stages: Stage[] = [];
+  #loose!: ReturnType<typeof shortState>;
+  #failed = false;
+
+  /**
+   * Makes room for the words of a state.
+   *
+   * @param stateWords How many.
+   * @param given Whether the work area holds something to begin with.
+   */
+  constructor(stateWords: number, given: boolean) {
+    this.#given = given;
+    this.#stateWords = stateWords;
+    this.#origin = new Int32Array(stateWords);
+    this.#marks = new Uint8Array(stateWords);
+    for (let i = 0; i < stateWords; i++) this.#origin[i] = i;
+  }
+
+  /**
+   * Has something done, and records its path.
+   *
+   * @param v The vCPU.
+   * @param run What is to be done.
+   * @returns What the path depends on, and the path; without it where it could not be followed to its
+   * end, which depends on the same.
+   */
+  record(v: Vcpu, run: (v: Vcpu) => void): { guards: Guards; path: Path | undefined } {
+    const { observer } = v;
+    this.#begin(v);
+    v.recorder = v.memory.recorder = this;
+    if (observer !== undefined) v.observer = this.#listen(observer);
+    try {
+      run(v);
+    } finally {
+      v.recorder = v.memory.recorder = undefined;
+      v.observer = observer;
+    }
+    const guards = { numbers: this.#numbers, values: this.#values };
+    if (this.#failed) return { guards, path: undefined };
+    this.#tell(undefined);
+    const path = new Path(this.#stateWords, [...this.#carried.keys()], this.#stages);
+    return { guards, path };
+  }
+
+  #begin(v: Vcpu): void {
+    for (const word of this.#changed) this.#origin[word] = word;
+    this.#changed = [];
+    for (let i = WORK_FROM; i < WORK_TO; i++) this.#origin[i] = i;
+    this.#marks.fill(0);
+    this.#dirty = [];
+    this.#pages.clear();
+    this.#numbers = [];
+    this.#values = [];
+    this.#guards.clear();
+    this.#carried.clear();
+    this.#stages = [];
+    this.#failed = false;
+    this.#v = v;
+    this.#words = v.words;
+    this.#loose = shortState(v);
+  }
+
+  /** Hears what an observer is to be told, and has it told each time the path is followed. */
+  #listen(observer: Observer): Observer {
+    const tell = (what: (observer: Observer, v: Vcpu) => void) => {
+      const v = this.#v;
+      if (this.#failed) {
+        what(observer, v);
+        return;
+      }
+      this.#tell(what);
+      v.recorder = v.memory.recorder = undefined;
+      what(observer, v);
+      v.recorder = v.memory.recorder = this;
+    };
+    const outcomes: Observer = {
+      step() {},
+      check: (id, text) => tell((o) => o.check(id, text)),
+      warn: (text, step) => tell((o) => o.warn(text, step)),
+      unmodelled: (what) => tell((o) => o.unmodelled?.(what)),
+      switched: (to) => tell((o, v) => o.switched?.(to, v)),
+      inner: (at, ret) => tell((o, v) => o.inner(at, ret, v)),
+    };
+    if (observer.outcomesOnly === true) return outcomes;
+    return {
+      ...outcomes,
+      begin: (way) => tell((o, v) => o.begin?.(way, v)),
+      end: (way, outcome) => tell((o, v) => o.end?.(way, outcome, v)),
+      step: (step) => tell((o, v) => o.step(step, v)),
+    };
+  }
+
+  /** Is told of reads of the state. */
+  read(at: number, length: number): void {
+    const last = at + length - 1 >> 2;
+    for (let i = at >> 2; i <= last; i++) {
+      const from = this.#origin[i] as number;
+      if (from !== FOLLOWS) this.#guard(from, this.#words[i] as number);
+    }
+  }
+
+  /** Is told of writes of the state. */
+  write(at: number, length: number): void {
+    const first = at >> 2, last = at + length - 1 >> 2;
+    // Of a word that is written in part, the rest must follow from guards, too.
+    if ((at & 3) !== 0) this.read(first * 4, 1);
+    if ((at + length & 3) !== 0) this.read(last * 4, 1);
+    for (let i = first; i <= last; i++) this.#set(i, FOLLOWS);
+  }
+
+  /** Is told of copies within the state. */
+  copy(to: number, from: number, length: number): void {
+    if (((to | from | length) & 3) !== 0) {
+      this.read(from, length);
+      this.write(to, length);
+      return;
+    }
+    const first = to >> 2, source = from >> 2, count = length >> 2;
+    if (to <= from) {
+      for (let i = 0; i < count; i++) this.#set(first + i, this.#origin[source + i] as number);
+    } else {
+      for (let i = count - 1; i >= 0; i--) {
+        this.#set(first + i, this.#origin[source + i] as number);
+      }
+    }
+  }
+
+  /** Is told of reads of guest memory. */
+  readMemory(gpa: number, length: number): void {
+    const { memory } = this.#v;
+    for (let at = gpa - gpa % 4; at < gpa + length; at += 4) {
+      const from = this.#from(at);
+      if (from !== FOLLOWS) this.#guard(from, peek(memory, at));
+    }
+  }
+
+  /** Is told of writes of guest memory. */
+  writeMemory(gpa: number, length: number): void {
+    const end = gpa + length;
+    if (gpa % 4 !== 0) this.readMemory(gpa, 1);
+    if (end % 4 !== 0) this.readMemory(end - 1, 1);
+    const page = this.#page(gpa);
+    for (let at = gpa - gpa % 4; at < end; at += 4) setIn(page, at % PAGE_SIZE >> 2, FOLLOWS);
+  }
+
+  /** Is told of copies from guest memory. */
+  copyFromMemory(to: number, gpa: number, length: number): void {
+    if (((to | length) & 3) !== 0 || gpa % 4 !== 0) {
+      this.readMemory(gpa, length);
+      this.write(to, length);
+      return;
+    }
+    const { origin: own } = this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? {};
+    const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
+    for (let i = 0; i < length >> 2; i++) {
+      this.#set(into + i, own === undefined ? first + i : own[inPage + i] as number);
+    }
+  }
+
+  /** Is told of copies to guest memory. */
+  copyToMemory(gpa: number, from: number, length: number): void {
+    if (((from | length) & 3) !== 0 || gpa % 4 !== 0) {
+      this.read(from, length);
+      this.writeMemory(gpa, length);
+      return;
+    }
+    const page = this.#page(gpa);
+    for (let i = 0; i < length; i += 4) {
+      setIn(page, (gpa + i) % PAGE_SIZE >> 2, this.#origin[from + i >> 2] as number);
+    }
+  }
+
+  /** Is told when a page's being there is looked at. */
+  readAllocated(gpa: number): void {
+    // What the run itself has written is there.
+    if (this.#pages.has(Math.floor(gpa / PAGE_SIZE))) return;
+    const { memory } = this.#v;
+    memory.recorder = undefined;
+    this.#guard(allocatedWord(gpa), memory.allocated(gpa) ? 1 : 0);
+    memory.recorder = this;
+  }
+
+  /** Is told that what follows depends on more than can be followed. */
+  giveUp(): void {
+    this.#failed = true;
+    this.#v.recorder = this.#v.memory.recorder = undefined;
+  }
+
+  #guard(number: WordNumber, value: number): void {
+    if (number >= 0 && number < this.#stateWords) {
+      if (((this.#marks[number] as number) & GUARD) !== 0) return;
+      this.#marks[number]! |= GUARD;
+      if (!this.#given && number >= WORK_FROM && number < WORK_TO) this.giveUp();
+    } else if (this.#guards.has(number)) return;
+    if (this.#numbers.length === LONGEST) this.giveUp();
+    if (this.#failed) return;
+    this.#guards.set(number, value);
+    this.#numbers.push(number);
+    this.#values.push(value);
+  }
+
+  #set(word: number, from: number): void {
+    this.#origin[word] = from;
+    if (word >= WORK_FROM && word < WORK_TO) return;
+    const mark = this.#marks[word] as number;
+    if ((mark & CHANGED) === 0) this.#changed.push(word);
+    if ((mark & DIRTY) === 0) this.#dirty.push(word);
+    this.#marks[word] = mark | CHANGED | DIRTY;
+  }
+
+  /** Where the word of guest memory at an address comes from. */
+  #from(gpa: number): number {
+    const page = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
+    return page === undefined
+      ? memoryWord(this.#stateWords, gpa)
+      : page.origin[gpa % PAGE_SIZE >> 2] as number;
+  }
+
+  /** A page that is about to be written. */
+  #page(gpa: number): Page {
+    const number = Math.floor(gpa / PAGE_SIZE);
+    let page = this.#pages.get(number);
+    if (page === undefined) {
+      page = new Page(memoryWord(this.#stateWords, number * PAGE_SIZE));
+      this.#pages.set(number, page);
+    }
+    page.touched = true;
+    return page;
+  }
+
+  /** Ends a stage. */
+  #tell(tell: Stage["tell"]): void {
+    const state = new Writing();
+    for (const word of this.#dirty) {
+      const mark = this.#marks[word] as number;
+      this.#marks[word] = mark & ~DIRTY;
+      const from = this.#origin[word] as number;
+      const written = (mark & WRITTEN) !== 0;
+      if (this.#emit(state, word, word, from, this.#words[word] as number, written)) {
+        this.#marks[word]! |= WRITTEN;
+      }
+    }
+    this.#dirty.length = 0;
+    const pages: PageWrites[] = [];
+    for (const [number, page] of this.#pages) {
+      if (page.touched) pages.push(this.#emitPage(number, page));
+    }
+    this.#stages.push({ ...state, pages, ...this.#short(), tell });
+  }
+
+  #emitPage(pageNumber: number, page: Page): PageWrites {
+    const { memory } = this.#v;
+    const gpa = pageNumber * PAGE_SIZE;
+    const writing = new Writing();
+    for (const word of page.dirty) {
+      const mark = page.marks[word] as number;
+      page.marks[word] = mark & ~DIRTY;
+      const number = memoryWord(this.#stateWords, gpa + word * 4);
+      const from = page.origin[word] as number;
+      const value = peek(memory, gpa + word * 4);
+      const written = (mark & WRITTEN) !== 0;
+      if (this.#emit(writing, word * 4, number, from, value, written)) page.marks[word]! |= WRITTEN;
+    }
+    page.dirty.length = 0;
+    page.touched = false;
+    return { page: pageNumber, ...writing };
+  }
+
+  /** Notes what a word becomes, unless it is that already; whether it was noted. */
+  #emit(
+    into: Writing,
+    at: number,
+    number: WordNumber,
+    from: number,
+    value: number,
+    written: boolean,
+  ): boolean {
+    const known = from === FOLLOWS ? value : this.#guards.get(from);
+    if (!written) {
+      if (from === number || known !== undefined && this.#guards.get(number) === known) {
+        return false;
+      }
+    }
+    if (known !== undefined) {
+      into.set.push(at);
+      into.values.push(known);
+      return true;
+    }
+    let slot = this.#carried.get(from);
+    if (slot === undefined) this.#carried.set(from, slot = this.#carried.size);
+    into.copied.push(at);
+    into.carried.push(slot);
+    return true;
+  }
+
+  /** What changed since the last stage of what is no byte. */
+  #short(): Pick<Stage, "loose" | "result"> {
+    const v = this.#v, before = this.#loose;
+    if (sameShort(v, before)) return { loose: undefined, result: undefined };
+    const loose = changeOfShort(before, v);
+    copyShort(before, v);
+    return { loose, result: { ...v.result } };
+  }
+}
+
+function setIn(page: Page, word: number, from: number): void {
+  const mark = page.marks[word] as number;
+  if (page.origin[word] === from && from !== FOLLOWS && (mark & (DIRTY | WRITTEN)) === 0) return;
+  page.origin[word] = from;
+  if ((mark & DIRTY) === 0) page.dirty.push(word);
+  page.marks[word] = mark | DIRTY;
+}

@@ -1,0 +1,30 @@
+/**
+ * Following what a transition reads and writes of a machine.
+ *
+ * @module
+ */
+
+/**
+ * Is told of every access before it happens. Offsets are those of `Machine.bytes`, addresses guest
+ * physical ones.
+ */
+export interface AccessRecorder {
+  /** What follows depends on these bytes of the state. */
+  read(at: number, length: number): void;
+  /** These bytes of the state become something that follows from what was read. */
+  write(at: number, length: number): void;
+  /** Bytes of the state become copies of others. */
+  copy(to: number, from: number, length: number): void;
+  /** What follows depends on these bytes of one page of guest memory. */
+  readMemory(gpa: number, length: number): void;
+  /** These bytes of one page of guest memory become something that follows from what was read. */
+  writeMemory(gpa: number, length: number): void;
+  /** Bytes of the state become copies of bytes of one page. */
+  copyFromMemory(to: number, gpa: number, length: number): void;
+  /** Bytes of one page become copies of bytes of the state. */
+  copyToMemory(gpa: number, from: number, length: number): void;
+  /** What follows depends on whether the page that holds the address is allocated. */
+  readAllocated(gpa: number): void;
+  /** What follows depends on more than can be followed. */
+  giveUp(): void;
+}

@@ -1,0 +1,235 @@
+/**
+ * Following a path gives what carrying out its steps gives, and depends on nothing else.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { Buffer } from "node:buffer";
+import fc from "fast-check";
+import type { TraceEvent } from "../engine/event.ts";
+import { LOOSE_FIELDS, type Observer, type Vcpu } from "../engine/kvm/vcpu.ts";
+import { runVcpu } from "../engine/kvm/run.ts";
+import { GuardTree } from "../engine/paths/guards.ts";
+import { PathRecorder } from "../engine/paths/recorder.ts";
+import { RunPaths } from "../engine/paths/paths.ts";
+import type { Policy } from "../engine/policy.ts";
+import { EARLY_EXIT, LINUX_6_1, UPSTREAM } from "../engine/policies/mod.ts";
+import { Driver } from "../engine/replay/drive.ts";
+import { Machine, MACHINE_SIZE, MAPPED_AT, V } from "../engine/svm/machine.ts";
+import { copyEvent } from "../codecs/mod.ts";
+import { generate } from "../traces/generate/generate.ts";
+import { recordScenarios } from "../traces/scenarios/record.ts";
+import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
+
+const KERNELS = [EARLY_EXIT, LINUX_6_1, UPSTREAM] as const;
+/** Events behind which a run is over, or stands still. */
+const RUNS: ReadonlySet<string> = new Set(["vmrun", "setstate", "run", "rsm", "restore"]);
+
+function cases(seed: number, count: number) {
+  return [...generate({ seed, count })].map((line) => parseScenario(line));
+}
+
+async function record(seed: number, count: number, policy: Policy, npt: boolean, repeat: number) {
+  const events = recordScenarios(cases(seed, count), policy, { npt, repeat });
+  return await Array.fromAsync(events, copyEvent);
+}
+
+/** Hears all that is told, or outcomes alone, with a number for the state at that moment. */
+function listener(heard: string[], steps: boolean): Observer {
+  const hear = (text: string, v?: Vcpu) => void heard.push(v ? `${text} ${sumOf(v)}` : text);
+  return {
+    ...(!steps && { outcomesOnly: true }),
+    step: (step, v) => steps && hear(step.name, v),
+    check: (id) => hear(id),
+    warn: (text) => hear(text),
+    inner: (at, ret, v) => hear(`${at} ${ret}`, v),
+    switched: (to, v) => hear(`vmcb0${to}`, v),
+    begin: (way, v) => steps && hear(`> ${way}`, v),
+    end: (way, outcome, v) => steps && hear(`< ${way} ${outcome}`, v),
+  };
+}
+
+function sumOf({ words, failedRet }: Vcpu): number {
+  let sum = failedRet;
+  for (let i = 0; i < MAPPED_AT >> 2; i++) sum = Math.imul(sum, 31) + (words[i] as number) | 0;
+  return sum;
+}
+
+/** The first place in which two vCPUs differ; the work area is nobody's between two transitions. */
+function difference(a: Vcpu, b: Vcpu): string | undefined {
+  for (const [from, to] of [[0, MAPPED_AT], [MACHINE_SIZE, a.bytes.length]] as const) {
+    if (Buffer.compare(a.bytes.subarray(from, to), b.bytes.subarray(from, to)) === 0) continue;
+    for (let i = from >> 2; i < to >> 2; i++) {
+      if (a.words[i] !== b.words[i]) return `word at ${(i * 4).toString(16)}`;
+    }
+  }
+  for (const name of LOOSE_FIELDS) if (a[name] !== b[name]) return name;
+  for (const name of ["rc", "errno", "exit", "port"] as const) {
+    if (a.result[name] !== b.result[name]) return name;
+  }
+  const pages = a.memory.pages();
+  if (pages.join() !== b.memory.pages().join()) return "pages";
+  for (const page of pages) {
+    const x = a.memory.page(page * 4096), y = b.memory.page(page * 4096);
+    if (Buffer.compare(x, y) !== 0) return `page ${page}`;
+  }
+  return undefined;
+}
+
+for (const policy of KERNELS) {
+  for (const npt of [true, false]) {
+    for (const steps of [true, false]) {
+      const how = `${policy.name}, npt ${npt ? "on" : "off"}, ${steps ? "steps" : "outcomes"} told`;
+      Deno.test(`a run that follows a path does what one does that is carried out: ${how}`, async () => {
+        const events = await record(5, 40, policy, npt, 4);
+        const carried: string[] = [], followed: string[] = [];
+        const a = new Driver(policy), b = new Driver(policy);
+        a.observer = listener(carried, steps);
+        b.observer = listener(followed, steps);
+        b.paths = new RunPaths(policy);
+        let name = "";
+        const feed = (event: TraceEvent, index: number) => {
+          if (event.kind === "case") name = event.name ?? "";
+          a.feed(event, index);
+          b.feed(event, index);
+          if (!RUNS.has(event.kind) || a.vcpu === undefined || b.vcpu === undefined) return;
+          assertEquals(difference(a.vcpu, b.vcpu), undefined, `${name}, event ${index}`);
+          assertEquals(followed, carried, name);
+          carried.length = followed.length = 0;
+          a.vcpu.unmodelled = b.vcpu.unmodelled = "";
+        };
+        events.forEach(feed);
+        assert(b.paths.run.counts.followed > 40, JSON.stringify(b.paths.run.counts));
+        assert(b.paths.load.counts.followed > 40, JSON.stringify(b.paths.load.counts));
+      });
+    }
+  }
+}
+
+/** A number that looks like none that a test would think of. */
+function scrambled(number: number): number {
+  return Math.imul(number ^ 0x5bd1e995, 0x9e3779b1) >>> 0;
+}
+
+/** Gives words that no path depends on other values. */
+function scramble(v: Vcpu, guards: ReadonlySet<number>): void {
+  const { words, memory } = v;
+  for (let i = 0; i < words.length; i++) {
+    // Which VMCB is active decides what is shown of a state, not only what becomes of it.
+    if (!guards.has(i) && i !== V.active >> 2) words[i] = scrambled(i);
+  }
+  for (const page of memory.pages()) {
+    const bytes = memory.writable(page * 4096);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let at = 0; at < 4096; at += 4) {
+      const number = words.length + (page * 4096 + at) / 4;
+      if (!guards.has(number)) view.setUint32(at, scrambled(number), true);
+    }
+  }
+}
+
+for (const policy of [LINUX_6_1, UPSTREAM]) {
+  for (const npt of [true, false]) {
+    Deno.test(`a path depends on its guards alone: ${policy.name}, npt ${npt ? "on" : "off"}`, async () => {
+      const driver = new Driver(policy);
+      let looked = 0, name = "";
+      driver.ready = (v) => {
+        if (v.pendingDevice !== undefined) return;
+        const before = v.fork(policy), recorded = v.fork(policy);
+        const { guards, path } = new PathRecorder(v.words.length, false).record(recorded, runVcpu);
+        if (path === undefined) return;
+        const numbers = new Set(guards.numbers);
+        const a = before.fork(policy), b = before.fork(policy);
+        scramble(a, numbers);
+        scramble(b, numbers);
+        runVcpu(a);
+        path.follow(b);
+        assertEquals(difference(a, b), undefined, name);
+        looked++;
+      };
+      let index = 0;
+      for await (const event of recordScenarios(cases(11, 80), policy, { npt })) {
+        if (event.kind === "case") name = event.name ?? "";
+        driver.feed(event, index++);
+        if (driver.vcpu !== undefined) driver.vcpu.unmodelled = "";
+      }
+      assert(looked > 40, String(looked));
+    });
+  }
+}
+
+Deno.test("a tree gives the path that a state goes, or none", () => {
+  // A program that reads a word, and by its value goes on to another.
+  const step = fc.record({
+    next: fc.integer({ min: 1, max: 5 }),
+    times: fc.integer({ min: 1, max: 3 }),
+  });
+  fc.assert(fc.property(
+    fc.array(step, { minLength: 8, maxLength: 8 }),
+    fc.array(fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 12, maxLength: 12 }), {
+      minLength: 1,
+      maxLength: 30,
+    }),
+    (program, states) => {
+      const read = (words: ArrayLike<number>) => {
+        const numbers: number[] = [], values: number[] = [];
+        for (let at = 0, i = 0; i < 6; i++) {
+          const { next, times } = program[at % program.length]!;
+          for (let k = 0; k < times; k++) {
+            const number = (at * 3 + k) % 12;
+            if (!numbers.includes(number)) {
+              numbers.push(number);
+              values.push(words[number] as number);
+            }
+            at += next * ((words[number] as number) + 1);
+          }
+        }
+        return { numbers, values };
+      };
+      const machine = new Machine({ physicalBits: 40, npt: true, memory: 4096 });
+      const tree = new GuardTree<string>();
+      const known = new Set<string>();
+      for (const state of states) {
+        machine.words.set(state);
+        const guards = read(machine.words);
+        const path = JSON.stringify(guards);
+        assertEquals(tree.find(machine), known.has(path) ? path : undefined);
+        if (!known.has(path)) assert(tree.add(guards, path));
+        known.add(path);
+      }
+    },
+  ));
+});
+
+/** The buffers of a machine and the pages of memory, without a method around them. */
+const RAW =
+  /\b(v|m|cpu\.m|this)\.(words|bytes|view)\b|\{[^}]*\b(words|bytes)\b[^}]*\}(: Vcpu| = (v|m|cpu\.m)\b)|\bmemory\.(page|writable)\(/;
+
+Deno.test("what transitions do reaches the state where it can be followed", async () => {
+  // These read or write whole buffers, and tell the recorder, give up, or are never part of a run.
+  const allowed = [
+    "checks/verdict.ts",
+    "cpu/carried.ts",
+    "cpu/processor.ts",
+    "cpu/vector.ts",
+    "cpu/zeros.ts",
+    "kvm/code_at_rip.ts",
+    "kvm/emulate_any.ts",
+    "kvm/ioctls.ts",
+    "kvm/migrate.ts",
+    "kvm/run.ts",
+    "kvm/smm.ts",
+    "kvm/vcpu.ts",
+    "paging/vcpu_walk.ts",
+    "paging/walk.ts",
+    "steps/restore.ts",
+  ];
+  const found: string[] = [];
+  for (const room of ["checks", "cpu", "kernels", "kvm", "paging", "processors", "steps"]) {
+    const folder = new URL(`../engine/${room}/`, import.meta.url);
+    for await (const { name } of Deno.readDir(folder)) {
+      const text = await Deno.readTextFile(new URL(name, folder));
+      const raw = text.split("\n").some((line) => !/^\s*(\*|\/\/)/.test(line) && RAW.test(line));
+      if (raw) found.push(`${room}/${name}`);
+    }
+  }
+  assertEquals(found.sort(), allowed);
+});
