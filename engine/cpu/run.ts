@@ -129,6 +129,8 @@ export function runVmcb(
   let budget = INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
   const before = cpu.unknown;
+  // What made them unknown is told from before this run.
+  if (before !== 0) m.recorder?.giveUp();
   if (status === NEXT) status = inject(cpu);
   if (savesNextRip(cpu)) m.set64(vmcb + C.next_rip, 0n);
   for (;;) {
@@ -224,7 +226,7 @@ function saveNextRip(cpu: Processor): void {
 
 /** Whether what exited was an instruction's intercept, not an exception, an interrupt or a page. */
 function intercepts(cpu: Processor): boolean {
-  const code = cpu.m.words[cpu.at + CONTROL.exitCode] as number;
+  const code = cpu.m.word(cpu.at + CONTROL.exitCode);
   return code < EXIT_CODE.exception ||
     code >= 0x60 && code < EXIT_CODE.npf && code !== EXIT_CODE.swint && code !== EXIT_CODE.shutdown;
 }

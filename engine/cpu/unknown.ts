@@ -106,6 +106,6 @@ function tellsOnlyRax(code: number): boolean {
 
 /** Whether what a #VMEXIT hands over is known. */
 export function exitIsKnown(cpu: Processor): boolean {
-  const code = cpu.m.words[cpu.at + CONTROL.exitCode] as number;
+  const code = cpu.m.word(cpu.at + CONTROL.exitCode);
   return (cpu.unknown & 1 << RAX) === 0 && tellsOnlyRax(code);
 }
