@@ -60,5 +60,12 @@ Deno.test("known deviations are known from the manual only, and gaps by their va
   const gap = (field: string, a: string, b: string) =>
     knownGap({ key: `gap|vmrun|${field}`, title: "", case: 0, fields: [{ field, a, b }] }, known);
   assertEquals(gap("unmodelled", "absent", "x")?.id, "runs-into-nothing");
-  assertEquals(gap("post.rip", "1", "2"), undefined);
+  assertEquals(gap("post.rip", "2b60", "b4")?.id, "runs-into-nothing");
+  // A loop at L2's first instruction is none of these.
+  assertEquals(gap("post.rip", "9000", "8003"), undefined);
+  assertEquals(gap("setstate.cpu.req", "501014900", "501214900")?.id, "clock-unstable");
+  assertEquals(gap("setstate.cpu.req", "501014900", "501014901"), undefined);
+  const injected = "vmexit.vmcb02 control.exit_int_info";
+  assertEquals(gap(injected, "80000200", "80000202")?.id, "delivery-disturbed");
+  assertEquals(gap(injected, "0", "80000020"), undefined);
 });

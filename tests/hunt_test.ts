@@ -114,7 +114,7 @@ Deno.test("the cases that are picked reach more than as many that are not", () =
 });
 
 Deno.test("what is known is counted, and no finding", async () => {
-  const row: Known = { id: "gif", kind: "model", gap: /\|post\.gif 1 0$/, reason: "", source: "" };
+  const row: Known = { id: "gif", kind: "model", gap: /\|post\.gif 1 0;/, reason: "", source: "" };
   const hunt = newHunt(3, [row]);
   await hunt.batch(fakeLab(deviate), COUNT);
   assert((hunt.state.known["gif"]?.count ?? 0) > 0);

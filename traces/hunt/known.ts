@@ -34,7 +34,7 @@ export interface Known {
    * one when it is gone as soon as `architectural` has them, too.
    */
   readonly pieces?: readonly string[];
-  /** Of a gap: what its key is like, followed by the kernel's value and the model's. */
+  /** Of a gap: what its key and fields are like, as `KEY KERNEL MODEL; FIELD KERNEL MODEL;` and so on. */
   readonly gap?: RegExp;
   /** The kernels that it is known of; all when left out. */
   readonly kernels?: readonly string[];
@@ -97,7 +97,7 @@ export const KNOWN: readonly Known[] = [
     kernels: ["linux-6.1", "linux-7.3"],
     reason:
       "Whether the first KVM_RUN gives the processor away, so that what was to be injected is injected anew",
-    source: `kvm_mmu_post_init_vm; ${FINDINGS}`,
+    source: `kvm_mmu_post_init_vm, which 6.12 calls in the first KVM_RUN; ${FINDINGS}`,
   },
   {
     id: "refused-cr3-overwritten",
@@ -302,8 +302,8 @@ export const KNOWN: readonly Known[] = [
     kind: "mended",
     pieces: ["trait flags"],
     kernels: ["linux-6.1"],
-    reason: "INIT, which a shutdown brings, unmasks NMIs, as the mask is in hflags",
-    source: "kvm_vcpu_reset and svm_set_nmi_mask of 6.1; 6.12 keeps svm->nmi_masked",
+    reason: "INIT, which a shutdown brings, unmasks NMIs, as the mask is one of hflags",
+    source: "kvm_vcpu_reset of 6.1 clears hflags; 6.12 clears svm->nmi_masked at a reset only",
   },
   {
     id: "6.1-lma-without-lme",
@@ -312,7 +312,7 @@ export const KNOWN: readonly Known[] = [
     kernels: ["linux-6.1"],
     reason:
       "EFER.LMA without LME is loaded into L2 as it stands, and long mode without CR4.PAE is computed with",
-    source: "nested_vmcb02_prepare_save and is_long_mode of 6.1",
+    source: "svm_set_efer and is_long_mode of 6.1",
   },
   {
     id: "6.1-vmmcall",
@@ -320,8 +320,8 @@ export const KNOWN: readonly Known[] = [
     pieces: ["trait interceptsVmmcallOfL2"],
     kernels: ["linux-6.1"],
     reason:
-      "A VMMCALL that L1 does not intercept is not intercepted at all: the processor gives #UD, where QEMU's, which raises none, goes on",
-    source: "recalc_intercepts of 6.1; nested_svm_exit_handled of 6.12",
+      "A VMMCALL that L1 does not intercept is #UD on the processor, which 6.1 intercepts, writes a VMMCALL over it, and lets L2 try again, for ever",
+    source: "recalc_intercepts, handle_ud and em_hypercall of 6.1; vmmcall_interception of 6.12",
   },
   {
     id: "6.1-vnmi-unknown",
@@ -403,7 +403,7 @@ export const KNOWN: readonly Known[] = [
     kind: "emulator",
     // Requests 21 (master clock) and 24 (global clock), and the clean bit of the TSC offset.
     gap:
-      /\|setstate\.cpu\.req (\w*)(?:0(\w{5}) \1(?:2)\2|1(\w{6}) \1(?:0)\3)$|\|vmexit\.vmcb02 control\.clean (\w+)6 \4(?:7)$/,
+      /^gap\|\w+\|(?:setstate\.cpu\.req (\w*)(?:0(\w{5}) \1(?:2)\2|1(\w{6}) \1(?:0)\3)|vmexit\.vmcb02 control\.clean (\w+)6 \4(?:7));/,
     reason:
       "A kernel that found its host's TSC unstable asks for no master clock, and writes the TSC offset anew",
     source: "kvm_guest_time_update; depends on the boot, not on the case",
@@ -412,17 +412,28 @@ export const KNOWN: readonly Known[] = [
     id: "steal-time",
     kind: "emulator",
     // Request 16, which an interrupt of the host's can bring at any time.
-    gap: /\.cpu\.req (?:(\w*)1(\w{4}) \1(?:0)\2|10000 0)$/,
+    gap: /^gap\|\w+\|\w+\.cpu\.req (?:(\w*)1(\w{4}) \1(?:0)\2|10000 0);/,
     kernels: BEFORE_7_3,
     reason: "The host's scheduler took the processor away: the steal time is to be updated",
     source: "kvm_arch_vcpu_load; depends on the host's interrupts, not on the case",
   },
   {
+    id: "delivery-disturbed",
+    kind: "found",
+    gap:
+      /^gap\|\w+\|vmexit\.(?:cpu\.(?:soft|nmi_l1l2) |vmcb02 control\.exit_(?:.*exit_)?int_info (?:80000200 800002\w\w|0 80000[34]\w\w);)/,
+    reason:
+      "Whether L2's first entry is disturbed is chance: what was injected is then queued anew, an NMI without its vector, a software event not at all",
+    source: `svm_complete_interrupts; ${FINDINGS}`,
+  },
+  {
     id: "runs-into-nothing",
     kind: "model",
-    gap: /^gap\|\w+\|unmodelled /,
-    reason: "L1 or L2 runs on into memory that holds no program; the model gives up and says so",
-    source: "what `predict` calls not modelled",
+    // Programs lie in the pages 8, 9 and 0xb, and at the reset vector.
+    gap: /^gap\|\w+\|(?:unmodelled |(?:mid|post|restored)\.rip (?![89b]\w{3} |fff0 ))/,
+    reason:
+      "L1 or L2 runs on into memory that holds no program: how far it gets is up to the host's clock, or not modelled",
+    source: "what `predict` calls not modelled; asked again, it is elsewhere",
   },
 ];
 
@@ -452,7 +463,6 @@ export function knownIn(
  * @returns It; undefined when it is not known.
  */
 export function knownGap({ key, fields }: ModelGap, known: readonly Known[]): Known | undefined {
-  const [{ a, b } = { a: "", b: "" }] = fields;
-  const text = `${key} ${a} ${b}`;
+  const text = fields.map(({ field, a, b }, i) => `${i === 0 ? key : field} ${a} ${b};`).join(" ");
   return known.find(({ gap }) => gap?.test(text));
 }
