@@ -28,13 +28,12 @@ function outcome(scenario: string, processor: ProcessorModel, Vm = EmulatedVm): 
   return JSON.stringify([recorder.finish(), vm.vcpu?.unmodelled]);
 }
 
-for (const { id, scenario, processors } of QUIRKS) {
+for (const { id, scenario } of QUIRKS) {
   if (scenario === undefined) continue;
   const machine = id === "savesNoNextRip" ? WithNextRip : EmulatedVm;
   Deno.test(`processors: ${id} is what its scenario shows`, () => {
-    for (const name of processors) {
-      const model = PROCESSORS[name]!;
-      assert(model[id], name);
+    for (const model of Object.values(PROCESSORS).filter((processor) => processor[id])) {
+      const { name } = model;
       const without = outcome(scenario, { ...model, [id]: false }, machine);
       assert(
         outcome(scenario, model, machine) !== without,
@@ -44,10 +43,10 @@ for (const { id, scenario, processors } of QUIRKS) {
   });
 }
 
-Deno.test("processors: the manual's has no deviation, and the table names processors only", () => {
-  for (const { id, processors } of QUIRKS) {
+Deno.test("processors: the manual's has no deviation, and each is some processor's", () => {
+  for (const { id } of QUIRKS) {
     assertEquals(AMD[id], false, id);
-    for (const name of processors) assert(Object.hasOwn(PROCESSORS, name), name);
+    assert(Object.values(PROCESSORS).some((model) => model[id]), id);
   }
   assertEquals(new Set(QUIRKS.map(({ id }) => id)).size, QUIRKS.length);
 });

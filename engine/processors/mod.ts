@@ -12,8 +12,6 @@ export { AMD, type ProcessorModel, processorModel, QEMU_11_1, QEMU_7_2 };
 export { type Quirk, type QuirkId, QUIRKS } from "./quirks.ts";
 
 /** The processors by name. */
-export const PROCESSORS: Readonly<Record<string, ProcessorModel>> = {
-  [AMD.name]: AMD,
-  [QEMU_7_2.name]: QEMU_7_2,
-  [QEMU_11_1.name]: QEMU_11_1,
-};
+export const PROCESSORS: Readonly<Record<string, ProcessorModel>> = Object.fromEntries(
+  [AMD, QEMU_7_2, QEMU_11_1].map((model) => [model.name, model]),
+);

@@ -24,15 +24,24 @@ export interface ProcessorModel extends Readonly<Record<QuirkId, boolean>> {
 }
 
 /**
- * The model of a processor, with the deviations that the table gives it.
+ * The model of a processor.
  *
- * @param name Its name there.
+ * @param name Name on the command line and in a session.
  * @param doc What it is, in one line.
+ * @param quirks The deviations that it has; none when left out.
  * @returns The model.
+ * @example
+ * ```ts
+ * import { processorModel } from "@vmtape/vmtape/engine";
+ * const sloppy = processorModel("sloppy", "One that takes CPL from SS", ["cplFromSs"]);
+ * if (!sloppy.cplFromSs || sloppy.leaksHostRip) throw new Error();
+ * ```
  */
-export function processorModel(name: string, doc: string): ProcessorModel {
-  const has = QUIRKS.map(({ id, processors }) =>
-    [id, (processors as readonly string[]).includes(name)] as const
-  );
+export function processorModel(
+  name: string,
+  doc: string,
+  quirks: readonly QuirkId[] = [],
+): ProcessorModel {
+  const has = QUIRKS.map(({ id }) => [id, quirks.includes(id)] as const);
   return { name, doc, ...Object.fromEntries(has) as Record<QuirkId, boolean> };
 }
