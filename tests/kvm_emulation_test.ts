@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import type { LabInner } from "../codecs/lab/record.ts";
 import { EARLY_EXIT, LINUX_6_12, LINUX_7_3, type Policy, UNIFIED } from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
@@ -65,4 +66,44 @@ Deno.test("Linux 7.3 gives both VMCBs a new PAT, and none without nested paging"
   assertEquals(patOf(LINUX_7_3, true), "0000000000010001");
   assertEquals(patOf(LINUX_7_3, false), "0");
   assertEquals(patOf(UNIFIED, false), "0000000000010001");
+});
+
+/** The last state that the kernel showed of itself. */
+function last(spec: string, policy: Policy = LINUX_6_12, npt = true): LabInner | undefined {
+  const { events } = run(spec, policy, npt);
+  return events.filter((event): event is LabInner => "at" in event).at(-1);
+}
+
+Deno.test("an INT n above 0x7f whose delivery was interrupted is executed again, not injected", () => {
+  // Its delivery reaches for the IDT, which L0 has not mapped yet.
+  const rip = (code: string) => last(`m.9000.2=${code} s.84.4=fff`)?.sav02?.["178"];
+  assertEquals(rip("80cd"), "0000000000009000");
+  assertEquals(rip("40cd"), "0000000000009002");
+});
+
+Deno.test("SMSW of 16 bits leaves the rest of the register where KVM emulates it", () => {
+  for (const npt of [true, false]) {
+    const { post } = run("m.9000=d9010fe0010f66", LINUX_7_3, npt);
+    assertEquals(post?.vmcb12?.["5f8"], "0000000000000031");
+  }
+});
+
+Deno.test("a segment register that KVM's emulator loads is loaded", () => {
+  // L2's page table is L1's nested one, which KVM protects: LFS sets an Accessed bit in it.
+  const state = last("m.9000=98002504b40f m.9008.4=d9010f s.150=60000 c.90=1 c.b0=60000");
+  assertEquals([state?.at, state?.sav01?.["040"]], ["vmexit", undefined]);
+});
+
+Deno.test("SIDT into a device is tried for ever, LIDT from one asks userspace", () => {
+  const EINTR = 4, MMIO = 6;
+  const end = (modrm: string) => run(`m.9000=100000025${modrm}010f`).post;
+  assertEquals(end("0c")?.errno, EINTR, "sidt [0x1000000]");
+  assertEquals(end("1c")?.exit, MMIO, "lidt [0x1000000]");
+});
+
+Deno.test("L1 whose CR3 failed to load goes on with a root that KVM does not mend", () => {
+  // The processor set Accessed bits in L1's PDPTEs, which KVM refuses; IDT's page was never mapped.
+  const spec = "l1pae entry=mid c.c.4=99000000 m.34010.1=2";
+  assertEquals(run(spec).post?.errno, 0);
+  assertEquals(run(`${spec} midirq=80`).post?.errno, 4);
 });

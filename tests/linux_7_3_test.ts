@@ -25,6 +25,23 @@ Deno.test("a vmcb12 without memory ends VMRUN in an internal error, and L1 stays
   assertEquals(run("rax=fffff000", LINUX_6_12).post?.exit, SHUTDOWN);
 });
 
+Deno.test("GIF is restored as clear although EFER.SVME is", () => {
+  const spec = "efer=0 cr0=11 cr4=0 gif=0";
+  assertEquals([run(spec).post?.gif, run(spec, LINUX_6_12).post?.gif], [0, 1]);
+});
+
+Deno.test("EXITINFO2 of an emulated port access is the next RIP", () => {
+  // mov edx, 0x1f0; outsb: KVM's emulator asks for L1's intercept.
+  const spec = "m.9000=6e000001f0ba keepvm";
+  const info2 = (policy: Policy) => {
+    const emulator = new Emulator(policy, { npt: true, full: true });
+    emulator.run(parseScenario(`first ${spec.replace(" keepvm", "")}`));
+    const states = inners(emulator.run(parseScenario("next keepvm")));
+    return states[0]?.ctl02?.["080"];
+  };
+  assertEquals([info2(LINUX_7_3), info2(LINUX_6_12)], ["0000000000009006", "0000000000009005"]);
+});
+
 Deno.test("a VMRUN that KVM cannot move RIP past ends KVM_RUN, and L2 is not entered", () => {
   // L1 in PAE mode with a PDPTE that is bad, so that KVM cannot read its code.
   const spec = "l1pae m.50008=52081";

@@ -159,13 +159,9 @@ export function refuse(cpu: Processor): number {
 export function writeBack(cpu: Processor): void {
   const { m, at } = cpu;
   const segments = at + SAVE.segments;
-  for (let i = 0; i < 4; i++) storeSegment(cpu, i, segments + i * 4);
+  storeSegments(cpu);
   storeTable(cpu, SEG.gdtr, segments + SEG.gdtr * 4);
   storeTable(cpu, SEG.idtr, segments + SEG.idtr * 4);
-  if (cpu.hostSegmentsDirty) {
-    const host = (VMCB01_AT >> 2) + SAVE.segments;
-    for (const i of [SEG.fs, SEG.gs, SEG.ldtr, SEG.tr]) storeSegment(cpu, i, host + i * 4);
-  }
   m.setWord(at + SAVE.efer, cpu.efer);
   m.setWord(at + SAVE.cr0, cpu.cr0);
   m.setWord(at + SAVE.cr0 + 1, 0);
@@ -184,6 +180,15 @@ export function writeBack(cpu: Processor): void {
   m.setWord(at + CONTROL.intCtl, cpu.intCtl);
   m.setWord(at + CONTROL.intState, cpu.inhibit ? 1 : 0);
   finishControl(cpu);
+}
+
+/** Writes the segment registers back: ES to DS to the VMCB, the others, where they changed, to vmcb01. */
+export function storeSegments(cpu: Processor): void {
+  const segments = cpu.at + SAVE.segments;
+  for (let i = 0; i < 4; i++) storeSegment(cpu, i, segments + i * 4);
+  if (!cpu.hostSegmentsDirty) return;
+  const host = (VMCB01_AT >> 2) + SAVE.segments;
+  for (const i of [SEG.fs, SEG.gs, SEG.ldtr, SEG.tr]) storeSegment(cpu, i, host + i * 4);
 }
 
 function finishControl(cpu: Processor): void {

@@ -30,6 +30,7 @@ const TRAITS: KernelTraits = {
   clearingSvmeSetsGif: false,
   copiesPatForNptOnly: true,
   refusesRestoredLmaWithoutLme: true,
+  restoresGifWithoutSvme: true,
   marksRestoredRuns: true,
   emulatesNoDeliveries: true,
   emulatesPortsWithNextRip: true,

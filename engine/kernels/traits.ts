@@ -54,10 +54,19 @@ export interface KernelTraits {
   readonly keepsShadowInSmram: boolean;
   /** An RSM that fails after L2 was entered leaves L2 again before the vCPU shuts down. */
   readonly failedRsmLeavesL2: boolean;
+  /** An RSM that fails shuts down whatever mode it leaves; else one in an impossible mode is #UD, too. */
+  readonly failedRsmCompletes: boolean;
   /** RSM adds the high halves of CR0 and CR4 as they are to those it loads. */
   readonly rsmKeepsHighHalves: boolean;
   /** RSM loads segments by way of descriptors, whose limits have 20 bits. */
   readonly rsmCutsLimits: boolean;
+  /**
+   * All ioctls that show registers first hand over what a waiting exception brings (DR6, CR2); else
+   * only KVM_GET_VCPU_EVENTS does, which comes after them.
+   */
+  readonly showsPayloads: boolean;
+  /** Userspace is told how many NMIs wait; else whether one does. */
+  readonly countsWaitingNmis: boolean;
   /** KVM_RUN leaves the exit reason of the last run where it has none of its own. */
   readonly keepsExitReason: boolean;
   /** State pages that cannot be loaded are an internal error, and stay requested; else only a bitmap is, and KVM_RUN ends. */
@@ -83,6 +92,8 @@ export interface KernelTraits {
   readonly copiesPatForNptOnly: boolean;
   /** An L1 state with EFER.LMA and without EFER.LME is not restored. */
   readonly refusesRestoredLmaWithoutLme: boolean;
+  /** GIF can be restored as clear with EFER.SVME clear. */
+  readonly restoresGifWithoutSvme: boolean;
   /** A run that userspace restored as pending is told from one that L1 started, and breaks no assertion. */
   readonly marksRestoredRuns: boolean;
   /**

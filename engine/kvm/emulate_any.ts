@@ -13,7 +13,7 @@ import { decode, type Instruction, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
 import { address, addSegment, getOperand, getRegister } from "../cpu/operands.ts";
 import { Processor } from "../cpu/processor.ts";
-import { attach, loadState } from "../cpu/vmcb_state.ts";
+import { attach, loadState, storeSegments } from "../cpu/vmcb_state.ts";
 import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../paging/walk.ts";
 import { KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
 import { injectEmulated, NO_ERROR, NO_PAYLOAD, queueException } from "./queue.ts";
@@ -339,6 +339,12 @@ function device(v: Vcpu): number {
 /** The tables' registers, and where the VMCB has their limits and bases. */
 const TABLES = [[SEG.gdtr, S.gdtr_limit], [SEG.idtr, S.idtr_limit]] as const;
 
+/** Instructions that load a segment register. */
+const LOADS_SEGMENT: ReadonlySet<number> = new Set([
+  ...[0x07, 0x17, 0x1f, 0x8e, 0x9a, 0xc4, 0xc5, 0xca, 0xcb, 0xea, 0xff],
+  ...[0x1a1, 0x1a9, 0x1b2, 0x1b4, 0x1b5],
+]);
+
 function writeBack(v: Vcpu): void {
   const cpu = EMULATOR.of(v);
   v.words.set(cpu.gpr, V.rax >> 2);
@@ -351,6 +357,10 @@ function writeBack(v: Vcpu): void {
       v.set32(v.vmcb + at + 4, cpu.segBase[i * 2] as number);
       v.set32(v.vmcb + at + 8, cpu.segBase[i * 2 + 1] as number);
     }
+  }
+  if (LOADS_SEGMENT.has(cpu.insn.opcode)) {
+    storeSegments(cpu);
+    v.set8(v.vmcb + S.cpl, cpu.cpl);
   }
   const flags = cpu.rflags & ~RFLAGS.RF;
   const trap = (rflags(v) & RFLAGS.TF) !== 0;

@@ -73,8 +73,12 @@ export function clearTs(v: Vcpu): boolean {
 /** SMSW to a register. */
 export function storeMsw(v: Vcpu): boolean {
   if (!intercepted(v, EXIT.READ_CR0)) return true;
-  v.set32(gpr(insn(v).rm), v.u32(V.cr0));
-  v.set32(gpr(insn(v).rm) + 4, 0);
+  const to = gpr(insn(v).rm);
+  if (insn(v).dflag === 1) v.set16(to, v.u16(V.cr0));
+  else {
+    v.set32(to, v.u32(V.cr0));
+    v.set32(to + 4, 0);
+  }
   return finish(v, true);
 }
 

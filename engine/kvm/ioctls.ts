@@ -113,7 +113,7 @@ function validSregs(v: Vcpu, s: Sregs): boolean {
  */
 export function setSregs(v: Vcpu, s: Sregs | undefined): number {
   touch(v);
-  payloadQuirk(v);
+  if (v.traits.showsPayloads) payloadQuirk(v);
   if (s === undefined || !validSregs(v, s)) return EINVAL;
   const vector = v.u8(V.interrupt_injected) !== 0 && v.u8(V.interrupt_soft) === 0
     ? v.u8(V.interrupt_vector)
@@ -187,7 +187,7 @@ export interface Sregs2 extends Sregs {
  */
 export function getSregs2(v: Vcpu): Sregs2 {
   touch(v);
-  payloadQuirk(v);
+  if (v.traits.showsPayloads) payloadQuirk(v);
   const { vmcb } = v;
   const table = (limit: number) => ({
     limit: v.u32(vmcb + limit) & 0xffff,
@@ -275,7 +275,7 @@ export function setHsave(v: Vcpu, value: bigint): void {
  */
 export function clearNestedState(v: Vcpu, gif: boolean): number {
   touch(v);
-  if ((v.u32(V.efer) & EFER.SVME) === 0 && !gif) return EINVAL;
+  if ((v.u32(V.efer) & EFER.SVME) === 0 && !gif && !v.traits.restoresGifWithoutSvme) return EINVAL;
   leaveNested(v);
   setGif(v, gif);
   return 0;
@@ -307,15 +307,23 @@ export function queueSmi(v: Vcpu): void {
   v.request(REQ.SMI);
 }
 
-/** What looking at a vCPU through the ioctls changes in it (KVM_GET_SREGS, KVM_GET_VCPU_EVENTS). */
+/**
+ * What looking at a vCPU through the ioctls changes in it before registers are shown
+ * (KVM_GET_SREGS, KVM_GET_VCPU_EVENTS).
+ */
 export function look(v: Vcpu): void {
   touch(v);
-  payloadQuirk(v);
+  if (v.traits.showsPayloads) payloadQuirk(v);
   processNmi(v);
   if (v.take(REQ.SMI)) {
     v.set8(V.smi_pending, 1);
     v.requestEvent();
   }
+}
+
+/** What it changes after they were shown. */
+export function looked(v: Vcpu): void {
+  if (!v.traits.showsPayloads) payloadQuirk(v);
 }
 
 /**

@@ -21,7 +21,7 @@ import {
 } from "./ioctls.ts";
 import { setPat } from "./msrs.ts";
 import { leaveNested } from "./nested_state.ts";
-import { payloadQuirk, processNmi } from "./queue.ts";
+import { payloadQuirk, processNmi, toldNmis } from "./queue.ts";
 import { loadRflags, rflags, updateDr7 } from "./regs.ts";
 import { setNmiMask, smmChanged } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
@@ -136,7 +136,7 @@ function getEvents(v: Vcpu): SavedEvents {
     },
     nmi: {
       injected: v.u8(V.nmi_injected),
-      pending: v.u32(V.nmi_pending),
+      pending: toldNmis(v),
       masked: v.u8(V.nmi_masked) !== 0,
     },
     smi: {
@@ -198,7 +198,7 @@ export function saveVcpu(v: Vcpu): SavedVcpu {
   const registers = v.bytes.slice(V.rax, V.rax + REGISTERS);
   const flags = BigInt(v.u32(v.vmcb + S.rflags + 4)) << 32n | BigInt(rflags(v) >>> 0);
   const sregs = getSregs2(v);
-  payloadQuirk(v);
+  if (v.traits.showsPayloads) payloadQuirk(v);
   const debugRegisters = v.bytes.slice(V.dr0, V.dr0 + DEBUG_REGISTERS);
   const events = getEvents(v);
   const nested = getNestedState(v);

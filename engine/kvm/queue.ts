@@ -168,6 +168,12 @@ export function payloadQuirk(v: Vcpu): void {
   }
 }
 
+/** How many NMIs userspace is told of. */
+export function toldNmis(v: Vcpu): number {
+  const waiting = v.u32(V.nmi_pending);
+  return v.traits.countsWaitingNmis || waiting === 0 ? waiting : 1;
+}
+
 /** Counts NMIs from outside as waiting, two at most, one while masked (process_nmi). */
 export function processNmi(v: Vcpu): void {
   const limit = v.u8(V.nmi_masked) !== 0 || v.u8(V.nmi_injected) !== 0 ? 1 : 2;

@@ -74,7 +74,8 @@ function isSoftInstruction(v: Vcpu, vector: number): boolean {
     case 0xcc:
       return vector === 3;
     case 0xcd:
-      return vector === (insn(v).imm & 0xff);
+      // The emulator extends the sign of the operand: vectors from 0x80 on are never told.
+      return vector === insn(v).imm;
     case 0xce:
       return vector === 4;
     default:

@@ -212,7 +212,7 @@ export function leaveSmm(v: Vcpu): boolean {
   const left = v.traits.failedRsmLeavesL2 && v.guestMode && to.gprs !== undefined;
   if (!loaded && left) leaveNested(v);
   if (!loaded) v.request(REQ.TRIPLE_FAULT);
-  if (!possible(v, to)) return false;
+  if ((loaded || !v.traits.failedRsmCompletes) && !possible(v, to)) return false;
   const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
   if (!wide) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));

@@ -7,7 +7,15 @@
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { overlayImage } from "../image/fields.ts";
 import { REQ } from "../kvm/constants.ts";
-import { createVcpu, interrupt, look, queueNmi, queueSmi, setNestedState } from "../kvm/ioctls.ts";
+import {
+  createVcpu,
+  interrupt,
+  look,
+  looked,
+  queueNmi,
+  queueSmi,
+  setNestedState,
+} from "../kvm/ioctls.ts";
 import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
 import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
@@ -323,6 +331,7 @@ export class Driver {
     for (const event of this.#queued) this.#queue(event);
     this.#queued = [];
     look(v);
+    looked(v);
     this.ready?.(v);
     this.#running = true;
   }

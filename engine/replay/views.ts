@@ -11,7 +11,8 @@ import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { INNER_FIELDS, INNER_SIZE, INNER_SIZE_THREE_ROLES } from "../svm/inner_layout.ts";
 import { REGS_FIELDS, REGS_SIZE } from "../svm/regs_layout.ts";
 import { HOST } from "../kvm/constants.ts";
-import { look } from "../kvm/ioctls.ts";
+import { look, looked } from "../kvm/ioctls.ts";
+import { toldNmis } from "../kvm/queue.ts";
 import { gif, hflags } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
 import { reportedAttributes, segmentAt, SEGMENTS } from "../kvm/segments.ts";
@@ -96,6 +97,9 @@ const ATTRIB_AT = offsets(
     name,
   })),
 );
+
+/** Where that image has how many NMIs wait. */
+const NMI_PENDING_AT = REGS_FIELDS.find(({ name }) => name === "nmi_pending")!.offset;
 
 const INNER_VIEW = new View(INNER_FIELDS, WHEREABOUTS, GETTERS);
 const REGS_VIEW = new View(REGS_FIELDS, WHEREABOUTS, GETTERS);
@@ -186,6 +190,8 @@ export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE
     into.bytes[ATTRIB_AT[name]] = attrib;
     into.bytes[ATTRIB_AT[name] + 1] = attrib >> 8;
   }
+  into.bytes[NMI_PENDING_AT] = toldNmis(v);
+  looked(v);
   return into.bytes;
 }
 

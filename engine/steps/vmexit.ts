@@ -9,6 +9,7 @@ import { FAIL, OK, type Step } from "../policy.ts";
 import { CR0, DR7_FIXED, EVTINJ, INTERCEPT, REQ, RFLAGS, RUN, VECTOR } from "../kvm/constants.ts";
 import { clearExceptions, clearInterrupt, injectGp, queueException } from "../kvm/queue.ts";
 import { loadCr3 } from "../kvm/mmu.ts";
+import { ROLE } from "../paging/roles.ts";
 import { switchVmcb, uninitMmu } from "../kvm/nested_state.ts";
 import { l1Intercepts, leaveGuestMode, nestedLbrs, setGif } from "../kvm/control.ts";
 import { loadRflags, rflags, setCr0, setCr4, setEfer, updateDr7 } from "../kvm/regs.ts";
@@ -257,6 +258,8 @@ export const loadL1Cr3: Step = {
     if (failed !== "") {
       reportCheck(v, failed);
       v.request(REQ.TRIPLE_FAULT);
+      // The MMU keeps L2's root, which vmcb01 does not point at.
+      if ((v.u32(V.root_root_role) & ROLE.GUEST_MODE) !== 0) v.set8(V.stale_root, 1);
     }
     return OK;
   },
