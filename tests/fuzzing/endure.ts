@@ -11,6 +11,7 @@ import { Random } from "../../traces/generate/random.ts";
 import { withFolder, withinProcess } from "../cli_process.ts";
 import { BUDGET, memory, type Peak } from "./memory.ts";
 import { FuzzFailure } from "./mutants.ts";
+import { ThreadPool } from "./thread_pool.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const MAIN = ["run", "--frozen", "-q", "--no-prompt", "-A", `${ROOT}cli/main.ts`];
@@ -325,7 +326,7 @@ function log(random: Random): string {
   const vcpus = 2 + random.below(3);
   const lines = ["# tracer: nop"];
   let time = 100_000_000;
-  for (let i = 0; i < 40; i++) {
+  for (let i = 0; i < 24; i++) {
     const vcpu = random.below(vcpus);
     if (random.once(20)) lines.push(`CPU:${vcpu} [LOST ${1 + random.below(9)} EVENTS]`);
     for (const text of logged(vcpu, random)) {
@@ -366,9 +367,15 @@ async function makeTrace(folder: string, seed: number): Promise<string> {
 
 const NAMES = Object.keys(POLICIES);
 
+/** How a trace's work is shared out over threads. */
+const WAYS = ["1", "2", "4"].flatMap((jobs) => [["-j", jobs], ["-j", jobs, "--each"]]);
+
 /** Shares the work over generated traces out in every way: all come to the same. */
 export async function same(traces: number, seed: number): Promise<Count> {
   const counts: Count = {};
+  // Else no more threads than the machine has processors would be started.
+  Object.defineProperty(navigator, "hardwareConcurrency", { value: 4, configurable: true });
+  using pool = new ThreadPool();
   await withFolder(async (folder) => {
     for (let i = 0; i < traces; i++) {
       const own = await makeTrace(folder, seed + i);
@@ -376,41 +383,31 @@ export async function same(traces: number, seed: number): Promise<Count> {
       const t = `${folder}/t`, c = `${folder}/c`;
       await vmtape("checkpoint", t, "-p", own, "--every", "30", "-o", c, "-q", "-f");
       const other = random.pick(NAMES.filter((name) => name !== own));
-      const pair = `${own},${other}`;
-      const lines = [["replay", "-p", own], ["replay", "-p", other, "--all"], [
-        "diff",
-        "-p",
-        pair,
-        "--runs",
-      ]];
-      for (const line of lines) {
+      // A log is not shared out over machines, which the command says.
+      const whole = await exists(`${folder}/log`);
+      for (
+        const line of [
+          ["replay", "-p", own],
+          ["replay", "-p", other, "--all"],
+          ["diff", "-p", `${own},${other}`, "--runs"],
+        ]
+      ) {
         const [name = "", ...options] = line;
         const first = await vmtape(name, t, ...options);
-        const ways: [string, Promise<{ status: number; out: string; err: string }>][] = [];
-        for (const file of [t, c]) {
-          for (const jobs of ["1", "2", "4"]) {
-            for (const each of [[], ["--each"]]) {
-              ways.push([
-                `${file} -j ${jobs} ${each}`,
-                vmtape(name, file, ...options, "-j", jobs, ...each),
-              ]);
-            }
-          }
-          // A log is not shared out over machines, which the command says.
-          const shards = sharded(folder, [name, file, ...options]);
-          if (await exists(`${folder}/log`)) await shards;
-          else ways.push([`${file} in shards`, shards]);
-        }
-        for (const [way, result] of ways) {
-          const { status, out, err } = await result;
+        const check = (way: string, { status, out, err }: typeof first) => {
           // The name of the file is in the commands that a diff proposes.
-          const plain = out.replaceAll(c, t);
-          if (status !== first.status || plain !== first.out) {
-            throw new FuzzFailure(
-              `Trace ${seed + i}, ${line.join(" ")}, ${way}: another result ${err}`,
-            );
+          if (status !== first.status || out.replaceAll(c, t) !== first.out) {
+            const what = `Trace ${seed + i}, ${line.join(" ")}, ${way}: another result ${err}`;
+            throw new FuzzFailure(what);
           }
           count(counts, name);
+        };
+        for (const file of [t, c]) {
+          for (const way of WAYS) {
+            check(`${file} ${way.join(" ")}`, await vmtape(name, file, ...options, ...way));
+            await pool.takeBack();
+          }
+          if (!whole) check(`${file} in shards`, await sharded(folder, [name, file, ...options]));
         }
       }
     }
@@ -426,7 +423,11 @@ async function sharded(folder: string, [name = "", ...rest]: string[]) {
     await Deno.writeTextFile(path, out);
     parts.push(path);
   }
-  return await vmtape("merge", ...parts);
+  try {
+    return await vmtape("merge", ...parts);
+  } finally {
+    for (const path of parts) await Deno.remove(path);
+  }
 }
 
 /** The most memory of each command over bombs of so many blocks, those whose names hold a text. */
