@@ -376,6 +376,7 @@ export async function same(traces: number, seed: number): Promise<Count> {
   // Else no more threads than the machine has processors would be started.
   Object.defineProperty(navigator, "hardwareConcurrency", { value: 4, configurable: true });
   using pool = new ThreadPool();
+  await pool.warmUp();
   await withFolder(async (folder) => {
     for (let i = 0; i < traces; i++) {
       const own = await makeTrace(folder, seed + i);

@@ -18,10 +18,18 @@ export class ThreadPool implements Disposable {
   /** Has threads started by this pool from now on. */
   constructor() {
     startThreadsBy((port) => {
-      const worker = this.#idle.pop() ?? new Worker(threadModule("share"), { type: "module" });
+      const worker = this.#idle.pop() ?? newThread();
       this.#used.push(worker);
       worker.postMessage({ port }, [port]);
     });
+  }
+
+  /** Starts the first thread, so that what others find cached is looked up and checked once. */
+  async warmUp(): Promise<void> {
+    const worker = newThread();
+    this.#used.push(worker);
+    while (!await answers(worker));
+    await this.takeBack();
   }
 
   /** Takes the threads of a command that has ended back; those that still wait for it are ended. */
@@ -38,6 +46,10 @@ export class ThreadPool implements Disposable {
   [Symbol.dispose](): void {
     for (const worker of [...this.#idle.splice(0), ...this.#used.splice(0)]) worker.terminate();
   }
+}
+
+function newThread(): Worker {
+  return new Worker(threadModule("share"), { type: "module" });
 }
 
 /** Whether a thread takes a new command up. */
