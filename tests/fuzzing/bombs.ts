@@ -5,6 +5,7 @@
  */
 import { readTrace, TraceWriter } from "../../codecs/mod.ts";
 import { EVENTS, type Image, type TraceEvent } from "../../engine/event.ts";
+import { eventWeight } from "../../engine/event_weight.ts";
 import { UNIFIED } from "../../engine/mod.ts";
 import { builtinScenarios } from "../../traces/scenarios/builtin.ts";
 import { recordScenarios } from "../../traces/scenarios/record.ts";
@@ -146,12 +147,15 @@ export async function bombs(): Promise<Bomb[]> {
   return all;
 }
 
+/** Whoever keeps events of so many bytes in all is found out. */
+const ENOUGH = 1 << 30;
+
 /**
  * Writes a bomb.
  *
  * @param bomb Which.
  * @param path Its file.
- * @param blocks Blocks of events that it is to have.
+ * @param blocks Blocks of events that it is to have; fewer when they stand for a GiB already.
  * @returns Size of the file in bytes.
  */
 export async function writeBomb(bomb: Bomb, path: string, blocks: number): Promise<number> {
@@ -185,7 +189,9 @@ export async function writeBomb(bomb: Bomb, path: string, blocks: number): Promi
   let number = 0;
   for await (const block of trace.raw()) {
     if (block.head.type !== 1) continue;
-    const copies = number++ === (bomb.first.length > 0 ? 1 : 0) ? blocks : 1;
+    const weight = bomb.turn(0).reduce((sum, event) => sum + eventWeight(event), 0);
+    const enough = Math.ceil(ENOUGH / (weight * block.head.events));
+    const copies = number++ === (bomb.first.length > 0 ? 1 : 0) ? Math.min(blocks, enough) : 1;
     for (let i = 0; i < copies; i++) repeated.copy(block, trace.header);
   }
   repeated.close();

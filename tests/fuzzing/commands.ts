@@ -120,6 +120,32 @@ export const LINES: readonly (readonly string[])[] = [
   ["checkpoint", "IN", "--policy", "unified", "--every", "10", "-o", "OUT", "-f"],
 ];
 
+/** Of them, each way to hold something of a trace once: for measuring memory. */
+export const HOLDING: readonly (readonly string[])[] = [
+  ["info", "IN"],
+  ["verify", "IN"],
+  ["dump", "IN", "--check", "asid-zero"],
+  ["dump", "IN", "--at", "33", "--policy", "architectural", "--json"],
+  ["replay", "IN"],
+  ["replay", "IN", "--policy", "linux-6.12", "--all"],
+  ["diff", "IN", ...PAIR, "--json"],
+  ["diff", "IN", "IN", "--runs", "--json"],
+  ["explain", "IN", ...PAIR, "--event", "100000"],
+  ["why", "IN"],
+  ["identify", "IN"],
+  ["stats", "IN", "--passes", "1"],
+  ["top", "IN"],
+  ["compare", "IN", "IN"],
+  ["export", "IN", "--to", "perfetto", "-o", "OUT", "-f"],
+  ["export", "IN", "--to", "perfetto", ...PAIR, "-o", "OUT", "-f"],
+  ["report", "IN", ...PAIR, "-o", "OUT", "-f"],
+  ["minimize", "IN", ...PAIR, "--event", "12"],
+  ["cut", "IN", "--from", "7000", "-o", "OUT", "-f"],
+  ["filter", "IN", "--failed-only", "-o", "OUT", "-f"],
+  ["recover", "IN", "-o", "OUT", "-f"],
+  ["checkpoint", "IN", "--policy", "unified", "--every", "10", "-o", "OUT", "-f"],
+];
+
 /** Runs one of the commands over a trace; what it writes has to be whole. */
 export async function tryTrace(folder: string, random: Random, report: FuzzReport): Promise<void> {
   const [file, other] = [`${folder}/in`, `${folder}/out`];

@@ -433,17 +433,21 @@ async function sharded(folder: string, [name = "", ...rest]: string[]) {
 
 /** The most memory of each command over bombs of so many blocks, those whose names hold a text. */
 async function peaks(blocks: number, only: string): Promise<string> {
-  const most = new Map<string, Peak>();
   const inputs = new Set<string>();
   const over: string[] = [];
-  await memory(blocks, new RegExp(only), (peak) => {
-    inputs.add(peak.input);
-    const { line, input, status } = peak;
-    if (peak.peak > BUDGET || status === 70) over.push(`${line} ${input}: ${peak.peak} MiB`);
-    if (peak.peak > (most.get(line)?.peak ?? 0)) most.set(line, peak);
+  const look = ({ line, input, status, peak }: Peak) => {
+    inputs.add(input);
+    if (peak > BUDGET || status === 70) {
+      over.push(`${line} ${input}: status ${status}, ${peak} MiB`);
+    }
+  };
+  const alone = await memory(blocks, new RegExp(only), (peak) => {
+    look(peak);
+    Deno.stderr.writeSync(new TextEncoder().encode(`${JSON.stringify(peak)}\n`));
   });
+  alone.forEach(look);
   if (over.length > 0) throw new FuzzFailure(`More than ${BUDGET} MiB, or status 70: ${over}`);
-  const rows = [...most.values()].map(({ line, peak, input }) =>
+  const rows = alone.map(({ line, peak, input }) =>
     `${String(peak).padStart(4)} MiB  ${line}  (${input})`
   );
   return `${inputs.size} files\n${rows.join("\n")}`;
