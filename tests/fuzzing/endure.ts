@@ -431,6 +431,9 @@ async function sharded(folder: string, [name = "", ...rest]: string[]) {
   }
 }
 
+/** Seconds that a command may take over a bomb: what it holds by then is what counts. */
+const PATIENCE = 20;
+
 /** The most memory of each command over bombs of so many blocks, those whose names hold a text. */
 async function peaks(blocks: number, only: string): Promise<string> {
   const inputs = new Set<string>();
@@ -444,7 +447,7 @@ async function peaks(blocks: number, only: string): Promise<string> {
   const alone = await memory(blocks, new RegExp(only), (peak) => {
     look(peak);
     Deno.stderr.writeSync(new TextEncoder().encode(`${JSON.stringify(peak)}\n`));
-  });
+  }, PATIENCE);
   alone.forEach(look);
   if (over.length > 0) throw new FuzzFailure(`More than ${BUDGET} MiB, or status 70: ${over}`);
   const rows = alone.map(({ line, peak, input }) =>

@@ -185,7 +185,7 @@ export async function memory(
   blocks: number,
   only: RegExp,
   tell: (peak: Peak) => void,
-  patience = 120,
+  patience: number,
 ): Promise<Peak[]> {
   const folder = await Deno.makeTempDir({ prefix: "vmtape-memory-" });
   const all = (await bombs()).filter(({ name }) => only.test(name));
