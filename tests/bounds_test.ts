@@ -1,5 +1,6 @@
 /** What a small hostile trace may cost: every list that grows with a trace has an end. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { importTracepoints, TracepointError } from "../codecs/mod.ts";
 import { packMap } from "../codecs/container/msgpack.ts";
 import { parseLabRecord, readLabRecords } from "../codecs/lab/record.ts";
 import { LabRecorder } from "../codecs/lab/recorder.ts";
@@ -106,6 +107,27 @@ Deno.test("a run, a session and what waits for a run have an end", async () => {
       for (let i = 0; i < 100_000; i++) replayer.feed(event(i));
     }, ReplayError);
     assert(message.test(error.message) && error.event > 250, `${what}: ${error.message}`);
+  }
+});
+
+Deno.test("a log has no more vCPUs than a trace, by threads or by numbers", async () => {
+  const exit = (thread: number, vcpu: number) =>
+    ` q-${thread}  [000] d..1.  1.000001: kvm_exit: vcpu ${vcpu} reason npf rip 0x9000 info1 ` +
+    "0x0000000100000006 info2 0x00000000fee00000 intr_info 0x00000000 error_code 0x00000000\n";
+  const floods = [(i: number) => exit(1000 + i, 0), (i: number) => exit(1000, i)];
+  for (const line of floods) {
+    const text = (count: number) => Array.from({ length: count }, (_, i) => line(i)).join("");
+    const read = async (count: number) => {
+      let vcpus = 0;
+      const log = new TextEncoder().encode(`# tracer: nop\n${text(count)}`);
+      for await (const batch of importTracepoints(log)) {
+        vcpus += batch.filter(({ kind }) => kind === "session").length;
+      }
+      return vcpus;
+    };
+    assertEquals(await read(4096), 4096);
+    const error = await assertRejects(() => read(5000), TracepointError, "more than 4096 vCPUs");
+    assertEquals([error.code, error.line], ["limit", 4098]);
   }
 });
 

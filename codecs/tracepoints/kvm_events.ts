@@ -8,7 +8,9 @@
  */
 import type { Image, TraceEvent } from "../../engine/event.ts";
 import { checkByText } from "../../engine/checks/sets.ts";
+import { MOST_VCPUS } from "../../engine/per_vcpu.ts";
 import { VMCB_SIZE } from "../../engine/svm/vmcb_fields.ts";
+import { TracepointError } from "./error.ts";
 import { EXIT_IMAGE, KvmImages, L2_IMAGE, VMRUN_IMAGE } from "./kvm_images.ts";
 import type { KvmRecord, RecordSink } from "./kvm_record.ts";
 import { ISA_VMX, SLOT, SLOTS, TRACEPOINT_BY_NAME } from "./kvm_tracepoints.ts";
@@ -256,6 +258,13 @@ export class KvmEvents implements RecordSink {
   }
 
   #newVcpu(record: KvmRecord, id: number | undefined): TracedVcpu {
+    if (this.#vcpus.length === MOST_VCPUS) {
+      throw new TracepointError(
+        "limit",
+        `The log has more than ${MOST_VCPUS} vCPUs: keep the lines of some of their threads`,
+        this.#stats.lines > 0 ? { line: this.#stats.lines } : {},
+      );
+    }
     const vcpu: TracedVcpu = {
       number: this.#vcpus.length,
       id,
