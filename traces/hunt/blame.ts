@@ -89,9 +89,9 @@ export class Blame {
     const rows = known.filter(({ pieces = [] }) => pieces.some((name) => this.#has.has(name)));
     const gone = (some: readonly Known[]) =>
       this.isGone(unit, all, one, some.flatMap(({ pieces = [] }) => pieces));
-    if (!gone(rows)) return undefined;
     const alone = rows.find((row) => gone([row]));
-    return alone === undefined ? await minimize(rows, gone) : [alone];
+    if (alone !== undefined) return [alone];
+    return gone(rows) ? await minimize(rows, gone) : undefined;
   }
 
   /**
