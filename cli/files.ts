@@ -49,17 +49,33 @@ export async function openInput(path: string): Promise<ReadableStream<Uint8Array
   throw new FileError(path, `Cannot read ${path}: It is a directory`);
 }
 
+/** The largest text that is read as a whole, in bytes: scenarios, parts of runs, lists. */
+const MOST_TEXT = 64 << 20;
+
+/** Lets so many bytes through, and refuses more: some files have no end. */
+function bounded(path: string): TransformStream<Uint8Array, Uint8Array> {
+  let size = 0;
+  return new TransformStream({
+    transform(chunk, controller) {
+      size += chunk.length;
+      if (size <= MOST_TEXT) return controller.enqueue(chunk);
+      const most = `${MOST_TEXT >> 20} MiB`;
+      throw new FileError(path, `Cannot read ${shown(path)}: It is a text of more than ${most}`);
+    },
+  });
+}
+
 /**
  * Reads a text file to its end.
  *
  * @param path The file, or `-`.
  * @returns Its text.
- * @throws {FileError} When it cannot be read.
+ * @throws {FileError} When it cannot be read, or is larger than any text that is wanted.
  */
 export async function readText(path: string): Promise<string> {
   const stream = await openInput(path);
   try {
-    return await toText(stream);
+    return await toText(stream.pipeThrough(bounded(path)));
   } catch (error) {
     throw fileError(path, "read", error);
   }

@@ -4,9 +4,10 @@
  *
  * @module
  */
+import { UsageError } from "./errors.ts";
 import { bundleFile } from "./thread_modules.ts";
 
-/** Most files that one module may be made of, and the largest that is looked into, in bytes. */
+/** Most files that one module may be made of, and the largest of them, in bytes. */
 const MOST_FILES = 1000, LARGEST = 1 << 22;
 
 /**
@@ -36,12 +37,17 @@ function pathOf(name: string, from: URL): URL | undefined {
 
 /** The text of a file; empty when it cannot be read, which loading it will tell. */
 function textOf(url: URL): string {
+  let info;
   try {
-    const { size, isFile } = Deno.statSync(url);
-    return isFile && size <= LARGEST ? Deno.readTextFileSync(url) : "";
+    info = Deno.statSync(url);
+    if (info.isFile && info.size <= LARGEST) return Deno.readTextFileSync(url);
   } catch {
     return "";
   }
+  // What has no end would be loaded for ever.
+  const path = decodeURIComponent(url.pathname);
+  const what = info.isFile ? `of more than ${LARGEST >> 20} MiB` : "that is no regular file";
+  throw new UsageError(`A policy's code cannot be in ${path}, a file ${what}`);
 }
 
 /**
@@ -50,6 +56,7 @@ function textOf(url: URL): string {
  *
  * @param modules Addresses of the modules.
  * @returns Paths.
+ * @throws {UsageError} When one is no regular file, or too large for one of code.
  */
 export function moduleFiles(modules: readonly string[]): string[] {
   const found = new Map<string, URL>();

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { command, shell, vmtape, withFolder } from "./cli_process.ts";
 
 const HEAD = `import { list, LINUX_6_12 } from "@vmtape/vmtape/engine";
@@ -246,6 +246,29 @@ Deno.test("a module that never finishes loading is named, then ended", () =>
     const [said = "", ended = ""] = stderr.trimEnd().split("\n");
     assertMatch(said, /^vmtape: The module \.\/own\.ts has not ended for 5 s: it seems to loop/);
     assertMatch(ended, /The module \.\/own\.ts has not ended for 20 s: the run was ended/);
+  }));
+
+Deno.test("a module is no device, pipe or folder, and imports none: loading it would have no end", () =>
+  withPolicy(`import "./zero.ts";\n${FINE}`, async (folder) => {
+    await Deno.symlink("/dev/zero", `${folder}/zero.ts`);
+    await Deno.mkdir(`${folder}/folder.ts`);
+    await shell("mkfifo pipe.ts", folder);
+    for (const [name, named] of [["own", "zero"], ["zero"], ["folder"], ["pipe"]] as const) {
+      const { code, stderr } = await vmtape(["replay", "t", "-p", `./${name}.ts`], { cwd: folder });
+      assertEquals(code, 2, stderr);
+      assertStringIncludes(stderr, `/${named ?? name}.ts, a file that is no regular file`);
+    }
+  }));
+
+Deno.test("a text without an end is refused soon, in words", () =>
+  withFolder(async (folder) => {
+    await shell("vmtape record enter -q -o t", folder);
+    const lines = ["predict /dev/zero", "merge /dev/zero t", "compare t t --skip /dev/zero"];
+    for (const line of lines) {
+      const { code, stderr } = await vmtape(line.split(" "), { cwd: folder });
+      assertEquals(code, 2, stderr);
+      assertStringIncludes(stderr, "Cannot read /dev/zero: It is a text of more than 64 MiB");
+    }
   }));
 
 Deno.test("a command gives up what it does not need before it reads anything", () =>
