@@ -65,6 +65,9 @@ function shown(value: unknown): string {
   return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
+/** Groups that a check can be in. */
+const GROUPS: ReadonlySet<unknown> = new Set<Check["group"]>(["save", "control", "cr3"]);
+
 class Look {
   readonly problems: string[] = [];
 
@@ -162,7 +165,7 @@ class Look {
     }
     const { id, texts, group, reads, fails } = value as Partial<Check>;
     this.text(`${place}.id`, id);
-    if (!["save", "control", "cr3"].includes(String(group))) {
+    if (!GROUPS.has(group)) {
       this.say(`${place}.group`, "save, control or cr3", group);
     }
     if (!Array.isArray(texts) || typeof texts[0] !== "string") {

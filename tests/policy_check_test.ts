@@ -47,6 +47,17 @@ const WRONG: readonly (readonly [string, unknown, string])[] = [
     "ways.vmrun[0].onFail must be a list of steps",
   ],
   [
+    "a check whose group is no text",
+    {
+      ...mine,
+      kernel: {
+        ...kernel,
+        checks: { name: "x", maker: "kvm", checks: [{ group: Object.create(null) }] },
+      },
+    },
+    "kernel.checks.checks[0].group must be save, control or cr3, not an object",
+  ],
+  [
     "a check that reads a field there is not",
     {
       ...mine,
