@@ -22,19 +22,46 @@ import { isGzip, isTrace } from "./inputs.ts";
 import type { HowWritten } from "./trace_output.ts";
 import { plural } from "../engine/plural.ts";
 
-/** Forms by their name on the command line; those of tracepoint logs with the importer's own name. */
-export const FORMS = {
-  lab: undefined,
+/** Reading recordings of a form of its own. */
+interface Importer {
+  /** What is read, for the help. */
+  readonly doc: string;
+  /** Where such a recording comes from, for the trace's metadata. */
+  readonly source: string;
+  /** Whether a recording is one, by the beginning of what it holds, decompressed. */
+  recognizes(head: string): boolean;
+  /** Reads it, compressed or not; `file` is its name, for messages. */
+  read(stream: ReadableStream<Uint8Array>, file: string): AsyncIterable<TraceEvent>;
+}
+
+/** The forms that are read by an importer of their own. */
+const IMPORTERS = {
+  lab: {
+    doc: "what the lab prints (NDJSON records)",
+    source: "lab",
+    recognizes: (head) => head.trimStart().startsWith("{"),
+    read: (stream, file) => importLab(readLabRecords(stream, { file })),
+  },
+} as const satisfies Readonly<Record<string, Importer>>;
+
+/** Forms of tracepoint logs, which are told apart as they are read, with the importer's own names. */
+const LOGS = {
   ftrace: "ftrace",
   "trace-cmd": "trace-cmd",
   perf: "perf",
   "trace-dat": "trace.dat",
   printk: "printk",
   bare: "bare",
-} as const satisfies Readonly<Record<string, TracepointForm | undefined>>;
+} as const satisfies Readonly<Record<string, TracepointForm>>;
 
 /** Name of a form. */
-export type Form = keyof typeof FORMS;
+export type Form = keyof typeof IMPORTERS | keyof typeof LOGS;
+
+/** The forms there are. */
+export const FORMS: readonly string[] = [...Object.keys(IMPORTERS), ...Object.keys(LOGS)];
+
+/** What of other forms than tracepoint logs is read, for the help. */
+export const READ: readonly string[] = Object.values(IMPORTERS).map(({ doc }) => doc);
 
 /** A recording being imported. */
 export interface ImportSource extends AsyncDisposable {
@@ -43,7 +70,7 @@ export interface ImportSource extends AsyncDisposable {
   /** Counts of a tracepoint log, which grow meanwhile. */
   readonly stats?: TracepointStats;
   /** Where it comes from, for the trace's metadata. */
-  readonly source: "lab" | "kvm";
+  readonly source: string;
   /** How its trace is to be written. */
   readonly how: HowWritten;
 }
@@ -63,9 +90,13 @@ function plainHead(head: Uint8Array): Uint8Array {
   }
 }
 
-function looksLikeLab(head: Uint8Array): boolean {
-  return new TextDecoder().decode(plainHead(head)).trimStart().startsWith("{");
+function importerOf(form: Form | undefined, head: Uint8Array): Importer | undefined {
+  if (form !== undefined) return Object.hasOwn(IMPORTERS, form) ? ROWS[form] : undefined;
+  const text = new TextDecoder().decode(plainHead(head));
+  return Object.values(ROWS).find((importer) => importer.recognizes(text));
 }
+
+const ROWS: Readonly<Record<string, Importer>> = IMPORTERS;
 
 async function* one(events: AsyncIterable<TraceEvent>): AsyncGenerator<readonly TraceEvent[]> {
   for await (const event of events) yield [event];
@@ -125,10 +156,11 @@ export async function openImport(path: string, form?: Form): Promise<ImportSourc
     await stream.cancel();
     throw new UsageError(`${shown(path)} is a vmtape trace already; use it as it is`);
   }
-  if (form === "lab" || (form === undefined && looksLikeLab(head))) {
+  const importer = importerOf(form, head);
+  if (importer !== undefined) {
     return {
-      batches: one(importLab(readLabRecords(stream, { file: shown(path) }))),
-      source: "lab",
+      batches: one(importer.read(stream, shown(path))),
+      source: importer.source,
       how,
       [Symbol.asyncDispose]: async () => {},
     };
@@ -141,7 +173,7 @@ export async function openImport(path: string, form?: Form): Promise<ImportSourc
   }
   const reading = importTracepoints(log, { spool: fileSpool, ...(live ? { idle: SOON } : {}) });
   return {
-    batches: checked(reading, reading.stats, path, form),
+    batches: checked(reading, reading.stats, path, form as keyof typeof LOGS | undefined),
     stats: reading.stats,
     source: "kvm",
     how,
@@ -154,10 +186,10 @@ async function* checked(
   batches: AsyncIterable<readonly TraceEvent[]>,
   stats: TracepointStats,
   path: string,
-  form: Form | undefined,
+  form: keyof typeof LOGS | undefined,
 ): AsyncGenerator<readonly TraceEvent[]> {
   for await (const batch of batches) {
-    if (form !== undefined && stats.form !== undefined && stats.form !== FORMS[form]) {
+    if (form !== undefined && stats.form !== undefined && stats.form !== LOGS[form]) {
       throw new UsageError(
         `${shown(path)} is of the form ${stats.form}, not ${form}; leave out --from`,
       );

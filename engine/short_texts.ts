@@ -6,7 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import type { TraceEvent } from "./event.ts";
+import { type EventRow, EVENTS, type TraceEvent } from "./event.ts";
 
 /** Letters of a text that are kept. What kernels, scenarios and policies say is shorter. */
 const MOST_LETTERS = 512;
@@ -23,29 +23,21 @@ export function shortText(text: string): string {
   return `${Buffer.from(text.slice(0, MOST_LETTERS)).toString()}… (${digest})`;
 }
 
-function long(text: string | undefined): boolean {
-  return text !== undefined && text.length > MOST_LETTERS;
-}
+/** The fields of each kind of event that are texts. */
+const TEXTS: Readonly<Record<string, readonly string[]>> = Object.fromEntries(
+  EVENTS.map(({ kind, fields }: EventRow) =>
+    [kind, fields.filter(({ type }) => type === "text").map(({ name }) => name)] as const
+  ),
+);
 
-/** Whether one of an event's texts is long; of kinds whose texts are remembered by nobody, none is. */
+/** Whether one of an event's texts is long. */
 function isLong(event: TraceEvent): boolean {
-  switch (event.kind) {
-    case "case":
-      return long(event.name) || long(event.spec);
-    case "check":
-      return long(event.check) || long(event.text);
-    case "warn":
-      return long(event.text);
-    case "inner":
-      return long(event.at);
-    case "regs":
-      return long(event.phase);
-    case "inject":
-    case "unmodelled":
-      return long(event.what);
-    default:
-      return false;
+  const names = TEXTS[event.kind] as readonly string[];
+  for (let i = 0; i < names.length; i++) {
+    const text = (event as unknown as Readonly<Record<string, unknown>>)[names[i] as string];
+    if (typeof text === "string" && text.length > MOST_LETTERS) return true;
   }
+  return false;
 }
 
 /**

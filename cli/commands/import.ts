@@ -6,7 +6,7 @@
 import type { TraceWriter } from "../../codecs/mod.ts";
 import { defineCommand, EXIT, FORCE, OUTPUT } from "../command.ts";
 import { shown } from "../files.ts";
-import { type Form, FORMS, importNotes, openImport } from "../import_sources.ts";
+import { type Form, FORMS, importNotes, openImport, READ } from "../import_sources.ts";
 import { reportWritten, writeTrace, type Written } from "../trace_output.ts";
 import { orAborted, untilAborted } from "../until_aborted.ts";
 
@@ -17,8 +17,7 @@ class NothingError extends Error {}
 export const importCommand = defineCommand({
   name: "import",
   summary: "Turn a recording of another tool into a trace",
-  details:
-    "Reads what the lab prints (NDJSON records), and KVM's tracepoints as tracefs, trace-cmd report " +
+  details: `Reads ${READ.join(", ")}, and KVM's tracepoints as tracefs, trace-cmd report ` +
     "or perf script print them, or as trace-cmd stores them (trace.dat); each plain or compressed " +
     "with gzip.\n\n" +
     "What a source could not see is unknown in the trace, not zero: a tracepoint log holds no save " +
@@ -31,7 +30,7 @@ export const importCommand = defineCommand({
       name: "from",
       kind: "text",
       value: "FORM",
-      choices: Object.keys(FORMS),
+      choices: FORMS,
       doc: "Form of the file; recognized by its content when left out",
     },
     FORCE,

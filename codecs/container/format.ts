@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { type EventRow, EVENTS } from "../../engine/event.ts";
 import { type Field, offsets } from "../../engine/layout.ts";
 
 /** First bytes of every trace; the line ends show what a text transfer did to it. */
@@ -12,8 +13,8 @@ export const MAGIC: Uint8Array = new Uint8Array([0x89, 0x56, 0x4d, 0x54, 0x0d, 0
 /** Major version: a reader refuses every other one. */
 export const MAJOR = 1;
 
-/** Minor version: a reader takes any. */
-export const MINOR = 1;
+/** Minor version, the one with which the newest kind of event came: a reader takes any. */
+export const MINOR: number = Math.max(...EVENTS.map(({ since = 0 }: EventRow) => since));
 
 /** Required features that this code has, as a mask. None are defined yet. */
 export const FEATURES = 0;
