@@ -37,7 +37,6 @@ function registers(mmx: boolean): number {
 
 function get(cpu: Processor, to: Lanes, register: number, mmx: boolean): void {
   const at = registers(mmx) + 16 * (mmx ? register & 7 : register);
-  cpu.m.recorder?.read(at, mmx ? 8 : 16);
   to.u64[0] = cpu.m.u64(at);
   if (!mmx) to.u64[1] = cpu.m.u64(at + 8);
 }
@@ -50,7 +49,6 @@ function put(
   bytes = mmx ? 8 : 16,
 ): void {
   const at = registers(mmx) + 16 * (mmx ? register & 7 : register);
-  cpu.m.recorder?.write(at, bytes);
   if (bytes < 8) cpu.m.set32(at, from.u32[0] as number);
   else cpu.m.set64(at, from.u64[0] as bigint);
   if (bytes > 8) cpu.m.set64(at + 8, from.u64[1] as bigint);

@@ -50,12 +50,16 @@ export interface KernelTraits {
   readonly requestsEventsOnVmexit: boolean;
   /** A failure to leave L2 for an SMI makes KVM give the virtual machine up, rather than going on. */
   readonly givesUpFailedSmi: boolean;
+  /** An SMI cannot leave L2 where L1's CPUID lacks long mode, whose SMRAM has no room for that. */
+  readonly needsLongModeForSmi: boolean;
   /** The interrupt shadow is kept in SMRAM, and comes back with RSM. */
   readonly keepsShadowInSmram: boolean;
   /** An RSM that fails after L2 was entered leaves L2 again before the vCPU shuts down. */
   readonly failedRsmLeavesL2: boolean;
   /** An RSM that fails shuts down whatever mode it leaves; else one in an impossible mode is #UD, too. */
   readonly failedRsmCompletes: boolean;
+  /** RSM without a host save area returns at once; else by the way on which it releases vmcb12. */
+  readonly endsRsmWithoutHsave: boolean;
   /** RSM adds the high halves of CR0 and CR4 as they are to those it loads. */
   readonly rsmKeepsHighHalves: boolean;
   /** RSM loads segments by way of descriptors, whose limits have 20 bits. */

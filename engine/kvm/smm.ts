@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { C, S, V } from "../svm/machine.ts";
+import { C, canUse, S, V } from "../svm/machine.ts";
 import { END, OK, runWay } from "../policy.ts";
 import { CLEAN, CR0, CR4, DR7_FIXED, EFER, EXIT, HF, INTERCEPT, REQ, RFLAGS } from "./constants.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4, setGuestEfer } from "./control_registers.ts";
@@ -20,6 +20,7 @@ import {
   setSegment,
   toSmram,
 } from "./segments.ts";
+import { loadState32, type Resumed, saveState32 } from "./smram_32.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { simpleVmexit } from "./vmexit.ts";
 
@@ -98,12 +99,18 @@ function save(v: Vcpu, to: DataView): void {
   to.setUint8(SMRAM.int_shadow, (v.u32(v.vmcb + C.int_state) & 1) !== 0 ? 3 : 0);
 }
 
+/** Whether the guest's CPUID has long mode, for which SMRAM is laid out otherwise. */
+function hasLongMode(v: Vcpu): boolean {
+  return canUse(v.caps, "lm");
+}
+
 /** Enters SMM (enter_smm): out of L2 first, if it runs (svm_enter_smm). */
 export function enterSmm(v: Vcpu): void {
   v.recorder?.giveUp();
   const area = new Uint8Array(SMRAM_SIZE);
   const view = new DataView(area.buffer);
-  save(v, view);
+  if (hasLongMode(v)) save(v, view);
+  else saveState32(v, view);
   if (v.guestMode && !leaveL2(v, view) && v.traits.givesUpFailedSmi) {
     v.request(REQ.VM_DEAD);
     return;
@@ -128,12 +135,13 @@ export function enterSmm(v: Vcpu): void {
   for (const name of ["ds", "es", "fs", "gs", "ss"] as const) {
     setSegment(v, name, 0, 0x893, 0xffffffff, 0n);
   }
-  setEfer(v, 0);
+  if (hasLongMode(v)) setEfer(v, 0);
   resetContext(v);
 }
 
 /** What svm_enter_smm adds while L2 runs: a #VMEXIT, and L1's state into the host save area. */
 function leaveL2(v: Vcpu, area: DataView): boolean {
+  if (v.traits.needsLongModeForSmi && !hasLongMode(v)) return false;
   area.setBigUint64(SMRAM.svm_guest_flag, 1n, true);
   area.setBigUint64(SMRAM.svm_guest_vmcb_gpa, v.u64(V.vmcb12_gpa), true);
   v.copy64(v.vmcb + S.rax, V.rax);
@@ -183,14 +191,6 @@ export function setNmiMask(v: Vcpu, masked: boolean): void {
 
 /** P in a segment's attributes, and G: its limit counts pages. */
 const CS_PRESENT = 0x80, PAGES = 0x800;
-
-/** Where RSM leads: what the emulator writes back when the instruction is done. */
-interface Resumed {
-  rip: bigint;
-  rflags: bigint;
-  shadow: boolean;
-  gprs: readonly bigint[] | undefined;
-}
 
 /**
  * RSM (emulator_leave_smm): back to real mode, then into L2 if the SMI hit it
@@ -244,10 +244,14 @@ function resume(v: Vcpu, to: Resumed): boolean {
 }
 
 function toRealMode(v: Vcpu): void {
-  if ((v.u32(V.cr4) & CR4.PCIDE) !== 0) setGuestCr4(v, BigInt((v.u32(V.cr4) & ~CR4.PCIDE) >>> 0));
-  setSegment(v, "cs", 0, 0x89b, 0, 0n);
+  const wide = hasLongMode(v);
+  if (wide && (v.u32(V.cr4) & CR4.PCIDE) !== 0) {
+    setGuestCr4(v, BigInt((v.u32(V.cr4) & ~CR4.PCIDE) >>> 0));
+  }
+  if (wide) setSegment(v, "cs", 0, 0x89b, v.traits.rsmCutsLimits ? 0xfff : 0, 0n);
   const cr0 = v.u32(V.cr0);
   if ((cr0 & CR0.PE) !== 0) setGuestCr0(v, BigInt((cr0 & ~(CR0.PG | CR0.PE)) >>> 0));
+  if (!wide) return;
   const cr4 = v.u32(V.cr4);
   if ((cr4 & CR4.PAE) !== 0) setGuestCr4(v, BigInt((cr4 & ~CR4.PAE) >>> 0));
   setGuestEfer(v, 0n, false);
@@ -255,7 +259,7 @@ function toRealMode(v: Vcpu): void {
 
 /** The nested part (svm_leave_smm). */
 function enterL2(v: Vcpu, area: Uint8Array, view: DataView): boolean {
-  if (view.getBigUint64(SMRAM.svm_guest_flag, true) === 0n) return true;
+  if (!hasLongMode(v) || view.getBigUint64(SMRAM.svm_guest_flag, true) === 0n) return true;
   v.smram = area;
   v.fromVmrun = false;
   const outcome = runWay(v, "rsm");
@@ -265,6 +269,12 @@ function enterL2(v: Vcpu, area: Uint8Array, view: DataView): boolean {
 }
 
 function load(v: Vcpu, from: DataView, to: Resumed): boolean {
+  if (!hasLongMode(v)) {
+    const [cr0, cr3, cr4] = loadState32(v, from, to) as [bigint, bigint, bigint];
+    if (!enterProtectedMode(v, cr0, cr3, cr4)) return false;
+    v.clear32(v.vmcb + C.int_state, 1);
+    return true;
+  }
   const get = (at: number) => from.getBigUint64(at, true);
   to.gprs = Array.from({ length: 16 }, (_, i) => get(SMRAM.gprs + (15 - i) * 8));
   to.rip = get(SMRAM.rip);

@@ -46,7 +46,7 @@ export const restoreL1FromHsave: Step = {
   run(v) {
     const hsave = address(v, V.hsave_msr);
     const page = hsave - hsave % 4096;
-    if (!v.memory.backed(page, 4096)) return END;
+    if (!v.memory.backed(page, 4096)) return v.traits.endsRsmWithoutHsave ? END : FAIL;
     if (v.u8(V.nested_initialized) === 0) {
       v.zero(VMCB02_AT, VMCB02_AT + 4096);
       v.set8(V.nested_initialized, 1);
