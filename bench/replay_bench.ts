@@ -7,7 +7,9 @@
  * holds all that was recorded against what it does, and folds all modelled
  * state into its digest: nothing is skipped to be fast. A run that comes again,
  * byte for byte from the same state, may be taken over; the rows "each carried
- * out" are without that, and every VMRUN of the loop that varies is another.
+ * out" are without that, and every VMRUN of the loop that varies is another. A run that reads what an
+ * earlier one read may follow its path with its own values; the rows "step by step" are without that,
+ * too.
  *
  *     deno bench --allow-all bench/replay_bench.ts
  *     deno run --allow-all bench/replay_bench.ts table               tables
@@ -28,6 +30,7 @@ import {
   MemoizedDiffer,
   MemoizedReplayer,
   Replayer,
+  RunPaths,
   UNIFIED,
   UPSTREAM,
 } from "../engine/mod.ts";
@@ -50,8 +53,10 @@ async function feed(chunks: readonly Uint8Array[], take: (event: TraceEvent) => 
 }
 
 /** Replays, and proves that it was the whole trace and as recorded. */
-async function replay(chunks: readonly Uint8Array[], memoize: boolean): Promise<void> {
-  const replayer = new (memoize ? MemoizedReplayer : Replayer)(UPSTREAM);
+async function replay(
+  chunks: readonly Uint8Array[],
+  replayer: Pick<Replayer, "feed" | "finish">,
+): Promise<void> {
   await feed(chunks, (event) => replayer.feed(event));
   const { runs, agreed } = replayer.finish();
   if (runs !== RUNS || agreed !== runs) throw new Error("Not what was recorded");
@@ -94,8 +99,10 @@ const WORKLOADS = {
 
 const WORK = {
   decode,
-  replay: (chunks: readonly Uint8Array[]) => replay(chunks, true),
-  "replay, each carried out": (chunks: readonly Uint8Array[]) => replay(chunks, false),
+  replay: (chunks: readonly Uint8Array[]) => replay(chunks, new MemoizedReplayer(UPSTREAM)),
+  "replay, each carried out": (chunks: readonly Uint8Array[]) =>
+    replay(chunks, new Replayer(UPSTREAM, () => {}, new RunPaths(UPSTREAM))),
+  "replay, step by step": (chunks: readonly Uint8Array[]) => replay(chunks, new Replayer(UPSTREAM)),
   diff: (chunks: readonly Uint8Array[]) => diff(chunks, true),
   "diff, each carried out": (chunks: readonly Uint8Array[]) => diff(chunks, false),
 } as const;

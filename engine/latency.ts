@@ -133,7 +133,6 @@ export class Latency {
         const ns = Math.max(0, Math.round((stop - start) * 1e6 - this.timerCost));
         this.record(policy, kind, ns);
       },
-      step() {},
       check: (id) => {
         check = id;
       },

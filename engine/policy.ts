@@ -161,7 +161,7 @@ export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): rea
 export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
   const observer = v.observer;
   for (const entry of entries) {
-    if (observer !== undefined) observer.step(entry.step, v);
+    if (observer?.step !== undefined) observer.step(entry.step, v);
     const outcome = runStep(v, entry.step);
     if (outcome !== OK) {
       if (outcome === FAIL) {

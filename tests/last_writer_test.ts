@@ -18,7 +18,7 @@ function both(one: Observer, other: Observer): Observer {
   return {
     begin: (way, v) => (one.begin?.(way, v), other.begin?.(way, v)),
     end: (way, outcome, v) => (one.end?.(way, outcome, v), other.end?.(way, outcome, v)),
-    step: (step, v) => (one.step(step, v), other.step(step, v)),
+    step: (step, v) => (one.step?.(step, v), other.step?.(step, v)),
     check() {},
     warn() {},
     inner() {},

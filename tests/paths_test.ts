@@ -36,14 +36,15 @@ async function record(seed: number, count: number, policy: Policy, npt: boolean,
 function listener(heard: string[], steps: boolean): Observer {
   const hear = (text: string, v?: Vcpu) => void heard.push(v ? `${text} ${sumOf(v)}` : text);
   return {
-    ...(!steps && { outcomesOnly: true }),
-    step: (step, v) => steps && hear(step.name, v),
     check: (id) => hear(id),
     warn: (text) => hear(text),
     inner: (at, ret, v) => hear(`${at} ${ret}`, v),
     switched: (to, v) => hear(`vmcb0${to}`, v),
-    begin: (way, v) => steps && hear(`> ${way}`, v),
-    end: (way, outcome, v) => steps && hear(`< ${way} ${outcome}`, v),
+    ...(steps && {
+      step: (step, v) => hear(step.name, v),
+      begin: (way, v) => hear(`> ${way}`, v),
+      end: (way, outcome, v) => hear(`< ${way} ${outcome}`, v),
+    }),
   };
 }
 
@@ -79,7 +80,7 @@ for (const policy of KERNELS) {
     for (const steps of [true, false]) {
       const how = `${policy.name}, npt ${npt ? "on" : "off"}, ${steps ? "steps" : "outcomes"} told`;
       Deno.test(`a run that follows a path does what one does that is carried out: ${how}`, async () => {
-        const events = await record(5, 40, policy, npt, 4);
+        const events = await record(5, 40, policy, npt, 6);
         const carried: string[] = [], followed: string[] = [];
         const a = new Driver(policy), b = new Driver(policy);
         a.observer = listener(carried, steps);
@@ -97,7 +98,7 @@ for (const policy of KERNELS) {
           a.vcpu.unmodelled = b.vcpu.unmodelled = "";
         };
         events.forEach(feed);
-        assert(b.paths.run.counts.followed > 40, JSON.stringify(b.paths.run.counts));
+        assert(b.paths.run.counts.followed > 30, JSON.stringify(b.paths.run.counts));
         assert(b.paths.load.counts.followed > 40, JSON.stringify(b.paths.load.counts));
       });
     }
@@ -209,7 +210,6 @@ Deno.test("what transitions do reaches the state where it can be followed", asyn
     "checks/verdict.ts",
     "cpu/carried.ts",
     "cpu/processor.ts",
-    "cpu/vector.ts",
     "cpu/zeros.ts",
     "kvm/code_at_rip.ts",
     "kvm/emulate_any.ts",

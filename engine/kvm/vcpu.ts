@@ -14,14 +14,12 @@ import { REQ } from "./constants.ts";
 
 /** Receives what happens inside, as it happens. */
 export interface Observer {
-  /** It need not be told of transitions and steps as they begin and end. */
-  readonly outcomesOnly?: true;
   /** A transition begins. */
   begin?(way: Way, v: Vcpu): void;
   /** A transition is over; those that it contains were over before. */
   end?(way: Way, outcome: Outcome, v: Vcpu): void;
   /** A step is about to run. */
-  step(step: Step, v: Vcpu): void;
+  step?(step: Step, v: Vcpu): void;
   /** A consistency check failed. */
   check(id: string, text: string): void;
   /** A kernel assertion did not hold; or a step went wrong, which is then named. */

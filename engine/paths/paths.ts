@@ -4,7 +4,7 @@
  * @module
  */
 import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
-import { sameShort, type ShortState, shortState, type Vcpu } from "../kvm/vcpu.ts";
+import { type Observer, sameShort, type ShortState, shortState, type Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
@@ -15,11 +15,15 @@ import { PathRecorder } from "./recorder.ts";
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
 const MOST_NUMBERS = 1 << 22;
-/** What recording a path costs in runs, and what may be recorded before paths are followed. */
-const COST = 4;
-const CREDIT = 1024;
-/** Without credit, every so many runs one is recorded. */
-const SELDOM = 32;
+/**
+ * What a run that parts from known paths where another one did speaks for recording, what one that
+ * parts elsewhere speaks against it, and the most there is of either. Where nearly all runs are
+ * different, nothing is recorded: the compiler makes the steps a quarter slower once they have worked
+ * on a recorded vCPU, too.
+ */
+const SPEAKS_FOR = 8, SPEAKS_AGAINST = 1, MOST_SAID = 64;
+/** What recording a path costs, in paths that are followed; what may be spent beforehand, and at once. */
+const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
 
 /** Stands for the path of runs that cannot be recorded. */
 const IN_VAIN = "in vain";
@@ -51,11 +55,11 @@ export class Paths {
   readonly #usable: boolean;
   readonly #given: boolean;
   #caps: Capabilities | undefined;
-  #listener: "nothing" | "everything" | true | undefined;
+  #listener = 0;
   #roots: Root[] = [];
   #recorder: PathRecorder | undefined;
   #credit = CREDIT;
-  #waited = 0;
+  #said = 0;
   #numbers = 0;
 
   /**
@@ -86,25 +90,28 @@ export class Paths {
     const path = root?.tree.find(v);
     if (path instanceof Path) {
       this.counts.followed++;
-      if (this.#credit < CREDIT) this.#credit++;
+      if (this.#credit < MOST_CREDIT) this.#credit++;
       path.follow(v);
       return;
     }
-    if (root === undefined || path === IN_VAIN || !root.tree.again || !this.#pays()) run(v);
+    if (root === undefined || path === IN_VAIN || !this.#pays(root.tree.again)) run(v);
     else this.#record(v, run, root);
   }
 
   /** Whether the vCPU is listened to as when the first path was recorded: they tell no more than that. */
   #hears({ observer }: Vcpu): boolean {
-    const hears = observer === undefined ? "nothing" : observer.outcomesOnly ?? "everything";
-    return (this.#listener ??= hears) === hears;
+    const hears = observer === undefined ? 1 : heardBy(observer);
+    if (this.#listener === 0) this.#listener = hears;
+    return this.#listener === hears;
   }
 
-  /** Whether a path may be recorded: not where they are hardly ever followed. */
-  #pays(): boolean {
-    if (this.#numbers >= MOST_NUMBERS) return false;
-    if (this.#credit < COST && ++this.#waited % SELDOM !== 0) return false;
-    this.#credit = Math.max(0, this.#credit - COST);
+  /** Whether the path of a run is to be recorded that parts where another did, or does not. */
+  #pays(again: boolean): boolean {
+    const said = this.#said + (again ? SPEAKS_FOR : -SPEAKS_AGAINST);
+    this.#said = Math.max(-MOST_SAID, Math.min(MOST_SAID, said));
+    if (!again || this.#said <= 0 || this.#numbers >= MOST_NUMBERS) return false;
+    if (this.#credit < COST) return false;
+    this.#credit -= COST;
     return true;
   }
 
@@ -179,6 +186,12 @@ export class RunPaths {
 
 /** Guest memory whose words can be numbered. */
 const MOST_MEMORY = 2 ** 32;
+
+/** What an observer is told, as a number above 1: a bit for each thing that it need not be. */
+function heardBy({ begin, end, step, switched, unmodelled }: Observer): number {
+  return 2 | (begin ? 4 : 0) | (end ? 8 : 0) | (step ? 16 : 0) | (switched ? 32 : 0) |
+    (unmodelled ? 64 : 0);
+}
 
 /** Whether nothing else takes part in what a vCPU does, and nothing waits that is not compared. */
 function ordinary(v: Vcpu): boolean {

@@ -19,12 +19,13 @@ import type { AccessRecorder } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
+import { RecordedVcpu } from "./recorded_vcpu.ts";
 import { type PageWrites, Path, type Stage, type Writes } from "./path.ts";
 
 /** A word that follows from guards alone. */
 const FOLLOWS = -1;
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
-const LONGEST = 1 << 14;
+const LONGEST = 1 << 11;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
 const PAGE_WORDS = PAGE_SIZE / 4;
@@ -60,6 +61,7 @@ export class PathRecorder implements AccessRecorder {
   /** Where each word of the state comes from, and what is known of it. */
   readonly #origin: Int32Array;
   readonly #marks: Uint8Array;
+  #recorded: RecordedVcpu | undefined;
   #v!: Vcpu;
   #words!: Uint32Array;
   /** Words that are not as at the beginning. */
@@ -99,14 +101,14 @@ export class PathRecorder implements AccessRecorder {
    */
   record(v: Vcpu, run: (v: Vcpu) => void): { guards: Guards; path: Path | undefined } {
     const { observer } = v;
+    const recorded = this.#recorded ??= new RecordedVcpu(v, this);
     this.#begin(v);
-    v.recorder = v.memory.recorder = this;
-    if (observer !== undefined) v.observer = this.#listen(observer);
+    recorded.begin(v);
+    recorded.observer = observer && this.#listen(observer, recorded);
     try {
-      run(v);
+      run(recorded);
     } finally {
-      v.recorder = v.memory.recorder = undefined;
-      v.observer = observer;
+      recorded.end(v);
     }
     const guards = { numbers: this.#numbers, values: this.#values };
     if (this.#failed) return { guards, path: undefined };
@@ -134,32 +136,29 @@ export class PathRecorder implements AccessRecorder {
   }
 
   /** Hears what an observer is to be told, and has it told each time the path is followed. */
-  #listen(observer: Observer): Observer {
+  #listen(observer: Observer, recorded: RecordedVcpu): Observer {
     const tell = (what: (observer: Observer, v: Vcpu) => void) => {
       const v = this.#v;
+      copyShort(v, recorded);
       if (this.#failed) {
         what(observer, v);
         return;
       }
       this.#tell(what);
-      v.recorder = v.memory.recorder = undefined;
+      v.memory.recorder = undefined;
       what(observer, v);
-      v.recorder = v.memory.recorder = this;
+      v.memory.recorder = this;
     };
-    const outcomes: Observer = {
-      step() {},
+    const { begin, end, step, switched, unmodelled } = observer;
+    return {
       check: (id, text) => tell((o) => o.check(id, text)),
       warn: (text, step) => tell((o) => o.warn(text, step)),
-      unmodelled: (what) => tell((o) => o.unmodelled?.(what)),
-      switched: (to) => tell((o, v) => o.switched?.(to, v)),
       inner: (at, ret) => tell((o, v) => o.inner(at, ret, v)),
-    };
-    if (observer.outcomesOnly === true) return outcomes;
-    return {
-      ...outcomes,
-      begin: (way) => tell((o, v) => o.begin?.(way, v)),
-      end: (way, outcome) => tell((o, v) => o.end?.(way, outcome, v)),
-      step: (step) => tell((o, v) => o.step(step, v)),
+      ...(switched && { switched: (to) => tell((o, v) => o.switched?.(to, v)) }),
+      ...(unmodelled && { unmodelled: (what) => tell((o) => o.unmodelled?.(what)) }),
+      ...(begin && { begin: (way) => tell((o, v) => o.begin?.(way, v)) }),
+      ...(end && { end: (way, outcome) => tell((o, v) => o.end?.(way, outcome, v)) }),
+      ...(step && { step: (step) => tell((o, v) => o.step?.(step, v)) }),
     };
   }
 
@@ -256,7 +255,8 @@ export class PathRecorder implements AccessRecorder {
   /** Is told that what follows depends on more than can be followed. */
   giveUp(): void {
     this.#failed = true;
-    this.#v.recorder = this.#v.memory.recorder = undefined;
+    this.#v.memory.recorder = undefined;
+    if (this.#recorded !== undefined) this.#recorded.recorder = undefined;
   }
 
   #guard(number: WordNumber, value: number): void {

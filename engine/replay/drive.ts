@@ -60,7 +60,7 @@ const BEGINS: ReadonlySet<string> = new Set(["session", "case", "vmrun", "setsta
  * import { Driver, UPSTREAM } from "@vmtape/vmtape/engine";
  * const driver = new Driver(UPSTREAM);
  * const failed: string[] = [];
- * driver.observer = { step() {}, check: (id) => failed.push(id), warn() {}, inner() {} };
+ * driver.observer = { check: (id) => failed.push(id), warn() {}, inner() {} };
  * let index = 0;
  * for await (const event of recordScenarios(builtinScenarios("eventinj-left"), UPSTREAM)) {
  *   driver.feed(event, index++);

@@ -27,8 +27,6 @@ export class RunOutcomes {
 
   /** Hears what the replay produces. What the source could not see says nothing when it is not in the trace. */
   readonly observer: Observer = {
-    outcomesOnly: true,
-    step() {},
     check: (id, text) => this.#produce({ kind: "check", id, text }),
     warn: (text) => this.#produce({ kind: "warn", text }),
     switched: (to) => {

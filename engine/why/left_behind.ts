@@ -43,7 +43,6 @@ class Side {
   constructor(policy: Policy) {
     this.driver = new Driver(policy);
     this.driver.observer = {
-      step() {},
       check: (id) => {
         if (this.listening) this.checks.push(id);
       },

@@ -34,7 +34,6 @@ function leftBy(policy: Policy, unit: LoggedRun, variant: number): LeftBehind | 
   const assertions = new Set<string>();
   const driver = new LoggedDriver(policy, variant);
   driver.observer = {
-    step() {},
     check: (id) => checks.push(id),
     warn: (text) => assertions.add(text),
     inner() {},

@@ -6,6 +6,7 @@
 import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../../engine/event.ts";
 import { overlayImage } from "../../engine/image/fields.ts";
+import { Paths } from "../../engine/paths/paths.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { PAGE_SIZE } from "../../engine/svm/memory.ts";
 import {
@@ -79,6 +80,9 @@ export class EmulatedVm implements ScenarioVm {
   readonly #images = new ImageArena();
   readonly #regs = new ImageBuffer(REGS_SIZE);
   readonly #inner = new ImageBuffer(INNER_SIZE);
+  /** What runs are known to do, of a vCPU that goes through several: those of a new one are all different. */
+  readonly #paths: Paths;
+  #goesOn = false;
   /** The last vCPUs, each of other capabilities: one that comes again is made of what it was. */
   readonly #spares: Vcpu[] = [];
   #reports: TraceEvent[] = [];
@@ -97,6 +101,7 @@ export class EmulatedVm implements ScenarioVm {
   constructor(policy: Policy, options: EmulatedOptions) {
     this.policy = policy;
     this.#options = options;
+    this.#paths = new Paths(policy);
   }
 
   /** Metadata of a session. */
@@ -119,7 +124,8 @@ export class EmulatedVm implements ScenarioVm {
   begin(scenario: Scenario): boolean {
     this.#told = scenario.entry === "setstate" ? 0 : 1;
     this.#reports = [];
-    if (this.vcpu !== undefined && scenario.keepvm) {
+    this.#goesOn = this.vcpu !== undefined && scenario.keepvm;
+    if (this.#goesOn && this.vcpu !== undefined) {
       this.vcpu.unmodelled = "";
       return false;
     }
@@ -215,7 +221,8 @@ export class EmulatedVm implements ScenarioVm {
   /** KVM_RUN. */
   run(): VmRun {
     const v = this.#v;
-    runVcpu(v);
+    if (this.#goesOn) this.#paths.run(v, runVcpu);
+    else runVcpu(v);
     const { rc, errno } = v.result;
     return { rc, errno };
   }
@@ -285,7 +292,6 @@ export class EmulatedVm implements ScenarioVm {
       bytes: this.#images.copy(v.bytes.subarray(at, at + VMCB_SIZE)),
     });
     v.observer = {
-      step() {},
       begin: (way) => {
         if (way !== "vmrun" || this.#told-- > 0) return;
         add({ kind: "vmrun", vcpu: 0, rip: v.u64(VMCB01_AT + S.rip) + BigInt(VMRUN_LENGTH) });
