@@ -17,6 +17,6 @@ export {
 } from "./hunt.ts";
 export type { ModelGap } from "./judging.ts";
 export { KNOWN, type Known, type KnownKind } from "./known.ts";
-export { type Piece, Pieces } from "./pieces.ts";
+export { Pieces } from "./pieces.ts";
 export { reduceFindings, type ReduceOptions } from "./reduce.ts";
 export { unitsOf } from "./units.ts";

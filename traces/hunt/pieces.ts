@@ -7,15 +7,7 @@ import type { Check, CheckSet } from "../../engine/checks/sets.ts";
 import type { Kernel } from "../../engine/kernels/kernel.ts";
 import { type Policy, type Step, type StepEntry, type Way, WAYS } from "../../engine/policy.ts";
 
-/** One thing that a kernel does otherwise than what it is held against. */
-export interface Piece {
-  /** Its name: where it is, and what is there. */
-  readonly name: string;
-  /** Whether the kernel has more there, less, or something else. */
-  readonly change: "with" | "without" | "other";
-}
-
-/** Which pieces are taken from the kernel. */
+/** Which pieces are taken from the kernel. A piece is asked about by its name: where it is, and what is there. */
 type Taken = (name: string) => boolean;
 
 /**
@@ -30,8 +22,8 @@ type Taken = (name: string) => boolean;
  * ```
  */
 export class Pieces {
-  /** The pieces, in a fixed order. */
-  readonly all: readonly Piece[];
+  /** Names of the pieces, in a fixed order. */
+  readonly names: readonly string[];
   readonly #kernel: Policy;
   readonly #against: Policy;
   readonly #made = new Map<string, Policy>();
@@ -45,17 +37,13 @@ export class Pieces {
   constructor(kernel: Policy, against: Policy) {
     this.#kernel = kernel;
     this.#against = against;
-    const found = new Map<string, Piece>();
-    const note = (piece: Piece) => {
-      if (!found.has(piece.name)) found.set(piece.name, piece);
-    };
-    mixed(kernel, against, () => false, note);
-    this.all = [...found.values()];
-  }
-
-  /** Names of the pieces. */
-  get names(): string[] {
-    return this.all.map(({ name }) => name);
+    const names = new Set<string>();
+    // With none taken, all are asked about.
+    mixed(kernel, against, (name) => {
+      names.add(name);
+      return false;
+    });
+    this.names = [...names];
   }
 
   /**
@@ -68,14 +56,12 @@ export class Pieces {
     const key = [...taken].sort().join("\n");
     let policy = this.#made.get(key);
     if (policy === undefined) {
-      policy = mixed(this.#kernel, this.#against, (name) => taken.has(name), () => {});
+      policy = mixed(this.#kernel, this.#against, (name) => taken.has(name));
       this.#made.set(key, policy);
     }
     return policy;
   }
 }
-
-type Note = (piece: Piece) => void;
 
 /**
  * Steps that take each other's place, and what they do: one of them without the other leaves a VMRUN
@@ -98,12 +84,8 @@ const jobOf: ReadonlyMap<string, string> = new Map(
   Object.entries(JOBS).flatMap(([job, steps]) => steps.map((step) => [step, job])),
 );
 
-function stepPiece(place: string, { name }: Step, moves: boolean, has: Piece["change"]): Piece {
-  const job = jobOf.get(name);
-  if (job !== undefined) return { name: job, change: "other" };
-  return moves
-    ? { name: `${place}: order`, change: "other" }
-    : { name: `${place}: ${name}`, change: has };
+function stepPiece(place: string, { name }: Step, moves: boolean): string {
+  return jobOf.get(name) ?? `${place}: ${moves ? "order" : name}`;
 }
 
 /** The names that handlers have: one that several steps share has one name. */
@@ -112,47 +94,38 @@ type Handlers = Map<
   Map<readonly StepEntry[] | undefined, string>
 >;
 
-function mixed(kernel: Policy, against: Policy, taken: Taken, note: Note): Policy {
+function mixed(kernel: Policy, against: Policy, taken: Taken): Policy {
   const ways = Object.fromEntries(
     WAYS.map((way) => {
-      const walk: Walk = { taken, note, handlers: new Map() };
+      const walk: Walk = { taken, handlers: new Map() };
       return [way, entries(way, kernel.ways[way], against.ways[way], walk)];
     }),
   ) as Record<Way, readonly StepEntry[]>;
-  return { ...against, kernel: kernelOf(kernel.kernel, against.kernel, taken, note), ways };
+  return { ...against, kernel: kernelOf(kernel.kernel, against.kernel, taken), ways };
 }
 
-function kernelOf(kernel: Kernel, against: Kernel, taken: Taken, note: Note): Kernel {
-  const guest = values("guest", kernel.traits.guest, against.traits.guest, taken, note);
+function kernelOf(kernel: Kernel, against: Kernel, taken: Taken): Kernel {
+  const guest = values("guest", kernel.traits.guest, against.traits.guest, taken);
   const { guest: _, ...own } = kernel.traits;
   const { guest: __, ...other } = against.traits;
-  const uses = kernel.uses.join() === against.uses.join()
-    ? undefined
-    : piece(CACHING, "other", note);
-  const reserves = kernel.reserves === against.reserves
-    ? undefined
-    : piece("reserved bits", "other", note);
+  const uses = kernel.uses.join() !== against.uses.join() && taken(CACHING);
+  const reserves = kernel.reserves !== against.reserves && taken("reserved bits");
   return {
     ...against,
-    checks: checks(kernel.checks, against.checks, taken, note),
-    uses: uses !== undefined && taken(uses) ? kernel.uses : against.uses,
-    reserves: reserves !== undefined && taken(reserves) ? kernel.reserves : against.reserves,
-    mmu: values("mmu", kernel.mmu, against.mmu, taken, note),
-    traits: { ...values("trait", own, other, taken, note), guest },
+    checks: checks(kernel.checks, against.checks, taken),
+    uses: uses ? kernel.uses : against.uses,
+    reserves: reserves ? kernel.reserves : against.reserves,
+    mmu: values("mmu", kernel.mmu, against.mmu, taken),
+    traits: { ...values("trait", own, other, taken), guest },
   };
 }
 
-function piece(name: string, change: Piece["change"], note: Note): string {
-  note({ name, change });
-  return name;
-}
-
 /** An object of plain values: each that differs is a piece. */
-function values<T extends object>(prefix: string, kernel: T, against: T, taken: Taken, note: Note) {
+function values<T extends object>(prefix: string, kernel: T, against: T, taken: Taken) {
   const result = { ...against };
   for (const key of Object.keys(against) as (keyof T & string)[]) {
     if (text(kernel[key]) === text(against[key])) continue;
-    if (taken(piece(`${prefix} ${key}`, "other", note))) result[key] = kernel[key];
+    if (taken(`${prefix} ${key}`)) result[key] = kernel[key];
   }
   return result;
 }
@@ -162,26 +135,26 @@ function text(value: unknown): string {
 }
 
 /** Checks by id. Where one is put in, it comes behind the one that it comes behind in the kernel. */
-function checks(kernel: CheckSet, against: CheckSet, taken: Taken, note: Note): CheckSet {
+function checks(kernel: CheckSet, against: CheckSet, taken: Taken): CheckSet {
   const own = new Map(kernel.checks.map((row) => [row.id, row]));
   const result: Check[] = [];
   for (const row of against.checks) {
     const theirs = own.get(row.id);
     if (theirs === undefined) {
-      if (!taken(piece(`check ${row.id}`, "without", note))) result.push(row);
+      if (!taken(`check ${row.id}`)) result.push(row);
     } else if (theirs.fails === row.fails) result.push(row);
-    else result.push(taken(piece(`check ${row.id}`, "other", note)) ? theirs : row);
+    else result.push(taken(`check ${row.id}`) ? theirs : row);
   }
   kernel.checks.forEach((row, i) => {
     if (against.checks.some(({ id }) => id === row.id)) return;
-    if (!taken(piece(`check ${row.id}`, "with", note))) return;
+    if (!taken(`check ${row.id}`)) return;
     const before = kernel.checks.slice(0, i).findLast(({ id }) => result.some((r) => r.id === id));
     const at = before === undefined ? 0 : result.findIndex(({ id }) => id === before.id) + 1;
     result.splice(at, 0, row);
   });
   const order = kernel.checks.map(({ id }) => id).filter((id) => result.some((r) => r.id === id));
   const now = result.map(({ id }) => id).filter((id) => own.has(id));
-  if (order.join() !== now.join() && taken(piece("order of the checks", "other", note))) {
+  if (order.join() !== now.join() && taken("order of the checks")) {
     result.sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id));
   }
   const name = result.length === against.checks.length &&
@@ -194,7 +167,6 @@ function checks(kernel: CheckSet, against: CheckSet, taken: Taken, note: Note): 
 /** What is passed on while two ways are walked. */
 interface Walk {
   readonly taken: Taken;
-  readonly note: Note;
   readonly handlers: Handlers;
 }
 
@@ -205,19 +177,15 @@ function entries(
   against: readonly StepEntry[],
   walk: Walk,
 ): readonly StepEntry[] {
-  const { taken, note } = walk;
+  const { taken } = walk;
   const result: StepEntry[] = [];
   for (const { a, k } of aligned(against, kernel)) {
     if (k === undefined) {
       const moves = kernel.some(({ step }) => step === a!.step);
-      const own = stepPiece(place, a!.step, moves, "without");
-      note(own);
-      if (!taken(own.name)) result.push(a!);
+      if (!taken(stepPiece(place, a!.step, moves))) result.push(a!);
     } else if (a === undefined) {
       const moves = against.some(({ step }) => step === k.step);
-      const own = stepPiece(place, k.step, moves, "with");
-      note(own);
-      if (taken(own.name)) result.push(k);
+      if (taken(stepPiece(place, k.step, moves))) result.push(k);
     } else result.push(entry(place, k, a, walk));
   }
   return result;
@@ -228,10 +196,7 @@ function entry(place: string, k: StepEntry, a: StepEntry, walk: Walk): StepEntry
   const onFail = k.onFail === undefined && a.onFail === undefined
     ? undefined
     : entries(handlerName(place, k, a, walk), k.onFail ?? [], a.onFail ?? [], walk);
-  const ret =
-    k.ret !== a.ret && walk.taken(piece(`${place}: result of a failure`, "other", walk.note))
-      ? k.ret
-      : a.ret;
+  const ret = k.ret !== a.ret && walk.taken(`${place}: result of a failure`) ? k.ret : a.ret;
   return {
     step,
     ...(onFail === undefined ? {} : { onFail }),
