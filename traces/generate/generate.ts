@@ -6,7 +6,14 @@
  */
 import { type Mutation, MUTATIONS } from "./mutations.ts";
 import { Random } from "./random.ts";
+import { CR4 } from "../../engine/svm/bits.ts";
+import { S } from "../../engine/svm/machine.ts";
+import { SAVE_AREA } from "../../engine/svm/vmcb_fields.ts";
+import { L2_CODE } from "../scenarios/base.ts";
+import { lateWord } from "../scenarios/lab_case.ts";
 import type { Entry } from "../scenarios/scenario.ts";
+import type { Token } from "../scenarios/scenario_token.ts";
+import { readToken } from "../scenarios/scenario_word.ts";
 
 /** What to generate. */
 export interface GenerateOptions {
@@ -21,6 +28,14 @@ export interface GenerateOptions {
   /** How many in a hundred cases begin a sequence on one vCPU; 8 when left out. */
   readonly sequences?: number;
 }
+
+/** A write to vmcb12 or memory, as a word of a case has it. */
+type Write = Extract<Token, { readonly kind: "write" }>;
+
+/** Bytes from L2's first instruction on that mutations change. */
+const MOST_CODE = 0x100;
+/** Bytes of the write to a port with which an L2 stops on its way: OUT with an immediate. */
+const PORT_WRITE = 2;
 
 /** How often each way in is taken. */
 const ENTRIES = [
@@ -72,9 +87,10 @@ export function* generate(options: GenerateOptions): Generator<string> {
       (mutation.early ? early : tokens).push(...mutation.tokens(random));
     }
     if (entry !== "vmrun" && entry !== "setstate") {
-      moveLate(tokens, entry === "rsm" && random.chance(75));
+      const late = entry === "rsm" && random.chance(75);
+      moveWrites(tokens, (write) => toLate(write, late));
     }
-    if (entry === "migrate" && random.chance(30)) moveToState(tokens);
+    if (entry === "migrate" && random.chance(30)) moveWrites(tokens, toState);
     tokens.push(...early);
     if (entry !== "vmrun") tokens.unshift(`entry=${entry}`);
     if (follows) {
@@ -86,10 +102,8 @@ export function* generate(options: GenerateOptions): Generator<string> {
 }
 
 /** With `entry=migrate`, changes to vmcb12's control area may hit the state on its way instead. */
-function moveToState(tokens: string[]): void {
-  tokens.forEach((token, i) => {
-    if (/^c\./.test(token)) tokens[i] = `xn${token.slice(1)}`;
-  });
+function toState(write: Write): string | undefined {
+  return write.target === "control" ? lateWord({ ...write, target: "nested" }) : undefined;
 }
 
 /**
@@ -97,12 +111,12 @@ function moveToState(tokens: string[]): void {
  * late, between the SMI and RSM. An L2 that stops on its way must still reach its port
  * write, so its code is always changed late, behind that instruction.
  */
-function moveLate(tokens: string[], late: boolean): void {
-  tokens.forEach((token, i) => {
-    const moved = /^m\.(90[0-9a-f]{2})(.*)$/.exec(token);
-    if (moved) tokens[i] = `xm.${(parseInt(moved[1]!, 16) + 2).toString(16)}${moved[2]}`;
-    else if (late && /^[csm]\./.test(token) && !withoutPae(token)) tokens[i] = `x${token}`;
-  });
+function toLate(write: Write, late: boolean): string | undefined {
+  const offset = Number(write.offset);
+  if (write.target === "memory" && offset >= L2_CODE && offset < L2_CODE + MOST_CODE) {
+    return lateWord({ ...write, offset: offset + PORT_WRITE });
+  }
+  return late && !withoutPae(write) ? lateWord(write) : undefined;
 }
 
 /**
@@ -110,7 +124,19 @@ function moveLate(tokens: string[], late: boolean): void {
  * whose RSM checks nothing give the virtual machine up, and then no state can
  * be read any more; before VMRUN it fails a check.
  */
-function withoutPae(token: string): boolean {
-  const cr4 = /^s\.148=([0-9a-f]+)$/.exec(token);
-  return cr4 !== null && (parseInt(cr4[1]!.slice(-2), 16) & 0x20) === 0;
+function withoutPae({ target, offset, value }: Write): boolean {
+  return target === "save" && Number(offset) === S.cr4 - SAVE_AREA &&
+    (value & BigInt(CR4.PAE)) === 0n;
+}
+
+/** Replaces the words of writes by others, where there is one. */
+function moveWrites(words: string[], moved: (write: Write) => string | undefined): void {
+  words.forEach((word, i) => {
+    const token = readToken(word, refuse);
+    if (token.kind === "write") words[i] = moved(token) ?? word;
+  });
+}
+
+function refuse(message: string): never {
+  throw new Error(`A mutation's word is not understood: ${message}`);
 }

@@ -10,6 +10,18 @@ const LETTERS = Object.fromEntries(
   Object.entries(TARGETS).map(([letter, target]) => [target, letter]),
 ) as Record<ChangeTarget, string>;
 
+const hex = (value: bigint | number): string => value.toString(16);
+const sized = (size: number): string => size === 8 ? "" : `.${size}`;
+
+/** The word of a write that is made while L2 is stopped or the handler of an SMI runs. */
+export function lateWord(
+  { target, offset, size, value }: Pick<Scenario["late"][number], "target" | "size" | "value"> & {
+    readonly offset: bigint | number;
+  },
+): string {
+  return `x${LETTERS[target]}.${hex(offset)}${sized(size)}=${hex(value)}`;
+}
+
 /**
  * Renders a scenario as a case line of the lab, with raw offsets only.
  *
@@ -24,8 +36,6 @@ const LETTERS = Object.fromEntries(
  */
 export function toLabCase(scenario: Scenario): string {
   const words = [scenario.name];
-  const sized = (size: number) => size === 8 ? "" : `.${size}`;
-  const hex = (value: bigint | number) => value.toString(16);
   for (const { target, gpa, size, value } of scenario.changes) {
     const base = { control: VMCB12_GPA, save: SAVE_GPA, memory: 0 }[target];
     words.push(`${LETTERS[target]}.${hex(gpa - base)}${sized(size)}=${hex(value)}`);
@@ -51,9 +61,7 @@ export function toLabCase(scenario: Scenario): string {
     words.push(`nocpu.${hex(fn)}.${register[1]}=${hex(mask)}`);
   }
   if (scenario.physicalBits !== undefined) words.push(`pa=${hex(scenario.physicalBits)}`);
-  for (const { target, offset, size, value } of scenario.late) {
-    words.push(`x${LETTERS[target]}.${hex(offset)}${sized(size)}=${hex(value)}`);
-  }
+  for (const change of scenario.late) words.push(lateWord(change));
   if (scenario.keepvm) words.push("keepvm");
   if (scenario.keepmem) words.push("keepmem");
   return words.join(" ");
