@@ -7,14 +7,22 @@
 import { oneLine } from "./errors.ts";
 import { STEP_LIMIT, STEP_SECONDS } from "./step_limit.ts";
 
+/** Something that may not end. */
+export interface Unending {
+  /** What it is called. */
+  readonly name: string;
+  /** Whether it runs while an event is carried out, and is told with that. */
+  readonly inEvent: boolean;
+}
+
 /** What a thread lets others see of it. */
 export interface Watched {
   /** Words of {@linkcode WORD}. */
   readonly words: Int32Array<SharedArrayBuffer>;
   /** Tells the thread from others. */
   readonly id: string;
-  /** Names of what may not end, by number from 1. */
-  readonly names: readonly string[];
+  /** What may not end, by number from 1. */
+  readonly unending: readonly Unending[];
 }
 
 /** What the threads share. */
@@ -42,14 +50,14 @@ const MOST_MEMORY = 1024, MORE_MEMORY = 128;
 
 const words = new Int32Array(new SharedArrayBuffer(4 * Object.keys(WORD).length));
 const id = crypto.randomUUID();
-const names: string[] = [];
+const unending: Unending[] = [];
 let report: ((watched: Watched) => void) | undefined;
 
 /** Has another thread watch this one from now on. */
 export function watchedThread(tell: (watched: Watched) => void): void {
   report = tell;
   setInterval(() => Atomics.add(words, WORD.alive, 1), OFTEN_MS);
-  tell({ words, id, names: [...names] });
+  tell({ words, id, unending: [...unending] });
 }
 
 /** Notes the event that is being carried out. */
@@ -66,10 +74,15 @@ export function isAlive(): void {
 /** Whether a value is what a thread lets others see of it: a policy can send anything. */
 export function isWatched(value: unknown): value is Watched {
   if (typeof value !== "object" || value === null) return false;
-  const { words, id, names } = value as Partial<Watched>;
+  const { words, id, unending } = value as Partial<Watched>;
   return words instanceof Int32Array && words.length >= Object.keys(WORD).length &&
-    typeof id === "string" && Array.isArray(names) &&
-    names.every((name) => typeof name === "string");
+    typeof id === "string" && Array.isArray(unending) && unending.every(isUnending);
+}
+
+function isUnending(value: unknown): value is Unending {
+  if (typeof value !== "object" || value === null) return false;
+  const { name, inEvent } = value as Partial<Unending>;
+  return typeof name === "string" && typeof inEvent === "boolean";
 }
 
 /** Notes that the command puts its output in order when it is interrupted. */
@@ -77,10 +90,15 @@ export function willBeGraceful(): void {
   words[WORD.graceful] = 1;
 }
 
-/** A number for something that may not end, by which it is told what runs. */
-export function numberOf(name: string): number {
-  const number = names.push(oneLine(name));
-  report?.({ words, id, names: [...names] });
+/**
+ * A number for something that may not end, by which it is told what runs.
+ *
+ * @param name What it is called.
+ * @param inEvent Whether it runs while an event is carried out.
+ */
+export function numberOf(name: string, inEvent: boolean): number {
+  const number = unending.push({ name: oneLine(name), inEvent });
+  report?.({ words, id, unending: [...unending] });
   return number;
 }
 
@@ -99,7 +117,7 @@ export function leave(outer: number): void {
 
 /** Watches that something of the user's ends. */
 export async function watchEnd<T>(what: string, act: () => Promise<T>): Promise<T> {
-  const outer = enter(numberOf(what));
+  const outer = enter(numberOf(what, false));
   try {
     return await act();
   } finally {
@@ -142,7 +160,7 @@ export class WatchedThreads {
     );
   }
 
-  /** Watches a thread, or knows more names of one that is watched already. */
+  /** Watches a thread, or knows more of one that is watched already. */
   add(watched: Watched): void {
     const seen = this.#threads.get(watched.id);
     if (seen !== undefined) seen.watched = watched;
@@ -167,7 +185,7 @@ export class WatchedThreads {
   }
 
   #lookAt(seen: Seen): void {
-    const { words, names } = seen.watched;
+    const { words, unending } = seen.watched;
     const running = Atomics.load(words, WORD.running), begun = Atomics.load(words, WORD.begun);
     // While something of the user's runs that was told, only its end counts: a promise that nobody
     // keeps lets others speak. Else it is a getter, a check or what a kernel is made of.
@@ -177,10 +195,9 @@ export class WatchedThreads {
       Object.assign(seen, { moved, since: performance.now(), said: false });
       return;
     }
-    const what = names[running - 1] ?? `What ${this.#modules} brings besides steps`;
-    const place = running === 0 || what.startsWith("Step")
-      ? `, at event ${Atomics.load(words, WORD.event)}`
-      : "";
+    const other = { name: `What ${this.#modules} brings besides steps`, inEvent: true };
+    const { name: what, inEvent } = unending[running - 1] ?? other;
+    const place = inEvent ? `, at event ${Atomics.load(words, WORD.event)}` : "";
     const passed = (performance.now() - seen.since) / 1000, most = this.#most;
     if (passed >= most) {
       this.#end(

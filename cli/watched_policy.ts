@@ -31,7 +31,7 @@ function noted(step: Step, policy: string): Step {
   if (builtin.has(step)) return step;
   const found = noting.get(step);
   if (found !== undefined) return found;
-  const number = numberOf(`Step "${step.name}" of ${policy}`);
+  const number = numberOf(`Step "${step.name}" of ${policy}`, true);
   // A policy is told from others by the code of its steps, which is the user's, not this.
   const wrapped: Step & { readonly of: Step } = {
     of: step,
