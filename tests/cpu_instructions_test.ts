@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import * as alu from "../engine/cpu/alu.ts";
 import { Processor } from "../engine/cpu/processor.ts";
-import { CODE, exit, machine, run, S, STACK, V, VMCB02_AT } from "./cpu_machine.ts";
+import { CODE, exit, GDT, machine, run, S, STACK, V, VMCB02_AT } from "./cpu_machine.ts";
 
 const v = VMCB02_AT;
 
@@ -153,4 +153,16 @@ Deno.test("cpu instruction: addition and subtraction agree with bigints", () => 
     ),
     { numRuns: 3000 },
   );
+});
+
+Deno.test("a far return of 32 bits reads the stack below 4 GiB in 64-bit code, too", () => {
+  // lret with RSP 0x1_0000_7000: 0x9100 and the selector 8 lie at 0x7000.
+  const m = machine([0xcb]);
+  m.set64(VMCB02_AT + S.rsp, 0x1_0000_7000n);
+  m.set32(VMCB02_AT + S.gdtr_limit, 0x3f);
+  m.memory.write64(GDT + 8, 0x00af9b000000ffffn);
+  m.memory.write64(0x7000, 0x8_0000_9100n);
+  m.memory.write8(0x9100, 0xf4);
+  run(m);
+  assertEquals([exit(m).rip, m.u64(VMCB02_AT + S.rsp)], [0x9100n, 0x7008n]);
 });

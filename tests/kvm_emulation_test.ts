@@ -107,3 +107,15 @@ Deno.test("L1 whose CR3 failed to load goes on with a root that KVM does not men
   assertEquals(run(spec).post?.errno, 0);
   assertEquals(run(`${spec} midirq=80`).post?.errno, 4);
 });
+
+Deno.test("ENTER with nested frames is none of the emulator's", () => {
+  // enter 0x10, 2: PAE's EBP of 0 makes it read a device at the end of 4 GiB.
+  const spec = "s.d0=1000 s.150=50000 s.12.2=c9b c.8.4=40 m.9000.4=20010c8";
+  assertEquals(exit(spec)[0], code(0x46));
+});
+
+Deno.test("RSM brings RFLAGS.RF back", () => {
+  // L2 is refused at first, so that the SMI finds it at its first instruction.
+  const { post } = run("entry=rsm c.a8=80000319 s.170=4010002", LINUX_7_3);
+  assertEquals([post?.smm, post?.rflags], [0, "4010002"]);
+});

@@ -6,7 +6,7 @@
 import { jump, next } from "./branch.ts";
 import { ATTR, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import { gp } from "./faults.ts";
-import { drop, peek, push, setRegister, stackSize } from "./operands.ts";
+import { drop, dropFar, peekFar, push, setRegister, stackSize } from "./operands.ts";
 import type { Processor } from "./processor.ts";
 import {
   descriptorLimit,
@@ -123,9 +123,9 @@ export function farCall(
 /** Far return, to the same or an outer privilege; `release` is how many bytes of arguments go too. */
 export function farReturn(cpu: Processor, release: number): number {
   const size = 1 << cpu.insn.dflag;
-  if (!peek(cpu, size)) return cpu.failure;
+  if (!peekFar(cpu, size, 0)) return cpu.failure;
   const lo = cpu.lo, hi = cpu.hi;
-  if (!peek(cpu, size, size)) return cpu.failure;
+  if (!peekFar(cpu, size, size)) return cpu.failure;
   const selector = cpu.lo & 0xffff;
   let used = 2 * size + release;
   if (!segmented(cpu)) {
@@ -143,14 +143,14 @@ export function farReturn(cpu: Processor, release: number): number {
   if ((e2 & DESC.conforming) !== 0 ? dpl > rpl : dpl !== rpl) return cpu.raise(VECTOR.gp, error);
   if ((e2 & DESC.present) === 0) return cpu.raise(VECTOR.np, error);
   if (rpl === cpl) {
-    drop(cpu, used);
+    dropFar(cpu, size, used);
     loadSegment(cpu, SEG.cs, selector, e1, e2);
     return goOn(cpu, lo, hi);
   }
-  if (!peek(cpu, size, used)) return cpu.failure;
+  if (!peekFar(cpu, size, used)) return cpu.failure;
   const spLo = cpu.lo, spHi = cpu.hi;
   used += size;
-  if (!peek(cpu, size, used)) return cpu.failure;
+  if (!peekFar(cpu, size, used)) return cpu.failure;
   const status = outerStack(cpu, cpu.lo & 0xffff, rpl);
   if (status !== NEXT) return status;
   loadSegment(cpu, SEG.cs, selector, e1, e2);

@@ -6,7 +6,7 @@
 import { next } from "./branch.ts";
 import { EXIT, EXIT_CODE, FLAG, NEXT, SEG, UNMODELLED, VECTOR } from "./constants.ts";
 import { gp } from "./faults.ts";
-import { drop, peek, push, pushSize, setRegister } from "./operands.ts";
+import { drop, dropFar, peek, peekFar, push, pushSize, setRegister } from "./operands.ts";
 import type { Processor } from "./processor.ts";
 import { dropDataSegments, loadDescriptor, loadSegment } from "./segments.ts";
 
@@ -59,12 +59,12 @@ export function interruptReturn(cpu: Processor): number {
   const size = 1 << cpu.insn.dflag;
   if (!cpu.protectedMode || cpu.vm86) return returnReal(cpu, size);
   if ((cpu.rflags & FLAG.nt) !== 0) return cpu.longMode ? gp(cpu) : taskReturn(cpu);
-  if (!peek(cpu, size, 0)) return cpu.failure;
+  if (!peekFar(cpu, size, 0)) return cpu.failure;
   const lo = cpu.lo;
   const hi = cpu.hi;
-  if (!peek(cpu, size, size)) return cpu.failure;
+  if (!peekFar(cpu, size, size)) return cpu.failure;
   const selector = cpu.lo & 0xffff;
-  if (!peek(cpu, size, size * 2)) return cpu.failure;
+  if (!peekFar(cpu, size, size * 2)) return cpu.failure;
   const flags = cpu.lo;
   if ((flags & FLAG.vm) !== 0 && size === 4) return returnToVm86(cpu, lo, selector, flags);
   const rpl = selector & 3;
@@ -82,10 +82,10 @@ export function interruptReturn(cpu: Processor): number {
   if ((c2 & 0x8000) === 0) return cpu.raise(VECTOR.np, error);
   let used = size * 3;
   if (rpl !== cpl || cpu.width === 64) {
-    if (!peek(cpu, size, used)) return cpu.failure;
+    if (!peekFar(cpu, size, used)) return cpu.failure;
     const spLo = cpu.lo;
     const spHi = cpu.hi;
-    if (!peek(cpu, size, used + size)) return cpu.failure;
+    if (!peekFar(cpu, size, used + size)) return cpu.failure;
     const ss = cpu.lo & 0xffff;
     used += size * 2;
     if ((ss & 0xfffc) === 0) {
@@ -111,7 +111,7 @@ export function interruptReturn(cpu: Processor): number {
     setRegister(cpu, 4, cpu.width === 64 ? 8 : 4, spLo, spHi);
     if (rpl > cpl) dropDataSegments(cpu, rpl);
   } else {
-    drop(cpu, used);
+    dropFar(cpu, size, used);
     loadSegment(cpu, SEG.cs, selector, c1, c2);
   }
   let mask = FLAG.tf | FLAG.ac | 1 << 21 | FLAG.rf | FLAG.nt;

@@ -176,6 +176,32 @@ export function peek(cpu: Processor, size: number, offset = 0): boolean {
   return cpu.read(address.lo, address.hi, size, cpu.who);
 }
 
+/**
+ * Reads the value at an offset from the top of the stack, as returns to another segment do: those
+ * of 16 and 32 bits reach only 4 GiB of it, in 64-bit code too.
+ */
+export function peekFar(cpu: Processor, size: number, offset: number): boolean {
+  if (cpu.width !== 64 || size === 8) return peek(cpu, size, offset);
+  const lo = (cpu.segBase[SEG.ss * 2] as number) + farOffset(cpu, offset) >>> 0;
+  return cpu.read(lo, 0, size, cpu.who);
+}
+
+/** Moves the stack pointer up after such a return. */
+export function dropFar(cpu: Processor, size: number, bytes: number): void {
+  if (cpu.width !== 64 || size === 8) drop(cpu, bytes);
+  else setRegister(cpu, R_SP, stackBits(cpu), farOffset(cpu, bytes), 0);
+}
+
+/** Bytes of the stack pointer by SS alone. */
+function stackBits(cpu: Processor): 2 | 4 {
+  return ((cpu.attrib[SEG.ss] as number) & ATTR.db) !== 0 ? 4 : 2;
+}
+
+function farOffset(cpu: Processor, offset: number): number {
+  const sp = (cpu.gpr[R_SP * 2] as number) + offset;
+  return stackBits(cpu) === 4 ? sp >>> 0 : sp & 0xffff;
+}
+
 /** Moves the stack pointer up. */
 export function drop(cpu: Processor, bytes: number): void {
   stackAddress(cpu, bytes);

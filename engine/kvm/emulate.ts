@@ -7,7 +7,7 @@
 import { C, V } from "../svm/machine.ts";
 import { bytesAtRip, codeWidth, fetch, insn, protectedCode } from "./code_at_rip.ts";
 import { EXIT, VECTOR } from "./constants.ts";
-import { DEVICE, emulateAny, GOES_ON } from "./emulate_any.ts";
+import { DEVICE, emulateAny, GOES_ON, LACKING } from "./emulate_any.ts";
 import { clearTs, loadMsw, moveFromCr, moveToCr, storeMsw } from "./emulate_control.ts";
 import { portIo, PORTS } from "./emulate_ports.ts";
 import { emulationFailure, finish, intercepted, privileged, unmodelled } from "./emulation.ts";
@@ -119,7 +119,7 @@ function carryOut(v: Vcpu): boolean {
   const outcome = emulateAny(v, bytes, fetched);
   if (outcome === GOES_ON) return true;
   if (outcome === DEVICE) return false;
-  v.miss(`emulation of opcode ${insn(v).opcode.toString(16)}`);
+  if (outcome !== LACKING) v.miss(`emulation of opcode ${insn(v).opcode.toString(16)}`);
   return emulationFailure(v, false);
 }
 

@@ -27,8 +27,10 @@ import { walkError } from "../paging/vcpu_walk.ts";
 export const GOES_ON = 1;
 /** KVM_RUN ends with an access to a device. */
 export const DEVICE = 0;
-/** KVM's emulator does not know the instruction. */
+/** The model does not know what KVM's emulator does with the instruction. */
 export const UNKNOWN = -1;
+/** KVM's emulator does not know it. */
+export const LACKING = -2;
 
 /** Accesses to devices during one instruction. */
 const NONE = 0, READ_DEVICE = 1, WROTE_DEVICE = 2;
@@ -140,6 +142,13 @@ function vectorLacking({ opcode, prefixes }: Instruction): boolean {
     opcode >= 0x1c4 && opcode <= 0x1c6 || opcode === 0x1c2;
 }
 
+/** FNINIT, and FNSTCW and FNSTSW into memory, which are all of the x87 that it has. */
+function savesX87({ insn }: Processor): boolean {
+  const { opcode, mod, modrm, reg } = insn;
+  return opcode === 0xdb && modrm === 0xe3 ||
+    (opcode === 0xd9 || opcode === 0xdd) && mod !== 3 && (reg & 7) === 7;
+}
+
 /** Instructions of the processor model that KVM's emulator lacks, or lacks in protected mode. */
 function lacking(cpu: Processor): boolean {
   const { opcode, prefixes, reg, dflag } = cpu.insn;
@@ -148,6 +157,8 @@ function lacking(cpu: Processor): boolean {
   switch (opcode) {
     case 0x63:
       return cpu.width !== 64;
+    case 0xc8: // Only frames that are not nested.
+      return (cpu.insn.imm2 & 31) !== 0;
     case 0x100:
       return (reg & 7) > 3;
     case 0x102:
@@ -183,7 +194,7 @@ function lacking(cpu: Processor): boolean {
  * @param v The vCPU; its active VMCB holds the guest's state.
  * @param code The bytes.
  * @param count How many there are.
- * @returns {@linkcode GOES_ON}, {@linkcode DEVICE} or {@linkcode UNKNOWN}.
+ * @returns {@linkcode GOES_ON}, {@linkcode DEVICE}, {@linkcode UNKNOWN} or {@linkcode LACKING}.
  */
 export function emulateAny(v: Vcpu, code: Uint8Array, count: number): number {
   const vmcb = v.vmcb;
@@ -262,7 +273,7 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
   cpu.device = NONE;
   cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
-  if (lacking(cpu)) return UNKNOWN;
+  if (lacking(cpu)) return savesX87(cpu) ? UNKNOWN : LACKING;
   const status = execute(cpu);
   // KVM stores these registers as the processor reaches its tables, and never into a device. The
   // emulator takes that for done and goes on where it was.

@@ -204,7 +204,7 @@ const CS_PRESENT = 0x80, PAGES = 0x800;
 export function leaveSmm(v: Vcpu): boolean {
   const to: Resumed = {
     rip: v.u64(V.rip) + 2n & 0xffffffffn,
-    rflags: BigInt(rflags(v) >>> 0),
+    rflags: BigInt((rflags(v) & ~RFLAGS.RF) >>> 0),
     shadow: false,
     gprs: undefined,
   };
@@ -217,7 +217,7 @@ export function leaveSmm(v: Vcpu): boolean {
   if (!wide) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
   v.set64(V.rip, to.rip);
-  v.set64(v.vmcb + S.rflags, to.rflags & ~BigInt(RFLAGS.RF));
+  v.set64(v.vmcb + S.rflags, to.rflags);
   if (to.shadow) v.or32(v.vmcb + C.int_state, 1);
   else v.clear32(v.vmcb + C.int_state, 1);
   return true;
