@@ -77,6 +77,8 @@ export class Blame {
    * @param all All deviations of the unit.
    * @param one Which.
    * @param known What is known of the kernel.
+   * @param first What explained the deviation before this one in the unit: it is tried first, since
+   * what goes wrong in one case goes on in those behind it.
    * @returns The one that explains it alone, or the fewest that explain it together; undefined when
    * they do not.
    */
@@ -85,10 +87,12 @@ export class Blame {
     all: readonly Deviation[],
     one: Deviation,
     known: readonly Known[],
+    first: readonly Known[] = [],
   ): Promise<readonly Known[] | undefined> {
     const rows = known.filter(({ pieces = [] }) => pieces.some((name) => this.#has.has(name)));
     const gone = (some: readonly Known[]) =>
       this.isGone(unit, all, one, some.flatMap(({ pieces = [] }) => pieces));
+    if (first.length > 0 && gone(first)) return first;
     const alone = rows.find((row) => gone([row]));
     if (alone !== undefined) return [alone];
     return gone(rows) ? await minimize(rows, gone) : undefined;

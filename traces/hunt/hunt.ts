@@ -231,23 +231,32 @@ export class Hunt {
     funnel.foreseen += agreed;
     const deviations = foresight.deviations.filter((one) => one.case < agreed);
     funnel.differ += new Set(deviations.map((one) => one.case)).size;
-    for (const deviation of deviations) await this.#deviates(foresight, deviation);
+    let before: readonly Known[] | undefined;
+    for (const deviation of deviations) {
+      before = await this.#deviates(foresight, deviation, before) ?? before;
+    }
     if (gap !== undefined) this.#parts(unit.slice(0, gap.case + 1), gap);
   }
 
-  async #deviates({ unit, deviations }: Foresight, one: Deviation): Promise<void> {
+  /** Counts a deviation by what it comes from; returns what is known of it. */
+  async #deviates(
+    { unit, deviations }: Foresight,
+    one: Deviation,
+    before: readonly Known[] | undefined,
+  ): Promise<readonly Known[] | undefined> {
     const own = unit.slice(0, one.case + 1);
-    const known = await this.#blame.knownOf(unit, deviations, one, this.#rows);
+    const known = await this.#blame.knownOf(unit, deviations, one, this.#rows, before);
     if (known !== undefined) {
       for (const row of known) this.#count(own, row);
       this.#funnel.known++;
-      return;
+      return known;
     }
     const pieces = await this.#blame.piecesOf(unit, deviations, one);
     const { key: sign, title, fields, parted } = one;
     const found = { kind: "deviation", title, fields, parted, sign } as const;
     if (pieces === undefined) this.#add(own, { ...found, key: sign });
     else this.#add(own, { ...found, pieces, key: pieces.join(" + ") });
+    return undefined;
   }
 
   #parts(unit: Unit, gap: ModelGap): void {
