@@ -29,7 +29,9 @@ import {
   identify,
   MemoizedDiffer,
   MemoizedReplayer,
+  type Policy,
   Replayer,
+  type RunDifference,
   RunPaths,
   UNIFIED,
   UPSTREAM,
@@ -62,12 +64,12 @@ async function replay(
   if (runs !== RUNS || agreed !== runs) throw new Error("Not what was recorded");
 }
 
-async function diff(chunks: readonly Uint8Array[], memoize: boolean): Promise<void> {
+async function diff(
+  chunks: readonly Uint8Array[],
+  make: (policies: Policy[], add: (found: RunDifference) => void) => Differ | MemoizedDiffer,
+): Promise<void> {
   const findings = new Findings();
-  const differ = new (memoize ? MemoizedDiffer : Differ)(
-    [EARLY_EXIT, UNIFIED],
-    (found) => findings.add(found),
-  );
+  const differ = make([EARLY_EXIT, UNIFIED], (found) => findings.add(found));
   await feed(chunks, (event) => differ.feed(event));
   if (differ.finish().runs !== RUNS || findings.list().length === 0) throw new Error("Not it all");
 }
@@ -103,8 +105,12 @@ const WORK = {
   "replay, each carried out": (chunks: readonly Uint8Array[]) =>
     replay(chunks, new Replayer(UPSTREAM, () => {}, new RunPaths(UPSTREAM))),
   "replay, step by step": (chunks: readonly Uint8Array[]) => replay(chunks, new Replayer(UPSTREAM)),
-  diff: (chunks: readonly Uint8Array[]) => diff(chunks, true),
-  "diff, each carried out": (chunks: readonly Uint8Array[]) => diff(chunks, false),
+  diff: (chunks: readonly Uint8Array[]) =>
+    diff(chunks, (policies, add) => new MemoizedDiffer(policies, add)),
+  "diff, each carried out": (chunks: readonly Uint8Array[]) =>
+    diff(chunks, (policies, add) => new Differ(policies, add, { paths: true })),
+  "diff, step by step": (chunks: readonly Uint8Array[]) =>
+    diff(chunks, (policies, add) => new Differ(policies, add)),
 } as const;
 
 /** A cost, in microseconds a VMRUN. */

@@ -11,7 +11,9 @@ import { GuardTree } from "../engine/paths/guards.ts";
 import { PathRecorder } from "../engine/paths/recorder.ts";
 import { RunPaths } from "../engine/paths/paths.ts";
 import type { Policy } from "../engine/policy.ts";
-import { EARLY_EXIT, LINUX_6_1, UPSTREAM } from "../engine/policies/mod.ts";
+import { EARLY_EXIT, LINUX_6_1, UNIFIED, UPSTREAM } from "../engine/policies/mod.ts";
+import { Differ } from "../engine/diff/differ.ts";
+import type { RunDifference } from "../engine/diff/run_difference.ts";
 import { Driver } from "../engine/replay/drive.ts";
 import { Machine, MACHINE_SIZE, MAPPED_AT, V } from "../engine/svm/machine.ts";
 import { copyEvent } from "../codecs/mod.ts";
@@ -34,23 +36,34 @@ async function record(seed: number, count: number, policy: Policy, npt: boolean,
 
 /** Hears all that is told, or outcomes alone, with a number for the state at that moment. */
 function listener(heard: string[], steps: boolean): Observer {
-  const hear = (text: string, v?: Vcpu) => void heard.push(v ? `${text} ${sumOf(v)}` : text);
+  // The work area is only looked at where steps are.
+  const end = steps ? MACHINE_SIZE : MAPPED_AT;
+  let mapped = 0;
+  const hear = (text: string, v?: Vcpu) => {
+    heard.push(v ? `${text} ${sumOf(v, mapped > 0 ? end : MAPPED_AT)}` : text);
+  };
   return {
     check: (id) => hear(id),
     warn: (text) => hear(text),
     inner: (at, ret, v) => hear(`${at} ${ret}`, v),
     switched: (to, v) => hear(`vmcb0${to}`, v),
     ...(steps && {
-      step: (step, v) => hear(step.name, v),
-      begin: (way, v) => hear(`> ${way}`, v),
+      step: (step, v) => {
+        hear(step.name, v);
+        if (step.maps === true) mapped = 1;
+      },
+      begin: (way, v) => {
+        mapped = 0;
+        hear(`> ${way}`, v);
+      },
       end: (way, outcome, v) => hear(`< ${way} ${outcome}`, v),
     }),
   };
 }
 
-function sumOf({ words, failedRet }: Vcpu): number {
+function sumOf({ words, failedRet }: Vcpu, end: number): number {
   let sum = failedRet;
-  for (let i = 0; i < MAPPED_AT >> 2; i++) sum = Math.imul(sum, 31) + (words[i] as number) | 0;
+  for (let i = 0; i < end >> 2; i++) sum = Math.imul(sum, 31) + (words[i] as number) | 0;
   return sum;
 }
 
@@ -103,6 +116,32 @@ for (const policy of KERNELS) {
       });
     }
   }
+}
+
+for (const npt of [true, false]) {
+  Deno.test(`a diff that follows paths finds what one does that carries out: npt ${npt ? "on" : "off"}`, async () => {
+    const loop = Array.from({ length: 30 }, (_, i) => (
+      parseScenario(
+        `round${i} s.1d8=${(0x7000 - i * 8).toString(16)} c.50=${i}${i % 7 === 3 ? " c.58=0" : ""}${
+          i === 0 ? "" : " keepvm keepmem"
+        }`,
+      )
+    ));
+    const events = [
+      ...await record(6, 30, UPSTREAM, npt, 5),
+      ...await Array.fromAsync(recordScenarios(loop, UPSTREAM, { npt }), copyEvent),
+    ];
+    const policies = [EARLY_EXIT, UNIFIED, UPSTREAM];
+    const find = (paths: boolean) => {
+      const found: RunDifference[] = [];
+      const differ = new Differ(policies, (difference) => void found.push(difference), { paths });
+      for (const event of events) differ.feed(event);
+      return { found, result: differ.finish() };
+    };
+    const carried = find(false);
+    assert(carried.found.length > 30, String(carried.found.length));
+    assertEquals(find(true), carried);
+  });
 }
 
 /** A number that looks like none that a test would think of. */

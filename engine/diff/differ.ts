@@ -8,6 +8,7 @@ import type { EventOf, TraceEvent } from "../event.ts";
 import { shortTexts } from "../short_texts.ts";
 import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
+import { RunPaths } from "../paths/paths.ts";
 import { Driver, sharesEntry } from "../replay/drive.ts";
 import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { PolicyPair, type Side } from "./policy_pair.ts";
@@ -60,6 +61,11 @@ export interface DiffRunOptions {
   readonly lookLogged?: (unit: LoggedRun, run: RunRef) => void;
   /** Receives every run as it ends: the object that follow-ons of it refer to as their origin. */
   readonly ended?: (run: RunRef) => void;
+  /**
+   * Whether runs follow the paths of earlier ones that read the same words; each of their steps is
+   * carried out when left out.
+   */
+  readonly paths?: boolean;
 }
 
 /** Counts of a comparison. */
@@ -158,13 +164,14 @@ export class Differ {
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    { look, lookLogged, ended }: DiffRunOptions = {},
+    { look, lookLogged, ended, paths = false }: DiffRunOptions = {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
       const log = new TransitionLog();
       const driver = new Driver(policy);
       driver.observer = log.observer;
+      if (paths) driver.paths = new RunPaths(policy);
       return { driver, log, parts: new StateParts() };
     });
     this.#pairs = policies.slice(1).map(() => new PolicyPair());
@@ -373,7 +380,8 @@ export class Differ {
     const [first, ...others] = this.#sides;
     if (first === undefined) return;
     const { driver } = first;
-    this.#fork((other) => sharesEntry(driver.policy, other));
+    // To follow a path costs less than to go on from where the policies part.
+    this.#fork((other) => driver.paths === undefined && sharesEntry(driver.policy, other));
     const apart = this.#apart;
     const made = apart.length === 0 ? (driver.feed(event, index), []) : driver.feedForked(
       event,

@@ -79,6 +79,7 @@ export class PolicyPair {
   fork(first: Side, other: Side): Driver {
     const driver = first.driver.fork(other.driver.policy, this.#spare);
     driver.observer = this.#log.observer;
+    driver.paths = other.driver.paths;
     return this.take(driver);
   }
 

@@ -10,6 +10,7 @@ import {
   type ShortChange,
   type Vcpu,
 } from "../kvm/vcpu.ts";
+import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { wordAt, type WordNumber } from "./guards.ts";
 
@@ -31,6 +32,8 @@ export interface PageWrites extends Writes {
 
 /** What happens between one thing that is told and the next: first to words of the state. */
 export interface Stage extends Writes {
+  /** Number of a page that the work area becomes a copy of at first; or -1. */
+  readonly mapped: number;
   readonly pages: readonly PageWrites[];
   /** What is neither in the bytes nor in memory, where it changed. */
   readonly loose: ShortChange | undefined;
@@ -48,7 +51,7 @@ type End = Pick<Stage, "loose" | "result" | "tell">;
  *
  * - carried words of the state: how many, then the number of each;
  * - carried words of memory: of how many pages, then for each its number, how many, and their offsets;
- * - for each stage its copies: how many, then place and carried word of each; its constants: how many
+ * - for each stage the page that is mapped, or -1; its copies: how many, then place and carried word of each; its constants: how many
  *   stretches, then place, length and values of each; and the same of its pages: how many, then for
  *   each its number, copies and constants.
  */
@@ -81,6 +84,7 @@ export class Path {
     }
     const slotOf = (carried: number) => slots.get(sources[carried] as number) as number;
     for (const stage of stages) {
+      program.push(stage.mapped);
       append(program, stage, slotOf, 1);
       program.push(stage.pages.length);
       for (const page of stage.pages) {
@@ -113,6 +117,8 @@ export class Path {
       for (let n = p[at++] as number; n > 0; n--) values[slot++] = wordAt(page, p[at++] as number);
     }
     for (let stage = 0; stage < ends.length; stage++) {
+      const mapped = p[at++] as number;
+      if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
       for (let n = p[at++] as number; n > 0; n--, at += 2) {
         words[p[at] as number] = values[p[at + 1] as number] as number;
       }

@@ -76,6 +76,10 @@ export class PathRecorder implements AccessRecorder {
   #stages: Stage[] = [];
   #loose!: ReturnType<typeof shortState>;
   #failed = false;
+  /** Whether steps are told, for which the work area is as they leave it. */
+  #steps = false;
+  /** Page that the work area became a copy of before anything else happened in this stage; or -1. */
+  #mapped = -1;
 
   /**
    * Makes room for the words of a state.
@@ -101,6 +105,7 @@ export class PathRecorder implements AccessRecorder {
    */
   record(v: Vcpu, run: (v: Vcpu) => void): { guards: Guards; path: Path | undefined } {
     const { observer } = v;
+    this.#steps = observer?.step !== undefined;
     const recorded = this.#recorded ??= new RecordedVcpu(v, this);
     this.#begin(v);
     recorded.begin(v);
@@ -130,6 +135,7 @@ export class PathRecorder implements AccessRecorder {
     this.#carried.clear();
     this.#stages = [];
     this.#failed = false;
+    this.#mapped = -1;
     this.#v = v;
     this.#words = v.words;
     this.#loose = shortState(v);
@@ -222,11 +228,17 @@ export class PathRecorder implements AccessRecorder {
       this.write(to, length);
       return;
     }
+    const maps = this.#steps && to === MAPPED_AT && length === PAGE_SIZE;
+    // What was written up to here is there when the page is copied whole.
+    if (maps) this.#tell(undefined);
     const { origin: own } = this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? {};
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
     for (let i = 0; i < length >> 2; i++) {
-      this.#set(into + i, own === undefined ? first + i : own[inPage + i] as number);
+      const from = own === undefined ? first + i : own[inPage + i] as number;
+      if (maps) this.#origin[into + i] = from;
+      else this.#set(into + i, from);
     }
+    if (maps) this.#mapped = Math.floor(gpa / PAGE_SIZE);
   }
 
   /** Is told of copies to guest memory. */
@@ -274,7 +286,7 @@ export class PathRecorder implements AccessRecorder {
 
   #set(word: number, from: number): void {
     this.#origin[word] = from;
-    if (word >= WORK_FROM && word < WORK_TO) return;
+    if (!this.#steps && word >= WORK_FROM && word < WORK_TO) return;
     const mark = this.#marks[word] as number;
     if ((mark & CHANGED) === 0) this.#changed.push(word);
     if ((mark & DIRTY) === 0) this.#dirty.push(word);
@@ -318,7 +330,9 @@ export class PathRecorder implements AccessRecorder {
     for (const [number, page] of this.#pages) {
       if (page.touched) pages.push(this.#emitPage(number, page));
     }
-    this.#stages.push({ ...state, pages, ...this.#short(), tell });
+    const mapped = this.#mapped;
+    this.#mapped = -1;
+    this.#stages.push({ ...state, mapped, pages, ...this.#short(), tell });
   }
 
   #emitPage(pageNumber: number, page: Page): PageWrites {
