@@ -346,7 +346,8 @@ export class EventDecoder {
 
   #newText(): string {
     try {
-      const text = utf8.decode(this.#take(this.#varint()));
+      const bytes = this.#take(this.#varint());
+      const text = shortAscii(bytes) ?? utf8.decode(bytes);
       this.#texts.push(text);
       return text;
     } catch (error) {
@@ -440,4 +441,19 @@ export class EventDecoder {
   #bad(what: string): Error {
     return damaged(this.#offset, `${what}: event ${this.#done} of the block`);
   }
+}
+
+/** Bytes up to which a text is put together here: calling the decoder costs more. */
+const SHORT = 64;
+
+/** A short text of ASCII alone; undefined for others. */
+function shortAscii(bytes: Uint8Array): string | undefined {
+  if (bytes.length > SHORT) return undefined;
+  let text = "";
+  for (let i = 0; i < bytes.length; i++) {
+    const code = bytes[i] as number;
+    if (code > 0x7f) return undefined;
+    text += String.fromCharCode(code);
+  }
+  return text;
 }
