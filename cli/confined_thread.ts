@@ -4,12 +4,10 @@
  * @module
  */
 /// <reference lib="deno.worker" />
-import process from "node:process";
 import { run } from "./app.ts";
 import { noteAstray, reasonOf } from "./policy_modules.ts";
 import type { Assigned, FromThread } from "./confined.ts";
-import { terminalText } from "./paint.ts";
-import { protectBuiltins } from "./protected_builtins.ts";
+import { keepQuiet } from "./policy_thread.ts";
 import { startThreadsBy } from "./shares/threads.ts";
 import { watchedThread } from "./watchdog.ts";
 
@@ -21,26 +19,7 @@ const send = self.postMessage.bind(self) as (
 const token = crypto.randomUUID();
 const { stdout: out, stderr: err } = Deno;
 
-function refuse(): never {
-  throw new Error("A policy cannot end the program");
-}
-Deno.exit = Deno.kill = refuse;
-Object.assign(process, { exit: refuse, reallyExit: refuse, kill: refuse });
-self.close = refuse;
-// Standard output is the command's: what a policy has to say goes elsewhere, and to no terminal as
-// it is.
-function tell(...words: readonly unknown[]): void {
-  const text = words.map((word) => typeof word === "string" ? word : Deno.inspect(word)).join(" ");
-  err.writeSync(new TextEncoder().encode(`${terminalText(text)}\n`));
-}
-const { console: told } = globalThis;
-told.log =
-  told.info =
-  told.debug =
-  told.warn =
-  told.error =
-    tell;
-protectBuiltins();
+keepQuiet();
 
 function wrong(event: Event, what: unknown): void {
   event.preventDefault();

@@ -168,6 +168,30 @@ Deno.test("what a policy says reaches a terminal without control characters", ()
     assertEquals(stderr, "\\u001b[31m%s\\u202e { a: 1 }\n");
   }));
 
+Deno.test("nothing of the console writes to standard output, and no other thread is there to", () =>
+  withPolicy(
+    'console.table(["\\x1b"]);\nconsole.trace("\\x1b");\nconsole.dir("\\x1b");\n' +
+      'console.assert(false, "\\x1b");\nconsole.group("\\x1b");\nconsole.clear();\n' +
+      'let threads = "some";\ntry {\n  new Worker("data:text/javascript,", { type: "module" });\n' +
+      `} catch (error) {\n  threads = String(error);\n}\nconsole.log(threads);\n${FINE}`,
+    async (folder) => {
+      const line = ["replay", "t", "-q", "-p", "./own.ts"];
+      const { stdout, stderr } = await vmtape(line, { cwd: folder });
+      assertMatch(stdout, /^own: /);
+      assertEquals(stderr.split("\n").length, 7, stderr);
+      assertStringIncludes(stderr, "Assertion failed: \\u001b\n");
+      assertStringIncludes(stderr, "Error: A policy cannot start threads\n");
+      assert(!stderr.includes("\x1b"), stderr);
+      // The same in the threads that share the work.
+      const shared = await shell(
+        "vmtape cat -q t t t -o all; vmtape replay all -q -p ./own.ts -j 2 | head -1",
+        folder,
+      );
+      assertMatch(shared.stdout, /^own: /);
+      assert(!shared.stderr.includes("\x1b"), shared.stderr);
+    },
+  ));
+
 Deno.test("a policy may read what the command line names, and this alone", () =>
   withPolicy('console.log(Deno.readFileSync("t").length);\n' + FINE, async (folder) => {
     const { stderr } = await vmtape(["replay", "t", "-q", "-p", "./own.ts"], { cwd: folder });

@@ -7,6 +7,7 @@
 import { fileSource, TraceFile } from "../../codecs/mod.ts";
 import type { Group } from "./groups.ts";
 import { type Answer, type Assignment, shareOf } from "./jobs.ts";
+import { keepQuiet } from "../policy_thread.ts";
 import { isAlive, watchedThread } from "../watchdog.ts";
 import { Queue, type QueueParts } from "./queue.ts";
 
@@ -45,6 +46,7 @@ function workFor(giver: Giver): void {
   giver.onmessage = async ({ data }: MessageEvent<Given>) => {
     if ("port" in data) {
       // Started by a thread that watches over policies, for another one that carries them out.
+      keepQuiet();
       watchedThread((watched) => self.postMessage({ watched }));
       workFor(data.port);
     } else if ("task" in data) assignment = data;
