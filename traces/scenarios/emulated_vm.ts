@@ -58,6 +58,12 @@ import {
 /** vCPUs that are kept: few scenarios have another processor than the others. */
 const SPARES = 4;
 
+/**
+ * Scenarios that a vCPU goes through before paths are looked for: random ones come in short
+ * sequences, and recording a path makes all that is not recorded slower.
+ */
+const FEW = 8;
+
 /** How the emulator runs scenarios. */
 export interface EmulatedOptions {
   /** Whether the hypervisor uses nested paging itself (kvm_amd.npt). */
@@ -80,9 +86,10 @@ export class EmulatedVm implements ScenarioVm {
   readonly #images = new ImageArena();
   readonly #regs = new ImageBuffer(REGS_SIZE);
   readonly #inner = new ImageBuffer(INNER_SIZE);
-  /** What runs are known to do, of a vCPU that goes through several: those of a new one are all different. */
+  /** What runs are known to do, of a vCPU that goes through many: those of others are all different. */
   readonly #paths: Paths;
-  #goesOn = false;
+  /** Scenarios that the vCPU went through. */
+  #scenarios = 0;
   /** The last vCPUs, each of other capabilities: one that comes again is made of what it was. */
   readonly #spares: Vcpu[] = [];
   #reports: TraceEvent[] = [];
@@ -124,11 +131,12 @@ export class EmulatedVm implements ScenarioVm {
   begin(scenario: Scenario): boolean {
     this.#told = scenario.entry === "setstate" ? 0 : 1;
     this.#reports = [];
-    this.#goesOn = this.vcpu !== undefined && scenario.keepvm;
-    if (this.#goesOn && this.vcpu !== undefined) {
+    this.#scenarios++;
+    if (this.vcpu !== undefined && scenario.keepvm) {
       this.vcpu.unmodelled = "";
       return false;
     }
+    this.#scenarios = 1;
     this.#cpu = scenario;
     // What a replay will make of the session is what is run here.
     this.vcpu = this.#create(capabilitiesOf(this.session));
@@ -221,7 +229,7 @@ export class EmulatedVm implements ScenarioVm {
   /** KVM_RUN. */
   run(): VmRun {
     const v = this.#v;
-    if (this.#goesOn) this.#paths.run(v, runVcpu);
+    if (this.#scenarios > FEW) this.#paths.run(v, runVcpu);
     else runVcpu(v);
     const { rc, errno } = v.result;
     return { rc, errno };
