@@ -3,8 +3,8 @@
  * loop that varies, and generated cases, each on a machine of its own or going
  * on with the one before.
  *
- * Three quarters of what generated cases cost is what their L2s do: some run through memory until
- * they are stopped.
+ * Two thirds of what generated cases cost is what their L2s do: a few fault for thousands of entries,
+ * or run through memory until they are stopped.
  *
  * Times are of the processor, all threads of the process together, so that
  * another program on the machine changes them little.
