@@ -63,5 +63,6 @@ export const HARDWARE: Kernel = {
     pages: stretches.STATE_PAGES,
     vmexit: stretches.fullVmexit(out.clearEventInj, [out.dropTracking]),
   },
-  traits: KERNEL_6_12.traits,
+  // Whoever runs a guest for the first time is not asked for anything else before.
+  traits: { ...KERNEL_6_12.traits, yieldsOnFirstRun: false },
 };

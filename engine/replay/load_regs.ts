@@ -78,6 +78,8 @@ const SEGMENT_AT = [
   ["ds", R.ds_selector],
   ["fs", R.fs_selector],
   ["gs", R.gs_selector],
+  ["ldtr", R.ldtr_selector],
+  ["tr", R.tr_selector],
 ] as const;
 
 /**
