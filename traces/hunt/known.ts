@@ -204,6 +204,15 @@ export const KNOWN: readonly Known[] = [
     source: "svm_set_nested_state",
   },
   {
+    id: "gif-restored-without-svme",
+    kind: "documented",
+    pieces: ["trait restoresGifWithoutSvme"],
+    kernels: ["linux-7.3"],
+    reason:
+      "Userspace can restore a clear GIF with EFER.SVME clear in 7.3; the others refuse, and GIF stays set",
+    source: `svm_set_nested_state; ${FINDINGS}`,
+  },
+  {
     id: "restored-run-is-marked",
     kind: "documented",
     pieces: ["trait marksRestoredRuns"],
@@ -306,6 +315,24 @@ export const KNOWN: readonly Known[] = [
     kernels: ["linux-6.1"],
     reason: "An RSM that fails behind the switch shuts the vCPU down in L2, with the run pending",
     source: `em_rsm of 6.1, which never leaves L2 again; ${FINDINGS}`,
+  },
+  {
+    id: "6.1-failed-rsm-ends",
+    kind: "mended",
+    pieces: ["trait failedRsmCompletes"],
+    kernels: ["linux-6.1"],
+    reason:
+      "An RSM that fails is over in 6.1; 6.12 still asks which mode it left, and may raise #UD",
+    source: "em_rsm of both; emulator_recalc_and_set_mode",
+  },
+  {
+    id: "6.1-payload-shown-late",
+    kind: "mended",
+    pieces: ["trait showsPayloads"],
+    kernels: ["linux-6.1"],
+    reason:
+      "What a waiting #DB or #PF brings (DR6, CR2) is not among the registers that userspace reads before the events, and so is lost where they are restored",
+    source: "kvm_vcpu_ioctl_x86_get_vcpu_events of 6.1; kvm_handle_exception_payload_quirk of 6.12",
   },
   {
     id: "6.1-nmi-mask-and-init",
