@@ -43,6 +43,9 @@ export interface Stage extends Writes {
   readonly tell: ((observer: Observer, v: Vcpu) => void) | undefined;
 }
 
+/** What an end takes up, in numbers of 32 bits. */
+const END_SIZE = 32;
+
 /** What follows the words of a stage. */
 type End = Pick<Stage, "loose" | "result" | "tell">;
 
@@ -97,9 +100,9 @@ export class Path {
     this.#ends = stages.map(({ loose, result, tell }) => ({ loose, result, tell }));
   }
 
-  /** Numbers that it is written down in. */
+  /** What it takes up, in numbers of 32 bits. */
   get size(): number {
-    return this.#program.length;
+    return this.#program.length + END_SIZE * this.#ends.length;
   }
 
   /**

@@ -14,7 +14,7 @@ import { PathRecorder } from "./recorder.ts";
 /** States of what is no byte that paths begin from at most. */
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
-const MOST_NUMBERS = 1 << 22;
+const MOST_NUMBERS = 1 << 20;
 /**
  * What a run that parts from known paths where another one did speaks for recording, what one that
  * parts elsewhere speaks against it, and the most there is of either. Where nearly all runs are
