@@ -63,6 +63,5 @@ export const HARDWARE: Kernel = {
     pages: stretches.STATE_PAGES,
     vmexit: stretches.fullVmexit(out.clearEventInj, [out.dropTracking]),
   },
-  // Whoever runs a guest for the first time is not asked for anything else before.
-  traits: { ...KERNEL_6_12.traits, yieldsOnFirstRun: false },
+  traits: KERNEL_6_12.traits,
 };
