@@ -232,7 +232,7 @@ Deno.test("a small file that says it has more events than Perfetto shows is refu
   withFolder(async (folder) => {
     const path = `${folder}/t`;
     const turn = () => [{ kind: "warn", vcpu: 0, text: "!pfn" }] as const;
-    assert(await writeBomb({ name: "warn", first: [], turn }, path, 200) < 200_000);
+    assert(await writeBomb({ name: "warn", first: [], turn }, path, 1000, 2 ** 31) < 200_000);
     const { code, stderr } = await vmtape(["export", path, "--to", "perfetto", "-o", `${path}.pb`]);
     assertEquals(code, 2, stderr);
     assertMatch(stderr, /holds 1[\d,]{8,} events, .* no more than 10,000,000: .*vmtape cut/);

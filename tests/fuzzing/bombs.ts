@@ -155,10 +155,16 @@ const ENOUGH = 1 << 30;
  *
  * @param bomb Which.
  * @param path Its file.
- * @param blocks Blocks of events that it is to have; fewer when they stand for a GiB already.
+ * @param blocks Blocks of events that it is to have.
+ * @param enough Bytes of kept events for which there need be no more blocks.
  * @returns Size of the file in bytes.
  */
-export async function writeBomb(bomb: Bomb, path: string, blocks: number): Promise<number> {
+export async function writeBomb(
+  bomb: Bomb,
+  path: string,
+  blocks: number,
+  enough: number = ENOUGH,
+): Promise<number> {
   const chunks: Uint8Array[] = [];
   let size = 0, turns = 0, written = 0;
   const sink = {
@@ -190,8 +196,8 @@ export async function writeBomb(bomb: Bomb, path: string, blocks: number): Promi
   for await (const block of trace.raw()) {
     if (block.head.type !== 1) continue;
     const weight = bomb.turn(0).reduce((sum, event) => sum + eventWeight(event), 0);
-    const enough = Math.ceil(ENOUGH / (weight * block.head.events));
-    const copies = number++ === (bomb.first.length > 0 ? 1 : 0) ? Math.min(blocks, enough) : 1;
+    const most = Math.ceil(enough / (weight * block.head.events));
+    const copies = number++ === (bomb.first.length > 0 ? 1 : 0) ? Math.min(blocks, most) : 1;
     for (let i = 0; i < copies; i++) repeated.copy(block, trace.header);
   }
   repeated.close();
