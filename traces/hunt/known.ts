@@ -335,6 +335,15 @@ export const KNOWN: readonly Known[] = [
     source: "kvm_vcpu_ioctl_x86_get_vcpu_events of 6.1; kvm_handle_exception_payload_quirk of 6.12",
   },
   {
+    id: "6.1-nmis-not-counted",
+    kind: "mended",
+    pieces: ["trait countsWaitingNmis"],
+    kernels: ["linux-6.1"],
+    reason:
+      "6.1 tells userspace whether NMIs wait, the newer ones how many do: two come back as one",
+    source: "kvm_vcpu_ioctl_x86_get_vcpu_events of both",
+  },
+  {
     id: "6.1-nmi-mask-and-init",
     kind: "mended",
     pieces: ["trait flags"],
@@ -425,6 +434,15 @@ export const KNOWN: readonly Known[] = [
   },
 
   // The two policies of the patch.
+  {
+    id: "unified-refused-rsm",
+    kind: "found",
+    pieces: ["rsm: order", "vmexit: assert vmcb02"],
+    kernels: ["unified"],
+    reason:
+      "A vmcb12 that RSM refuses is left by the #VMEXIT for L2 before vmcb02 is current: an assertion breaks, and L1's registers get into vmcb12",
+    source: FINDINGS,
+  },
   {
     id: "early-exit-gif",
     kind: "mended",
