@@ -123,6 +123,15 @@ export const KNOWN: readonly Known[] = [
     source: "nested_svm_vmrun; the manual clears it at every #VMEXIT (15.6)",
   },
   {
+    id: "unified-cr3-in-l1-mode",
+    kind: "found",
+    pieces: ["vmrun: order", "vmrun: check save fails: leave guest mode (failed entry)"],
+    kernels: ["unified"],
+    reason:
+      "All that can fail comes before the switch, L2's CR3 too: it is loaded while L1's paging is in force, as if L2 had the same",
+    source: FINDINGS,
+  },
+  {
     id: "checks-before-l1-is-saved",
     kind: "documented",
     pieces: ["vmrun: order", "vmrun: check save fails: cancel run"],
@@ -450,15 +459,6 @@ export const KNOWN: readonly Known[] = [
     kernels: ["unified"],
     reason:
       "A vmcb12 that RSM refuses is left by the #VMEXIT for L2 before vmcb02 is current: an assertion breaks, and L1's registers get into vmcb12",
-    source: FINDINGS,
-  },
-  {
-    id: "unified-cr3-in-l1-mode",
-    kind: "found",
-    pieces: ["vmrun: order", "vmrun: check save fails: leave guest mode (failed entry)"],
-    kernels: ["unified"],
-    reason:
-      "L2's CR3 is loaded while L1's paging is in force: below an L1 with PAE, PDPTEs are read where an L2 in long mode has none, and VMRUN fails",
     source: FINDINGS,
   },
   {
