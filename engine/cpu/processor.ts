@@ -9,6 +9,7 @@ import { ALL_REGISTERS, recordUse } from "./carried.ts";
 import { watch } from "./breakpoints.ts";
 import { Registers } from "./registers.ts";
 import { CONTROL } from "./vmcb_words.ts";
+import { wordAt } from "../svm/page_word.ts";
 import { Translations } from "../paging/translations.ts";
 import {
   FETCH,
@@ -218,8 +219,8 @@ export class Processor extends Registers {
       if (size === 1) this.lo = page[at] as number;
       else if (size === 2) this.lo = (page[at] as number) | (page[at + 1] as number) << 8;
       else {
-        this.lo = quad(page, at);
-        if (size === 8) this.hi = quad(page, at + 4);
+        this.lo = wordAt(page, at);
+        if (size === 8) this.hi = wordAt(page, at + 4);
       }
       return true;
     }
@@ -316,9 +317,4 @@ export class Processor extends Registers {
     for (let i = 0; i < room; i++) code[from + i] = page[at + i] as number;
     return from + room;
   }
-}
-
-function quad(page: Uint8Array, at: number): number {
-  return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
-    (page[at + 3] as number) << 24) >>> 0;
 }

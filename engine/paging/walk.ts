@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { wordAt } from "../svm/page_word.ts";
 import type { GuestMemory } from "../svm/memory.ts";
 
 /** Kinds of access to memory. */
@@ -95,9 +96,7 @@ export function word(memory: GuestMemory, gpa: number): number {
   memory.recorder?.readMemory(gpa, 4);
   const page = memory.page(gpa);
   memory.tables[gpa / 4096 | 0] = memory.generation;
-  const at = gpa & 0xfff;
-  return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
-    (page[at + 3] as number) << 24) >>> 0;
+  return wordAt(page, gpa & 0xfff);
 }
 
 /** Sets bits of a table's entry, of which the low byte is at an address. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Machine } from "../svm/machine.ts";
+import { wordAt } from "../svm/page_word.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 
 /**
@@ -25,12 +26,6 @@ export function allocatedWord(gpa: number): WordNumber {
 /** A word of guest memory; the address is backed. */
 export function peek(memory: GuestMemory, gpa: number): number {
   return wordAt(memory.page(gpa), gpa % PAGE_SIZE);
-}
-
-/** A word of a page. */
-export function wordAt(page: Uint8Array, at: number): number {
-  return ((page[at] as number) | (page[at + 1] as number) << 8 | (page[at + 2] as number) << 16 |
-    (page[at + 3] as number) << 24) >>> 0;
 }
 
 /** Value of a word. */

@@ -12,7 +12,8 @@ import {
 } from "../kvm/vcpu.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
-import { wordAt, type WordNumber } from "./guards.ts";
+import { wordAt } from "../svm/page_word.ts";
+import type { WordNumber } from "./guards.ts";
 
 /** Words that a stage sets; places are numbers of words in the state, byte offsets in a page. */
 export interface Writes {

@@ -18,6 +18,7 @@ import {
 import type { AccessRecorder } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
+import { wordAt } from "../svm/page_word.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { RecordedVcpu } from "./recorded_vcpu.ts";
 import { type PageWrites, Path, type Stage, type Writes } from "./path.ts";
@@ -31,7 +32,7 @@ const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
 const PAGE_WORDS = PAGE_SIZE / 4;
 
 /** What is known of a word that may have been written. */
-const DIRTY = 1, WRITTEN = 2, CHANGED = 4, GUARD = 8;
+const DIRTY = 1, WRITTEN = 2, GUARD = 4;
 
 /** What is written of the state or of a page, while it is collected. */
 class Writing implements Writes {
@@ -41,32 +42,53 @@ class Writing implements Writes {
   readonly values: number[] = [];
 }
 
-/** A page of guest memory that the run has written. */
-class Page {
-  /** Where each of its words comes from. */
-  readonly origin = new Int32Array(PAGE_WORDS);
-  readonly marks = new Uint8Array(PAGE_WORDS);
+/** Words of the state, or of a page of guest memory, as the run leaves them. */
+class Words {
+  /** Where each comes from, and what is known of it. */
+  readonly origin: Int32Array;
+  readonly marks: Uint8Array;
+  /** Those that were set since something was last told. */
   dirty: number[] = [];
-  touched = false;
+  /** Number of the first. */
+  readonly first: WordNumber;
 
-  constructor(first: WordNumber) {
-    for (let i = 0; i < PAGE_WORDS; i++) this.origin[i] = first + i;
+  constructor(first: WordNumber, count: number) {
+    this.first = first;
+    this.origin = new Int32Array(count);
+    this.marks = new Uint8Array(count);
+    this.begin();
   }
+
+  /** Each is what it was. */
+  begin(): void {
+    for (let i = 0; i < this.origin.length; i++) this.origin[i] = this.first + i;
+    this.marks.fill(0);
+    this.dirty = [];
+  }
+
+  set(word: number, from: number): void {
+    const mark = this.marks[word] as number;
+    if (this.origin[word] === from && from !== FOLLOWS && (mark & (DIRTY | WRITTEN)) === 0) return;
+    this.origin[word] = from;
+    if ((mark & DIRTY) === 0) this.dirty.push(word);
+    this.marks[word] = mark | DIRTY;
+  }
+}
+
+/** A page of guest memory that the run has written. */
+class Page extends Words {
+  /** Whether since something was last told. */
+  touched = false;
 }
 
 /** Records paths of vCPUs of one size, one path at a time. */
 export class PathRecorder implements AccessRecorder {
   readonly #given: boolean;
   readonly #stateWords: number;
-  /** Where each word of the state comes from, and what is known of it. */
-  readonly #origin: Int32Array;
-  readonly #marks: Uint8Array;
+  readonly #state: Words;
   #recorded: RecordedVcpu | undefined;
   #v!: Vcpu;
   #words!: Uint32Array;
-  /** Words that are not as at the beginning. */
-  #changed: number[] = [];
-  #dirty: number[] = [];
   readonly #pages = new Map<number, Page>();
   #numbers: WordNumber[] = [];
   #values: number[] = [];
@@ -90,9 +112,7 @@ export class PathRecorder implements AccessRecorder {
   constructor(stateWords: number, given: boolean) {
     this.#given = given;
     this.#stateWords = stateWords;
-    this.#origin = new Int32Array(stateWords);
-    this.#marks = new Uint8Array(stateWords);
-    for (let i = 0; i < stateWords; i++) this.#origin[i] = i;
+    this.#state = new Words(0, stateWords);
   }
 
   /**
@@ -123,11 +143,7 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #begin(v: Vcpu): void {
-    for (const word of this.#changed) this.#origin[word] = word;
-    this.#changed = [];
-    for (let i = WORK_FROM; i < WORK_TO; i++) this.#origin[i] = i;
-    this.#marks.fill(0);
-    this.#dirty = [];
+    this.#state.begin();
     this.#pages.clear();
     this.#numbers = [];
     this.#values = [];
@@ -172,7 +188,7 @@ export class PathRecorder implements AccessRecorder {
   read(at: number, length: number): void {
     const last = at + length - 1 >> 2;
     for (let i = at >> 2; i <= last; i++) {
-      const from = this.#origin[i] as number;
+      const from = this.#state.origin[i] as number;
       if (from !== FOLLOWS) this.#guard(from, this.#words[i] as number);
     }
   }
@@ -195,10 +211,12 @@ export class PathRecorder implements AccessRecorder {
     }
     const first = to >> 2, source = from >> 2, count = length >> 2;
     if (to <= from) {
-      for (let i = 0; i < count; i++) this.#set(first + i, this.#origin[source + i] as number);
+      for (let i = 0; i < count; i++) {
+        this.#set(first + i, this.#state.origin[source + i] as number);
+      }
     } else {
       for (let i = count - 1; i >= 0; i--) {
-        this.#set(first + i, this.#origin[source + i] as number);
+        this.#set(first + i, this.#state.origin[source + i] as number);
       }
     }
   }
@@ -218,7 +236,7 @@ export class PathRecorder implements AccessRecorder {
     if (gpa % 4 !== 0) this.readMemory(gpa, 1);
     if (end % 4 !== 0) this.readMemory(end - 1, 1);
     const page = this.#page(gpa);
-    for (let at = gpa - gpa % 4; at < end; at += 4) setIn(page, at % PAGE_SIZE >> 2, FOLLOWS);
+    for (let at = gpa - gpa % 4; at < end; at += 4) page.set(at % PAGE_SIZE >> 2, FOLLOWS);
   }
 
   /** Is told of copies from guest memory. */
@@ -235,7 +253,7 @@ export class PathRecorder implements AccessRecorder {
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
     for (let i = 0; i < length >> 2; i++) {
       const from = own === undefined ? first + i : own[inPage + i] as number;
-      if (maps) this.#origin[into + i] = from;
+      if (maps) this.#state.origin[into + i] = from;
       else this.#set(into + i, from);
     }
     if (maps) this.#mapped = Math.floor(gpa / PAGE_SIZE);
@@ -250,7 +268,7 @@ export class PathRecorder implements AccessRecorder {
     }
     const page = this.#page(gpa);
     for (let i = 0; i < length; i += 4) {
-      setIn(page, (gpa + i) % PAGE_SIZE >> 2, this.#origin[from + i >> 2] as number);
+      page.set((gpa + i) % PAGE_SIZE >> 2, this.#state.origin[from + i >> 2] as number);
     }
   }
 
@@ -273,8 +291,8 @@ export class PathRecorder implements AccessRecorder {
 
   #guard(number: WordNumber, value: number): void {
     if (number >= 0 && number < this.#stateWords) {
-      if (((this.#marks[number] as number) & GUARD) !== 0) return;
-      this.#marks[number]! |= GUARD;
+      if (((this.#state.marks[number] as number) & GUARD) !== 0) return;
+      this.#state.marks[number]! |= GUARD;
       if (!this.#given && number >= WORK_FROM && number < WORK_TO) this.giveUp();
     } else if (this.#guards.has(number)) return;
     if (this.#numbers.length === LONGEST) this.giveUp();
@@ -285,12 +303,9 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #set(word: number, from: number): void {
-    this.#origin[word] = from;
-    if (!this.#steps && word >= WORK_FROM && word < WORK_TO) return;
-    const mark = this.#marks[word] as number;
-    if ((mark & CHANGED) === 0) this.#changed.push(word);
-    if ((mark & DIRTY) === 0) this.#dirty.push(word);
-    this.#marks[word] = mark | CHANGED | DIRTY;
+    const nobodys = !this.#steps && word >= WORK_FROM && word < WORK_TO;
+    if (nobodys) this.#state.origin[word] = from;
+    else this.#state.set(word, from);
   }
 
   /** Where the word of guest memory at an address comes from. */
@@ -306,7 +321,7 @@ export class PathRecorder implements AccessRecorder {
     const number = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(number);
     if (page === undefined) {
-      page = new Page(memoryWord(this.#stateWords, number * PAGE_SIZE));
+      page = new Page(memoryWord(this.#stateWords, number * PAGE_SIZE), PAGE_WORDS);
       this.#pages.set(number, page);
     }
     page.touched = true;
@@ -315,42 +330,33 @@ export class PathRecorder implements AccessRecorder {
 
   /** Ends a stage. */
   #tell(tell: Stage["tell"]): void {
-    const state = new Writing();
-    for (const word of this.#dirty) {
-      const mark = this.#marks[word] as number;
-      this.#marks[word] = mark & ~DIRTY;
-      const from = this.#origin[word] as number;
-      const written = (mark & WRITTEN) !== 0;
-      if (this.#emit(state, word, word, from, this.#words[word] as number, written)) {
-        this.#marks[word]! |= WRITTEN;
-      }
-    }
-    this.#dirty.length = 0;
+    const state = this.#writesOf(this.#state, 1, (word) => this.#words[word] as number);
+    const { memory } = this.#v;
     const pages: PageWrites[] = [];
     for (const [number, page] of this.#pages) {
-      if (page.touched) pages.push(this.#emitPage(number, page));
+      if (!page.touched) continue;
+      page.touched = false;
+      const bytes = memory.page(number * PAGE_SIZE);
+      const writes = this.#writesOf(page, 4, (word) => wordAt(bytes, word * 4));
+      pages.push({ page: number, ...writes });
     }
     const mapped = this.#mapped;
     this.#mapped = -1;
     this.#stages.push({ ...state, mapped, pages, ...this.#short(), tell });
   }
 
-  #emitPage(pageNumber: number, page: Page): PageWrites {
-    const { memory } = this.#v;
-    const gpa = pageNumber * PAGE_SIZE;
+  /** What was set of words; a word's place is its number times a size. */
+  #writesOf(words: Words, size: number, valueOf: (word: number) => number): Writes {
+    const { origin, marks, first, dirty } = words;
     const writing = new Writing();
-    for (const word of page.dirty) {
-      const mark = page.marks[word] as number;
-      page.marks[word] = mark & ~DIRTY;
-      const number = memoryWord(this.#stateWords, gpa + word * 4);
-      const from = page.origin[word] as number;
-      const value = peek(memory, gpa + word * 4);
-      const written = (mark & WRITTEN) !== 0;
-      if (this.#emit(writing, word * 4, number, from, value, written)) page.marks[word]! |= WRITTEN;
+    for (const word of dirty) {
+      const mark = marks[word] as number;
+      const from = origin[word] as number, written = (mark & WRITTEN) !== 0;
+      const noted = this.#emit(writing, word * size, first + word, from, valueOf(word), written);
+      marks[word] = noted ? mark & ~DIRTY | WRITTEN : mark & ~DIRTY;
     }
-    page.dirty.length = 0;
-    page.touched = false;
-    return { page: pageNumber, ...writing };
+    words.dirty = [];
+    return writing;
   }
 
   /** Notes what a word becomes, unless it is that already; whether it was noted. */
@@ -388,12 +394,4 @@ export class PathRecorder implements AccessRecorder {
     copyShort(before, v);
     return { loose, result: { ...v.result } };
   }
-}
-
-function setIn(page: Page, word: number, from: number): void {
-  const mark = page.marks[word] as number;
-  if (page.origin[word] === from && from !== FOLLOWS && (mark & (DIRTY | WRITTEN)) === 0) return;
-  page.origin[word] = from;
-  if ((mark & DIRTY) === 0) page.dirty.push(word);
-  page.marks[word] = mark | DIRTY;
 }

@@ -266,7 +266,8 @@ export class Driver {
     if (++this.#goes > MOST_GOES) {
       throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
     }
-    this.#listened(this.paths === undefined ? runVcpu : (v) => this.paths?.run.run(v, runVcpu));
+    const paths = this.paths?.run;
+    this.#listened(paths === undefined ? runVcpu : (v) => paths.run(v, runVcpu));
     this.ran = true;
   }
 
