@@ -303,7 +303,7 @@ export class Differ {
       driver.phase = phases[i] as number;
     });
     this.#pairs.forEach((pair, i) => {
-      pair.origins = new Map(origins[i]);
+      pair.origins = origins[i] as ReadonlyMap<string, RunRef>;
       pair.last = last[i];
     });
     this.#scenario = scenario;

@@ -12,6 +12,7 @@ import type {
   TwoValues,
 } from "./run_difference.ts";
 import type { Incident } from "./transitions.ts";
+import { alikeOf } from "./explained_runs.ts";
 import { oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
 import {
   checkOf,
@@ -137,8 +138,8 @@ export class Findings {
   readonly #owners = new Map<string, Map<string, string>>();
   /** How often an owner was another than before. */
   #moves = 0;
-  // A memoized run hands out the same list of fields each time.
-  readonly #sortedBefore = new WeakMap<readonly FieldDifference[], Sorted>();
+  /** By what lists of fields have in common that say the same. */
+  readonly #sortedBefore = new WeakMap<object, Sorted>();
 
   /**
    * Takes the differences of one run.
@@ -156,7 +157,8 @@ export class Findings {
   /** Takes a run once, or as often as it belongs to the same findings. */
   #take(difference: RunDifference, times: number): { keys: string[]; taken: number } {
     const { fields, reports, parting, ends, reportsOrigin } = difference;
-    const known = this.#sortedBefore.get(fields);
+    const alike = alikeOf(fields);
+    const known = this.#sortedBefore.get(alike);
     const follows = reportsOrigin !== undefined;
     if (
       known !== undefined && known.owners === this.#moves && known.reports === reports &&
@@ -178,7 +180,7 @@ export class Findings {
       return this.#put(key, difference, part, own, taken);
     });
     if (settled) {
-      this.#sortedBefore.set(fields, { keys, reports, parting, ends, follows, owners, groups });
+      this.#sortedBefore.set(alike, { keys, reports, parting, ends, follows, owners, groups });
     }
     return { keys, taken };
   }

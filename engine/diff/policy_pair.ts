@@ -6,20 +6,19 @@
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Driver } from "../replay/drive.ts";
-import type { Place } from "../svm/view_source.ts";
-import { placeOf } from "./areas.ts";
 import {
-  differingRows,
   endOf,
-  keyOf,
   momentOf,
   partingOf,
+  type Row,
   sameBytes,
   samePage,
   sameReports,
   sameState,
 } from "./compare.ts";
-import type { FieldDifference, RunDifference, RunRef } from "./run_difference.ts";
+import type { Reasons } from "./explained_runs.ts";
+import { KnownRows, sameField } from "./known_rows.ts";
+import type { RunDifference, RunRef } from "./run_difference.ts";
 import { StateParts } from "./state_parts.ts";
 import { TransitionLog } from "./transitions.ts";
 
@@ -33,10 +32,16 @@ export interface Side {
   readonly parts: StateParts;
 }
 
+/** Fields that differ, and for each the run that it comes from. */
+interface Origins {
+  readonly names: readonly string[];
+  readonly refs: readonly RunRef[];
+}
+
+const NO_ORIGINS: Origins = { names: [], refs: [] };
+
 /** What is remembered of one policy beside the first. */
 export class PolicyPair {
-  /** Where the fields that differ come from. */
-  origins: Map<string, RunRef> = new Map();
   /** The last run that made a difference of its own. */
   last: RunRef | undefined;
   /** What the policy does from the first one's state; only while the states at the start differ. */
@@ -45,11 +50,26 @@ export class PolicyPair {
   #spare: Driver | undefined;
   readonly #log = new TransitionLog(false);
   readonly #parts = new StateParts();
+  readonly #known = new KnownRows();
+  #origins = NO_ORIGINS;
+  /** Why the fields differ, while it is found out. */
+  readonly #reasons: Reasons = { stepsA: [], stepsB: [], whens: [], origins: [], carried: [] };
 
   /** Another machine begins. */
   forget(): void {
-    this.origins.clear();
+    this.#origins = NO_ORIGINS;
     this.last = undefined;
+  }
+
+  /** Where the fields that differ come from, by their names. */
+  get origins(): ReadonlyMap<string, RunRef> {
+    const { names, refs } = this.#origins;
+    return new Map(names.map((name, i) => [name, refs[i] as RunRef]));
+  }
+
+  /** Goes on from others. */
+  set origins(origins: ReadonlyMap<string, RunRef>) {
+    this.#origins = { names: [...origins.keys()], refs: [...origins.values()] };
   }
 
   /**
@@ -109,61 +129,55 @@ export class PolicyPair {
     const reportsSame = sameReports(a.log.reports, b.log.reports);
     const pageSame = samePage(va, vb, vmcb12);
     if (reportsSame && pageSame && sameBytes(va, vb)) {
-      this.origins.clear();
+      this.#origins = NO_ORIGINS;
       return undefined;
     }
     b.parts.forget();
-    const parts = a.parts.of(va, vmcb12);
-    const rows = differingRows(parts, b.parts.of(vb, vmcb12));
-    if (rows.length === 0 && reportsSame) {
-      this.origins.clear();
+    const rows = this.#known.between(va, a.parts, vb, b.parts, vmcb12);
+    if (rows.list.length === 0 && reportsSame) {
+      this.#origins = NO_ORIGINS;
       return undefined;
     }
     const vs = shadow?.vcpu;
     this.#parts.forget();
-    const ownRows = vs &&
-      new Set(differingRows(parts, this.#parts.of(vs, vmcb12)).map(keyOf));
-    const endsSame = endOf(va) === endOf(vb);
+    if (vs !== undefined) this.#parts.look(vs);
+    const ends = [endOf(va), endOf(vb)] as const;
+    const endsSame = ends[0] === ends[1];
     const ownReports = reportsSame && endsSame || vs === undefined ||
       !reportsSame && !sameReports(a.log.reports, this.#log.reports) ||
-      !endsSame && endOf(va) !== endOf(vs);
-    const places: Place[] = rows.map(({ area, row }) => placeOf(area, row.row));
-    const writersA = a.log.lastWriters(va, places);
-    const writersB = b.log.lastWriters(vb, places);
-    const origins = new Map<string, RunRef>();
-    const fields = rows.map((both, i): FieldDifference => {
-      const { area, row } = both;
-      const key = keyOf(both);
-      const carried = ownRows !== undefined && !ownRows.has(key);
-      const origin = carried ? this.origins.get(key) ?? this.last : undefined;
-      origins.set(key, origin ?? ref);
+      !endsSame && ends[0] !== endOf(vs);
+    const writersA = a.log.lastWriters(va, rows.places);
+    const writersB = b.log.lastWriters(vb, rows.places);
+    const { stepsA, stepsB, whens, origins, carried } = this.#reasons;
+    const { names, refs } = this.#origins;
+    const from: RunRef[] = [];
+    let own = false;
+    for (let i = 0; i < rows.list.length; i++) {
       const wa = writersA[i], wb = writersB[i];
-      return {
-        area: area.name,
-        field: row.row,
-        a: row.a,
-        b: row.b,
-        differing: row.differing,
-        stepA: wa?.step,
-        stepB: wb?.step,
-        when: wa ? momentOf(wa.transition, a.log) : wb ? momentOf(wb.transition, b.log) : undefined,
-        carried,
-        origin,
-        needs: [],
-      };
-    });
+      stepsA[i] = wa?.step;
+      stepsB[i] = wb?.step;
+      whens[i] = wa ? momentOf(wa.transition, a.log) : wb && momentOf(wb.transition, b.log);
+      const follows = vs !== undefined &&
+        sameField(rows.list[i] as Row, va, a.parts, vs, this.#parts, vmcb12);
+      carried[i] = follows;
+      const at = names === rows.names ? i : names.indexOf(rows.names[i] as string);
+      origins[i] = follows ? refs[at] ?? this.last : undefined;
+      from.push(origins[i] ?? ref);
+      own ||= !follows;
+    }
     const reportsOrigin = ownReports ? undefined : this.last;
-    this.origins = origins;
-    const own = fields.some((field) => !field.carried);
+    this.#origins = { names: rows.names, refs: from };
     if (own || !(reportsSame && endsSame) && ownReports) this.last = ref;
-    return {
-      ...ref,
-      policies: [a.driver.policy.name, b.driver.policy.name],
-      fields,
-      reports: reportsSame ? undefined : [[...a.log.reports], [...b.log.reports]],
-      reportsOrigin,
-      ends: [endOf(va), endOf(vb)],
-      parting: partingOf(a.log, b.log),
-    };
+    const { policies, fields, reports, ends: told, parting } = rows.explained.of(
+      rows.list,
+      this.#reasons,
+      {
+        policies: [a.driver.policy.name, b.driver.policy.name],
+        reports: reportsSame ? undefined : [[...a.log.reports], [...b.log.reports]],
+        ends,
+        parting: partingOf(a.log, b.log),
+      },
+    );
+    return { ...ref, policies, fields, reports, reportsOrigin, ends: told, parting };
   }
 }

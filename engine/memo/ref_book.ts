@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { makeAlike } from "../diff/explained_runs.ts";
 import type { FieldDifference, RunDifference, RunRef } from "../diff/run_difference.ts";
 
 /**
@@ -148,5 +149,7 @@ function refresh(known: KnownReport, refOf: (source: Source) => RunRef): void {
   const now = origins.map((source) => source === undefined ? undefined : refOf(source));
   if (now.every((ref, i) => ref === from[i])) return;
   known.from = now;
-  known.fields = known.fields.map((field, i) => ({ ...field, origin: now[i] }));
+  const fields = known.fields.map((field, i) => ({ ...field, origin: now[i] }));
+  makeAlike(fields, known.fields);
+  known.fields = fields;
 }
