@@ -72,7 +72,7 @@ function sideOf(policy: Policy, unit: LoggedRun): LoggedSide {
   for (let variant = 0; variant < VARIANTS; variant++) {
     const state = assumptionOf(unit, variant);
     if (state === undefined) return NOTHING;
-    const log = new TransitionLog(false);
+    const log = new TransitionLog("reports");
     const driver = new LoggedDriver(policy, variant);
     driver.observer = log.observer;
     log.reset();

@@ -168,7 +168,7 @@ export class Differ {
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
-      const log = new TransitionLog();
+      const log = new TransitionLog(look === undefined ? "writers" : "starts");
       const driver = new Driver(policy);
       driver.observer = log.observer;
       if (paths) driver.paths = new RunPaths(policy);

@@ -11,4 +11,10 @@ export * from "./findings.ts";
 export * from "./minimize.ts";
 export { plainDifference, plainExplanation, plainFinding } from "./plain.ts";
 export { fieldText, partedText, shortTexts, type ValueTexts, valueTexts } from "./wording.ts";
-export { type Incident, type Transition, TransitionLog, type Writer } from "./transitions.ts";
+export {
+  type Incident,
+  type Keeps,
+  type Transition,
+  TransitionLog,
+  type Writer,
+} from "./transitions.ts";

@@ -18,7 +18,7 @@ import {
 } from "./compare.ts";
 import type { Reasons } from "./explained_runs.ts";
 import { KnownRows, sameField } from "./known_rows.ts";
-import type { RunDifference, RunRef } from "./run_difference.ts";
+import type { Parting, RunDifference, RunRef } from "./run_difference.ts";
 import { StateParts } from "./state_parts.ts";
 import { TransitionLog } from "./transitions.ts";
 
@@ -48,9 +48,10 @@ export class PolicyPair {
   #shadow: Driver | undefined;
   /** One that was needed before. */
   #spare: Driver | undefined;
-  readonly #log = new TransitionLog(false);
+  readonly #log = new TransitionLog("reports");
   readonly #parts = new StateParts();
   readonly #known = new KnownRows();
+  readonly #partings = new WeakMap<object, WeakMap<object, Parting>>();
   #origins = NO_ORIGINS;
   /** Why the fields differ, while it is found out. */
   readonly #reasons: Reasons = { stepsA: [], stepsB: [], whens: [], origins: [], carried: [] };
@@ -175,9 +176,19 @@ export class PolicyPair {
         policies: [a.driver.policy.name, b.driver.policy.name],
         reports: reportsSame ? undefined : [[...a.log.reports], [...b.log.reports]],
         ends,
-        parting: partingOf(a.log, b.log),
+        parting: this.#partingOf(a.log, b.log),
       },
     );
     return { ...ref, policies, fields, reports, reportsOrigin, ends: told, parting };
+  }
+
+  /** Where the steps part; of two paths that is the same each time. */
+  #partingOf(a: TransitionLog, b: TransitionLog): Parting {
+    if (a.path === undefined || b.path === undefined) return partingOf(a, b);
+    let others = this.#partings.get(a.path);
+    if (others === undefined) this.#partings.set(a.path, others = new WeakMap());
+    let parting = others.get(b.path);
+    if (parting === undefined) others.set(b.path, parting = partingOf(a, b));
+    return parting;
   }
 }

@@ -7,10 +7,11 @@
 import { copyWords } from "../svm/copy_words.ts";
 import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import type { Observer } from "../kvm/vcpu.ts";
+import type { Noted, Observer } from "../kvm/vcpu.ts";
 import { copyLoose, type LooseState, looseState, Vcpu, type Writable } from "../kvm/vcpu.ts";
 import type { GuestMemory } from "../svm/memory.ts";
 import { PageJournal } from "../svm/page_journal.ts";
+import { FollowedPath, Start } from "./followed_path.ts";
 import { Watch, wordsOf } from "./watch.ts";
 
 /** A failed check or a broken assertion. */
@@ -49,6 +50,12 @@ interface Snapshot {
 /** 32-bit words that are watched at most: more take longer than repeating a run now and then. */
 const MOST_WORDS = 512;
 
+/**
+ * What is kept of a run: the vCPU as each transition began, to repeat it; what tells who wrote a field
+ * last, for which it may follow paths; or what was reported alone.
+ */
+export type Keeps = "starts" | "writers" | "reports";
+
 /** The step that wrote a field last, and the transition it was part of. */
 export interface Writer {
   /** Name of the step. */
@@ -77,67 +84,64 @@ export interface Writer {
  * ```
  */
 export class TransitionLog {
-  /** Transitions in order. */
-  readonly transitions: Transition[] = [];
-  /** Failed checks and broken assertions in order. */
-  readonly reports: Incident[] = [];
+  /** Failed checks and broken assertions in order; valid until the next run. */
+  reports: readonly Incident[] = [];
+  /** Transitions in order; valid until the next run. */
+  transitions: readonly Transition[] = [];
+  /** The path whose log it is, of a run that did nothing but follow it. */
+  path: object | undefined;
+  readonly #live: Listener;
+  /** The vCPU as it was when the transitions began that were carried out. */
   readonly #snapshots: Snapshot[] = [];
-  readonly #repeatable: boolean;
-  #depth: Transition[] = [];
+  /** Numbers of those transitions. */
+  #carriedOut: number[] = [];
+  readonly #keeps: Keeps;
   #scratch: Vcpu | undefined;
   /** The memory of which the last snapshot keeps what pages were. */
   #memory: GuestMemory | undefined;
+  /** What pages were, from one moment to the next. */
+  #journals: PageJournal[] = [];
+  /** What there was when paths were followed, and the paths. */
+  readonly #starts: Start[] = [];
+  #followed: FollowedPath<Transition>[] = [];
   /** Places that were asked for in earlier runs, of which most are asked for again. */
   readonly #watch = new Watch<Transition>(MOST_WORDS);
   /** Places to be watched from the next run on. */
   #wanted: readonly Place[] = [];
-  /** The step that runs. */
-  #running: Step | undefined;
 
   /** What a vCPU tells while it runs. */
-  readonly observer: Observer = {
-    begin: (way, v) => this.#begin(way, v),
-    end: (_way, outcome, v) => {
-      const transition = this.#depth.pop();
-      if (transition === undefined) return;
-      transition.outcome = outcome;
-      if (this.#depth.length > 0) return;
-      this.#watch.look(v.words, this.#running, transition);
-      this.#running = undefined;
-    },
-    step: (step, v) => {
-      const depth = this.#depth;
-      this.#watch.look(v.words, this.#running, depth[0]);
-      this.#running = step;
-      for (let i = 0; i < depth.length; i++) (depth[i] as Transition).steps.push(step);
-    },
-    check: (id, text) => this.reports.push({ kind: "check", id, text, way: this.#way }),
-    warn: (text, step) => this.reports.push(assertion(text, this.#way, step)),
-    inner() {},
-  };
+  readonly observer: Observer;
 
   /**
    * Begins before the first run.
    *
-   * @param repeatable Whether transitions can be repeated, for which the vCPU is kept as it was at
-   * the beginning of each.
+   * @param keeps What is kept of a run.
    */
-  constructor(repeatable = true) {
-    this.#repeatable = repeatable;
-  }
-
-  get #way(): Way | "" {
-    return this.#depth.at(-1)?.way ?? "";
+  constructor(keeps: Keeps = "starts") {
+    this.#keeps = keeps;
+    this.#live = new Listener(
+      (step, transition, v) => this.#watch.look(v.words, step, transition),
+      (v) => this.#carryOut(v),
+      () => this.#own(),
+    );
+    const { observer } = this.#live;
+    this.observer = keeps === "starts" ? observer : {
+      ...observer,
+      follows: (v) => this.#follow(v),
+      followed: (history, v) => this.#told(history, v),
+    };
+    this.reset();
   }
 
   /** Forgets everything; the next run begins. */
   reset(): void {
     this.#memory?.keepBefore();
     this.#memory = undefined;
-    this.transitions.length = 0;
-    this.reports.length = 0;
-    this.#depth = [];
-    this.#running = undefined;
+    this.#live.reset();
+    this.transitions = this.#live.transitions;
+    this.reports = this.#live.reports;
+    this.path = undefined;
+    this.#carriedOut.length = this.#journals.length = this.#followed.length = 0;
     this.#watch.reset();
     this.#want(this.#wanted);
     this.#wanted = [];
@@ -151,20 +155,47 @@ export class TransitionLog {
     for (const place of places) if (place.size > 0) watch.add(place);
   }
 
-  #begin(way: Way, v: Vcpu): void {
-    const transition: Transition = { way, steps: [], outcome: 0 };
-    if (this.#depth.length === 0) {
-      if (this.#repeatable) this.#keep(v);
-      this.transitions.push(transition);
-      this.#running = undefined;
-      this.#watch.look(v.words, undefined, undefined);
-    }
-    this.#depth.push(transition);
+  /** A path is about to be followed. */
+  #follow(v: Vcpu): void {
+    if (this.#keeps === "reports") return;
+    const start = this.#starts[this.#followed.length] ??= new Start();
+    start.keep(v);
+    this.#keepFrom(v.memory, start.journal);
   }
 
-  /** Keeps the vCPU as it is. */
-  #keep(v: Vcpu): void {
-    const index = this.transitions.length;
+  /** A path was followed. */
+  #told(history: readonly Noted[], v: Vcpu): void {
+    let told = TOLD.get(history);
+    if (told === undefined) TOLD.set(history, told = tellOf(history, v));
+    const first = this.transitions.length === 0 && this.reports.length === 0;
+    this.#followed.push(told.path);
+    if (first) {
+      this.path = told.path;
+      this.transitions = told.transitions;
+      this.reports = told.reports;
+    } else {
+      this.#own();
+      this.#live.transitions.push(...told.transitions);
+      this.#live.reports.push(...told.reports);
+    }
+  }
+
+  /** More is about to come than one path tells. */
+  #own(): void {
+    if (this.path === undefined) return;
+    this.path = undefined;
+    const { transitions, reports } = this.#live;
+    transitions.unshift(...this.transitions);
+    reports.unshift(...this.reports);
+    this.transitions = transitions;
+    this.reports = reports;
+  }
+
+  /** A transition is about to be carried out: the vCPU is kept as it is. */
+  #carryOut(v: Vcpu): void {
+    this.#own();
+    if (this.#keeps === "reports") return;
+    const index = this.#carriedOut.push(this.transitions.length) - 1;
     let s = this.#snapshots[index];
     // A machine of another session may have more memory, and so more words.
     if (s?.words.length !== v.words.length) {
@@ -178,8 +209,14 @@ export class TransitionLog {
     copyWords(s.words, v.words);
     copyLoose(s.loose, v);
     s.resident = v.memory.resident;
-    this.#memory = v.memory;
     v.memory.keepBefore(s.journal);
+    this.#keepFrom(v.memory, s.journal);
+  }
+
+  #keepFrom(memory: GuestMemory, journal: PageJournal): void {
+    this.#memory = memory;
+    this.#journals.push(journal);
+    for (let i = 0; i < this.#followed.length; i++) (this.#starts[i] as Start).handOver(journal);
   }
 
   /**
@@ -191,13 +228,34 @@ export class TransitionLog {
    * @returns For each field the step that wrote it last, or undefined when no step did.
    */
   lastWriters(live: Vcpu, places: readonly Place[]): (Writer | undefined)[] {
+    const writers = this.#carriedOut.length > 0 ? this.#writersCarriedOut(live, places) : [];
+    if (this.#followed.length === 0) return writers;
+    return places.map((place, i) => {
+      let last = writers[i];
+      this.#followed.forEach((path, k) => {
+        const owner = path.lastWriter(place, this.#starts[k] as Start);
+        if (owner?.step === undefined || owner.transition === undefined) return;
+        const writer = { step: owner.step.name, transition: owner.transition };
+        if (last === undefined || this.#indexOf(last) <= this.#indexOf(writer)) last = writer;
+      });
+      return last;
+    });
+  }
+
+  #indexOf({ transition }: Writer): number {
+    return this.transitions.indexOf(transition);
+  }
+
+  /** The same of the transitions that were carried out. */
+  #writersCarriedOut(live: Vcpu, places: readonly Place[]): (Writer | undefined)[] {
     const watch = this.#watch;
     if (places.every((place) => place.size === 0 || watch.of(place) !== undefined)) {
       return writersOf(watch, places);
     }
     const own = new Watch<Transition>(places.reduce((sum, place) => sum + wordsOf(place), 0));
     for (const place of places) if (place.size > 0) own.add(place);
-    this.transitions.forEach((transition, index) => {
+    for (const index of this.#carriedOut) {
+      const transition = this.transitions[index] as Transition;
       const v = this.start(live, index);
       own.look(v.words, undefined, undefined);
       let running: Step | undefined;
@@ -212,27 +270,28 @@ export class TransitionLog {
       };
       runList(v, v.policy.ways[transition.way]);
       own.look(v.words, running, transition);
-    });
+    }
     this.#wanted = [...this.#wanted, ...places];
     return writersOf(own, places);
   }
 
   /**
-   * The vCPU as it was when one of the run's transitions began.
+   * The vCPU as it was when one of the run's transitions began that was carried out: any, unless
+   * paths were followed.
    *
    * @param live The vCPU after the run; it is not changed.
    * @param index Number of the transition in {@linkcode TransitionLog.transitions}.
    * @returns A vCPU to repeat the transition on, until the live one goes on or the next is asked for.
    */
   start(live: Vcpu, index: number): Vcpu {
-    const s = this.#snapshots[index] as Snapshot;
+    const s = this.#snapshots[this.#carriedOut.indexOf(index)] as Snapshot;
     const v = this.#scratch?.policy === live.policy && this.#scratch.caps === live.caps
       ? this.#scratch
       : this.#scratch = new Vcpu(live.caps, live.policy);
     // The live memory rests meanwhile, so its pages need not be parted from it.
     v.memory = live.memory.overlay(v.memory);
-    for (let i = this.transitions.length - 1; i >= index; i--) {
-      v.memory.undo((this.#snapshots[i] as Snapshot).journal);
+    for (let i = this.#journals.length - 1; i >= this.#journals.indexOf(s.journal); i--) {
+      v.memory.undo(this.#journals[i] as PageJournal);
     }
     v.memory.resident = s.resident;
     v.observer = undefined;
@@ -241,6 +300,95 @@ export class TransitionLog {
     v.unmodelled = "";
     copyWords(v.words, s.words);
     return v;
+  }
+}
+
+/** What a path tells, the same each time it is followed. */
+interface Told {
+  readonly path: FollowedPath<Transition>;
+  readonly transitions: readonly Transition[];
+  readonly reports: readonly Incident[];
+}
+
+const TOLD = new WeakMap<readonly Noted[], Told>();
+
+function tellOf(history: readonly Noted[], v: Vcpu): Told {
+  let listener: Listener | undefined;
+  const path = new FollowedPath<Transition>(history, v, (look) => {
+    listener = new Listener(look);
+    return listener.observer;
+  });
+  const { transitions = [], reports = [] } = listener ?? {};
+  return { path, transitions, reports };
+}
+
+/** Makes transitions and incidents of what a vCPU tells. */
+class Listener {
+  readonly transitions: Transition[] = [];
+  readonly reports: Incident[] = [];
+  readonly observer: Observer;
+  #depth: Transition[] = [];
+  /** The step that runs. */
+  #running: Step | undefined;
+
+  /**
+   * Begins before the first transition.
+   *
+   * @param look Called when it is to be looked what a step of a transition has changed; without one,
+   * nobody.
+   * @param begins Called when a transition that is in no other is about to begin.
+   * @param reports Called when there is an incident.
+   */
+  constructor(
+    look: (step: Step | undefined, transition: Transition | undefined, v: Vcpu) => void,
+    begins?: (v: Vcpu) => void,
+    reports?: () => void,
+  ) {
+    const { transitions } = this;
+    const report = (incident: Incident) => {
+      reports?.();
+      this.reports.push(incident);
+    };
+    this.observer = {
+      begin: (way, v) => {
+        const transition: Transition = { way, steps: [], outcome: 0 };
+        if (this.#depth.length === 0) {
+          begins?.(v);
+          transitions.push(transition);
+          this.#running = undefined;
+          look(undefined, undefined, v);
+        }
+        this.#depth.push(transition);
+      },
+      end: (_way, outcome, v) => {
+        const transition = this.#depth.pop();
+        if (transition === undefined) return;
+        transition.outcome = outcome;
+        if (this.#depth.length > 0) return;
+        look(this.#running, transition, v);
+        this.#running = undefined;
+      },
+      step: (step, v) => {
+        const depth = this.#depth;
+        look(this.#running, depth[0], v);
+        this.#running = step;
+        for (let i = 0; i < depth.length; i++) (depth[i] as Transition).steps.push(step);
+      },
+      check: (id, text) => report({ kind: "check", id, text, way: this.#way }),
+      warn: (text, step) => report(assertion(text, this.#way, step)),
+      inner() {},
+    };
+  }
+
+  get #way(): Way | "" {
+    return this.#depth.at(-1)?.way ?? "";
+  }
+
+  /** Forgets everything. */
+  reset(): void {
+    this.transitions.length = this.reports.length = 0;
+    this.#depth = [];
+    this.#running = undefined;
   }
 }
 

@@ -58,20 +58,14 @@ export class Watch<T> {
   add(place: Place): boolean {
     const key = keyOf(place);
     if (this.#places.has(key)) return true;
-    const { at, size, mask = 0xff } = place;
-    const first = at >> 2, end = (at + size + 3) >> 2;
-    if (this.#words + end - first > this.#at.length) return false;
-    const watched = { step: undefined, transition: undefined, mapped: at >= MAPPED_AT };
-    for (let word = first; word < end; word++) {
-      let bits = 0;
-      for (let k = 0; k < 4; k++) {
-        const byte = word * 4 + k;
-        if (byte >= at && byte < at + size) bits |= mask << 8 * k;
-      }
-      this.#at[this.#words] = word;
+    const { first, masks } = masksOf(place);
+    if (this.#words + masks.length > this.#at.length) return false;
+    const watched = { step: undefined, transition: undefined, mapped: place.at >= MAPPED_AT };
+    masks.forEach((bits, i) => {
+      this.#at[this.#words] = first + i;
       this.#masks[this.#words] = bits;
       this.#owners[this.#words++] = watched;
-    }
+    });
     this.#places.set(key, watched);
     this.#list.push(watched);
     return true;
@@ -120,7 +114,25 @@ export function wordsOf({ size }: Place): number {
   return (size + 6) >> 2;
 }
 
+/** The 32-bit words that a place is in: the number of the first, and the bits that count of each. */
+export function masksOf({ at, size, mask = 0xff }: Place): {
+  readonly first: number;
+  readonly masks: readonly number[];
+} {
+  const first = at >> 2, end = (at + size + 3) >> 2;
+  const masks: number[] = [];
+  for (let word = first; word < end; word++) {
+    let bits = 0;
+    for (let k = 0; k < 4; k++) {
+      const byte = word * 4 + k;
+      if (byte >= at && byte < at + size) bits |= mask << 8 * k;
+    }
+    masks.push(bits);
+  }
+  return { first, masks };
+}
+
 /** A number for a place: no two have the same. */
-function keyOf({ at, size, mask = 0xff }: Place): number {
+export function keyOf({ at, size, mask = 0xff }: Place): number {
   return (at * 0x10000 + size) * 0x100 + mask;
 }

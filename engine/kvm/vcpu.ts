@@ -12,8 +12,32 @@ import type { KernelTraits } from "../kernels/traits.ts";
 import { copyWords } from "../svm/copy_words.ts";
 import { REQ } from "./constants.ts";
 
+/** What becomes of words of the state before something is told. */
+export interface Noted {
+  /** Number of the page of guest memory that the work area becomes a copy of first; or -1. */
+  readonly mapped: number;
+  /** Numbers of the words, each once. */
+  readonly words: readonly number[];
+  /**
+   * What each is a copy of: the number of a word as it was at the beginning, guest memory's behind
+   * those of the state; or -1.
+   */
+  readonly origins: readonly number[];
+  /** What it is where it is no copy: that is the same each time. */
+  readonly values: readonly number[];
+  /** What is told then. */
+  readonly tell: ((observer: Observer, v: Vcpu) => void) | undefined;
+}
+
 /** Receives what happens inside, as it happens. */
 export interface Observer {
+  /**
+   * What happens is about to happen as it did before, and is not told. Together with
+   * {@linkcode Observer.followed}, or not at all.
+   */
+  follows?(v: Vcpu): void;
+  /** It has happened: what was not told meanwhile, and is the same each time; the same object, too. */
+  followed?(history: readonly Noted[], v: Vcpu): void;
   /** A transition begins. */
   begin?(way: Way, v: Vcpu): void;
   /** A transition is over; those that it contains were over before. */

@@ -6,6 +6,7 @@
 import {
   applyShort,
   type KvmRunResult,
+  type Noted,
   type Observer,
   type ShortChange,
   type Vcpu,
@@ -14,6 +15,7 @@ import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { wordAt } from "../svm/page_word.ts";
 import type { WordNumber } from "./guards.ts";
+import { sizeOf } from "./history.ts";
 
 /** Words that a stage sets; places are numbers of words in the state, byte offsets in a page. */
 export interface Writes {
@@ -63,6 +65,7 @@ export class Path {
   readonly #program: Int32Array;
   readonly #ends: readonly End[];
   readonly #values: Uint32Array;
+  readonly #history: readonly Noted[] | undefined;
 
   /**
    * A path.
@@ -70,8 +73,15 @@ export class Path {
    * @param stateWords Words of a state.
    * @param sources Words that are carried elsewhere, whatever they hold.
    * @param stages What happens, in order.
+   * @param history What the observer learns of it afterwards, if it does.
    */
-  constructor(stateWords: number, sources: readonly WordNumber[], stages: readonly Stage[]) {
+  constructor(
+    stateWords: number,
+    sources: readonly WordNumber[],
+    stages: readonly Stage[],
+    history?: readonly Noted[],
+  ) {
+    this.#history = history;
     const slots = new Map<WordNumber, number>();
     const program: number[] = [];
     const inState = sources.filter((number) => number < stateWords);
@@ -103,7 +113,7 @@ export class Path {
 
   /** What it takes up, in numbers of 32 bits. */
   get size(): number {
-    return this.#program.length + END_SIZE * this.#ends.length;
+    return this.#program.length + END_SIZE * this.#ends.length + sizeOf(this.#history ?? []);
   }
 
   /**
@@ -113,7 +123,8 @@ export class Path {
    */
   follow(v: Vcpu): void {
     const { words, memory, observer } = v;
-    const p = this.#program, values = this.#values, ends = this.#ends;
+    const p = this.#program, values = this.#values, ends = this.#ends, history = this.#history;
+    if (history !== undefined) observer?.follows?.(v);
     let at = 0, slot = 0;
     for (let n = p[at++] as number; n > 0; n--) values[slot++] = words[p[at++] as number] as number;
     for (let pages = p[at++] as number; pages > 0; pages--) {
@@ -145,6 +156,7 @@ export class Path {
       if (result !== undefined) copyResult(v.result, result);
       if (tell !== undefined && observer !== undefined) tell(observer, v);
     }
+    if (history !== undefined) observer?.followed?.(history, v);
   }
 }
 

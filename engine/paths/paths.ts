@@ -188,9 +188,9 @@ export class RunPaths {
 const MOST_MEMORY = 2 ** 32;
 
 /** What an observer is told, as a number above 1: a bit for each thing that it need not be. */
-function heardBy({ begin, end, step, switched, unmodelled }: Observer): number {
+function heardBy({ begin, end, step, switched, unmodelled, followed }: Observer): number {
   return 2 | (begin ? 4 : 0) | (end ? 8 : 0) | (step ? 16 : 0) | (switched ? 32 : 0) |
-    (unmodelled ? 64 : 0);
+    (unmodelled ? 64 : 0) | (followed ? 128 : 0);
 }
 
 /** Whether nothing else takes part in what a vCPU does, and nothing waits that is not compared. */

@@ -19,6 +19,7 @@ import type { AccessRecorder } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { wordAt } from "../svm/page_word.ts";
+import { HistoryRecorder } from "./history.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { RecordedVcpu } from "./recorded_vcpu.ts";
 import { type PageWrites, Path, type Stage, type Writes } from "./path.ts";
@@ -100,6 +101,8 @@ export class PathRecorder implements AccessRecorder {
   #failed = false;
   /** Whether steps are told, for which the work area is as they leave it. */
   #steps = false;
+  /** What the observer learns afterwards instead of being told. */
+  #history: HistoryRecorder | undefined;
   /** Page that the work area became a copy of before anything else happened in this stage; or -1. */
   #mapped = -1;
 
@@ -125,7 +128,8 @@ export class PathRecorder implements AccessRecorder {
    */
   record(v: Vcpu, run: (v: Vcpu) => void): { guards: Guards; path: Path | undefined } {
     const { observer } = v;
-    this.#steps = observer?.step !== undefined;
+    this.#history = observer?.followed && new HistoryRecorder();
+    this.#steps = observer?.step !== undefined && this.#history === undefined;
     const recorded = this.#recorded ??= new RecordedVcpu(v, this);
     this.#begin(v);
     recorded.begin(v);
@@ -137,8 +141,15 @@ export class PathRecorder implements AccessRecorder {
     }
     const guards = { numbers: this.#numbers, values: this.#values };
     if (this.#failed) return { guards, path: undefined };
+    const history = this.#history;
+    if (history !== undefined) {
+      this.#note(undefined);
+      // What could be told is known; all is set at once.
+      this.#state.dirty = [...history.ever];
+    }
     this.#tell(undefined);
-    const path = new Path(this.#stateWords, [...this.#carried.keys()], this.#stages);
+    const sources = [...this.#carried.keys()];
+    const path = new Path(this.#stateWords, sources, this.#stages, history?.notes);
     return { guards, path };
   }
 
@@ -166,7 +177,8 @@ export class PathRecorder implements AccessRecorder {
         what(observer, v);
         return;
       }
-      this.#tell(what);
+      if (this.#history === undefined) this.#tell(what);
+      else this.#note(what);
       v.memory.recorder = undefined;
       what(observer, v);
       v.memory.recorder = this;
@@ -175,7 +187,9 @@ export class PathRecorder implements AccessRecorder {
     return {
       check: (id, text) => tell((o) => o.check(id, text)),
       warn: (text, step) => tell((o) => o.warn(text, step)),
-      inner: (at, ret) => tell((o, v) => o.inner(at, ret, v)),
+      inner: (at, ret) => {
+        if (this.#history === undefined) tell((o, v) => o.inner(at, ret, v));
+      },
       ...(switched && { switched: (to) => tell((o, v) => o.switched?.(to, v)) }),
       ...(unmodelled && { unmodelled: (what) => tell((o) => o.unmodelled?.(what)) }),
       ...(begin && { begin: (way) => tell((o, v) => o.begin?.(way, v)) }),
@@ -246,15 +260,24 @@ export class PathRecorder implements AccessRecorder {
       this.write(to, length);
       return;
     }
-    const maps = this.#steps && to === MAPPED_AT && length === PAGE_SIZE;
+    const whole = to === MAPPED_AT && length === PAGE_SIZE;
+    const maps = this.#steps && whole, history = whole ? this.#history : undefined;
     // What was written up to here is there when the page is copied whole.
     if (maps) this.#tell(undefined);
+    if (history !== undefined) {
+      this.#note(undefined);
+      history.map(Math.floor(gpa / PAGE_SIZE));
+    }
     const { origin: own } = this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? {};
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
     for (let i = 0; i < length >> 2; i++) {
       const from = own === undefined ? first + i : own[inPage + i] as number;
-      if (maps) this.#state.origin[into + i] = from;
-      else this.#set(into + i, from);
+      if (!maps && history === undefined) {
+        this.#set(into + i, from);
+        continue;
+      }
+      this.#state.origin[into + i] = from;
+      if (from !== first + i) history?.work(into + i);
     }
     if (maps) this.#mapped = Math.floor(gpa / PAGE_SIZE);
   }
@@ -304,8 +327,11 @@ export class PathRecorder implements AccessRecorder {
 
   #set(word: number, from: number): void {
     const nobodys = !this.#steps && word >= WORK_FROM && word < WORK_TO;
-    if (nobodys) this.#state.origin[word] = from;
-    else this.#state.set(word, from);
+    if (nobodys) {
+      this.#state.origin[word] = from;
+      // What it was before would count, and is nobody's.
+      if (this.#history?.work(word) === false) this.giveUp();
+    } else this.#state.set(word, from);
   }
 
   /** Where the word of guest memory at an address comes from. */
@@ -326,6 +352,21 @@ export class PathRecorder implements AccessRecorder {
     }
     page.touched = true;
     return page;
+  }
+
+  /** Notes what was set up to here, and what is told. */
+  #note(tell: Stage["tell"]): void {
+    const { dirty, marks, origin } = this.#state;
+    for (const word of dirty) {
+      marks[word]! &= ~DIRTY;
+      const from = origin[word] as number;
+      // Of words behind the machine's nobody keeps what they were.
+      const behind = from >= MACHINE_SIZE >> 2 && from < this.#stateWords;
+      if (behind) this.#guard(from, this.#words[word] as number);
+    }
+    const copied = (from: WordNumber) => this.#guards.has(from) ? FOLLOWS : from;
+    this.#history?.note(dirty, (word) => copied(origin[word] as number), this.#words, tell);
+    this.#state.dirty = [];
   }
 
   /** Ends a stage. */
