@@ -98,11 +98,13 @@ export function mix(policy: Policy, runs: number): Generator<TraceEvent> {
 }
 
 /**
- * A log of tracepoints: VMRUNs that L2 leaves again, each of another code, every tenth refused.
+ * A log of tracepoints: VMRUNs that L2 leaves again, each from another place in its code and every
+ * second one for another address, every tenth refused.
  *
  * @param runs How many VMRUNs.
+ * @param spaces How many address spaces L2 takes turns with: as many other values in a field that is checked.
  */
-export async function* log(runs: number): AsyncGenerator<TraceEvent> {
+export async function* log(runs: number, spaces = 1): AsyncGenerator<TraceEvent> {
   const hex = (value: number) => `0x${value.toString(16).padStart(16, "0")}`;
   let lines = "";
   let time = 1;
@@ -110,11 +112,11 @@ export async function* log(runs: number): AsyncGenerator<TraceEvent> {
     lines += ` qemu-system-x86-31    [000]  ${(time += 1e-5).toFixed(6)}: ${name}: ${values}\n`;
   };
   for (let i = 0; i < runs; i++) {
-    const rip = hex(0x400000 + i);
+    const rip = hex(0x400000 + i), cr3 = hex(0x1074000 + 4096 * (i % spaces));
     line(
       "kvm_nested_vmenter",
       `rip: ${hex(0x400863)} vmcb: ${hex(0x799a000)} nested_rip: ${rip} int_ctl: 0x00000000 ` +
-        `event_inj: 0x00000000 nested_npt=y nested_cr3: ${hex(0x1074000)}`,
+        `event_inj: 0x00000000 nested_npt=y nested_cr3: ${cr3}`,
     );
     line(
       "kvm_nested_intercepts",
@@ -124,11 +126,14 @@ export async function* log(runs: number): AsyncGenerator<TraceEvent> {
       line("kvm_nested_vmenter_failed", "!kvm_vcpu_is_legal_cr3(vcpu, cr3)");
       continue;
     }
-    const left = `info1 ${hex(0)} info2 ${hex(0)} intr_info 0x00000000 error_code 0x00000000`;
-    line("kvm_nested_vmexit", `vcpu 0 reason vmmcall rip ${rip} ${left}`);
+    const faults = i % 2 === 1;
+    const reason = faults ? "npf" : "hypercall";
+    const error = hex(faults ? 0x100000014 : 0), address = hex(faults ? 4096 * i : 0);
+    const left = `info1 ${error} info2 ${address} intr_info 0x00000000 error_code 0x00000000`;
+    line("kvm_nested_vmexit", `vcpu 0 reason ${reason} rip ${rip} ${left}`);
     line(
       "kvm_nested_vmexit_inject",
-      `reason: vmmcall ext_inf1: ${hex(0)} ext_inf2: ${hex(0)} ext_int: 0x00000000 ` +
+      `reason: ${reason} ext_inf1: ${error} ext_inf2: ${address} ext_int: 0x00000000 ` +
         "ext_int_err: 0x00000000",
     );
   }
