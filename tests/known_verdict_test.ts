@@ -1,7 +1,14 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { CHECK_SETS, checkVerdict, Cpuid, VMCB_LAYOUT, VMCB_SIZE } from "../engine/mod.ts";
-import { knownVerdict } from "../engine/checks/verdict.ts";
+import {
+  CHECK_SETS,
+  checkVerdict,
+  Cpuid,
+  setVerdict,
+  VMCB_LAYOUT,
+  VMCB_SIZE,
+} from "../engine/mod.ts";
+import { wholeVerdicts } from "../engine/checks/verdict.ts";
 import { fieldNamed, writeField } from "../engine/image/fields.ts";
 
 const CAPS = [
@@ -31,9 +38,35 @@ Deno.test("what is remembered of a check is what it says, whatever was asked bef
             writeField(image.bytes, row, fits(content & known));
             writeField(image.known, row, fits(known));
           });
-          const verdict = knownVerdict(check, caps, image);
+          const { verdict } = setVerdict([check], caps, image);
           said.add(verdict);
           assertEquals(verdict, checkVerdict(check, caps, image), check.id);
+        }),
+        { numRuns: 20 },
+      );
+    }
+  }
+  assertEquals(said.size, 3);
+});
+
+Deno.test("of a vmcb12 that is known whole, a check says at once what looking for values finds", () => {
+  const said = new Set<string>();
+  for (const { checks } of CHECK_SETS) {
+    for (const check of checks) {
+      const rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
+      const values = fc.array(fc.oneof(fc.constantFrom(...VALUES), fc.bigInt(0n, 2n ** 64n - 1n)), {
+        minLength: rows.length,
+        maxLength: rows.length,
+      });
+      fc.assert(
+        fc.property(values, fc.constantFrom(...CAPS), (contents, caps) => {
+          const bytes = new Uint8Array(VMCB_SIZE);
+          rows.forEach((row, i) =>
+            writeField(bytes, row, BigInt.asUintN(8 * row.size, contents[i]!))
+          );
+          const verdict = wholeVerdicts(caps, bytes)(check);
+          said.add(verdict);
+          assertEquals(verdict, checkVerdict(check, caps, { bytes }), check.id);
         }),
         { numRuns: 20 },
       );

@@ -6,9 +6,10 @@
  *
  * @module
  */
+import { ContentNumbers } from "../content_numbers.ts";
 import type { Image } from "../event.ts";
 import type { Field } from "../layout.ts";
-import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
+import { fieldMask, fieldNamed, readBigint, readField } from "../image/fields.ts";
 import type { Check } from "./sets.ts";
 import type { Cpuid } from "../svm/cpuid.ts";
 import { type Capabilities, Machine, VMCB12_AT } from "../svm/machine.ts";
@@ -40,51 +41,134 @@ export interface SetVerdict {
   readonly needs: readonly string[];
 }
 
+/** Numbers of 64 bits, as many as there are: the low half of each, then its high half. */
+class Candidates {
+  readonly words: number[] = [];
+
+  get length(): number {
+    return this.words.length / 2;
+  }
+
+  add(low: number, high: number): void {
+    this.words.push(low, high);
+  }
+}
+
+/** A row's value and what is known of it, in halves. */
+interface Halves {
+  readonly low: number;
+  readonly high: number;
+  readonly knownLow: number;
+  readonly knownHigh: number;
+}
+
+function halvesOf(image: Image, { offset, size }: Field): Halves {
+  const { bytes, known } = image;
+  const lower = Math.min(size, 4);
+  const half = (from: Uint8Array, at: number, count: number) => {
+    let value = 0;
+    for (let i = count - 1; i >= 0; i--) value = value << 8 | (from[at + i] as number);
+    return value;
+  };
+  const ones = (count: number) => count === 4 ? -1 : (1 << 8 * count) - 1;
+  // Beyond the end of an image nothing is known.
+  if (offset + size > bytes.length) return { low: 0, high: 0, knownLow: 0, knownHigh: 0 };
+  return {
+    low: half(bytes, offset, lower),
+    high: half(bytes, offset + 4, size - lower),
+    knownLow: known === undefined ? ones(lower) : half(known, offset, lower),
+    knownHigh: known === undefined ? ones(size - lower) : half(known, offset + 4, size - lower),
+  };
+}
+
 /**
  * Values of a field that differ in its unknown bits, so chosen that a predicate
  * on bits holds for one of them if it holds for any. The first ones stay close
  * to what is there, so that other checks keep their answer.
  */
-function* candidates(row: Field, there: bigint, known: bigint): Generator<bigint> {
-  const unknown = fieldMask(row) & ~known;
-  yield there;
-  if (unknown === 0n) return;
-  const base = there & known;
-  yield base;
-  yield base | unknown;
-  const bits = unknownBits(unknown);
-  for (const bit of bits) yield there ^ bit;
-  for (const bit of bits) {
-    yield base | bit;
-    yield base | unknown & ~bit;
-  }
+function candidatesOf(image: Image, row: Field): Candidates {
+  const { low, high, knownLow, knownHigh } = halvesOf(image, row);
+  const list = new Candidates();
+  const bits = 8 * row.size;
+  const unknownLow = bits >= 32 ? ~knownLow : ~knownLow & (1 << bits) - 1;
+  const unknownHigh = bits === 64 ? ~knownHigh : 0;
+  list.add(low, high);
+  if ((unknownLow | unknownHigh) === 0) return list;
+  const baseLow = low & knownLow, baseHigh = high & knownHigh;
+  list.add(baseLow, baseHigh);
+  list.add(baseLow | unknownLow, baseHigh | unknownHigh);
+  const each = (take: (low: number, high: number) => void) => {
+    for (let i = 0; i < 32; i++) if ((unknownLow >>> i & 1) !== 0) take(1 << i, 0);
+    for (let i = 0; i < 32; i++) if ((unknownHigh >>> i & 1) !== 0) take(0, 1 << i);
+  };
+  each((bitLow, bitHigh) => list.add(low ^ bitLow, high ^ bitHigh));
+  each((bitLow, bitHigh) => {
+    list.add(baseLow | bitLow, baseHigh | bitHigh);
+    list.add(baseLow | unknownLow & ~bitLow, baseHigh | unknownHigh & ~bitHigh);
+  });
+  return list;
+}
+
+/** Writes a value of up to 64 bits. */
+function put({ view }: Machine, at: number, size: number, low: number, high: number): void {
+  if (size === 1) view.setUint8(at, low);
+  else if (size === 2) view.setUint16(at, low, true);
+  else view.setUint32(at, low, true);
+  if (size === 8) view.setUint32(at + 4, high, true);
 }
 
 /** How many of a field's candidates are tried while another field goes through all of its own. */
 const EXTREMES = 3;
 
-function unknownBits(unknown: bigint): bigint[] {
-  const bits: bigint[] = [];
-  for (let bit = 1n; bit <= unknown; bit <<= 1n) if ((unknown & bit) !== 0n) bits.push(bit);
-  return bits;
+/** The fields that a check reads, in pieces of 1, 2, 4 or 8 bytes. */
+function rowsOf(check: Check): readonly Field[] {
+  let rows = rowsRead.get(check);
+  if (rows === undefined) {
+    rows = check.reads.flatMap((name) => piecesOf(fieldNamed(VMCB_LAYOUT, name)));
+    rowsRead.set(check, rows);
+  }
+  return rows;
 }
 
-const machines = new Map<string, Machine>();
+function piecesOf(row: Field): Field[] {
+  const { offset, size } = row;
+  const most = [8, 4, 2, 1].find((bytes) => bytes <= size) ?? 1;
+  if (most === size) return [row];
+  return [
+    { ...row, size: most },
+    ...piecesOf({ ...row, offset: offset + most, size: size - most }),
+  ];
+}
+
+const rowsRead = new WeakMap<Check, readonly Field[]>();
+
+/** A processor that checks are asked for. */
+interface Asked {
+  readonly machine: Machine;
+  /** What is known of each check, by the content of the fields that it reads. */
+  readonly answers: Map<Check, Map<number, Answer>>;
+}
+
+const asked = new Map<string, Asked>();
 // The same by the object: making the text takes longer than most checks.
-const machinesByCaps = new WeakMap<Capabilities, Machine>();
+const askedByCaps = new WeakMap<Capabilities, Asked>();
+
+function askedOf(caps: Capabilities): Asked {
+  let one = askedByCaps.get(caps);
+  if (one === undefined) {
+    const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
+    one = asked.get(key);
+    if (one === undefined) {
+      one = { machine: new Machine({ ...caps, memory: 1 << 16 }), answers: new Map() };
+      asked.set(key, one);
+    }
+    askedByCaps.set(caps, one);
+  }
+  return one;
+}
 
 function machineOf(caps: Capabilities): Machine {
-  let machine = machinesByCaps.get(caps);
-  if (machine === undefined) {
-    const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
-    machine = machines.get(key);
-    if (machine === undefined) {
-      machine = new Machine({ ...caps, memory: 1 << 16 });
-      machines.set(key, machine);
-    }
-    machinesByCaps.set(caps, machine);
-  }
-  return machine;
+  return askedOf(caps).machine;
 }
 
 /** Widths that processors have: the least and the most. */
@@ -125,18 +209,18 @@ function whole(image: Image): Image {
 class Question {
   readonly #check: Check;
   readonly #caps: Capabilities;
-  #m: Machine;
-  #page: Uint8Array;
   readonly #image: Image;
   readonly #rows: readonly Field[];
+  readonly #candidates: readonly Candidates[];
+  #m: Machine;
 
   constructor(check: Check, caps: Capabilities, image: Image) {
     this.#check = check;
-    this.#image = whole(image);
     this.#caps = caps;
+    this.#image = whole(image);
     this.#m = machineOf(caps);
-    this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
-    this.#rows = check.reads.map((name) => fieldNamed(VMCB_LAYOUT, name));
+    this.#rows = rowsOf(check);
+    this.#candidates = this.#rows.map((row) => candidatesOf(this.#image, row));
   }
 
   /**
@@ -146,12 +230,15 @@ class Question {
    */
   witness(fails: boolean): ReadonlyMap<string, bigint> | undefined {
     this.#m = machineOf(decided(this.#caps, !fails));
-    this.#page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
-    this.#page.set(this.#image.bytes);
+    const page = this.#m.bytes.subarray(VMCB12_AT, VMCB12_AT + VMCB_SIZE);
+    page.set(this.#image.bytes);
     // One field goes through all candidates, the others through the extremes.
     for (let turn = 0; turn < Math.max(1, this.#rows.length); turn++) {
       if (this.#search(0, turn, fails)) {
-        return new Map(this.#rows.map((row) => [row.name, readBigint(this.#page, row)]));
+        const { reads } = this.#check;
+        return new Map(
+          reads.map((name) => [name, readBigint(page, fieldNamed(VMCB_LAYOUT, name))]),
+        );
       }
     }
     return undefined;
@@ -160,12 +247,11 @@ class Question {
   #search(index: number, turn: number, fails: boolean): boolean {
     const row = this.#rows[index];
     if (row === undefined) return this.#check.fails(this.#m, VMCB12_AT) === fails;
-    const there = readBigint(this.#image.bytes, row);
-    const { known } = readField(this.#image, row);
-    let tried = 0;
-    for (const candidate of candidates(row, there, known)) {
-      if (index !== turn && tried++ >= EXTREMES) break;
-      writeField(this.#page, row, candidate);
+    const { words, length } = this.#candidates[index] as Candidates;
+    const end = index === turn ? length : Math.min(length, EXTREMES);
+    const at = VMCB12_AT + row.offset;
+    for (let i = 0; i < end; i++) {
+      put(this.#m, at, row.size, words[2 * i] as number, words[2 * i + 1] as number);
       if (this.#search(index + 1, turn, fails)) return true;
     }
     return false;
@@ -215,6 +301,28 @@ export function checkVerdict(check: Check, caps: Capabilities, image: Image): Ch
   return question.witness(false) === undefined ? "fails" : "unknown";
 }
 
+/**
+ * What checks say of a vmcb12 of which all is known, as {@linkcode checkVerdict} does, without looking
+ * for values.
+ *
+ * @param caps What the processor and the hypervisor can do.
+ * @param bytes vmcb12, of a VMCB's size.
+ * @returns Answers for a check at a time, until something else asks about checks.
+ */
+export function wholeVerdicts(
+  caps: Capabilities,
+  bytes: Uint8Array,
+): (check: Check) => CheckVerdict {
+  const least = machineOf(decided(caps, false)), most = machineOf(decided(caps, true));
+  least.bytes.set(bytes, VMCB12_AT);
+  most.bytes.set(bytes, VMCB12_AT);
+  return (check) => {
+    if (!check.fails(least, VMCB12_AT)) return "passes";
+    if (check.beyond !== undefined) return "unknown";
+    return check.fails(most, VMCB12_AT) ? "fails" : "unknown";
+  };
+}
+
 /** What is known of one check and the fields it reads. */
 interface Answer {
   readonly verdict: CheckVerdict;
@@ -225,13 +333,13 @@ interface Answer {
 /** Answers about one check that are kept at most; most VMRUNs of a log agree in what a check reads. */
 const MOST_ANSWERS = 4096;
 
-const answers = new WeakMap<Capabilities, Map<Check, Map<string, Answer>>>();
+const contents = new ContentNumbers();
+const content = new Int32Array(VMCB_SIZE);
 
 function answerOf(check: Check, caps: Capabilities, image: Image): Answer {
-  let ofCaps = answers.get(caps);
-  if (ofCaps === undefined) answers.set(caps, ofCaps = new Map());
-  let known = ofCaps.get(check);
-  if (known === undefined) ofCaps.set(check, known = new Map());
+  const { answers } = askedOf(caps);
+  let known = answers.get(check);
+  if (known === undefined) answers.set(check, known = new Map());
   const key = contentOf(check, image);
   let answer = known.get(key);
   if (answer === undefined) {
@@ -241,24 +349,17 @@ function answerOf(check: Check, caps: Capabilities, image: Image): Answer {
   return answer;
 }
 
-/**
- * What {@linkcode checkVerdict} says, looked for once for each content of the fields that the check
- * reads and each object that stands for the processor.
- */
-export function knownVerdict(check: Check, caps: Capabilities, image: Image): CheckVerdict {
-  return answerOf(check, caps, image).verdict;
-}
-
-/** The fields that a check reads, and what is known of them, as text. */
-function contentOf(check: Check, image: Image): string {
-  let text = "";
-  for (const name of check.reads) {
-    const row = fieldNamed(VMCB_LAYOUT, name);
-    // An image may be of another size than a VMCB is today.
-    const { value, known } = readField(image, row);
-    text += `${value.toString(36)}/${known.toString(36)} `;
+/** The number of what the fields that a check reads hold, and of what is known of them. */
+function contentOf(check: Check, image: Image): number {
+  let at = 0;
+  for (const row of rowsOf(check)) {
+    const { low, high, knownLow, knownHigh } = halvesOf(image, row);
+    content[at++] = low & knownLow;
+    content[at++] = high & knownHigh;
+    content[at++] = knownLow;
+    content[at++] = knownHigh;
   }
-  return text;
+  return contents.of(content, at);
 }
 
 /** Names of the fields of a check that are not wholly known. */

@@ -6,13 +6,20 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import type { Field } from "../layout.ts";
-import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
+import type { Field, Layout } from "../layout.ts";
+import {
+  fieldMask,
+  fieldNamed,
+  fitImage,
+  readBigint,
+  readField,
+  writeField,
+} from "../image/fields.ts";
 import type { Check } from "../checks/sets.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { type Evidence, knownVerdict, witness } from "../checks/verdict.ts";
-import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
+import { type Evidence, wholeVerdicts, witness } from "../checks/verdict.ts";
+import { SAVE_AREA, VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** A complete state that what was recorded allows. */
 export interface Assumption {
@@ -20,8 +27,8 @@ export interface Assumption {
   readonly vmcb12: Uint8Array;
   /** L1's registers, of layout `regs`. */
   readonly regs: Uint8Array;
-  /** Changes what L2 leaves in its save area as it stops. */
-  readonly l2: (name: string, value: bigint) => bigint;
+  /** What L2 leaves in its VMCB as it stops, where that is not what was there. */
+  readonly l2: Image | undefined;
 }
 
 /** Bytes at the end of the address space that no memory backs. */
@@ -91,40 +98,103 @@ function arbitrary(name: string, seed: number): bigint {
   return BigInt(low & 0x7fffffff);
 }
 
-function fill(
-  row: Field,
-  image: Image | undefined,
-  bytes: Uint8Array,
-  value: bigint,
-): void {
-  const seen = image === undefined ? { value: 0n, known: 0n } : readField(image, row);
+function fill(row: Field, image: Image, bytes: Uint8Array, value: bigint): void {
+  const seen = readField(image, row);
   writeField(bytes, row, seen.value | value & fieldMask(row) & ~seen.known);
 }
 
-function fillVmcb(seen: Image, variant: number): Uint8Array {
-  const bytes = seen.bytes.slice();
-  for (const row of VMCB_LAYOUT.fields) {
-    const value = VALID[row.name] ?? 0n;
-    const free = variant >= 2 && INERT.test(row.name);
-    fill(row, seen, bytes, free ? arbitrary(row.name, variant) : value);
+/** What an image is filled up with: the bits of its fields, and all of them. */
+interface Filling {
+  readonly bytes: Uint8Array;
+  /** Which bits belong to a field. */
+  readonly fields: Uint8Array;
+}
+
+function fillingOf(layout: Layout, valueOf: (row: Field) => bigint): Filling {
+  const bytes = new Uint8Array(layout.size), fields = new Uint8Array(layout.size);
+  for (const row of layout.fields) {
+    writeField(bytes, row, valueOf(row) & fieldMask(row));
+    fields.fill(0xff, row.offset, row.offset + row.size);
   }
-  // An event to inject that nobody saw may be there.
-  if (variant === 2) fill(EVENT_INJ, seen, bytes, 0x80000202n);
+  return { bytes, fields };
+}
+
+/** Fills up what is unknown of an image's fields; what belongs to none stays. */
+function fillUp(layout: Layout, seen: Image, { bytes: filling, fields }: Filling): Uint8Array {
+  const { bytes, known } = fitImage(layout, seen);
+  const filled = bytes.slice();
+  if (known === undefined) return filled;
+  for (let i = 0; i < filled.length; i++) {
+    const free = fields[i]! & ~known[i]!;
+    if (free !== 0) filled[i] = filled[i]! & ~free | filling[i]! & free;
+  }
+  return filled;
+}
+
+/** By variant. */
+const VMCB_FILLINGS: Filling[] = [];
+
+function fillVmcb(seen: Image, variant: number): Uint8Array {
+  return fillUp(VMCB_LAYOUT, seen, VMCB_FILLINGS[variant] ??= vmcbFilling(variant));
+}
+
+function vmcbFilling(variant: number): Filling {
+  return fillingOf(VMCB_LAYOUT, (row) => {
+    if (variant >= 2 && INERT.test(row.name)) return arbitrary(row.name, variant);
+    // An event to inject that nobody saw may be there.
+    if (variant === 2 && row.name === "control.event_inj") return 0x80000202n;
+    return VALID[row.name] ?? 0n;
+  });
+}
+
+/** Fields that L2 leaves as it stops: those of its save area, and the #VMEXIT's reason. */
+const LEFT_BY_L2: ReadonlySet<Field> = new Set(
+  VMCB_LAYOUT.fields.filter(({ name, offset, size }) =>
+    size <= 8 &&
+    (offset >= SAVE_AREA ||
+      /^control\.exit_(code|code_hi|info_[12]|int_info|int_info_err)$/.test(name))
+  ),
+);
+
+/** The bits of those fields. */
+export const LEFT_BITS: Uint8Array = new Uint8Array(VMCB_SIZE);
+for (const { offset, size } of LEFT_BY_L2) LEFT_BITS.fill(0xff, offset, offset + size);
+
+/** By variant. */
+const L2_LEFT: Image[] = [];
+
+function leftByL2(variant: number): Image {
+  const bytes = new Uint8Array(VMCB_SIZE), known = new Uint8Array(VMCB_SIZE);
+  for (const row of LEFT_BY_L2) {
+    if (!INERT.test(row.name)) continue;
+    writeField(bytes, row, arbitrary(row.name, variant + 8) & fieldMask(row));
+    known.fill(0xff, row.offset, row.offset + row.size);
+  }
+  return { bytes, known };
+}
+
+/** By variant; those of a log that shows no registers apart. */
+const REGS_FILLINGS: Record<"seen" | "unseen", Filling[]> = { seen: [], unseen: [] };
+const UNSEEN: Image = {
+  bytes: new Uint8Array(REGS_LAYOUT.size),
+  known: new Uint8Array(REGS_LAYOUT.size),
+};
+
+function fillRegs(seen: Image | undefined, variant: number): Uint8Array {
+  const fillings = REGS_FILLINGS[seen === undefined ? "unseen" : "seen"];
+  const filling = fillings[variant] ??= regsFilling(seen !== undefined, variant);
+  const bytes = fillUp(REGS_LAYOUT, seen ?? UNSEEN, filling);
+  const { fields } = filling;
+  for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i]! & fields[i]!;
   return bytes;
 }
 
-const EVENT_INJ = fieldNamed(VMCB_LAYOUT, "control.event_inj");
-
-function fillRegs(seen: Image | undefined, variant: number): Uint8Array {
-  const bytes = new Uint8Array(REGS_LAYOUT.size);
-  const pae = variant === 3 && (seen?.known ?? seen) === undefined;
-  const state = pae ? L1_PAE : L1;
-  for (const row of REGS_LAYOUT.fields) {
-    const value = row.name === "gif" ? BigInt(1 - variant % 2) : state[row.name] ?? 0n;
-    const free = variant >= 2 && INERT.test(row.name);
-    fill(row, seen, bytes, free ? arbitrary(row.name, variant) : value);
-  }
-  return bytes;
+function regsFilling(seen: boolean, variant: number): Filling {
+  const state = variant === 3 && !seen ? L1_PAE : L1;
+  return fillingOf(REGS_LAYOUT, ({ name }) => {
+    if (name === "gif") return BigInt(1 - variant % 2);
+    return variant >= 2 && INERT.test(name) ? arbitrary(name, variant) : state[name] ?? 0n;
+  });
 }
 
 /** Sets the unknown bits of the fields that a check reads so that it ends as asked. */
@@ -216,20 +286,23 @@ export function assume(
   // CR3 is loaded after the other checks: in long mode those have looked at it already.
   if (failed?.group === "cr3") leaveLongMode(vmcb12, now.bytes);
   if (failed !== undefined && !settle(failed, caps, vmcb12, now, true)) return undefined;
+  let verdictOf = wholeVerdicts(caps, now.bytes);
   for (const check of checks) {
     if (check === failed) break;
     if (check.restore === true || evidence.passed?.has(check.id) === false) continue;
-    if (knownVerdict(check, caps, now) !== "fails") continue;
+    if (verdictOf(check) !== "fails") continue;
     if (!settle(check, caps, vmcb12, now, false)) return undefined;
+    verdictOf = wholeVerdicts(caps, now.bytes);
   }
   if (evidence.unreadable === true) {
     fill(MSRPM, vmcb12, now.bytes, (1n << BigInt(caps.physicalBits)) - BigInt(HOLE));
+    verdictOf = wholeVerdicts(caps, now.bytes);
   }
-  if (failed !== undefined && knownVerdict(failed, caps, now) === "passes") return undefined;
+  if (failed !== undefined && verdictOf(failed) === "passes") return undefined;
   return {
     vmcb12: now.bytes,
     regs: fillRegs(regs, variant),
-    l2: (name, value) => variant >= 2 && INERT.test(name) ? arbitrary(name, variant + 8) : value,
+    l2: variant < 2 ? undefined : L2_LEFT[variant] ??= leftByL2(variant),
   };
 }
 

@@ -4,23 +4,25 @@
  *
  * @module
  */
-import { readField } from "../image/fields.ts";
+import type { Image } from "../event.ts";
+import { fitImage, overlayImage } from "../image/fields.ts";
 import { EXIT } from "../kvm/constants.ts";
 import { createVcpu } from "../kvm/ioctls.ts";
 import { runVcpu } from "../kvm/run.ts";
-import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import { type Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { featuresOf, RULES_7_3 } from "../checks/cpu_rules.ts";
 import { CHECKS_6_12 } from "../checks/linux_6_12.ts";
 import { type Check, checkById, type CheckSet } from "../checks/sets.ts";
-import { type Cpuid, type Feature, LAB_CPUID } from "../svm/cpuid.ts";
+import { type Feature, LAB_CPUID } from "../svm/cpuid.ts";
+import { copyWords } from "../svm/copy_words.ts";
 import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
-import { SAVE_AREA, VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, HOLE } from "./fill_unknown.ts";
+import { assume, type Assumption, HOLE, LEFT_BITS } from "./fill_unknown.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
@@ -111,14 +113,18 @@ export function evidenceOf(unit: LoggedRun): Evidence {
   if (unit.check !== undefined) {
     const { id } = unit.check;
     const at = RECORDED.findIndex((check) => check.id === id);
-    return { passed: idsOf(RECORDED.slice(0, Math.max(0, at))), failed: id ?? unit.check.text };
+    return { passed: passedBefore(Math.max(0, at)), failed: id ?? unit.check.text };
   }
-  if (exitCodeOf(unit) === INVALID) return { passed: idsOf(RECORDED), unreadable: true };
-  return ranL2(unit) ? { passed: idsOf(RECORDED) } : {};
+  const all = RECORDED.length;
+  if (exitCodeOf(unit) === INVALID) return { passed: passedBefore(all), unreadable: true };
+  return ranL2(unit) ? { passed: passedBefore(all) } : {};
 }
 
-function idsOf(checks: readonly Check[]): ReadonlySet<string> {
-  return new Set(checks.map((check) => check.id));
+/** Ids of the checks before one of {@linkcode RECORDED}, by its place. */
+const before: ReadonlySet<string>[] = [];
+
+function passedBefore(at: number): ReadonlySet<string> {
+  return before[at] ??= new Set(RECORDED.slice(0, at).map((check) => check.id));
 }
 
 /**
@@ -129,9 +135,32 @@ function idsOf(checks: readonly Check[]): ReadonlySet<string> {
  * @param seen Whether only the bits count that were seen, not what the recorded kernel made of them.
  */
 export function verdictOf(unit: LoggedRun, set: CheckSet, seen = false): SetVerdict {
-  const checks = set.checks.filter((check) => check.restore !== true);
-  return setVerdict(checks, unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
+  const known = seen ? verdictsSeen : verdicts;
+  let ofRun = known.get(unit);
+  if (ofRun === undefined) known.set(unit, ofRun = new Map());
+  let verdict = ofRun.get(set);
+  if (verdict === undefined) ofRun.set(set, verdict = lookUp(unit, set, seen));
+  return verdict;
 }
+
+// Several replays look at one run.
+const verdicts = new WeakMap<LoggedRun, Map<CheckSet, SetVerdict>>();
+const verdictsSeen = new WeakMap<LoggedRun, Map<CheckSet, SetVerdict>>();
+
+function lookUp(unit: LoggedRun, set: CheckSet, seen: boolean): SetVerdict {
+  return setVerdict(ofVmrun(set), unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
+}
+
+/** The checks of a set that VMRUN makes. */
+function ofVmrun(set: CheckSet): readonly Check[] {
+  let checks = checksOfVmrun.get(set);
+  if (checks === undefined) {
+    checksOfVmrun.set(set, checks = set.checks.filter((check) => check.restore !== true));
+  }
+  return checks;
+}
+
+const checksOfVmrun = new WeakMap<CheckSet, readonly Check[]>();
 
 /**
  * A complete state that fits what a logged run shows.
@@ -170,23 +199,23 @@ const OF_REGISTERS: readonly Feature[] = featuresOf([...RULES_7_3.cr4, ...RULES_
  */
 function assumedCaps(unit: LoggedRun): Capabilities {
   const { caps } = unit;
-  if (caps.cpuid === undefined || caps.cpuid.whole) return caps;
   const failed = checkById(evidenceOf(unit).failed ?? "")?.cpuid !== undefined;
   const known = failed ? assumedRefused : assumedPassed;
   let assumed = known.get(caps);
-  if (assumed === undefined) known.set(caps, assumed = assumeCaps(caps, caps.cpuid, failed));
+  if (assumed === undefined) known.set(caps, assumed = assumeCaps(caps, failed));
   return assumed;
 }
 
 const assumedRefused = new WeakMap<Capabilities, Capabilities>();
 const assumedPassed = new WeakMap<Capabilities, Capabilities>();
 
-function assumeCaps(caps: Capabilities, given: Cpuid, failed: boolean): Capabilities {
-  let cpuid = given.withPhysicalBits(caps.physicalBits);
+function assumeCaps(caps: Capabilities, failed: boolean): Capabilities {
+  if (caps.cpuid === undefined || caps.cpuid.whole) return { ...caps, memory: SMALL };
+  let cpuid = caps.cpuid.withPhysicalBits(caps.physicalBits);
   for (const name of OF_REGISTERS) {
     if (!failed && !cpuid.knows(name)) cpuid = cpuid.set(name, name !== "lmsle_mbz");
   }
-  return { ...caps, cpuid: cpuid.over(LAB_CPUID) };
+  return { ...caps, memory: SMALL, cpuid: cpuid.over(LAB_CPUID) };
 }
 
 /** Where a logged run's vmcb12 lies: where it was seen, or somewhere. */
@@ -215,6 +244,10 @@ export class LoggedDriver {
   vmcb12 = 0;
   /** Who listens to the vCPU while it runs. */
   observer: Observer | undefined;
+  /** A vCPU that was created and did nothing yet. */
+  #created: Vcpu | undefined;
+  /** vCPUs that nobody needs any more. */
+  readonly #spare: Vcpu[] = [];
 
   /**
    * @param policy The policy.
@@ -246,9 +279,7 @@ export class LoggedDriver {
   runFrom(unit: LoggedRun, state: Assumption): Reached {
     const gpa = vmcb12Of(unit);
     const caps = assumedCaps(unit);
-    const v = createVcpu({ ...caps, memory: SMALL }, this.policy);
-    v.memory = new FewPages(caps.physicalBits);
-    this.vcpu = v;
+    const v = this.#create(caps);
     this.vmcb12 = Number(gpa & ~0xfffn);
     if (unit.check?.id === "pdptrs") badPdptes(v, state);
     for (const [at, page] of unit.memory) writePage(v, at, page);
@@ -276,6 +307,38 @@ export class LoggedDriver {
     v.observer = undefined;
     v.standIn = undefined;
     return progress;
+  }
+
+  /**
+   * Hands over the vCPU that the last logged run left: the next is carried out on another.
+   *
+   * @returns The vCPU, to be given back when it is not needed any more.
+   */
+  take(): Vcpu | undefined {
+    const v = this.vcpu;
+    this.vcpu = undefined;
+    return v;
+  }
+
+  /** Takes back a vCPU that it handed over, for another logged run. */
+  giveBack(v: Vcpu): void {
+    if (v.caps === this.#created?.caps) this.#spare.push(v);
+  }
+
+  /** A new vCPU, with memory of which nothing was written. */
+  #create(caps: Capabilities): Vcpu {
+    const { policy } = this;
+    if (this.#created?.caps !== caps) {
+      this.#created = createVcpu(caps, policy);
+      this.#spare.length = 0;
+      this.vcpu = undefined;
+    }
+    const v = this.vcpu ?? this.#spare.pop() ?? new Vcpu(caps, policy);
+    copyWords(v.words, this.#created.words);
+    v.adopt(this.#created);
+    v.memory = new FewPages(caps.physicalBits);
+    this.vcpu = v;
+    return v;
   }
 
   #prepare(v: Vcpu, unit: LoggedRun, state: Assumption, gpa: bigint): void {
@@ -325,26 +388,24 @@ function badPdptes(v: Vcpu, state: Assumption): void {
 }
 
 /** Leaves in vmcb02 what L2 did, as far as the log tells. */
-function leaveExit(v: Vcpu, unit: LoggedRun, state: Assumption): void {
-  const exit = unit.exit?.vmcb12;
+function leaveExit(v: Vcpu, { l2rip, exit }: LoggedRun, { l2 }: Assumption): void {
   v.set32(VMCB02_AT + C.event_inj, v.u32(VMCB02_AT + C.event_inj) & 0x7fffffff);
-  for (const row of VMCB_LAYOUT.fields) {
-    const left = row.offset >= SAVE_AREA || LEFT.has(row.name);
-    if (!left || row.size > 8) continue;
-    const at = VMCB02_AT + row.offset;
-    const now = readField({ bytes: v.bytes }, { ...row, offset: at }).value;
-    const seen = exit === undefined ? { value: 0n, known: 0n } : readField(exit, row);
-    let value = state.l2(row.name, now);
-    if (row.name === "save.rip" && unit.l2rip !== undefined) value = unit.l2rip;
-    put(v, at, row.size, seen.value | value & ~seen.known);
+  const vmcb02 = v.bytes.subarray(VMCB02_AT, VMCB02_AT + VMCB_SIZE);
+  if (l2 !== undefined) overlayImage(vmcb02, l2);
+  if (l2rip !== undefined) v.set64(VMCB02_AT + S.rip, l2rip);
+  if (exit?.vmcb12 !== undefined) overlayImage(vmcb02, leftIn(exit.vmcb12));
+}
+
+/** Of vmcb12 after a #VMEXIT what L2 left. */
+function leftIn(seen: Image): Image {
+  let left = lefts.get(seen);
+  if (left === undefined) {
+    const { bytes, known } = fitImage(VMCB_LAYOUT, seen);
+    left = { bytes, known: LEFT_BITS.map((bits, i) => bits & (known?.[i] ?? 0xff)) };
+    lefts.set(seen, left);
   }
+  return left;
 }
 
-const LEFT: ReadonlySet<string> = new Set(
-  ["exit_code", "exit_code_hi", "exit_info_1", "exit_info_2", "exit_int_info", "exit_int_info_err"]
-    .map((name) => `control.${name}`),
-);
-
-function put(v: Vcpu, at: number, size: number, value: bigint): void {
-  for (let i = 0; i < size; i++) v.set8(at + i, Number(value >> BigInt(8 * i) & 0xffn));
-}
+// Each run is carried out several times.
+const lefts = new WeakMap<Image, Image>();
