@@ -9,7 +9,8 @@ import type { Incident } from "../engine/diff/transitions.ts";
 import type { Policy, Step, Way } from "../engine/policy.ts";
 import { VARIANTS } from "../engine/replay/fill_unknown.ts";
 import { assumptionOf, LoggedDriver, ranL2, verdictOf } from "../engine/replay/logged_driver.ts";
-import { type LoggedRun, loggedRunKey } from "../engine/replay/logged_runs.ts";
+import { contentOf } from "../engine/replay/logged_content.ts";
+import type { LoggedRun } from "../engine/replay/logged_runs.ts";
 import { type ReportOutcome, transitionsOutcome } from "./outcome.ts";
 
 /** Answers that are kept, for VMRUNs that show the same. */
@@ -30,7 +31,7 @@ export interface LoggedSide {
 /** Carries out the VMRUNs of logs under policies. */
 export class LoggedOutcomes {
   readonly #policies: readonly Policy[];
-  readonly #kept = new Map<string, LoggedSide[]>();
+  readonly #kept = new Map<number, LoggedSide[]>();
 
   /** @param policies The policies. */
   constructor(policies: readonly Policy[]) {
@@ -44,7 +45,7 @@ export class LoggedOutcomes {
    * @returns One side a policy.
    */
   of(unit: LoggedRun): readonly LoggedSide[] {
-    const key = loggedRunKey(unit);
+    const key = contentOf(unit).all;
     let sides = this.#kept.get(key);
     if (sides === undefined) {
       sides = this.#policies.map((policy) => sideOf(policy, unit));

@@ -83,6 +83,15 @@ Deno.test("what comes first in a log is evidence as soon as a later event shows 
   assertEquals(await said([FAILED, ...RUN], UNIFIED), []);
   assertEquals(await said([...RUN, LOST, FAILED, ...RUN], UNIFIED), []);
   assertEquals(await said([FAILED, FAILED, ...RUN], UNIFIED), ["2 entry"]);
+  // It is told then, and before what that event itself says.
+  const told: string[] = [];
+  const replayer = new Replayer(UNIFIED, ({ event, field }) => told.push(`${event} ${field}`));
+  for (
+    const event of await eventsOf([FAILED, FAILED, ENTRY, INTERCEPTS, CR3, INJECT("0xffffffff")])
+  ) {
+    replayer.feed(event);
+  }
+  assertEquals(told, ["2 entry", "5 exit"]);
 });
 
 Deno.test("what cannot be read in a log is not missing from what happened", async () => {

@@ -13,7 +13,8 @@ import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/fill_unknown.ts";
 import { assumptionOf, LoggedDriver, type Reached } from "../replay/logged_driver.ts";
-import { type LoggedRun, loggedRunKey } from "../replay/logged_runs.ts";
+import { contentOf } from "../replay/logged_content.ts";
+import type { LoggedRun } from "../replay/logged_runs.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { areaImage, placeOf } from "./areas.ts";
 import { StateParts } from "./state_parts.ts";
@@ -47,7 +48,7 @@ export class PartialDiffer {
   /** Names of the policies. */
   readonly policies: readonly [string, string];
   readonly #sides: readonly [Side, Side];
-  readonly #kept = new Map<string, Answer>();
+  readonly #kept = new Map<number, Answer>();
 
   /**
    * Begins with nothing compared.
@@ -68,7 +69,7 @@ export class PartialDiffer {
    * is known that fits what was recorded.
    */
   compare(unit: LoggedRun): Answer | "unexplained" {
-    const key = loggedRunKey(unit);
+    const key = contentOf(unit).all;
     if (this.#kept.has(key)) return this.#kept.get(key);
     const trials: Trial[] = [];
     for (let variant = 0; variant < VARIANTS; variant++) {
@@ -87,7 +88,7 @@ export class PartialDiffer {
     const run = ({ driver, log }: Side) => {
       log.reset();
       const progress = driver.runFrom(unit, state);
-      return { progress, vcpu: driver.vcpu as Vcpu, reports: [...log.reports] };
+      return { progress, vcpu: driver.take() as Vcpu, reports: [...log.reports] };
     };
     const x = run(a), y = run(b);
     const vmcb12 = a.driver.vmcb12;

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
@@ -349,57 +348,4 @@ export function exitCodeOf(unit: LoggedRun): number | undefined {
  */
 export function lastEventOf(run: LoggedRun, before: number): number {
   return run.exit?.event ?? run.check?.event ?? before;
-}
-
-/**
- * What decides all answers about a logged run, so that equal VMRUNs need to be carried out once only.
- *
- * @param unit The logged run.
- * @returns A digest of everything in it but its place in the trace.
- */
-export function loggedRunKey(unit: LoggedRun): string {
-  let key = keys.get(unit);
-  if (key === undefined) keys.set(unit, key = digestOf(unit));
-  return key;
-}
-
-// Several replays look at one run.
-const keys = new WeakMap<LoggedRun, string>();
-
-function digestOf(unit: LoggedRun): string {
-  const hash = createHash("sha256");
-  const image = (what: Image | undefined) => {
-    hash.update(what === undefined ? "-" : what.known === undefined ? "k" : "m");
-    if (what === undefined) return;
-    hash.update(what.bytes);
-    if (what.known !== undefined) hash.update(what.known);
-  };
-  const { caps, kvm, way, stopped, regs, rip, vmcb12Gpa, vmcb12, memory, check, l2rip, exit } =
-    unit;
-  hash.update(
-    [
-      caps.physicalBits,
-      caps.npt,
-      caps.cpuid?.key,
-      caps.processor?.name,
-      kvm,
-      way,
-      stopped,
-      rip,
-      vmcb12Gpa,
-      check?.id,
-      check?.text,
-      l2rip,
-    ].join("|"),
-  );
-  image(vmcb12);
-  image(regs);
-  image(exit?.vmcb12);
-  image(exit?.regs);
-  hash.update(exit === undefined ? "-" : "e");
-  for (const [at, page] of memory) {
-    hash.update(String(at));
-    image(page);
-  }
-  return hash.digest("base64");
 }

@@ -10,6 +10,7 @@ import { Buffer } from "node:buffer";
 import { diffImages } from "../image/diff.ts";
 import type { Policy } from "../policy.ts";
 import { CHECK_SETS } from "../checks/sets.ts";
+import { builtIn } from "../steps/built_in.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
@@ -23,8 +24,15 @@ import {
   type Prints,
   printsOf,
 } from "./printed.ts";
-import { exitCodeOf, type LoggedRun, loggedRunKey } from "./logged_runs.ts";
-import { applyQuirks, dropInvalidEvent, leaveToL2, strayInterrupt } from "./vmexit_defines.ts";
+import { contentOf } from "./logged_content.ts";
+import { exitCodeOf, type LoggedRun, type Shown } from "./logged_runs.ts";
+import {
+  applyQuirks,
+  dropInvalidEvent,
+  leaveRegs,
+  leaveVmcb12,
+  strayInterrupt,
+} from "./vmexit_defines.ts";
 import { regsBytes } from "./views.ts";
 
 /** What one set of checks says of a log's VMRUNs. */
@@ -71,13 +79,20 @@ interface Found extends Omit<Contradiction, "event"> {
   readonly at: "start" | "check" | "exit";
 }
 
+/** What each set of checks says. */
+type Verdicts = readonly (readonly [string, SetVerdict])[];
+
 /** What a logged run came to, and every one like it comes to. */
 interface Kept {
-  readonly verdicts: readonly (readonly [string, SetVerdict])[];
+  readonly verdicts: Verdicts;
+  /** L2 ran and stopped. */
+  readonly exited: boolean;
   /** No state is known that fits. */
   readonly unexplained: boolean;
   readonly prints: Prints | undefined;
   readonly found: readonly Found[];
+  /** How many of them are not counted yet. */
+  more: number;
 }
 
 function contradictionOf({ event, check, exit }: LoggedRun, { at, ...rest }: Found): Contradiction {
@@ -85,21 +100,28 @@ function contradictionOf({ event, check, exit }: LoggedRun, { at, ...rest }: Fou
   return { event: where ?? event, ...rest };
 }
 
-// Several replays look at one run.
-const verdicts = new WeakMap<LoggedRun, Kept["verdicts"]>();
-
-/** What each set of checks says of a logged run. */
-function verdictsOf(unit: LoggedRun): Kept["verdicts"] {
-  let known = verdicts.get(unit);
-  if (known === undefined) {
-    known = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
-    verdicts.set(unit, known);
-  }
-  return known;
+/** What of a vCPU's part of a log decides about claims, as a number. */
+function shownBy({ entries, exits }: Shown): number {
+  return (entries ? 1 : 0) | (exits ? 2 : 0);
 }
 
 /** How many logged runs are remembered. */
 const KEPT = 16_384;
+
+// Several replays look at one run. Checks do not depend on what is only copied.
+const verdicts = new Map<number, Verdicts>();
+
+/** What each set of checks says of a logged run. */
+function verdictsOf(unit: LoggedRun): Verdicts {
+  const { entered } = contentOf(unit);
+  let known = verdicts.get(entered);
+  if (known === undefined) {
+    if (verdicts.size >= KEPT) verdicts.clear();
+    known = CHECK_SETS.map((set) => [set.name, verdictOf(unit, set)] as const);
+    verdicts.set(entered, known);
+  }
+  return known;
+}
 
 const NONE = { passes: 0, fails: 0, unknown: 0 };
 
@@ -113,14 +135,21 @@ export class PartialReplayer {
     { verdicts: Record<CheckVerdict, number>; needs: Map<string, number> }
   >();
   readonly #all: Record<CheckVerdict, number> = { ...NONE };
-  /** What logged runs came to: those like them need not be carried out again. */
-  readonly #kept = new Map<string, Kept>();
+  /** What logged runs came to, by their content: those like them need not be carried out again. */
+  readonly #kept = new Map<number, Kept>();
+  /** Whether it is known of the policy what it goes by. */
+  readonly #builtIn: boolean;
   /** What the order of events says against the policy, once the log is known to show so much. */
-  #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
+  readonly #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
+  /** What vCPUs' parts of the log showed when those that are open were last looked at. */
+  readonly #shown = new Map<Shown, number>();
   #prints: Prints | undefined;
   #explained = true;
+  #exited = false;
   readonly #checksAtRsm: boolean;
   #rsm = 0;
+  /** Logged runs that were carried out: those that none before was like. */
+  carriedOut = 0;
   #transitions = 0;
   #agreed = 0;
   #unexplained = 0;
@@ -136,19 +165,15 @@ export class PartialReplayer {
     this.#report = report;
     this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new LoggedDriver(policy, i));
     this.#checksAtRsm = checksAtRsm(policy);
+    this.#builtIn = builtIn(policy);
   }
 
   /** Takes one logged run. */
   take(unit: LoggedRun): void {
     this.#transitions++;
     if (unit.way === "rsm") this.#rsm++;
-    const key = loggedRunKey(unit);
-    let kept = this.#kept.get(key);
-    if (kept === undefined) {
-      if (this.#kept.size >= KEPT) this.#kept.clear();
-      this.#kept.set(key, kept = this.#carryOut(unit));
-    }
-    this.#count(kept.verdicts);
+    const kept = this.#keptOf(unit);
+    kept.more++;
     if (kept.unexplained) this.#unexplained++;
     for (const found of kept.found) this.#report(contradictionOf(unit, found));
     const clean = kept.found.length === 0;
@@ -156,47 +181,88 @@ export class PartialReplayer {
     this.#claim(unit, kept.prints, clean);
   }
 
+  #keptOf(unit: LoggedRun): Kept {
+    const content = contentOf(unit);
+    const known = this.#builtIn
+      ? this.#kept.get(content.entered) ?? this.#kept.get(content.refused)
+      : this.#kept.get(content.all);
+    if (known !== undefined) return known;
+    if (this.#kept.size >= KEPT) {
+      this.#countKept();
+      this.#kept.clear();
+    }
+    const kept = this.#carryOut(unit);
+    this.carriedOut++;
+    const { entered, refused, all } = content;
+    this.#kept.set(!this.#builtIn ? all : kept.exited ? entered : refused, kept);
+    return kept;
+  }
+
   #carryOut(unit: LoggedRun): Kept {
     this.#prints = undefined;
     this.#explained = true;
+    this.#exited = false;
     const found = [...this.#contradictions(unit)];
     return {
       verdicts: verdictsOf(unit),
       unexplained: !this.#explained,
+      exited: this.#exited,
       prints: this.#prints,
       found,
+      more: 0,
     };
   }
 
   /** Notes what the order of events says against the policy; reports what is certain by now. */
   #claim(unit: LoggedRun, prints: Prints | undefined, clean: boolean): void {
+    const claims = this.#claims, before = claims.length;
     if (prints !== undefined) {
       for (const claim of claimsOf(unit, prints)) {
-        this.#claims.push({ claim, clean });
+        claims.push({ claim, clean });
         clean = false;
       }
+      const { shown } = unit;
+      if (claims.length > before && !this.#shown.has(shown)) this.#shown.set(shown, shownBy(shown));
     }
-    if (this.#claims.length > 0) this.#settle(false);
+    const from = this.#showsMore() ? 0 : before;
+    if (from < claims.length) this.#settle(false, from);
   }
 
-  #settle(end: boolean): void {
-    const open = [];
-    for (const entry of this.#claims) {
+  /** Whether a vCPU's part of the log shows what it did not when claims about it were looked at. */
+  #showsMore(): boolean {
+    let more = false;
+    for (const [shown, before] of this.#shown) {
+      const now = shownBy(shown);
+      if (now === before) continue;
+      this.#shown.set(shown, now);
+      more = true;
+    }
+    return more;
+  }
+
+  /** Looks at open claims again, from one on. */
+  #settle(end: boolean, from: number): void {
+    const claims = this.#claims;
+    let open = from;
+    for (let i = from; i < claims.length; i++) {
+      const entry = claims[i]!;
       const { event, field, recorded, replayed } = entry.claim;
       const holds = entry.claim.holds(end);
-      if (holds === undefined) open.push(entry);
+      if (holds === undefined) claims[open++] = entry;
       if (holds !== true) continue;
       if (entry.clean) this.#agreed--;
       this.#report({ event, field, recorded, replayed });
     }
     // What a log of that length has not shown it does not show.
-    this.#claims = open.length > KEPT ? [] : open;
+    claims.length = open > KEPT ? 0 : open;
+    if (claims.length === 0) this.#shown.clear();
   }
 
   /** What was found; undefined when there was nothing to look at. */
   finish(): PartialResult | undefined {
     if (this.#transitions === 0) return undefined;
-    this.#settle(true);
+    this.#settle(true, 0);
+    this.#countKept();
     return {
       transitions: this.#transitions,
       agreed: this.#agreed,
@@ -207,18 +273,25 @@ export class PartialReplayer {
     };
   }
 
-  #count(verdicts: readonly (readonly [string, SetVerdict])[]): void {
+  #countKept(): void {
+    for (const kept of this.#kept.values()) {
+      this.#count(kept.verdicts, kept.more);
+      kept.more = 0;
+    }
+  }
+
+  #count(verdicts: Verdicts, times: number): void {
     let every: CheckVerdict | undefined;
     for (const [set, { verdict, needs }] of verdicts) {
       let row = this.#sets.get(set);
       if (row === undefined) {
         this.#sets.set(set, row = { verdicts: { ...NONE }, needs: new Map() });
       }
-      row.verdicts[verdict]++;
-      for (const name of needs) row.needs.set(name, (row.needs.get(name) ?? 0) + 1);
+      row.verdicts[verdict] += times;
+      for (const name of needs) row.needs.set(name, (row.needs.get(name) ?? 0) + times);
       every = every === undefined || every === verdict ? verdict : "unknown";
     }
-    this.#all[every ?? "unknown"]++;
+    this.#all[every ?? "unknown"] += times;
   }
 
   *#contradictions(unit: LoggedRun): Generator<Found> {
@@ -243,20 +316,13 @@ export class PartialReplayer {
     }
     const { exit } = unit;
     const [progress] = results;
+    this.#exited = results.every((one) => one === "exited");
     if (exit === undefined || results.some((other) => other !== progress)) return;
     if (progress === "entered") {
       const recorded = "VMRUN refused";
       yield { at: "exit", field: "exit", recorded, replayed: "L2 runs" };
       return;
     }
-    const page = (driver: LoggedDriver) =>
-      driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
-    const vmcb12 = agreeing(this.#drivers.map(page));
-    const regs = agreeing(
-      this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
-    );
-    if (progress === "exited") leaveToL2(unit, vmcb12, regs);
-    applyQuirks(unit, progress === "refused", vmcb12);
     const at = "exit";
     const stray = strayInterrupt(unit);
     if (stray !== undefined) {
@@ -265,6 +331,11 @@ export class PartialReplayer {
       yield { at, field, recorded, replayed: "L1 intercepts interrupts, and injected no such" };
     }
     if (exit.vmcb12 !== undefined) {
+      const page = (driver: LoggedDriver) =>
+        driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
+      const vmcb12 = agreeing(this.#drivers.map(page));
+      if (progress === "exited") leaveVmcb12(unit, vmcb12);
+      applyQuirks(unit, progress === "refused", vmcb12);
       dropInvalidEvent(exit.vmcb12, vmcb12);
       for (const row of diffImages(VMCB_LAYOUT, exit.vmcb12, vmcb12, { onlyKnown: true })) {
         const field = `exit.vmcb12 ${row.field}`;
@@ -272,6 +343,10 @@ export class PartialReplayer {
       }
     }
     if (exit.regs !== undefined) {
+      const regs = agreeing(
+        this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
+      );
+      if (progress === "exited") leaveRegs(unit, regs);
       for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
         yield { at, field: `exit.${row.field}`, ...mismatchOf(row) };
       }

@@ -105,20 +105,58 @@ function forget({ bytes, known }: Image, layout: Layout, name: string, bits: big
   writeField(bytes, row, value & after);
 }
 
+/** What stays known of an image of a layout when bits of its fields are forgotten. */
+function keptOf(layout: Layout, forgotten: Iterable<readonly [name: string, bits: bigint]>) {
+  const known = new Uint8Array(layout.size).fill(0xff);
+  const image = { bytes: new Uint8Array(layout.size), known };
+  for (const [name, bits] of forgotten) forget(image, layout, name, bits);
+  return known;
+}
+
+/** Makes all unknown but some bits. */
+function keep({ bytes, known }: Image, kept: Uint8Array): void {
+  if (known === undefined) return;
+  for (let i = 0; i < kept.length; i++) {
+    if (kept[i] === 0xff) continue;
+    known[i] = known[i]! & kept[i]!;
+    bytes[i] = bytes[i]! & known[i]!;
+  }
+}
+
+// Several replays look at one run.
+const keptOfVmcb12 = new WeakMap<LoggedRun, Uint8Array>();
+
 /**
- * Makes unknown what L2 may have changed before a #VMEXIT, and what a #VMEXIT does not restore.
+ * Makes unknown of vmcb12 what L2 may have changed before a #VMEXIT.
  *
  * @param run The transition.
  * @param vmcb12 vmcb12 as a replay leaves it; changed.
+ */
+export function leaveVmcb12(unit: LoggedRun, vmcb12: Image): void {
+  let kept = keptOfVmcb12.get(unit);
+  if (kept === undefined) keptOfVmcb12.set(unit, kept = keptOf(VMCB_LAYOUT, ofL2(unit)));
+  keep(vmcb12, kept);
+}
+
+/** What a #VMEXIT restores of L1's registers: without CR8, and with it. */
+const [WITHOUT_CR8, WITH_CR8] = [false, true].map((masked) =>
+  keptOf(
+    REGS_LAYOUT,
+    REGS_LAYOUT.fields
+      .filter(({ name }) => !LOADED.has(name) && !(name === "cr8" && masked))
+      .map(({ name }) => [name, ALL] as const),
+  )
+) as [Uint8Array, Uint8Array];
+
+/**
+ * Makes unknown of L1's registers what a #VMEXIT does not restore.
+ *
+ * @param run The transition.
  * @param regs L1's registers as a replay leaves them; changed.
  */
-export function leaveToL2(unit: LoggedRun, vmcb12: Image, regs: Image): void {
-  for (const [name, bits] of ofL2(unit)) forget(vmcb12, VMCB_LAYOUT, name, bits);
+export function leaveRegs(unit: LoggedRun, regs: Image): void {
   const masked = (sure(unit.vmcb12, "control.int_ctl") & V_INTR_MASKING) !== 0n;
-  for (const { name } of REGS_LAYOUT.fields) {
-    const defined = LOADED.has(name) || name === "cr8" && masked;
-    if (!defined) forget(regs, REGS_LAYOUT, name, ALL);
-  }
+  keep(regs, masked ? WITH_CR8 : WITHOUT_CR8);
 }
 
 /** What a refused VMRUN may write when the processor saves its own state, and the event, all the same. */
