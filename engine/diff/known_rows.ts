@@ -27,6 +27,8 @@ export class Rows {
   readonly names: readonly string[];
   /** Where each is in the machine's bytes. */
   readonly places: readonly Place[];
+  /** Whether userspace sees any of them. */
+  readonly seen: boolean;
   /** How runs were explained that end with these. */
   readonly explained: ExplainedRuns = new ExplainedRuns();
 
@@ -38,6 +40,7 @@ export class Rows {
   constructor(list: readonly Row[]) {
     this.list = list;
     this.names = list.map(keyOf);
+    this.seen = list.some(({ area }) => area.name === "L1");
     this.places = list.map(({ area, row }) => placeOf(area, row.row));
   }
 }

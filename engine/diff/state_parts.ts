@@ -4,6 +4,7 @@
  * @module
  */
 import type { Image } from "../event.ts";
+import { look, looked } from "../kvm/ioctls.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { innerBytes, regsBytes } from "../replay/views.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
@@ -33,11 +34,16 @@ export class StateParts {
    * Looks at the vCPU, unless it was since {@linkcode StateParts.forget}.
    *
    * @param v The vCPU; looking moves queued events on, as the ioctls do.
+   * @param regs Whether what userspace sees is asked for.
    */
-  look(v: Vcpu): void {
+  look(v: Vcpu, regs = true): void {
     if (this.#looked) return;
     this.#looked = true;
-    regsBytes(v, this.memory.regs);
+    if (regs) regsBytes(v, this.memory.regs);
+    else {
+      look(v);
+      looked(v);
+    }
     innerBytes(v, 0, this.memory.inner);
     if (this.#machine === v.bytes) return;
     this.#machine = v.bytes;

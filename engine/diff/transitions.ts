@@ -94,16 +94,16 @@ export class TransitionLog {
   /** The vCPU as it was when the transitions began that were carried out. */
   readonly #snapshots: Snapshot[] = [];
   /** Numbers of those transitions. */
-  #carriedOut: number[] = [];
+  readonly #carriedOut: number[] = [];
   readonly #keeps: Keeps;
   #scratch: Vcpu | undefined;
   /** The memory of which the last snapshot keeps what pages were. */
   #memory: GuestMemory | undefined;
   /** What pages were, from one moment to the next. */
-  #journals: PageJournal[] = [];
+  readonly #journals: PageJournal[] = [];
   /** What there was when paths were followed, and the paths. */
   readonly #starts: Start[] = [];
-  #followed: FollowedPath<Transition>[] = [];
+  readonly #followed: FollowedPath<Transition>[] = [];
   /** Places that were asked for in earlier runs, of which most are asked for again. */
   readonly #watch = new Watch<Transition>(MOST_WORDS);
   /** Places to be watched from the next run on. */
@@ -141,9 +141,15 @@ export class TransitionLog {
     this.transitions = this.#live.transitions;
     this.reports = this.#live.reports;
     this.path = undefined;
-    this.#carriedOut.length = this.#journals.length = this.#followed.length = 0;
+    if (this.#journals.length > 0) this.#journals.length = 0;
+    if (this.#followed.length > 0) this.#followed.length = 0;
+    if (this.#carriedOut.length > 0) this.#forgetCarriedOut();
+  }
+
+  #forgetCarriedOut(): void {
+    this.#carriedOut.length = 0;
     this.#watch.reset();
-    this.#want(this.#wanted);
+    if (this.#wanted.length > 0) this.#want(this.#wanted);
     this.#wanted = [];
   }
 
@@ -327,7 +333,7 @@ class Listener {
   readonly transitions: Transition[] = [];
   readonly reports: Incident[] = [];
   readonly observer: Observer;
-  #depth: Transition[] = [];
+  readonly #depth: Transition[] = [];
   /** The step that runs. */
   #running: Step | undefined;
 
@@ -386,8 +392,9 @@ class Listener {
 
   /** Forgets everything. */
   reset(): void {
-    this.transitions.length = this.reports.length = 0;
-    this.#depth = [];
+    if (this.transitions.length > 0) this.transitions.length = 0;
+    if (this.reports.length > 0) this.reports.length = 0;
+    if (this.#depth.length > 0) this.#depth.length = 0;
     this.#running = undefined;
   }
 }
