@@ -17,6 +17,8 @@ export interface Image {
   readonly known?: Uint8Array;
   /** Of an object that is handed out again and again: another number whenever its content is another. */
   readonly revision?: number;
+  /** Of such an object with a mask: the numbers of the 32-bit words of which a bit is known. */
+  readonly knownWords?: Uint16Array;
 }
 
 /** How the value of an event field is typed. */

@@ -70,11 +70,15 @@ export {
 export {
   type Entered,
   type KvmRunResult,
+  type Looker,
   LOOSE_FIELDS,
   type LooseState,
+  type Noted,
   type Observer,
+  type ShownImage,
   Tool,
   Vcpu,
+  type Viewer,
 } from "./kvm/vcpu.ts";
 export { type PathCounts, Paths, RunPaths } from "./paths/paths.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";

@@ -34,6 +34,7 @@ class SharedImage implements Image {
   readonly known?: Uint8Array;
   // Not a property of its own: who prints or compares an image sees its content alone.
   #revision = 0;
+  #knownWords: Uint16Array | undefined;
 
   constructor(bytes: Uint8Array, known?: Uint8Array) {
     this.bytes = bytes;
@@ -44,10 +45,23 @@ class SharedImage implements Image {
     return this.#revision;
   }
 
+  get knownWords(): Uint16Array {
+    return this.#knownWords ??= wordsOf(this.known ?? NO_BYTES);
+  }
+
   /** Its content is another now. */
   changed(): void {
     this.#revision++;
   }
+}
+
+/** Numbers of the words of a mask that are not zero; the last one may be cut short. */
+function wordsOf(mask: Uint8Array): Uint16Array {
+  const words: number[] = [];
+  for (let at = 0; at < mask.length; at++) {
+    if (mask[at] !== 0 && words.at(-1) !== at >> 2) words.push(at >> 2);
+  }
+  return Uint16Array.from(words);
 }
 
 /** One kind of event's view of a slot: its last image, and how that was coded. */

@@ -223,31 +223,23 @@ export function copyEvent(event: TraceEvent): TraceEvent {
  * if (to[0] !== 0xf2 || to[1] !== 0x34) throw new Error();
  * ```
  */
-export function overlayImage(to: Uint8Array, { bytes, known }: Image): void {
-  if (known === undefined) {
-    to.set(bytes);
-    return;
-  }
+export function overlayImage(to: Uint8Array, { bytes, known, knownWords }: Image): void {
   const end = bytes.length;
-  let i = 0;
-  if ((known.byteOffset & 3) === 0) {
+  if (known === undefined) to.set(bytes);
+  else if (knownWords !== undefined) {
+    for (let i = 0; i < knownWords.length; i++) {
+      const at = 4 * (knownWords[i] as number);
+      overlayBytes(to, bytes, known, at, Math.min(at + 4, end));
+    }
+  } else if ((known.byteOffset & 3) !== 0) overlayBytes(to, bytes, known, 0, end);
+  else {
     // Of most images that are not known whole most is unknown.
     const words = new Int32Array(known.buffer, known.byteOffset, end >> 2);
     for (let word = 0; word < words.length; word++) {
-      const mask = words[word];
-      if (mask === 0) continue;
-      const at = 4 * word;
-      if (mask !== -1) overlayBytes(to, bytes, known, at, at + 4);
-      else {
-        to[at] = bytes[at] as number;
-        to[at + 1] = bytes[at + 1] as number;
-        to[at + 2] = bytes[at + 2] as number;
-        to[at + 3] = bytes[at + 3] as number;
-      }
+      if (words[word] !== 0) overlayBytes(to, bytes, known, 4 * word, 4 * word + 4);
     }
-    i = 4 * words.length;
+    overlayBytes(to, bytes, known, 4 * words.length, end);
   }
-  overlayBytes(to, bytes, known, i, end);
 }
 
 function overlayBytes(

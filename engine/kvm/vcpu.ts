@@ -9,8 +9,34 @@ import { hexOf } from "../hex.ts";
 import { type Capabilities, Machine, V } from "../svm/machine.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import type { KernelTraits } from "../kernels/traits.ts";
+import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { copyWords } from "../svm/copy_words.ts";
 import { REQ } from "./constants.ts";
+
+/** Makes an image of what is inside the kernel as a transition function returns. */
+export interface Viewer {
+  /** Bytes of the image. */
+  readonly size: number;
+  /** Fills it in: through the vCPU's methods alone, and what follows from what they gave. */
+  fill(v: Vcpu, ret: number, into: ImageBuffer): void;
+}
+
+/** An image that is known without the state that it shows. */
+export interface ShownImage {
+  /** Fills it in. */
+  fill(into: ImageBuffer): void;
+}
+
+/** Looks at a vCPU that userspace has set up, before it runs. */
+export interface Looker {
+  /** The view that it wants of what userspace sees; `ret` is 0. */
+  readonly viewer: Viewer;
+  /**
+   * Looks. Where what the viewer would show is handed over, of the vCPU only guest memory is as it is
+   * at that moment.
+   */
+  look(v: Vcpu, shown?: ShownImage): void;
+}
 
 /** What becomes of words of the state before something is told. */
 export interface Noted {
@@ -31,6 +57,10 @@ export interface Noted {
 
 /** Receives what happens inside, as it happens. */
 export interface Observer {
+  /** The view that it wants of what is inside, if it is always the same one. */
+  readonly viewer?: Viewer;
+  /** Who looks before a VMRUN is carried out, if anyone does. */
+  readonly looker?: Looker;
   /**
    * What happens is about to happen as it did before, and is not told. Together with
    * {@linkcode Observer.followed}, or not at all.
@@ -52,8 +82,16 @@ export interface Observer {
   unmodelled?(what: string): void;
   /** The active VMCB changed: to vmcb01 or vmcb02. */
   switched?(to: 1 | 2, v: Vcpu): void;
-  /** A transition function returned; `ret` is its return value. */
-  inner(at: "vmrun" | "vmexit" | "rsm" | "setstate", ret: number, v: Vcpu): void;
+  /**
+   * A transition function returned; `ret` is its return value. What the viewer would show is handed
+   * over where it is known.
+   */
+  inner(
+    at: "vmrun" | "vmexit" | "rsm" | "setstate",
+    ret: number,
+    v: Vcpu,
+    shown?: ShownImage,
+  ): void;
 }
 
 /** How far a run is that enters the guest again and again. */

@@ -4,7 +4,6 @@
  * @module
  */
 import type { Machine } from "../svm/machine.ts";
-import { wordAt } from "../svm/page_word.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 
 /**
@@ -25,7 +24,7 @@ export function allocatedWord(gpa: number): WordNumber {
 
 /** A word of guest memory; the address is backed. */
 export function peek(memory: GuestMemory, gpa: number): number {
-  return wordAt(memory.page(gpa), gpa % PAGE_SIZE);
+  return memory.words(gpa)[gpa % PAGE_SIZE >> 2] as number;
 }
 
 /** Value of a word. */
@@ -46,6 +45,8 @@ export interface Guards {
 interface Node<T> {
   /** Words that every path from here depends on alike: number and value of each. */
   guards: Int32Array;
+  /** The same, those of the state apart from the others, once somebody looked. */
+  apart: { readonly state: Int32Array; readonly others: Int32Array } | undefined;
   /** Word that parts the paths behind them; undefined where there is one path, which ends here. */
   branch: WordNumber | undefined;
   children: Map<number, Node<T>>;
@@ -53,6 +54,7 @@ interface Node<T> {
 }
 
 const PAGE_WORDS = PAGE_SIZE / 4;
+const NONE = new Int32Array(0);
 /** Places at which states left the tree that are remembered at most. */
 const MOST_LEFT = 1 << 12;
 
@@ -79,36 +81,31 @@ export class GuardTree<T> {
    */
   find(m: Machine): T | undefined {
     let node = this.#root;
-    const { words, memory } = m;
-    const stateWords = words.length;
-    let sum = 1, pageAt = 0, page = memory.page(0);
+    const { words } = m;
+    let sum = 1;
     while (node !== undefined) {
-      const { guards } = node;
-      for (let i = 0; i < guards.length; i += 2) {
-        const number = guards[i] as number;
-        let value: number;
-        if (number >= stateWords) {
-          const word = number - stateWords;
-          const gpa = word * 4 - (word & PAGE_WORDS - 1) * 4;
-          if (gpa !== pageAt) page = memory.page(pageAt = gpa);
-          value = wordAt(page, (word & PAGE_WORDS - 1) * 4);
-        } else if (number >= 0) value = words[number] as number;
-        else value = memory.allocated((-1 - number) * PAGE_SIZE) ? 1 : 0;
-        if ((value | 0) !== guards[i + 1]) return this.#leave(sum, number, value);
-      }
+      const { state, others } = node.apart ??= apart(node.guards, words.length);
+      if (differs(words, state)) return this.#leave(sum, m, state);
+      if (othersDiffer(m, others)) return this.#leave(sum, m, others);
       const { branch, children, path }: Node<T> = node;
       if (branch === undefined) return path;
       const value = valueOf(m, branch);
       node = children.get(value);
-      if (node === undefined) return this.#leave(sum, branch, value);
+      if (node === undefined) return this.#leave(sum, m, Int32Array.of(branch, ~value));
       sum = Math.imul(sum, 31) + (value | 0) | 0;
     }
-    return this.#leave(0, 0, 0);
+    return this.#leave(0, m, NONE);
   }
 
-  #leave(branches: number, number: WordNumber, value: number): undefined {
-    this.#leftAt = Math.imul(Math.imul(branches, 0x9e3779b1) + number, 0x85ebca6b) + (value | 0) |
-      0;
+  /** Notes where a state left the tree: behind which branches, and at which of some guards. */
+  #leave(branches: number, m: Machine, guards: Int32Array): undefined {
+    let number = 0, value = 0;
+    for (let i = 0; i < guards.length; i += 2) {
+      number = guards[i] as number;
+      value = valueOf(m, number) | 0;
+      if (value !== guards[i + 1]) break;
+    }
+    this.#leftAt = Math.imul(Math.imul(branches, 0x9e3779b1) + number, 0x85ebca6b) + value | 0;
     return undefined;
   }
 
@@ -122,10 +119,8 @@ export class GuardTree<T> {
    */
   add({ numbers, values }: Guards, path: T): boolean {
     const leaf = (from: number): Node<T> => ({
-      guards: Int32Array.from(
-        { length: 2 * (numbers.length - from) },
-        (_, i) => (i % 2 === 0 ? numbers : values)[from + (i >> 1)] as number,
-      ),
+      guards: pairs(numbers, values, from),
+      apart: undefined,
       branch: undefined,
       children: new Map(),
       path,
@@ -158,12 +153,81 @@ export class GuardTree<T> {
   }
 }
 
+/** Guards from a place on, number and value of each. */
+function pairs(
+  numbers: readonly WordNumber[],
+  values: readonly number[],
+  from: number,
+): Int32Array {
+  const list = new Int32Array(2 * (numbers.length - from));
+  for (let i = from, to = 0; i < numbers.length; i++) {
+    list[to++] = numbers[i] as number;
+    list[to++] = values[i] as number;
+  }
+  return list;
+}
+
+/** Those of the state apart from the others. */
+function apart(guards: Int32Array, stateWords: number): NonNullable<Node<unknown>["apart"]> {
+  const state: number[] = [], others: number[] = [];
+  for (let i = 0; i < guards.length; i += 2) {
+    const number = guards[i] as number;
+    const list = number >= 0 && number < stateWords ? state : others;
+    list.push(number, guards[i + 1] as number);
+  }
+  return { state: Int32Array.from(state), others: Int32Array.from(others) };
+}
+
+/** Whether one of some words of the state is another. */
+function differs(words: Uint32Array, guards: Int32Array): boolean {
+  const { length } = guards;
+  let i = 0;
+  // Most often none is: several at a time cost less than one after the other.
+  for (const end = length - 7; i < end; i += 8) {
+    const bits = ((words[guards[i] as number] as number) ^ (guards[i + 1] as number)) |
+      ((words[guards[i + 2] as number] as number) ^ (guards[i + 3] as number)) |
+      ((words[guards[i + 4] as number] as number) ^ (guards[i + 5] as number)) |
+      ((words[guards[i + 6] as number] as number) ^ (guards[i + 7] as number));
+    if (bits !== 0) return true;
+  }
+  for (; i < length; i += 2) {
+    if (((words[guards[i] as number] as number) | 0) !== guards[i + 1]) return true;
+  }
+  return false;
+}
+
+/** Whether a word of memory is another, or another page is allocated. */
+function othersDiffer({ words, memory }: Machine, guards: Int32Array): boolean {
+  const stateWords = words.length;
+  let pageAt = 0, page = memory.words(0);
+  for (let i = 0; i < guards.length; i += 2) {
+    const number = guards[i] as number;
+    let value: number;
+    if (number < 0) value = memory.allocated((-1 - number) * PAGE_SIZE) ? 1 : 0;
+    else {
+      const word = number - stateWords, at = word & PAGE_WORDS - 1;
+      const gpa = (word - at) * 4;
+      if (gpa !== pageAt) page = memory.words(pageAt = gpa);
+      value = page[at] as number;
+    }
+    if ((value | 0) !== guards[i + 1]) return true;
+  }
+  return false;
+}
+
 /** Parts a node at one of its words. */
 function split<T>(node: Node<T>, at: number): void {
   const { guards, branch, children, path } = node;
-  const behind: Node<T> = { guards: guards.slice(at + 2), branch, children, path };
+  const behind: Node<T> = {
+    guards: guards.slice(at + 2),
+    apart: undefined,
+    branch,
+    children,
+    path,
+  };
   node.branch = guards[at] as number;
   node.children = new Map([[(guards[at + 1] as number) >>> 0, behind]]);
   node.guards = guards.slice(0, at);
+  node.apart = undefined;
   node.path = undefined;
 }

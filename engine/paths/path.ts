@@ -9,128 +9,205 @@ import {
   type Noted,
   type Observer,
   type ShortChange,
+  type ShownImage,
   type Vcpu,
 } from "../kvm/vcpu.ts";
+import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
-import { PAGE_SIZE } from "../svm/memory.ts";
-import { wordAt } from "../svm/page_word.ts";
-import type { WordNumber } from "./guards.ts";
+import { type CompiledPath, compilePath } from "./compile.ts";
+import type { Guards } from "./guards.ts";
 import { sizeOf } from "./history.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
 
-/** Words that a stage sets; places are numbers of words in the state, byte offsets in a page. */
-export interface Writes {
-  /** Places that are copied to, and which of the path's carried words each becomes. */
-  readonly copied: readonly number[];
-  readonly carried: readonly number[];
-  /** Places that become the same each time, and what. */
-  readonly set: readonly number[];
-  readonly values: readonly number[];
+/** An image that is made of a state, to be filled in again from another. */
+export interface Template {
+  /** Its words as they were, and as those are that follow from guards. */
+  readonly words: Uint32Array;
+  /** Words that are copied to, each with the number of the carried word that it becomes. */
+  readonly copies: Int32Array;
 }
 
-/** Words of one page of guest memory that a stage sets. */
-export interface PageWrites extends Writes {
-  /** Number of the page. */
-  readonly page: number;
-}
-
-/** What happens between one thing that is told and the next: first to words of the state. */
-export interface Stage extends Writes {
-  /** Number of a page that the work area becomes a copy of at first; or -1. */
-  readonly mapped: number;
-  readonly pages: readonly PageWrites[];
+/** What follows the words that are set between one thing that is told and the next. */
+export interface Stage {
   /** What is neither in the bytes nor in memory, where it changed. */
   readonly loose: ShortChange | undefined;
   /** What KVM_RUN has to say by then, where that changed. */
   readonly result: KvmRunResult | undefined;
+  /** What the observer is to see of it, or whoever has it done. */
+  readonly image: Template | undefined;
   /** What the observer is told then. */
-  readonly tell: ((observer: Observer, v: Vcpu) => void) | undefined;
+  readonly tell: ((observer: Observer, v: Vcpu, shown?: ShownImage) => void) | undefined;
 }
+
+/** How often a path is followed before it is compiled. */
+const HOT = 512;
 
 /** What an end takes up, in numbers of 32 bits. */
 const END_SIZE = 32;
 
-/** What follows the words of a stage. */
-type End = Pick<Stage, "loose" | "result" | "tell">;
+type End = Omit<Stage, "image"> & { readonly image: PathImage | undefined };
+
+/** An image that goes with a path. */
+class PathImage implements ShownImage {
+  readonly #words: Uint32Array;
+  readonly #copies: Int32Array;
+  readonly #values: Uint32Array;
+
+  constructor({ words, copies }: Template, values: Uint32Array) {
+    this.#words = words;
+    this.#copies = copies;
+    this.#values = values;
+  }
+
+  get size(): number {
+    return this.#words.length + this.#copies.length;
+  }
+
+  /** Numbers of the carried words that it shows. */
+  get slots(): number[] {
+    return [...this.#copies].filter((_, i) => i % 2 === 1);
+  }
+
+  fill({ words }: ImageBuffer): void {
+    const copies = this.#copies, values = this.#values;
+    words.set(this.#words);
+    for (let i = 0; i < copies.length; i += 2) {
+      words[copies[i] as number] = values[copies[i + 1] as number] as number;
+    }
+  }
+}
 
 /**
- * What one way through the model does, as a list of numbers, so that little memory is touched:
- *
- * - carried words of the state: how many, then the number of each;
- * - carried words of memory: of how many pages, then for each its number, how many, and their offsets;
- * - for each stage the page that is mapped, or -1; its copies: how many, then place and carried word of each; its constants: how many
- *   stretches, then place, length and values of each; and the same of its pages: how many, then for
- *   each its number, copies and constants.
+ * What a path does, as two lists of numbers, so that little memory is touched. Places are numbers of
+ * words, in the state or in a page.
  */
+export interface PathLists {
+  /**
+   * Words that are carried elsewhere, whatever they hold: of the state, how many, then place and slot
+   * of each; then of how many pages, and for each its number, how many, and their places and slots.
+   */
+  readonly carried: Int32Array;
+  /** How many slots there are. */
+  readonly slots: number;
+  /**
+   * For each stage the page that the work area becomes a copy of at first, or -1; its copies: how
+   * many, then place and slot of each; its constants: how many stretches, then place, length and
+   * values of each; and the same of its pages: how many, then for each its number, copies and
+   * constants.
+   */
+  readonly program: Int32Array;
+}
+
+/** What one way through the model does. */
 export class Path {
+  /** What it depends on. */
+  readonly guards: Guards;
+  readonly #carried: Int32Array;
   readonly #program: Int32Array;
   readonly #ends: readonly End[];
   readonly #values: Uint32Array;
   readonly #history: readonly Noted[] | undefined;
+  /** Where it begins. */
+  root: object | undefined;
+  /** The path that was followed after this one last. */
+  next: Path | undefined;
+  #followed = 0;
+  #compiled: CompiledPath | undefined;
 
   /**
    * A path.
    *
-   * @param stateWords Words of a state.
-   * @param sources Words that are carried elsewhere, whatever they hold.
-   * @param stages What happens, in order.
+   * @param guards What it depends on.
+   * @param lists What it does.
+   * @param stages What follows in each stage, in order.
    * @param history What the observer learns of it afterwards, if it does.
    */
   constructor(
-    stateWords: number,
-    sources: readonly WordNumber[],
+    guards: Guards,
+    { carried, slots, program }: PathLists,
     stages: readonly Stage[],
     history?: readonly Noted[],
   ) {
     this.#history = history;
-    const slots = new Map<WordNumber, number>();
-    const program: number[] = [];
-    const inState = sources.filter((number) => number < stateWords);
-    program.push(inState.length, ...inState);
-    const pages = Map.groupBy(
-      sources.filter((number) => number >= stateWords),
-      (number) => Math.floor((number - stateWords) * 4 / PAGE_SIZE),
-    );
-    program.push(pages.size);
-    for (const number of inState) slots.set(number, slots.size);
-    for (const [page, numbers] of pages) {
-      program.push(page, numbers.length, ...numbers.map((n) => (n - stateWords) * 4 % PAGE_SIZE));
-      for (const number of numbers) slots.set(number, slots.size);
-    }
-    const slotOf = (carried: number) => slots.get(sources[carried] as number) as number;
-    for (const stage of stages) {
-      program.push(stage.mapped);
-      append(program, stage, slotOf, 1);
-      program.push(stage.pages.length);
-      for (const page of stage.pages) {
-        program.push(page.page);
-        append(program, page, slotOf, 4);
-      }
-    }
-    this.#program = Int32Array.from(program);
-    this.#values = new Uint32Array(sources.length);
-    this.#ends = stages.map(({ loose, result, tell }) => ({ loose, result, tell }));
+    this.guards = guards;
+    this.#carried = carried;
+    this.#program = program;
+    const values = this.#values = new Uint32Array(slots);
+    this.#ends = stages.map((stage) => ({
+      ...stage,
+      image: stage.image && new PathImage(stage.image, values),
+    }));
   }
 
   /** What it takes up, in numbers of 32 bits. */
   get size(): number {
-    return this.#program.length + END_SIZE * this.#ends.length + sizeOf(this.#history ?? []);
+    return this.#ends.reduce(
+      (sum, { image }) => sum + END_SIZE + (image?.size ?? 0),
+      this.#carried.length + this.#program.length + sizeOf(this.#history ?? []),
+    );
+  }
+
+  /**
+   * Whether a state goes this path.
+   *
+   * @param v The state.
+   * @returns Whether all guards hold.
+   */
+  matches(v: Vcpu): boolean {
+    const compiled = this.#compiled;
+    return compiled !== undefined && compiled.matches(v.words, v.memory);
+  }
+
+  /**
+   * Has it compiled; done by itself once it was followed often.
+   *
+   * @param stateWords Words of a state.
+   */
+  compile(stateWords: number): void {
+    const shown = new Set(this.#ends.flatMap(({ image }) => image?.slots ?? []));
+    this.#compiled = compilePath(
+      this.guards,
+      stateWords,
+      this.#carried,
+      this.#program,
+      this.#ends.length,
+      shown,
+    );
   }
 
   /**
    * Does it.
    *
    * @param v A vCPU whose state goes this path.
+   * @param into Where the image belongs that is made at the end, if one is.
    */
-  follow(v: Vcpu): void {
-    const { words, memory, observer } = v;
-    const p = this.#program, values = this.#values, ends = this.#ends, history = this.#history;
-    if (history !== undefined) observer?.follows?.(v);
-    let at = 0, slot = 0;
-    for (let n = p[at++] as number; n > 0; n--) values[slot++] = words[p[at++] as number] as number;
-    for (let pages = p[at++] as number; pages > 0; pages--) {
-      const page = memory.page((p[at++] as number) * PAGE_SIZE);
-      for (let n = p[at++] as number; n > 0; n--) values[slot++] = wordAt(page, p[at++] as number);
+  follow(v: Vcpu, into?: ImageBuffer): void {
+    const history = this.#history;
+    if (history !== undefined) v.observer?.follows?.(v);
+    const compiled = this.#compiled;
+    if (compiled !== undefined) {
+      compiled.follow(v.words, v.memory, this.#values, this, v, into);
+    } else {
+      if (++this.#followed === HOT) this.compile(v.words.length);
+      this.#followList(v, into);
     }
+    if (history !== undefined) v.observer?.followed?.(history, v);
+  }
+
+  #followList(v: Vcpu, into: ImageBuffer | undefined): void {
+    const { words, memory } = v;
+    const c = this.#carried, p = this.#program, values = this.#values, ends = this.#ends;
+    let at = 1;
+    for (const end = 1 + 2 * (c[0] as number); at < end; at += 2) {
+      values[c[at + 1] as number] = words[c[at] as number] as number;
+    }
+    for (let pages = c[at++] as number; pages > 0; pages--) {
+      const page = memory.words((c[at++] as number) * PAGE_SIZE);
+      for (let n = c[at++] as number; n > 0; n--, at += 2) {
+        values[c[at + 1] as number] = page[c[at] as number] as number;
+      }
+    }
+    at = 0;
     for (let stage = 0; stage < ends.length; stage++) {
       const mapped = p[at++] as number;
       if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
@@ -142,47 +219,33 @@ export class Path {
         for (let n = p[at++] as number; n > 0; n--) words[to++] = p[at++] as number;
       }
       for (let pages = p[at++] as number; pages > 0; pages--) {
-        const page = memory.writable((p[at++] as number) * PAGE_SIZE);
+        const page = memory.writableWords((p[at++] as number) * PAGE_SIZE);
         for (let n = p[at++] as number; n > 0; n--, at += 2) {
-          store(page, p[at] as number, values[p[at + 1] as number] as number);
+          page[p[at] as number] = values[p[at + 1] as number] as number;
         }
         for (let stretches = p[at++] as number; stretches > 0; stretches--) {
           let to = p[at++] as number;
-          for (let n = p[at++] as number; n > 0; n--, to += 4) store(page, to, p[at++] as number);
+          for (let n = p[at++] as number; n > 0; n--) page[to++] = p[at++] as number;
         }
       }
-      const { loose, result, tell } = ends[stage] as End;
-      if (loose !== undefined) applyShort(v, loose);
-      if (result !== undefined) copyResult(v.result, result);
-      if (tell !== undefined && observer !== undefined) tell(observer, v);
+      this.end(stage, v, into);
     }
-    if (history !== undefined) observer?.followed?.(history, v);
   }
-}
 
-/** Appends copies and constants; constants at places that follow one another become one stretch. */
-function append(
-  program: number[],
-  { copied, carried, set, values }: Writes,
-  slotOf: (carried: number) => number,
-  size: number,
-): void {
-  program.push(copied.length);
-  copied.forEach((place, i) => program.push(place, slotOf(carried[i] as number)));
-  const count = program.length;
-  program.push(0);
-  const order = set.map((_, i) => i).sort((a, b) => (set[a] as number) - (set[b] as number));
-  let length = -1, end = -1;
-  for (const i of order) {
-    const place = set[i] as number;
-    if (place !== end) {
-      program[count]!++;
-      program.push(place, 0);
-      length = program.length - 1;
-    }
-    program.push(values[i] as number);
-    program[length]!++;
-    end = place + size;
+  /**
+   * Ends a stage: what is neither in the bytes nor in memory, and what is told.
+   *
+   * @param stage Its number.
+   * @param v The vCPU.
+   * @param into Where the image belongs that is made at the end.
+   */
+  end(stage: number, v: Vcpu, into: ImageBuffer | undefined): void {
+    const { loose, result, tell, image } = this.#ends[stage] as End;
+    if (loose !== undefined) applyShort(v, loose);
+    if (result !== undefined) copyResult(v.result, result);
+    if (tell === undefined) {
+      if (image !== undefined && into !== undefined) image.fill(into);
+    } else if (v.observer !== undefined) tell(v.observer, v, image);
   }
 }
 
@@ -191,11 +254,4 @@ function copyResult(to: KvmRunResult, { rc, errno, exit, port }: KvmRunResult): 
   to.errno = errno;
   to.exit = exit;
   to.port = port;
-}
-
-function store(page: Uint8Array, at: number, value: number): void {
-  page[at] = value;
-  page[at + 1] = value >>> 8;
-  page[at + 2] = value >>> 16;
-  page[at + 3] = value >>> 24;
 }

@@ -3,9 +3,11 @@
  *
  * @module
  */
-import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
+import { crc32 } from "node:zlib";
+import { type Capabilities, sameCapabilities, STATE_SIZE } from "../svm/machine.ts";
 import { type Observer, sameShort, type ShortState, shortState, type Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
+import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
 import { Path } from "./path.ts";
@@ -24,6 +26,10 @@ const MOST_NUMBERS = 1 << 20;
 const SPEAKS_FOR = 8, SPEAKS_AGAINST = 1, MOST_SAID = 64;
 /** What recording a path costs, in paths that are followed; what may be spent beforehand, and at once. */
 const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
+/** What it is worth that a state comes again as it was: whoever goes on so would follow paths. */
+const SAME_AGAIN = 8;
+/** States that are remembered at most, each by its checksum. */
+const MOST_STATES = 1 << 12;
 
 /** Stands for the path of runs that cannot be recorded. */
 const IN_VAIN = "in vain";
@@ -44,6 +50,24 @@ export interface PathCounts {
   failed: number;
 }
 
+/** A recorder for vCPUs with the same capabilities, until it is asked for one with others. */
+export class Recorders {
+  #caps: Capabilities | undefined;
+  #recorder: PathRecorder | undefined;
+
+  /**
+   * A recorder for a vCPU.
+   *
+   * @param v The vCPU.
+   * @returns The same one each time, as long as the capabilities are the same.
+   */
+  of({ caps, words }: Vcpu): PathRecorder {
+    if (caps !== this.#caps) this.#recorder = undefined;
+    this.#caps = caps;
+    return this.#recorder ??= new PathRecorder(words.length);
+  }
+}
+
 /**
  * The paths that vCPUs take under a policy at one kind of work, such as KVM_RUN: a run that reads the same words as an earlier one, apart
  * from those that it only copies, does the same with them.
@@ -57,9 +81,12 @@ export class Paths {
   #caps: Capabilities | undefined;
   #listener = 0;
   #roots: Root[] = [];
-  #recorder: PathRecorder | undefined;
+  readonly #recorders: Recorders;
   #credit = CREDIT;
+  readonly #states = new Set<number>();
   #said = 0;
+  /** The path that was followed last, if the last run followed one. */
+  #last: Path | undefined;
   #numbers = 0;
 
   /**
@@ -67,9 +94,11 @@ export class Paths {
    *
    * @param policy The policy; where it is not of built-in steps and checks alone, nothing is recorded.
    * @param given Whether the work area holds something to begin with.
+   * @param recorders Who records them; others may use it, too.
    */
-  constructor(policy: Policy, given = false) {
+  constructor(policy: Policy, given = false, recorders: Recorders = new Recorders()) {
     this.#given = given;
+    this.#recorders = recorders;
     this.#policy = policy;
     this.#usable = builtIn(policy);
   }
@@ -79,22 +108,29 @@ export class Paths {
    *
    * @param v The vCPU, under the policy.
    * @param run What is to be done; always the same.
+   * @param into What it makes an image in, if it makes one.
    */
-  run(v: Vcpu, run: (v: Vcpu) => void): void {
+  run(v: Vcpu, run: (v: Vcpu) => void, into?: ImageBuffer): void {
     if (!this.#usable || v.policy !== this.#policy || !ordinary(v) || !this.#hears(v)) {
       run(v);
       return;
     }
     if (this.#caps === undefined || this.#caps !== v.caps) this.#forget(v.caps);
     const root = this.#rootOf(v);
-    const path = root?.tree.find(v);
+    const likely = this.#last?.next;
+    const path = likely !== undefined && likely.root === root && likely.matches(v)
+      ? likely
+      : root?.tree.find(v);
     if (path instanceof Path) {
       this.counts.followed++;
       if (this.#credit < MOST_CREDIT) this.#credit++;
-      path.follow(v);
+      if (this.#last !== undefined) this.#last.next = path;
+      this.#last = path;
+      path.follow(v, into);
       return;
     }
-    if (root === undefined || path === IN_VAIN || !this.#pays(root.tree.again)) run(v);
+    this.#last = undefined;
+    if (root === undefined || path === IN_VAIN || !this.#pays(v, root.tree.again)) run(v);
     else this.#record(v, run, root);
   }
 
@@ -106,7 +142,9 @@ export class Paths {
   }
 
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
-  #pays(again: boolean): boolean {
+  #pays(v: Vcpu, left: boolean): boolean {
+    const same = this.#comesAgain(v), again = left || same;
+    if (same) this.#credit = Math.min(this.#credit + SAME_AGAIN, MOST_CREDIT);
     const said = this.#said + (again ? SPEAKS_FOR : -SPEAKS_AGAINST);
     this.#said = Math.max(-MOST_SAID, Math.min(MOST_SAID, said));
     if (!again || this.#said <= 0 || this.#numbers >= MOST_NUMBERS) return false;
@@ -115,13 +153,23 @@ export class Paths {
     return true;
   }
 
+  /** Whether a run began in the same state of the vCPU before. */
+  #comesAgain({ bytes }: Vcpu): boolean {
+    const states = this.#states;
+    const sum = crc32(bytes.subarray(0, STATE_SIZE));
+    if (states.has(sum)) return true;
+    if (states.size === MOST_STATES) states.clear();
+    states.add(sum);
+    return false;
+  }
+
   #forget(caps: Capabilities): void {
     const same = this.#caps !== undefined && sameCapabilities(this.#caps, caps);
     this.#caps = caps;
     if (same) return;
     this.#roots = [];
+    this.#last = undefined;
     this.#numbers = 0;
-    this.#recorder = undefined;
   }
 
   #rootOf(v: Vcpu): Root | undefined {
@@ -142,8 +190,8 @@ export class Paths {
   }
 
   #record(v: Vcpu, run: (v: Vcpu) => void, root: Root): void {
-    const recorder = this.#recorder ??= new PathRecorder(v.words.length, this.#given);
-    const { guards, path } = recorder.record(v, run);
+    const { guards, path } = this.#recorders.of(v).record(v, run, this.#given);
+    if (path !== undefined) path.root = root;
     const added = root.tree.add(guards, path ?? IN_VAIN);
     this.#numbers += 2 * guards.numbers.length + (path?.size ?? 0);
     this.counts[added && path !== undefined ? "recorded" : "failed"]++;
@@ -164,14 +212,18 @@ export class Paths {
  *   replayer.feed(event);
  * }
  * const { runs, agreed } = replayer.finish();
- * if (runs !== 20 || agreed !== runs || paths.run.counts.followed === 0) throw new Error();
+ * if (runs !== 20 || agreed !== runs || paths.vmrun.counts.followed === 0) throw new Error();
  * ```
  */
 export class RunPaths {
-  /** Of loading L1's registers. */
-  readonly load: Paths;
-  /** Of running. */
+  /** Of a VMRUN: loading L1's registers, looking, and running. */
+  readonly vmrun: Paths;
+  /** Of a VMRUN before which somebody looks. */
+  readonly seen: Paths;
+  /** Of running on. */
   readonly run: Paths;
+  /** Of looking at what userspace sees. */
+  readonly look: Paths;
 
   /**
    * Begins with none.
@@ -179,8 +231,11 @@ export class RunPaths {
    * @param policy The policy.
    */
   constructor(policy: Policy) {
-    this.load = new Paths(policy, true);
-    this.run = new Paths(policy);
+    const recorders = new Recorders();
+    this.vmrun = new Paths(policy, true, recorders);
+    this.seen = new Paths(policy, true, recorders);
+    this.run = new Paths(policy, false, recorders);
+    this.look = new Paths(policy, false, recorders);
   }
 }
 
@@ -188,9 +243,11 @@ export class RunPaths {
 const MOST_MEMORY = 2 ** 32;
 
 /** What an observer is told, as a number above 1: a bit for each thing that it need not be. */
-function heardBy({ begin, end, step, switched, unmodelled, followed }: Observer): number {
+function heardBy(observer: Observer): number {
+  const { begin, end, step, switched, unmodelled, viewer, looker, followed } = observer;
   return 2 | (begin ? 4 : 0) | (end ? 8 : 0) | (step ? 16 : 0) | (switched ? 32 : 0) |
-    (unmodelled ? 64 : 0) | (followed ? 128 : 0);
+    (unmodelled ? 64 : 0) | (viewer ? 128 : 0) | (looker ? 256 : 0) |
+    (followed ? 512 : 0);
 }
 
 /** Whether nothing else takes part in what a vCPU does, and nothing waits that is not compared. */

@@ -21,7 +21,9 @@ export class RecordedVcpu extends Vcpu {
    * @param recorder Who is told of accesses.
    */
   constructor(v: Vcpu, recorder: AccessRecorder) {
-    super(v.caps, v.policy);
+    // It works on the bytes and on the memory of others: it needs none of its own.
+    super({ ...v.caps, memory: 0 }, v.policy);
+    Object.assign(this, { caps: v.caps } satisfies Pick<Machine, "caps">);
     this.#recorder = recorder;
   }
 
@@ -155,5 +157,17 @@ export class RecordedVcpu extends Vcpu {
   override copyToMemory(gpa: number, from: number, length: number): void {
     this.recorder?.copyToMemory(gpa, from, length);
     super.copyToMemory(gpa, from, length);
+  }
+
+  /** Copies words of the state to somewhere outside of it. */
+  override copyOut(to: Uint32Array, at: number, from: number, count: number): void {
+    this.recorder?.copyOut(to, at, from, count);
+    super.copyOut(to, at, from, count);
+  }
+
+  /** Sets a word outside of the state. */
+  override setOut(to: Uint32Array, at: number, value: number): void {
+    this.recorder?.setOut(to, at);
+    super.setOut(to, at, value);
   }
 }

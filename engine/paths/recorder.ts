@@ -13,89 +13,41 @@ import {
   type Observer,
   sameShort,
   shortState,
+  type ShownImage,
   type Vcpu,
 } from "../kvm/vcpu.ts";
 import type { AccessRecorder } from "../svm/access.ts";
+import { ImageBuffer } from "../svm/image_buffer.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
-import { wordAt } from "../svm/page_word.ts";
-import { HistoryRecorder } from "./history.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
+import { HistoryRecorder } from "./history.ts";
 import { RecordedVcpu } from "./recorded_vcpu.ts";
-import { type PageWrites, Path, type Stage, type Writes } from "./path.ts";
+import { Path, type Stage, type Template } from "./path.ts";
+import { PathWriter } from "./path_writer.ts";
+import { DIRTY, FOLLOWS, GUARD, Page, SETTLED, Words } from "./words.ts";
 
-/** A word that follows from guards alone. */
-const FOLLOWS = -1;
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
 const LONGEST = 1 << 11;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
-const PAGE_WORDS = PAGE_SIZE / 4;
-
-/** What is known of a word that may have been written. */
-const DIRTY = 1, WRITTEN = 2, GUARD = 4;
-
-/** What is written of the state or of a page, while it is collected. */
-class Writing implements Writes {
-  readonly copied: number[] = [];
-  readonly carried: number[] = [];
-  readonly set: number[] = [];
-  readonly values: number[] = [];
-}
-
-/** Words of the state, or of a page of guest memory, as the run leaves them. */
-class Words {
-  /** Where each comes from, and what is known of it. */
-  readonly origin: Int32Array;
-  readonly marks: Uint8Array;
-  /** Those that were set since something was last told. */
-  dirty: number[] = [];
-  /** Number of the first. */
-  readonly first: WordNumber;
-
-  constructor(first: WordNumber, count: number) {
-    this.first = first;
-    this.origin = new Int32Array(count);
-    this.marks = new Uint8Array(count);
-    this.begin();
-  }
-
-  /** Each is what it was. */
-  begin(): void {
-    for (let i = 0; i < this.origin.length; i++) this.origin[i] = this.first + i;
-    this.marks.fill(0);
-    this.dirty = [];
-  }
-
-  set(word: number, from: number): void {
-    const mark = this.marks[word] as number;
-    if (this.origin[word] === from && from !== FOLLOWS && (mark & (DIRTY | WRITTEN)) === 0) return;
-    this.origin[word] = from;
-    if ((mark & DIRTY) === 0) this.dirty.push(word);
-    this.marks[word] = mark | DIRTY;
-  }
-}
-
-/** A page of guest memory that the run has written. */
-class Page extends Words {
-  /** Whether since something was last told. */
-  touched = false;
-}
-
 /** Records paths of vCPUs of one size, one path at a time. */
 export class PathRecorder implements AccessRecorder {
-  readonly #given: boolean;
+  /** Whether the work area holds something to begin with. */
+  #given = false;
   readonly #stateWords: number;
   readonly #state: Words;
   #recorded: RecordedVcpu | undefined;
   #v!: Vcpu;
   #words!: Uint32Array;
   readonly #pages = new Map<number, Page>();
+  readonly #sparePages: Page[] = [];
   #numbers: WordNumber[] = [];
   #values: number[] = [];
-  /** Values of guards by their numbers. */
+  /** Values of guards of the state, of which {@linkcode GUARD} says so; and those of memory. */
+  readonly #stateGuards: Uint32Array;
   readonly #guards = new Map<WordNumber, number>();
-  readonly #carried = new Map<WordNumber, number>();
+  readonly #writer: PathWriter;
   #stages: Stage[] = [];
   #loose!: ReturnType<typeof shortState>;
   #failed = false;
@@ -103,6 +55,10 @@ export class PathRecorder implements AccessRecorder {
   #steps = false;
   /** What the observer learns afterwards instead of being told. */
   #history: HistoryRecorder | undefined;
+  /** Memory outside of the state that an image is being made in, and where each word comes from. */
+  #out: Uint32Array | undefined;
+  #outOrigin: Int32Array = new Int32Array(0);
+  readonly #buffers = new Map<number, ImageBuffer>();
   /** Page that the work area became a copy of before anything else happened in this stage; or -1. */
   #mapped = -1;
 
@@ -110,12 +66,12 @@ export class PathRecorder implements AccessRecorder {
    * Makes room for the words of a state.
    *
    * @param stateWords How many.
-   * @param given Whether the work area holds something to begin with.
    */
-  constructor(stateWords: number, given: boolean) {
-    this.#given = given;
+  constructor(stateWords: number) {
     this.#stateWords = stateWords;
     this.#state = new Words(0, stateWords);
+    this.#stateGuards = new Uint32Array(stateWords);
+    this.#writer = new PathWriter(stateWords, (number) => this.#guarded(number));
   }
 
   /**
@@ -123,11 +79,17 @@ export class PathRecorder implements AccessRecorder {
    *
    * @param v The vCPU.
    * @param run What is to be done.
+   * @param given Whether the work area holds something to begin with.
    * @returns What the path depends on, and the path; without it where it could not be followed to its
    * end, which depends on the same.
    */
-  record(v: Vcpu, run: (v: Vcpu) => void): { guards: Guards; path: Path | undefined } {
+  record(
+    v: Vcpu,
+    run: (v: Vcpu) => void,
+    given = false,
+  ): { guards: Guards; path: Path | undefined } {
     const { observer } = v;
+    this.#given = given;
     this.#history = observer?.followed && new HistoryRecorder();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
     const recorded = this.#recorded ??= new RecordedVcpu(v, this);
@@ -145,24 +107,25 @@ export class PathRecorder implements AccessRecorder {
     if (history !== undefined) {
       this.#note(undefined);
       // What could be told is known; all is set at once.
-      this.#state.dirty = [...history.ever];
+      for (const word of history.ever) this.#state.dirty.push(word);
     }
-    this.#tell(undefined);
-    const sources = [...this.#carried.keys()];
-    const path = new Path(this.#stateWords, sources, this.#stages, history?.notes);
+    this.#tell(undefined, this.#image());
+    const path = new Path(guards, this.#writer.lists(), this.#stages, history?.notes);
     return { guards, path };
   }
 
   #begin(v: Vcpu): void {
-    this.#state.begin();
+    this.#state.begin(0);
+    this.#sparePages.push(...this.#pages.values());
     this.#pages.clear();
+    this.#writer.begin();
     this.#numbers = [];
     this.#values = [];
     this.#guards.clear();
-    this.#carried.clear();
     this.#stages = [];
     this.#failed = false;
     this.#mapped = -1;
+    this.#out = undefined;
     this.#v = v;
     this.#words = v.words;
     this.#loose = shortState(v);
@@ -170,28 +133,44 @@ export class PathRecorder implements AccessRecorder {
 
   /** Hears what an observer is to be told, and has it told each time the path is followed. */
   #listen(observer: Observer, recorded: RecordedVcpu): Observer {
-    const tell = (what: (observer: Observer, v: Vcpu) => void) => {
+    const tell = (
+      what: (observer: Observer, v: Vcpu, shown?: ShownImage) => void,
+      sees: "state" | "memory" | "nothing" = "state",
+    ) => {
       const v = this.#v;
       copyShort(v, recorded);
       if (this.#failed) {
         what(observer, v);
         return;
       }
-      if (this.#history === undefined) this.#tell(what);
-      else this.#note(what);
+      const later = sees === "nothing" || sees === "memory" && this.#pages.size === 0;
+      if (this.#history !== undefined) this.#note(what);
+      else if (later) this.#show(what, this.#image());
+      else this.#tell(what, this.#image());
       v.memory.recorder = undefined;
       what(observer, v);
       v.memory.recorder = this;
     };
-    const { begin, end, step, switched, unmodelled } = observer;
+    const { begin, end, step, switched, unmodelled, viewer, looker } = observer;
     return {
-      check: (id, text) => tell((o) => o.check(id, text)),
-      warn: (text, step) => tell((o) => o.warn(text, step)),
+      check: (id, text) => tell((o) => o.check(id, text), "nothing"),
+      warn: (text, step) => tell((o) => o.warn(text, step), "nothing"),
       inner: (at, ret) => {
-        if (this.#history === undefined) tell((o, v) => o.inner(at, ret, v));
+        if (this.#history !== undefined) return;
+        if (viewer && !this.#failed) viewer.fill(recorded, ret, this.#buffer(viewer.size));
+        tell((o, v, shown) => o.inner(at, ret, v, shown));
       },
+      ...(looker && {
+        looker: {
+          viewer: looker.viewer,
+          look: () => {
+            looker.viewer.fill(recorded, 0, this.#buffer(looker.viewer.size));
+            tell((o, v, shown) => o.looker?.look(v, shown), "memory");
+          },
+        },
+      }),
       ...(switched && { switched: (to) => tell((o, v) => o.switched?.(to, v)) }),
-      ...(unmodelled && { unmodelled: (what) => tell((o) => o.unmodelled?.(what)) }),
+      ...(unmodelled && { unmodelled: (what) => tell((o) => o.unmodelled?.(what), "nothing") }),
       ...(begin && { begin: (way) => tell((o, v) => o.begin?.(way, v)) }),
       ...(end && { end: (way, outcome) => tell((o, v) => o.end?.(way, outcome, v)) }),
       ...(step && { step: (step) => tell((o, v) => o.step?.(step, v)) }),
@@ -201,8 +180,11 @@ export class PathRecorder implements AccessRecorder {
   /** Is told of reads of the state. */
   read(at: number, length: number): void {
     const last = at + length - 1 >> 2;
+    const state = this.#state;
     for (let i = at >> 2; i <= last; i++) {
-      const from = this.#state.origin[i] as number;
+      if (((state.marks[i] as number) & SETTLED) !== 0) continue;
+      state.marks[i]! |= SETTLED;
+      const from = state.from(i);
       if (from !== FOLLOWS) this.#guard(from, this.#words[i] as number);
     }
   }
@@ -213,7 +195,7 @@ export class PathRecorder implements AccessRecorder {
     // Of a word that is written in part, the rest must follow from guards, too.
     if ((at & 3) !== 0) this.read(first * 4, 1);
     if ((at + length & 3) !== 0) this.read(last * 4, 1);
-    for (let i = first; i <= last; i++) this.#set(i, FOLLOWS);
+    for (let i = first; i <= last; i++) this.#setWord(i, FOLLOWS);
   }
 
   /** Is told of copies within the state. */
@@ -226,11 +208,11 @@ export class PathRecorder implements AccessRecorder {
     const first = to >> 2, source = from >> 2, count = length >> 2;
     if (to <= from) {
       for (let i = 0; i < count; i++) {
-        this.#set(first + i, this.#state.origin[source + i] as number);
+        this.#setWord(first + i, this.#state.from(source + i));
       }
     } else {
       for (let i = count - 1; i >= 0; i--) {
-        this.#set(first + i, this.#state.origin[source + i] as number);
+        this.#setWord(first + i, this.#state.from(source + i));
       }
     }
   }
@@ -268,15 +250,15 @@ export class PathRecorder implements AccessRecorder {
       this.#note(undefined);
       history.map(Math.floor(gpa / PAGE_SIZE));
     }
-    const { origin: own } = this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? {};
+    const own = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
     for (let i = 0; i < length >> 2; i++) {
-      const from = own === undefined ? first + i : own[inPage + i] as number;
+      const from = own === undefined ? first + i : own.from(inPage + i);
       if (!maps && history === undefined) {
-        this.#set(into + i, from);
+        this.#setWord(into + i, from);
         continue;
       }
-      this.#state.origin[into + i] = from;
+      this.#state.place(into + i, from);
       if (from !== first + i) history?.work(into + i);
     }
     if (maps) this.#mapped = Math.floor(gpa / PAGE_SIZE);
@@ -291,8 +273,19 @@ export class PathRecorder implements AccessRecorder {
     }
     const page = this.#page(gpa);
     for (let i = 0; i < length; i += 4) {
-      page.set((gpa + i) % PAGE_SIZE >> 2, this.#state.origin[from + i >> 2] as number);
+      page.set((gpa + i) % PAGE_SIZE >> 2, this.#state.from(from + i >> 2));
     }
+  }
+
+  /** Is told of copies to an image. */
+  copyOut(to: Uint32Array, at: number, from: number, count: number): void {
+    const origin = this.#originsIn(to);
+    for (let i = 0; i < count; i++) origin[at + i] = this.#state.from(from + i);
+  }
+
+  /** Is told of words of an image that follow from guards. */
+  setOut(to: Uint32Array, at: number): void {
+    this.#originsIn(to)[at] = FOLLOWS;
   }
 
   /** Is told when a page's being there is looked at. */
@@ -316,19 +309,27 @@ export class PathRecorder implements AccessRecorder {
     if (number >= 0 && number < this.#stateWords) {
       if (((this.#state.marks[number] as number) & GUARD) !== 0) return;
       this.#state.marks[number]! |= GUARD;
+      this.#stateGuards[number] = value;
       if (!this.#given && number >= WORK_FROM && number < WORK_TO) this.giveUp();
     } else if (this.#guards.has(number)) return;
     if (this.#numbers.length === LONGEST) this.giveUp();
     if (this.#failed) return;
-    this.#guards.set(number, value);
+    if (number < 0 || number >= this.#stateWords) this.#guards.set(number, value);
     this.#numbers.push(number);
     this.#values.push(value);
   }
 
-  #set(word: number, from: number): void {
+  /** Value of a word that is a guard; undefined for others. */
+  #guarded(number: WordNumber): number | undefined {
+    if (number < 0 || number >= this.#stateWords) return this.#guards.get(number);
+    const mark = this.#state.marks[number] as number;
+    return (mark & GUARD) !== 0 ? this.#stateGuards[number] : undefined;
+  }
+
+  #setWord(word: number, from: number): void {
     const nobodys = !this.#steps && word >= WORK_FROM && word < WORK_TO;
     if (nobodys) {
-      this.#state.origin[word] = from;
+      this.#state.place(word, from);
       // What it was before would count, and is nobody's.
       if (this.#history?.work(word) === false) this.giveUp();
     } else this.#state.set(word, from);
@@ -337,9 +338,7 @@ export class PathRecorder implements AccessRecorder {
   /** Where the word of guest memory at an address comes from. */
   #from(gpa: number): number {
     const page = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
-    return page === undefined
-      ? memoryWord(this.#stateWords, gpa)
-      : page.origin[gpa % PAGE_SIZE >> 2] as number;
+    return page === undefined ? memoryWord(this.#stateWords, gpa) : page.from(gpa % PAGE_SIZE >> 2);
   }
 
   /** A page that is about to be written. */
@@ -347,84 +346,72 @@ export class PathRecorder implements AccessRecorder {
     const number = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(number);
     if (page === undefined) {
-      page = new Page(memoryWord(this.#stateWords, number * PAGE_SIZE), PAGE_WORDS);
+      const first = memoryWord(this.#stateWords, number * PAGE_SIZE);
+      page = this.#sparePages.pop() ?? new Page(first, PAGE_SIZE / 4);
+      page.begin(first);
       this.#pages.set(number, page);
     }
     page.touched = true;
     return page;
   }
 
+  /** Memory for an image of a size. */
+  #buffer(size: number): ImageBuffer {
+    let buffer = this.#buffers.get(size);
+    if (buffer === undefined) this.#buffers.set(size, buffer = new ImageBuffer(size));
+    return buffer;
+  }
+
+  /** Where the words of an image come from; it is the only one that is being made. */
+  #originsIn(to: Uint32Array): Int32Array {
+    if (this.#out !== to) {
+      this.#out = to;
+      this.#outOrigin = new Int32Array(to.length).fill(FOLLOWS);
+    }
+    return this.#outOrigin;
+  }
+
+  /** The image that was made since something was last told, if there is one. */
+  #image(): Template | undefined {
+    const out = this.#out;
+    if (out === undefined) return undefined;
+    this.#out = undefined;
+    const copies: number[] = [];
+    this.#outOrigin.forEach((from, word) => {
+      if (from !== FOLLOWS && this.#guarded(from) === undefined) {
+        copies.push(word, this.#writer.slot(from));
+      }
+    });
+    return { words: out.slice(), copies: Int32Array.from(copies) };
+  }
+
   /** Notes what was set up to here, and what is told. */
   #note(tell: Stage["tell"]): void {
-    const { dirty, marks, origin } = this.#state;
+    const state = this.#state;
+    const { dirty, marks } = state;
     for (const word of dirty) {
       marks[word]! &= ~DIRTY;
-      const from = origin[word] as number;
+      const from = state.from(word);
       // Of words behind the machine's nobody keeps what they were.
       const behind = from >= MACHINE_SIZE >> 2 && from < this.#stateWords;
       if (behind) this.#guard(from, this.#words[word] as number);
     }
-    const copied = (from: WordNumber) => this.#guards.has(from) ? FOLLOWS : from;
-    this.#history?.note(dirty, (word) => copied(origin[word] as number), this.#words, tell);
-    this.#state.dirty = [];
+    const copied = (from: WordNumber) => this.#guarded(from) === undefined ? from : FOLLOWS;
+    this.#history?.note(dirty, (word) => copied(state.from(word)), this.#words, tell);
+    dirty.length = 0;
   }
 
   /** Ends a stage. */
-  #tell(tell: Stage["tell"]): void {
-    const state = this.#writesOf(this.#state, 1, (word) => this.#words[word] as number);
-    const { memory } = this.#v;
-    const pages: PageWrites[] = [];
-    for (const [number, page] of this.#pages) {
-      if (!page.touched) continue;
-      page.touched = false;
-      const bytes = memory.page(number * PAGE_SIZE);
-      const writes = this.#writesOf(page, 4, (word) => wordAt(bytes, word * 4));
-      pages.push({ page: number, ...writes });
-    }
-    const mapped = this.#mapped;
+  #tell(tell: Stage["tell"], image?: Template): void {
+    this.#writer.stage(this.#mapped, this.#state, this.#pages, this.#v);
     this.#mapped = -1;
-    this.#stages.push({ ...state, mapped, pages, ...this.#short(), tell });
+    this.#stages.push({ ...this.#short(), image, tell });
   }
 
-  /** What was set of words; a word's place is its number times a size. */
-  #writesOf(words: Words, size: number, valueOf: (word: number) => number): Writes {
-    const { origin, marks, first, dirty } = words;
-    const writing = new Writing();
-    for (const word of dirty) {
-      const mark = marks[word] as number;
-      const from = origin[word] as number, written = (mark & WRITTEN) !== 0;
-      const noted = this.#emit(writing, word * size, first + word, from, valueOf(word), written);
-      marks[word] = noted ? mark & ~DIRTY | WRITTEN : mark & ~DIRTY;
-    }
-    words.dirty = [];
-    return writing;
-  }
-
-  /** Notes what a word becomes, unless it is that already; whether it was noted. */
-  #emit(
-    into: Writing,
-    at: number,
-    number: WordNumber,
-    from: number,
-    value: number,
-    written: boolean,
-  ): boolean {
-    const known = from === FOLLOWS ? value : this.#guards.get(from);
-    if (!written) {
-      if (from === number || known !== undefined && this.#guards.get(number) === known) {
-        return false;
-      }
-    }
-    if (known !== undefined) {
-      into.set.push(at);
-      into.values.push(known);
-      return true;
-    }
-    let slot = this.#carried.get(from);
-    if (slot === undefined) this.#carried.set(from, slot = this.#carried.size);
-    into.copied.push(at);
-    into.carried.push(slot);
-    return true;
+  /** Ends a stage of whose state nothing is seen but an image: what was set is set in the next one. */
+  #show(tell: Stage["tell"], image: Template | undefined): void {
+    this.#writer.empty();
+    this.#stages.push({ loose: undefined, result: undefined, image, tell });
   }
 
   /** What changed since the last stage of what is no byte. */

@@ -82,8 +82,11 @@ export class RunningDigest {
   #memory: GuestMemory | undefined;
   #versions = new Float64Array(0);
   #crcs = new Int32Array(0);
-  readonly #number = new Uint32Array(1);
-  readonly #bytes = new Uint8Array(this.#number.buffer);
+  /** For each page the CRC-32 of its number, where it is known; 0 where it is not. */
+  #numbers = new Uint32Array(0);
+  /** The state that was added last: its buffer, and the part of it that counts. */
+  #buffer: Uint8Array | undefined;
+  #state: Uint8Array = new Uint8Array(0);
 
   /**
    * Adds the state of a vCPU and its guest memory.
@@ -93,7 +96,11 @@ export class RunningDigest {
   add(v: Vcpu): void {
     const { memory } = v;
     if (memory !== this.#memory) this.#begin(memory);
-    let digest = stateDigest(v, this.value);
+    if (v.bytes !== this.#buffer) {
+      this.#buffer = v.bytes;
+      this.#state = v.bytes.subarray(0, STATE_SIZE);
+    }
+    let digest = crc32(this.#state, this.value);
     let length = this.length + STATE_SIZE;
     const pages = memory.pages();
     for (let i = 0; i < pages.length; i++) {
@@ -101,8 +108,7 @@ export class RunningDigest {
       const version = memory.versions[page] as number;
       if (this.#versions[page] !== version) {
         this.#versions[page] = version;
-        this.#number[0] = page;
-        this.#crcs[page] = crc32(memory.page(page * PAGE_SIZE), crc32(this.#bytes));
+        this.#crcs[page] = crc32(memory.page(page * PAGE_SIZE), this.#numberOf(page));
       }
       digest = shiftCrc(BEHIND_PAGE, digest) ^ this.#crcs[page]!;
       length += PAGE_BYTES;
@@ -111,11 +117,20 @@ export class RunningDigest {
     this.length = length;
   }
 
+  /** CRC-32 of a page's number. */
+  #numberOf(page: number): number {
+    const known = this.#numbers[page] as number;
+    return known !== 0
+      ? known
+      : this.#numbers[page] = crc32(new Uint8Array(Uint32Array.of(page).buffer));
+  }
+
   #begin(memory: GuestMemory): void {
     this.#memory = memory;
     // -1: not looked at yet.
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#crcs = new Int32Array(memory.versions.length);
+    this.#numbers = new Uint32Array(memory.versions.length);
   }
 }
 

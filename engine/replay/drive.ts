@@ -21,8 +21,9 @@ import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { RunPaths } from "../paths/paths.ts";
 import type { Policy } from "../policy.ts";
+import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
-import { loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
+import { loadAndRun, loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
 import { MOST_OUTCOMES, ReplayError, tooManyOutcomes } from "./replay_error.ts";
 import { capabilitiesOf, DEFAULTS, modelled } from "./session_machine.ts";
 
@@ -267,11 +268,15 @@ export class Driver {
 
   /** Runs the vCPU until userspace is needed. */
   run(): void {
+    const paths = this.paths?.run;
+    this.#go(paths === undefined ? runVcpu : (v) => paths.run(v, runVcpu));
+  }
+
+  #go(run: (v: Vcpu) => void): void {
     if (++this.#goes > MOST_GOES) {
       throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
     }
-    const paths = this.paths?.run;
-    this.#listened(paths === undefined ? runVcpu : (v) => paths.run(v, runVcpu));
+    this.#listened(run);
     this.ran = true;
   }
 
@@ -326,9 +331,19 @@ export class Driver {
     if (event.vmcb12 !== undefined && event.vmcb12_gpa !== undefined) {
       this.#page(Number(event.vmcb12_gpa & ~0xfffn), event.vmcb12, index);
     }
-    loadRegs(v, regs, this.paths?.load);
-    this.#start(v);
-    this.run();
+    const { paths } = this;
+    const step = paths === undefined || regs.known !== undefined || this.ready !== undefined ||
+      this.#queued.length !== 0;
+    if (step) {
+      loadRegs(v, regs);
+      this.#start(v);
+      this.run();
+      return;
+    }
+    v.bytes.set(regs.bytes, MAPPED_AT);
+    this.#running = true;
+    const known = this.observer?.looker === undefined ? paths.vmrun : paths.seen;
+    this.#go((v) => known.run(v, loadAndRun));
   }
 
   /** Queues what was injected before the run, and looks, as userspace did. */
@@ -338,6 +353,7 @@ export class Driver {
     look(v);
     looked(v);
     this.ready?.(v);
+    this.observer?.looker?.look(v);
     this.#running = true;
   }
 

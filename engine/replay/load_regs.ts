@@ -5,10 +5,10 @@
  */
 import type { Image } from "../event.ts";
 import { fitImage, overlayImage } from "../image/fields.ts";
-import { clearNestedState, setHsave, setRegs, setSregs } from "../kvm/ioctls.ts";
+import { clearNestedState, look, looked, setHsave, setRegs, setSregs } from "../kvm/ioctls.ts";
+import { runVcpu } from "../kvm/run.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { offsets } from "../layout.ts";
-import type { Paths } from "../paths/paths.ts";
 import { MAPPED_AT, V } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS, REGS_LAYOUT } from "../svm/regs_layout.ts";
@@ -87,16 +87,26 @@ const SEGMENT_AT = [
  *
  * @param v The vCPU.
  * @param image Its registers; the work area holds them meanwhile.
- * @param paths Paths that loading is known to take, if any.
  */
-export function loadRegs(v: Vcpu, image: Image, paths?: Paths): void {
+export function loadRegs(v: Vcpu, image: Image): void {
   v.bytes.set(image.bytes, MAPPED_AT);
-  if (paths !== undefined && image.known === undefined) paths.run(v, loadWhole);
-  else load(v, image.known);
+  load(v, image.known);
 }
 
-function loadWhole(v: Vcpu): void {
+/**
+ * Loads them all from the work area, looks at the vCPU as userspace does before it runs it, and runs it.
+ *
+ * @param v The vCPU; who listens to it hears of the run alone.
+ */
+export function loadAndRun(v: Vcpu): void {
+  const { observer } = v;
+  v.observer = undefined;
   load(v, undefined);
+  look(v);
+  looked(v);
+  v.observer = observer;
+  observer?.looker?.look(v);
+  runVcpu(v);
 }
 
 function load(v: Vcpu, known: Uint8Array | undefined): void {

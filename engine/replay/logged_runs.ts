@@ -153,12 +153,12 @@ export class LoggedRunCollector {
    * @param event The next event.
    */
   claims(event: TraceEvent): boolean {
-    const number = event.vcpu ?? 0;
+    const without = this.#without;
     if (event.kind === "session") {
-      if (showsTransitions(event.meta)) this.#without.add(number);
-      else this.#without.delete(number);
+      if (showsTransitions(event.meta)) without.add(event.vcpu ?? 0);
+      else without.delete(event.vcpu ?? 0);
     }
-    return this.#without.has(number);
+    return without.size !== 0 && without.has(event.vcpu ?? 0);
   }
 
   /**

@@ -4,27 +4,78 @@
  *
  * @module
  */
+import type { Image } from "../event.ts";
+import type { Policy } from "../policy.ts";
+import { ImageBuffer } from "../svm/image_buffer.ts";
 import { INNER_SIZE } from "../svm/inner_layout.ts";
 import { VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import type { ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { Produced } from "./outcomes.ts";
-import { hostVmcbMask, ImageBuffer, innerView, vmcb02Used } from "./views.ts";
+import { hostVmcbMask, INNER_VIEWER, innerImage, vmcb02Used } from "./views.ts";
 
 /** Bytes of a VMCB up to the end of its last field: the others of vmcb01 and vmcb02 are always zero. */
 const USED = Math.max(...VMCB_LAYOUT.fields.map(({ offset, size }) => offset + size));
 
+/** A state inside the kernel, in memory that is used again. */
+class ProducedState {
+  readonly kind = "inner";
+  at = "";
+  inner: Image;
+  vmcb01: Image;
+  vmcb02: Image | undefined;
+  readonly #buffer = new ImageBuffer(INNER_SIZE);
+  readonly #vmcb01: Image;
+  readonly #vmcb02: Image;
+  readonly #policy: Policy;
+
+  constructor(policy: Policy, npt: boolean) {
+    const known = hostVmcbMask(npt);
+    this.#policy = policy;
+    this.inner = innerImage(policy, this.#buffer);
+    this.vmcb01 = this.#vmcb01 = { bytes: new Uint8Array(VMCB_SIZE), known };
+    this.#vmcb02 = { bytes: new Uint8Array(VMCB_SIZE), known };
+  }
+
+  /** Whether it has room for what a vCPU under a policy shows. */
+  fits(policy: Policy, npt: boolean): boolean {
+    return policy === this.#policy && this.vmcb01.known === hostVmcbMask(npt);
+  }
+
+  take(at: string, ret: number, v: Vcpu, shown: ShownImage | undefined, vmcbs: VmcbViews): void {
+    this.at = at;
+    if (shown === undefined) INNER_VIEWER.fill(v, ret, this.#buffer);
+    else shown.fill(this.#buffer);
+    this.#vmcb01.bytes.set(vmcbs.vmcb01);
+    this.vmcb02 = undefined;
+    if (!vmcb02Used(v)) return;
+    this.#vmcb02.bytes.set(vmcbs.vmcb02);
+    this.vmcb02 = this.#vmcb02;
+  }
+}
+
+/** The VMCBs of a vCPU, up to the end of their last field. */
+class VmcbViews {
+  readonly of: Uint8Array;
+  readonly vmcb01: Uint8Array;
+  readonly vmcb02: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.of = bytes;
+    this.vmcb01 = bytes.subarray(VMCB01_AT, VMCB01_AT + USED);
+    this.vmcb02 = bytes.subarray(VMCB02_AT, VMCB02_AT + USED);
+  }
+}
+
 /** Memory of images, of which the run under way uses the first few. */
 export class ProducedImages {
-  readonly #vmcbs: Uint8Array[] = [];
-  readonly #inners: ImageBuffer[] = [];
-  #usedVmcbs = 0;
-  #usedInners = 0;
+  readonly #states: ProducedState[] = [];
+  #used = 0;
+  #views = new VmcbViews(new Uint8Array(0));
 
   /** The run is over: nobody needs its images any more. */
   reset(): void {
-    this.#usedVmcbs = 0;
-    this.#usedInners = 0;
+    this.#used = 0;
   }
 
   /**
@@ -33,23 +84,18 @@ export class ProducedImages {
    * @param at The function.
    * @param ret What it returns.
    * @param v The vCPU.
-   * @returns The outcome; its images are valid until {@linkcode ProducedImages.reset}.
+   * @param shown What it shows, if that is known.
+   * @returns The outcome; valid until {@linkcode ProducedImages.reset}.
    */
-  inner(at: string, ret: number, v: Vcpu): Produced {
-    const known = hostVmcbMask(v.caps.npt);
-    const buffer = this.#inners[this.#usedInners++] ??= new ImageBuffer(INNER_SIZE);
-    return {
-      kind: "inner",
-      at,
-      inner: innerView(v, ret, buffer),
-      vmcb01: { bytes: this.#vmcb(v, VMCB01_AT), known },
-      vmcb02: vmcb02Used(v) ? { bytes: this.#vmcb(v, VMCB02_AT), known } : undefined,
-    };
-  }
-
-  #vmcb(v: Vcpu, at: number): Uint8Array {
-    const bytes = this.#vmcbs[this.#usedVmcbs++] ??= new Uint8Array(VMCB_SIZE);
-    bytes.set(v.bytes.subarray(at, at + USED));
-    return bytes;
+  inner(at: string, ret: number, v: Vcpu, shown?: ShownImage): Produced {
+    const { policy, caps: { npt } } = v;
+    let state = this.#states[this.#used];
+    if (state === undefined || !state.fits(policy, npt)) {
+      state = this.#states[this.#used] = new ProducedState(policy, npt);
+    }
+    this.#used++;
+    if (this.#views.of !== v.bytes) this.#views = new VmcbViews(v.bytes);
+    state.take(at, ret, v, shown, this.#views);
+    return state;
   }
 }

@@ -4,11 +4,11 @@
  *
  * @module
  */
-import type { EventOf, TraceEvent } from "../event.ts";
+import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { ImageKeeper } from "../image/fields.ts";
 import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
 import { shortTexts } from "../short_texts.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import type { Looker, Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
@@ -22,7 +22,8 @@ import { compareRestore } from "./restore_agreement.ts";
 import { RunOutcomes } from "./run_outcomes.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
 import { LoggedRunCollector } from "./logged_runs.ts";
-import { ImageBuffer, regsBytes } from "./views.ts";
+import { ImageBuffer } from "../svm/image_buffer.ts";
+import { REGS_VIEWER, regsBytes } from "./views.ts";
 
 export { plainMismatch } from "./agreement.ts";
 export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
@@ -32,6 +33,14 @@ export type { ReplayResult } from "./replay_result.ts";
 export interface ReplayMark extends Mark {
   /** Events of vCPUs of which only transitions were recorded. */
   readonly claimed: number;
+}
+
+/** What userspace saw before a run, and the event's number. */
+interface SeenBefore {
+  readonly index: number;
+  readonly regs: Image | undefined;
+  readonly vmcb12: Image | undefined;
+  readonly hsave: Image | undefined;
 }
 
 /** Between two runs, what decides how a replay goes on. */
@@ -68,6 +77,15 @@ export class Replayer {
   readonly #totals = new Totals();
   readonly #outcomes = new RunOutcomes();
   readonly #seen = new ImageBuffer(REGS_SIZE);
+  /** Hears what a run brings forth before which userspace looked. */
+  #looking: Observer = this.#outcomes.observer;
+  readonly #looker: Looker = {
+    viewer: REGS_VIEWER,
+    look: (v, shown) => this.#compareBefore(v, shown),
+  };
+  /** What userspace saw before the run under way. */
+  #before: SeenBefore | undefined;
+  readonly #lookWhole = (v: Vcpu) => void regsBytes(v, this.#seen);
   /** Events of vCPUs of which only transitions were recorded. */
   #claimed = 0;
   /**
@@ -84,7 +102,8 @@ export class Replayer {
   #lost = false;
   /** What the recording itself could not carry on at, in the run under way or to come. */
   #gap: string | undefined;
-  #pre: { index: number; event: EventOf<"regs"> } | undefined;
+  /** What userspace saw before the run to come. */
+  #pre: SeenBefore | undefined;
   readonly #preRegs = new ImageKeeper();
   readonly #preVmcb12 = new ImageKeeper();
   readonly #preHsave = new ImageKeeper();
@@ -110,7 +129,7 @@ export class Replayer {
       (kind, agreed) => this.#totals.outcome(kind, agreed),
     );
     this.#driver = new Driver(policy);
-    this.#driver.observer = this.#outcomes.observer;
+    this.#listen();
     this.#driver.paths = paths;
     this.#transitions = new PartialReplayer(
       policy,
@@ -155,6 +174,7 @@ export class Replayer {
           : {};
         const sees = event.meta?.["sees"];
         this.#outcomes.sees = Array.isArray(sees) ? new Set(sees) : undefined;
+        this.#listen();
         this.#driver.feed(event, index);
         break;
       }
@@ -327,6 +347,14 @@ export class Replayer {
     this.#agreement.scenario = scenario;
     this.#agreement.shows = shows;
     this.#outcomes.sees = sees && new Set(sees);
+    this.#listen();
+  }
+
+  /** Hears from now on what the source could see. */
+  #listen(): void {
+    const { observer } = this.#outcomes;
+    this.#driver.observer = observer;
+    this.#looking = { ...observer, looker: this.#looker };
   }
 
   /** Events are missing: what the run under way came to is not known, nor anything of this machine after it. */
@@ -363,16 +391,11 @@ export class Replayer {
     this.#inRun = true;
     this.#runAt = index;
     this.#totals.runs++;
-    this.#driver.ready = pre && ((v) => {
-      this.#agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.event.regs, {
-        bytes: regsBytes(v, this.#seen),
-      });
-      this.#agreement.page(pre.index, "pre.vmcb12 ", pre.event.vmcb12, "vmcb12", v);
-      this.#agreement.page(pre.index, "pre.hsave ", pre.event.hsave, "hsave", v);
-      this.#agreement.count("pre", this.#agreement.clean);
-    });
+    this.#before = pre;
+    this.#driver.observer = pre === undefined ? this.#outcomes.observer : this.#looking;
     this.#driver.feed(event, index);
-    this.#driver.ready = undefined;
+    this.#driver.observer = this.#outcomes.observer;
+    this.#before = undefined;
     if (event.kind === "setstate") this.#setState(event, index);
   }
 
@@ -392,15 +415,12 @@ export class Replayer {
   #regs(event: EventOf<"regs">, index: number): void {
     const phase = event.phase ?? "post";
     if (phase === "pre") {
-      const { regs, vmcb12, hsave, smram: _, ...rest } = event;
+      const { regs, vmcb12, hsave } = event;
       this.#pre = {
         index,
-        event: {
-          ...rest,
-          ...(regs && { regs: this.#preRegs.keep(regs) }),
-          ...(vmcb12 && { vmcb12: this.#preVmcb12.keep(vmcb12) }),
-          ...(hsave && { hsave: this.#preHsave.keep(hsave) }),
-        },
+        regs: regs && this.#preRegs.keep(regs),
+        vmcb12: vmcb12 && this.#preVmcb12.keep(vmcb12),
+        hsave: hsave && this.#preHsave.keep(hsave),
       };
       return;
     }
@@ -424,12 +444,33 @@ export class Replayer {
       if (this.#interrupted) return;
       if (exit === 2) agreement.number(index, `${phase}.port`, event.port, port);
       agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, {
-        bytes: regsBytes(v, this.#seen),
+        bytes: this.#look(v),
       });
       agreement.page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
       agreement.page(index, `${phase}.hsave `, event.hsave, "hsave", v);
       agreement.smram(index, phase, event.smram, v);
     });
+  }
+
+  /** What userspace sees; valid until the next look. */
+  #look(v: Vcpu): Uint8Array {
+    const seen = this.#seen, paths = this.#driver.paths;
+    if (paths === undefined) regsBytes(v, seen);
+    else paths.look.run(v, this.#lookWhole, seen);
+    return seen.bytes;
+  }
+
+  /** Holds what userspace sees before a run against what it saw. */
+  #compareBefore(v: Vcpu, shown: ShownImage | undefined): void {
+    const pre = this.#before;
+    if (pre === undefined) return;
+    const agreement = this.#agreement, seen = this.#seen;
+    if (shown === undefined) regsBytes(v, seen);
+    else shown.fill(seen);
+    agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.regs, { bytes: seen.bytes });
+    agreement.page(pre.index, "pre.vmcb12 ", pre.vmcb12, "vmcb12", v);
+    agreement.page(pre.index, "pre.hsave ", pre.hsave, "hsave", v);
+    agreement.count("pre", agreement.clean);
   }
 
   #endRun(): void {

@@ -13,29 +13,44 @@ import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Agreement } from "./agreement.ts";
 import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { ProducedImages } from "./produced_images.ts";
+import { INNER_VIEWER } from "./views.ts";
 import { MOST_OUTCOMES, tooManyOutcomes } from "./replay_error.ts";
+
+/** Stands for a state inside the kernel that was recorded as the replay produced it. */
+const AS_PRODUCED = "as produced";
+
+/** What is kept of an outcome that was recorded until the run is over. */
+type Kept = Recorded | typeof AS_PRODUCED;
 
 /** Collects the outcomes of the run under way. */
 export class RunOutcomes {
-  /** What the source could see, where it says so. */
+  /** What the source could see, where it says so; it decides who hears what the replay produces. */
   sees: ReadonlySet<unknown> | undefined;
   /** What a recording lacks is unknown. */
   partial = false;
   #produced: Produced[] = [];
-  readonly #recorded: { index: number; event: Recorded }[] = [];
+  readonly #recorded: Kept[] = [];
+  /** Their numbers in the trace. */
+  readonly #indexes: number[] = [];
   readonly #images = new ProducedImages();
 
-  /** Hears what the replay produces. What the source could not see says nothing when it is not in the trace. */
-  readonly observer: Observer = {
+  readonly #plain: Observer = {
     check: (id, text) => this.#produce({ kind: "check", id, text }),
     warn: (text) => this.#produce({ kind: "warn", text }),
-    switched: (to) => {
-      if (this.seesSwitches) this.#produce({ kind: "switch", to });
-    },
-    inner: (at, ret, v) => {
-      if (this.sees?.has("inner") !== false) this.#produce(this.#images.inner(at, ret, v));
+    viewer: INNER_VIEWER,
+    inner: (at, ret, v, shown) => {
+      if (this.sees?.has("inner") !== false) this.#produce(this.#images.inner(at, ret, v, shown));
     },
   };
+  readonly #switching: Observer = {
+    ...this.#plain,
+    switched: (to) => this.#produce({ kind: "switch", to }),
+  };
+
+  /** Hears what the replay produces. What the source could not see says nothing when it is not in the trace. */
+  get observer(): Observer {
+    return this.seesSwitches ? this.#switching : this.#plain;
+  }
 
   /** Whether the session tells of every switch of the active VMCB; most do not. */
   get seesSwitches(): boolean {
@@ -51,12 +66,14 @@ export class RunOutcomes {
    */
   record(event: Recorded, index: number): void {
     if (this.#recorded.length === MOST_OUTCOMES) throw tooManyOutcomes(index);
-    this.#recorded.push({ index, event: this.#kept(event) });
+    this.#recorded.push(this.#kept(event));
+    this.#indexes.push(index);
   }
 
   /** The run is over, and compared. */
   reset(): void {
-    this.#produced.length = this.#recorded.length = 0;
+    if (this.#produced.length !== 0) this.#produced.length = 0;
+    if (this.#recorded.length !== 0) this.#recorded.length = this.#indexes.length = 0;
     this.#images.reset();
   }
 
@@ -70,20 +87,26 @@ export class RunOutcomes {
   compare(agreement: Agreement, runAt: number, whole: boolean): void {
     const recorded = this.#recorded;
     if (this.partial) {
-      const kinds = new Set<string>(recorded.map(({ event }) => event.kind));
+      const kinds = new Set<string>(
+        recorded.map((event) => event === AS_PRODUCED ? "inner" : event.kind),
+      );
       this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
     }
     const { length } = this.#produced;
     const most = whole ? Math.max(recorded.length, length) : Math.min(recorded.length, length);
     for (let i = 0; i < most; i++) {
       const was = recorded[i], is = this.#produced[i];
-      const index = was?.index ?? runAt;
-      if (was === undefined || is === undefined || !sameKind(was.event, is)) {
-        agreement.mismatch(index, "outcome", nameOf(was?.event), nameOf(is));
-        agreement.count(was?.event.kind ?? is?.kind ?? "outcome", false);
+      if (was === AS_PRODUCED) {
+        agreement.count("inner", true);
+        continue;
+      }
+      const index = this.#indexes[i] ?? runAt;
+      if (was === undefined || is === undefined || !sameKind(was, is)) {
+        agreement.mismatch(index, "outcome", nameOf(was), nameOf(is));
+        agreement.count(was?.kind ?? is?.kind ?? "outcome", false);
         return;
       }
-      agreement.inside(index, was.event, is);
+      agreement.inside(index, was, is);
     }
   }
 
@@ -93,15 +116,15 @@ export class RunOutcomes {
 
   /**
    * An outcome to be compared when the run is over. Images that are as they should be need no
-   * copy: what was replayed is there already, and they are left out.
+   * copy: what was replayed is there already.
    */
-  #kept(event: Recorded): Recorded {
+  #kept(event: Recorded): Kept {
     if (event.kind !== "inner") return { ...event };
     const produced = this.partial ? undefined : this.#produced[this.#recorded.length];
     const same = produced?.kind === "inner" && produced.at === event.at &&
       agree(event.inner, produced.inner) && agree(event.vmcb01, produced.vmcb01) &&
       agree(event.vmcb02, produced.vmcb02);
-    if (same) return { kind: "inner", vcpu: event.vcpu, at: produced.at };
+    if (same) return AS_PRODUCED;
     const { inner, vmcb01, vmcb02, ...rest } = event;
     return {
       ...rest,

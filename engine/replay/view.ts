@@ -4,32 +4,8 @@
  * @module
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
+import type { ImageBuffer } from "../svm/image_buffer.ts";
 import type { Getter, ViewField, Whereabouts } from "../svm/view_source.ts";
-
-/** Memory for an image, to be filled again and again. */
-export class ImageBuffer {
-  /** The bytes. */
-  readonly bytes: Uint8Array;
-  /** The same as 32-bit words. */
-  readonly words: Uint32Array;
-
-  /**
-   * Makes memory that is all zero.
-   *
-   * @param size Bytes, a multiple of 4.
-   * @example
-   * ```ts
-   * import { ImageBuffer, INNER_SIZE, innerBytes, UPSTREAM, Vcpu } from "@vmtape/vmtape/engine";
-   * const v = new Vcpu({ physicalBits: 40, npt: true, memory: 1 << 24 }, UPSTREAM);
-   * const buffer = new ImageBuffer(INNER_SIZE);
-   * if (innerBytes(v, 1, buffer) !== buffer.bytes || buffer.words[0] !== 1) throw new Error();
-   * ```
-   */
-  constructor(size: number) {
-    this.words = new Uint32Array(size / 4);
-    this.bytes = new Uint8Array(this.words.buffer);
-  }
-}
 
 /** Bytes that are copied together: offsets of whole 32-bit words where both allow it. */
 interface Copy {
@@ -61,6 +37,7 @@ function extend<T extends Copy>(list: T[], next: T, same: (last: T) => boolean):
 
 /** A view of a vCPU, compiled from the rows of its layout. */
 export class View {
+  /** Stretches of whole words: to, from and length of each. */
   readonly #words: Int32Array;
   readonly #bytes: readonly Copy[];
   readonly #follows: readonly Follow[];
@@ -105,11 +82,9 @@ export class View {
       }
     }
     const whole = ({ to, from, size }: Copy) => (to | from | size) % 4 === 0;
-    const words: number[] = [];
-    for (const { to, from, size } of copies.filter(whole)) {
-      for (let i = 0; i < size; i += 4) words.push((to + i) >> 2, (from + i) >> 2);
-    }
-    this.#words = Int32Array.from(words);
+    this.#words = Int32Array.from(
+      copies.filter(whole).flatMap(({ to, from, size }) => [to >> 2, from >> 2, size >> 2]),
+    );
     this.#bytes = copies.filter((copy) => !whole(copy));
     this.#follows = follows;
     this.#gets = gets;
@@ -122,28 +97,32 @@ export class View {
    * @param into The image.
    */
   fill(v: Vcpu, { bytes, words }: ImageBuffer): void {
-    const pairs = this.#words, from = v.words;
-    for (let i = 0; i < pairs.length; i += 2) {
-      words[pairs[i] as number] = from[pairs[i + 1] as number] as number;
+    const stretches = this.#words;
+    for (let i = 0; i < stretches.length; i += 3) {
+      v.copyOut(
+        words,
+        stretches[i] as number,
+        stretches[i + 1] as number,
+        stretches[i + 2] as number,
+      );
     }
     const copies = this.#bytes;
     for (let i = 0; i < copies.length; i++) {
       const { to, from, size } = copies[i] as Copy;
-      for (let k = 0; k < size; k++) bytes[to + k] = v.bytes[from + k] as number;
+      for (let k = 0; k < size; k++) bytes[to + k] = v.u8(from + k);
     }
     const follows = this.#follows;
     for (let i = 0; i < follows.length; i++) {
       const { to, from, size, where } = follows[i] as Follow;
       const at = where(v);
-      const first = to >> 2, count = size >> 2, source = (at + from) >> 2;
-      for (let k = 0; k < count; k++) {
-        words[first + k] = at < 0 ? 0 : v.words[source + k] as number;
-      }
+      const first = to >> 2, count = size >> 2;
+      if (at >= 0) v.copyOut(words, first, (at + from) >> 2, count);
+      else for (let k = 0; k < count; k++) v.setOut(words, first + k, 0);
     }
     const gets = this.#gets;
     for (let i = 0; i < gets.length; i++) {
       const { to, size, get } = gets[i] as Get;
-      if (size === 4) words[to >> 2] = get(v);
+      if (size === 4) v.setOut(words, to >> 2, get(v));
       else bytes[to] = get(v);
     }
   }

@@ -15,10 +15,12 @@ import { look, looked } from "../kvm/ioctls.ts";
 import { toldNmis } from "../kvm/queue.ts";
 import { gif, hflags } from "../kvm/control.ts";
 import { rflags } from "../kvm/regs.ts";
-import { reportedAttributes, segmentAt, SEGMENTS } from "../kvm/segments.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import { reportedAttributes, segmentAt, type SegmentName, SEGMENTS } from "../kvm/segments.ts";
+import type { Vcpu, Viewer } from "../kvm/vcpu.ts";
+import type { Policy } from "../policy.ts";
 import type { Getter, Whereabouts } from "../svm/view_source.ts";
-import { ImageBuffer, View } from "./view.ts";
+import { ImageBuffer } from "../svm/image_buffer.ts";
+import { View } from "./view.ts";
 
 export { ImageBuffer };
 
@@ -90,10 +92,10 @@ const WHEREABOUTS: Readonly<Record<Whereabouts, (v: Vcpu) => number>> = {
   currentVmcb12Gpa: (v) => v.guestMode ? V.vmcb12_gpa : -1,
 };
 
-/** Where the attributes of each segment register are in an image of layout `regs`. */
-const ATTRIB_AT = offsets(
+/** Where the selector of each segment register is in an image of layout `regs`; attributes follow. */
+const SELECTOR_AT = offsets(
   SEGMENTS.map((name) => ({
-    ...REGS_FIELDS.find((field) => field.name === `${name}_attrib`)!,
+    ...REGS_FIELDS.find((field) => field.name === `${name}_selector`)!,
     name,
   })),
 );
@@ -150,20 +152,45 @@ export function innerView(
   ret: number,
   into: ImageBuffer = new ImageBuffer(INNER_SIZE),
 ): Image {
-  innerBytes(v, ret, into);
-  const { oneWalker, roles } = v.policy.kernel.mmu;
-  if (!oneWalker) return { bytes: into.bytes.subarray(0, INNER_SIZE_THREE_ROLES) };
-  const { bytes, words } = into;
-  for (const at of THREE_ROLES) bytes.fill(0, at, at + 8);
-  for (const [to, from] of [[I.gva_role, V.gva_role], [I.ngpa_role, V.guest_cpu_role]] as const) {
-    const base = v.u32(from), ext = v.u32(from + 4);
-    words[to >> 2] = roles.cpu(base, ext);
-    words[(to >> 2) + 1] = roles.ext(base, ext);
-  }
-  words[I.root_role >> 2] = roles.root(v.u32(V.root_root_role));
-  words[I.groot_role >> 2] = roles.root(v.u32(V.guest_root_role));
-  bytes[I.pdptrs_user] = v.u8(V.pdptrs_from_userspace);
-  return { bytes, known: ONE_WALKER };
+  INNER_VIEWER.fill(v, ret, into);
+  return innerImage(v.policy, into);
+}
+
+/** That view, filled into memory of its size. */
+export const INNER_VIEWER: Viewer = {
+  size: INNER_SIZE,
+  fill(v, ret, into) {
+    innerBytes(v, ret, into);
+    const { oneWalker, roles } = v.policy.kernel.mmu;
+    if (!oneWalker) return;
+    const { bytes, words } = into;
+    const set = (at: number, value: number) => v.setOut(words, at >> 2, value);
+    for (const at of THREE_ROLES) {
+      set(at, 0);
+      set(at + 4, 0);
+    }
+    for (const [to, from] of [[I.gva_role, V.gva_role], [I.ngpa_role, V.guest_cpu_role]] as const) {
+      const base = v.u32(from), ext = v.u32(from + 4);
+      set(to, roles.cpu(base, ext));
+      set(to + 4, roles.ext(base, ext));
+    }
+    set(I.root_role, roles.root(v.u32(V.root_root_role)));
+    set(I.groot_role, roles.root(v.u32(V.guest_root_role)));
+    bytes[I.pdptrs_user] = v.u8(V.pdptrs_from_userspace);
+  },
+};
+
+/**
+ * What was filled in, as the image of an event.
+ *
+ * @param policy Under which it was.
+ * @param buffer Where.
+ * @returns An image of layout `inner`, in the buffer's memory.
+ */
+export function innerImage({ kernel }: Policy, buffer: ImageBuffer): Image {
+  return kernel.mmu.oneWalker
+    ? { bytes: buffer.bytes, known: ONE_WALKER }
+    : { bytes: buffer.beginning(INNER_SIZE_THREE_ROLES) };
 }
 
 /**
@@ -185,15 +212,21 @@ export function regsBytes(v: Vcpu, into: ImageBuffer = new ImageBuffer(REGS_SIZE
   look(v);
   REGS_VIEW.fill(v, into);
   // Userspace is shown attributes as KVM_GET_SREGS makes them of those in the VMCB.
-  for (const name of SEGMENTS) {
+  for (let i = 0; i < SEGMENTS.length; i++) {
+    const name = SEGMENTS[i] as SegmentName;
     const attrib = reportedAttributes(v, name);
-    into.bytes[ATTRIB_AT[name]] = attrib;
-    into.bytes[ATTRIB_AT[name] + 1] = attrib >> 8;
+    v.setOut(into.words, SELECTOR_AT[name] >> 2, v.u16(segmentAt(v, name)) | attrib << 16);
   }
   into.bytes[NMI_PENDING_AT] = toldNmis(v);
   looked(v);
   return into.bytes;
 }
+
+/** That view, filled into memory of its size. */
+export const REGS_VIEWER: Viewer = {
+  size: REGS_SIZE,
+  fill: (v, _, into) => void regsBytes(v, into),
+};
 
 /** Bytes of a VMCB image that hold host addresses, ASIDs or clocks, which differ from run to run. */
 const HOST_WORDS = [C.iopm_base_pa, C.msrpm_base_pa, C.tsc_offset, C.asid, C.nested_cr3] as const;

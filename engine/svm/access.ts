@@ -23,6 +23,10 @@ export interface AccessRecorder {
   copyFromMemory(to: number, gpa: number, length: number): void;
   /** Bytes of one page become copies of bytes of the state. */
   copyToMemory(gpa: number, from: number, length: number): void;
+  /** Words outside of the state become copies of words of it, all by their numbers. */
+  copyOut(to: Uint32Array, at: number, from: number, count: number): void;
+  /** A word outside of the state becomes something that follows from what was read. */
+  setOut(to: Uint32Array, at: number): void;
   /** What follows depends on whether the page that holds the address is allocated. */
   readAllocated(gpa: number): void;
   /** What follows depends on more than can be followed. */

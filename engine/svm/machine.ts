@@ -262,6 +262,17 @@ export class Machine {
     this.memory.writable(gpa).set(this.bytes.subarray(from, from + length), gpa % PAGE_SIZE);
   }
 
+  /** Copies words of the state to somewhere outside of it, all by their numbers. */
+  copyOut(to: Uint32Array, at: number, from: number, count: number): void {
+    const { words } = this;
+    for (let i = 0; i < count; i++) to[at + i] = words[from + i] as number;
+  }
+
+  /** Sets a word outside of the state to something that follows from what was read of it. */
+  setOut(to: Uint32Array, at: number, value: number): void {
+    to[at] = value;
+  }
+
   /** Byte offset of the active VMCB. */
   get vmcb(): number {
     return this.u32(V.active) === 2 ? VMCB02_AT : VMCB01_AT;

@@ -14,6 +14,7 @@ export type { PageJournal };
 export const PAGE_SIZE = 4096;
 
 const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
+const ZERO_WORDS = new Uint32Array(PAGE_SIZE / 4);
 
 /** Numbers of pages in order. Those that several memories share are not changed any more. */
 interface PageNumbers {
@@ -65,6 +66,9 @@ export class GuestMemory {
   recorder: AccessRecorder | undefined = undefined;
   /** As many as there are: an array with far apart entries would be a hash table. */
   readonly #pages: (Uint8Array | undefined)[];
+  /** Words of pages, where they were asked for, and which page each is of. */
+  readonly #words: (Uint32Array | undefined)[] = [];
+  readonly #wordsOf: (Uint8Array | undefined)[] = [];
   /** Numbers of the pages that are there, in order. */
   #numbers: PageNumbers;
   readonly #owned: Uint8Array;
@@ -203,6 +207,35 @@ export class GuestMemory {
   /** The page that holds `gpa`, to be read only. */
   page(gpa: number): Uint8Array {
     return this.#pages[gpa / PAGE_SIZE | 0] ?? ZERO_PAGE;
+  }
+
+  /** The 32-bit words of the page that holds `gpa`, to be read only. */
+  words(gpa: number): Uint32Array {
+    const index = gpa / PAGE_SIZE | 0;
+    const page = this.#pages[index];
+    if (page === undefined) return ZERO_WORDS;
+    return this.#wordsOf[index] === page
+      ? this.#words[index] as Uint32Array
+      : this.#lookAt(index, page);
+  }
+
+  /** The 32-bit words of the page that holds `gpa`, to be written. The address must be backed. */
+  writableWords(gpa: number): Uint32Array {
+    this.writable(gpa);
+    return this.words(gpa);
+  }
+
+  #lookAt(index: number, given: Uint8Array): Uint32Array {
+    // A page that is shared may lie anywhere: nobody writes it, so that a copy is as good.
+    const page = given.byteOffset % 4 === 0 ? given : given.slice();
+    const words = this.#words;
+    // Without holes it is no hash table.
+    while (words.length <= index) {
+      words.push(undefined);
+      this.#wordsOf.push(undefined);
+    }
+    this.#pages[index] = this.#wordsOf[index] = page;
+    return words[index] = new Uint32Array(page.buffer, page.byteOffset, PAGE_SIZE / 4);
   }
 
   /** The page that holds `gpa`, to be written. The address must be backed. */
