@@ -421,15 +421,20 @@ export class Differ {
         { policy: driver.policy, vcpu: driver.vcpu as Vcpu, log }
       )),
     });
+    this.#compare(ref, first, others);
+    for (const { log } of this.#sides) log.rest();
+    this.#drivers.length = this.#sides.length;
+  }
+
+  /** Compares what a run came to under each policy. */
+  #compare(ref: RunRef, first: Side, others: readonly Side[]): void {
     const what = this.#whatMissed();
     if (what !== undefined) {
       // What follows something that is not modelled is unknown: there is nothing to compare.
       this.#missed++;
       this.#unmodelled.set(what, (this.#unmodelled.get(what) ?? 0) + 1);
-      this.#drivers.length = this.#sides.length;
       return;
     }
-    this.#drivers.length = this.#sides.length;
     first.parts.forget();
     others.forEach((other, i) => {
       const difference = (this.#pairs[i] as PolicyPair).compare(ref, first, other, this.#vmcb12);

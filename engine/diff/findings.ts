@@ -98,9 +98,67 @@ interface Sorted {
   readonly parting: RunDifference["parting"];
   readonly ends: RunDifference["ends"];
   readonly follows: boolean;
-  /** What the owners were, before and afterwards. */
-  readonly owners: number;
+  /** Which owners it asked for and made. */
+  readonly uses: readonly OwnerUse[];
   readonly groups: readonly { readonly group: Group; readonly rows: readonly FieldRow[] }[];
+}
+
+/** Ways in which the same differences were sorted that are kept at most. */
+const MOST_SORTED = 8;
+
+/** The owner of a field as it was asked for or made. */
+interface OwnerUse {
+  readonly owners: Owners;
+  /** Name of the field, if it was asked for one. */
+  readonly name: string | undefined;
+  readonly owner: string;
+  /** Whether the owner is that of the field that most recently became one that differs. */
+  readonly recent: boolean;
+  readonly made: boolean;
+}
+
+/** The ids of the groups that the own differences of fields last went to, to trace follow-ons. */
+class Owners {
+  readonly #groups = new Map<string, string>();
+  #last: string | undefined;
+
+  /** The group of a field, if it has one. */
+  known(name: string | undefined): string | undefined {
+    return name === undefined ? undefined : this.#groups.get(name);
+  }
+
+  /** The group of a field; of the one that most recently became one that differs where it has none. */
+  of(name: string | undefined): string {
+    return this.known(name) ?? this.known(this.#last) ?? "";
+  }
+
+  /** Says which group a field's own difference went to; whether that was another before. */
+  set(name: string, group: string): boolean {
+    const before = this.#groups.get(name);
+    if (before === group) return false;
+    if (before === undefined) this.#last = name;
+    this.#groups.set(name, group);
+    return true;
+  }
+}
+
+/** Whether owners are those that were asked for. */
+function asBefore(uses: readonly OwnerUse[]): boolean {
+  for (let i = 0; i < uses.length; i++) {
+    const { owners, name, owner, made } = uses[i] as OwnerUse;
+    if (!made && owners.of(name) !== owner) return false;
+  }
+  return true;
+}
+
+/** Makes those that were made; whether any was another before. */
+function makeAgain(uses: readonly OwnerUse[]): boolean {
+  let moved = false;
+  for (let i = 0; i < uses.length; i++) {
+    const { owners, name, owner, made } = uses[i] as OwnerUse;
+    if (made && name !== undefined && owners.set(name, owner)) moved = true;
+  }
+  return moved;
 }
 
 /** A part of a run's differences that has one cause. */
@@ -131,15 +189,13 @@ interface Part {
  */
 export class Findings {
   readonly #groups = new Map<string, Group>();
-  /**
-   * For each pair of policies, the id of the group that a field's own difference last went to, to
-   * trace follow-ons.
-   */
-  readonly #owners = new Map<string, Map<string, string>>();
-  /** How often an owner was another than before. */
-  #moves = 0;
+  /** For each pair of policies. */
+  readonly #owners = new Map<string, Owners>();
   /** By what lists of fields have in common that say the same. */
-  readonly #sortedBefore = new WeakMap<object, Sorted>();
+  readonly #sortedBefore = new WeakMap<object, Sorted[]>();
+  /** What the run that is being sorted asked for and made; whether it made one that was another. */
+  #uses: OwnerUse[] = [];
+  #moved = false;
 
   /**
    * Takes the differences of one run.
@@ -157,30 +213,36 @@ export class Findings {
   /** Takes a run once, or as often as it belongs to the same findings. */
   #take(difference: RunDifference, times: number): { keys: string[]; taken: number } {
     const { fields, reports, parting, ends, reportsOrigin } = difference;
-    const alike = alikeOf(fields);
-    const known = this.#sortedBefore.get(alike);
     const follows = reportsOrigin !== undefined;
-    if (
-      known !== undefined && known.owners === this.#moves && known.reports === reports &&
-      known.parting === parting && known.ends === ends && known.follows === follows
-    ) {
-      for (const { group, rows } of known.groups) countRuns(group, rows, difference, times);
-      return { keys: known.keys, taken: times };
+    const alike = alikeOf(fields);
+    let before = this.#sortedBefore.get(alike);
+    if (before === undefined) this.#sortedBefore.set(alike, before = []);
+    for (let i = 0; i < before.length; i++) {
+      const known = before[i] as Sorted;
+      if (known.reports !== reports || known.parting !== parting || known.ends !== ends) continue;
+      if (known.follows !== follows || !asBefore(known.uses)) continue;
+      const taken = makeAgain(known.uses) ? 1 : times;
+      for (const { group, rows } of known.groups) countRuns(group, rows, difference, taken);
+      return { keys: known.keys, taken };
     }
     const own = ownOf(difference);
     const keys: string[] = [];
-    const owners = this.#moves;
+    this.#uses = [];
+    this.#moved = false;
     const parts = this.#partsOf(difference, own);
     // A run that makes owners may belong elsewhere when it comes again: follow-ons of it are then its own.
-    const settled = owners === this.#moves;
-    const taken = settled ? times : 1;
+    const taken = this.#moved ? 1 : times;
     const groups = parts.map((part) => {
       const key = keyOf(difference.policies, part.id);
       keys.push(key);
       return this.#put(key, difference, part, own, taken);
     });
-    if (settled) {
-      this.#sortedBefore.set(alike, { keys, reports, parting, ends, follows, owners, groups });
+    const uses = this.#uses;
+    // Which is the most recent may have changed meanwhile.
+    const kept = uses.every(({ recent }) => !recent) || uses.every(({ made }) => !made);
+    if (kept) {
+      if (before.length === MOST_SORTED) before.shift();
+      before.push({ keys, reports, parting, ends, follows, uses, groups });
     }
     return { keys, taken };
   }
@@ -296,19 +358,23 @@ export class Findings {
   }
 
   #own(pair: string, field: FieldDifference, owner: string): void {
-    let owners = this.#owners.get(pair);
-    if (owners === undefined) this.#owners.set(pair, owners = new Map());
-    const name = fieldText(field);
-    if (owners.get(name) === owner) return;
-    owners.set(name, owner);
-    this.#moves++;
+    const owners = this.#ownersOf(pair), name = fieldText(field);
+    if (owners.set(name, owner)) this.#moved = true;
+    this.#uses.push({ owners, name, owner, recent: false, made: true });
   }
 
   /** The finding that a follow-on field comes from: the one its subject went to last, or the most recent. */
   #ownerOf(pair: string, field: FieldDifference | undefined): string {
-    const owners = this.#owners.get(pair);
-    const own = field && owners?.get(fieldText(field));
-    return own ?? [...owners?.values() ?? []].at(-1) ?? "";
+    const owners = this.#ownersOf(pair), name = field && fieldText(field);
+    const owner = owners.of(name), recent = owners.known(name) === undefined;
+    this.#uses.push({ owners, name, owner, recent, made: false });
+    return owner;
+  }
+
+  #ownersOf(pair: string): Owners {
+    let owners = this.#owners.get(pair);
+    if (owners === undefined) this.#owners.set(pair, owners = new Owners());
+    return owners;
   }
 
   #put(

@@ -133,10 +133,15 @@ export class TransitionLog {
     this.reset();
   }
 
-  /** Forgets everything; the next run begins. */
-  reset(): void {
+  /** The run is over: what becomes of the vCPU until the next is none of it. */
+  rest(): void {
     this.#memory?.keepBefore();
     this.#memory = undefined;
+  }
+
+  /** Forgets everything; the next run begins. */
+  reset(): void {
+    this.rest();
     this.#live.reset();
     this.transitions = this.#live.transitions;
     this.reports = this.#live.reports;
