@@ -232,7 +232,10 @@ function decompress(
 ): Uint8Array {
   let content: Uint8Array;
   try {
-    content = zstdDecompressSync(part, { maxOutputLength: size });
+    content = zstdDecompressSync(part, {
+      maxOutputLength: size,
+      chunkSize: Math.max(constants.Z_MIN_CHUNK, size + 1),
+    });
   } catch (cause) {
     throw bad(`cannot be decompressed (${(cause as Error).message})`);
   }

@@ -3,7 +3,16 @@
  *
  * @module
  */
-import { COLUMN, COLUMNS, MAX_RAW, TIME_LANE, TIME_LANES, WORD_LANES } from "./format.ts";
+import {
+  COLUMN,
+  COLUMNS,
+  MAX_IMAGE,
+  MAX_KIND,
+  MAX_RAW,
+  TIME_LANE,
+  TIME_LANES,
+  WORD_LANES,
+} from "./format.ts";
 
 /** Columns shorter than this are compressed together with their neighbours, in bytes. */
 const OWN_SEGMENT = 2048;
@@ -52,6 +61,31 @@ export function wordLane(kind: number, place: number): number {
  */
 export function timeLane(kind: number): number {
   return TIME_LANE + kind % TIME_LANES;
+}
+
+/**
+ * The first of a lane's three columns.
+ *
+ * @param lane Number of the lane.
+ */
+export function laneColumn(lane: number): number {
+  return COLUMN.lanes + 3 * lane;
+}
+
+/** Columns of the lanes of words, by place and kind: the decoder looks them up for every difference. */
+const WORD_COLUMNS = Uint8Array.from(
+  { length: MAX_IMAGE / 4 + 7 * MAX_KIND },
+  (_, place) => laneColumn(wordLane(0, place)),
+);
+
+/**
+ * The first column of {@linkcode wordLane}.
+ *
+ * @param kind Number of the event's kind.
+ * @param place Index of the word in its image, or of the field in its kind.
+ */
+export function wordColumn(kind: number, place: number): number {
+  return WORD_COLUMNS[place + 7 * kind]!;
 }
 
 /** The columns of a block that is being written. */
@@ -113,7 +147,7 @@ export class ColumnWriter {
   /** Appends the difference of two words, modulo 2^32, to a lane. */
   word(lane: number, difference: number): void {
     const zigzag = ((difference << 1) ^ (difference >> 31)) >>> 0;
-    const column = COLUMN.lanes + 3 * lane;
+    const column = laneColumn(lane);
     const columns = this.#columns;
     if (zigzag < 128) return this.#put(columns[column]!, zigzag);
     this.#put(columns[column]!, (zigzag & 127) | 128);
@@ -131,7 +165,7 @@ export class ColumnWriter {
     // Zigzag without doubling, which would lose the lowest bit beyond 2^53.
     const sign = difference < 0 ? 1 : 0;
     const size = sign ? -1 - difference : difference;
-    const column = COLUMN.lanes + 3 * lane;
+    const column = laneColumn(lane);
     const rest = Math.floor(size / 64);
     this.#put(this.#columns[column]!, (size % 64) * 2 + sign | 128);
     this.#put(this.#columns[column + 1]!, rest % 128 | 128);

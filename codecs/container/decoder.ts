@@ -5,38 +5,18 @@
  */
 import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../../engine/event.ts";
-import { timeLane, wordLane } from "./columns.ts";
+import { type Channel, NO_PLACES } from "./channel.ts";
+import { wordColumn } from "./columns.ts";
 import { damaged } from "../errors.ts";
+import { EventObjects } from "./event_objects.ts";
 import { COLUMN, COLUMNS, MAX_IMAGE } from "./format.ts";
 import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./field_codes.ts";
-import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
+import { BlockState, type FieldState, padded, presentIn, type VcpuState } from "./images.ts";
 import { type Meta, unpackMap } from "./msgpack.ts";
-import { CODING, type FieldPlan, type KindPlan } from "./schema.ts";
+import { CODING, type KindPlan } from "./schema.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** Event objects by the fields they have: one each, handed out again and again. */
-class Shapes {
-  readonly #objects = new Map<number, Record<string, unknown>>();
-  #key = -1;
-  #object: Record<string, unknown> = {};
-
-  /** The object with the fields of a mask; the lowest bit stands for the time. */
-  get(plan: KindPlan, key: number): Record<string, unknown> {
-    if (key === this.#key) return this.#object;
-    let object = this.#objects.get(key);
-    if (!object) {
-      object = { kind: plan.kind, vcpu: 0 };
-      if (key & 1) object.time = 0;
-      plan.fields.forEach((field, i) => {
-        if (key & (2 << (2 * i))) object![field.name] = undefined;
-      });
-      this.#objects.set(key, object);
-    }
-    this.#key = key;
-    return this.#object = object;
-  }
-}
+const latin1 = Buffer.prototype.latin1Slice;
 
 /**
  * Steps through the events of one block, those of kinds that are not known here among them.
@@ -60,14 +40,12 @@ export class EventDecoder {
   readonly #offset: number;
   readonly #plans: readonly (KindPlan | undefined)[];
   readonly #count: number;
-  /** Where each column stands. */
-  readonly #at = new Int32Array(COLUMNS);
-  /** Where each column ends. */
-  readonly #ends = new Int32Array(COLUMNS);
+  /** Of each column where it stands, and where it ends: side by side, since both are asked for at once. */
+  readonly #cursors = new Int32Array(2 * COLUMNS);
   readonly #u64 = new BigUint64Array(1);
   readonly #halves = new Uint32Array(this.#u64.buffer);
   readonly #state = new BlockState();
-  readonly #objects: (Shapes | undefined)[] = [];
+  readonly #differences = new Int32Array(MAX_IMAGE / 4);
   readonly #texts: string[] = [];
   readonly #placeLists: Uint16Array[] = [];
   #vcpu: VcpuState | undefined;
@@ -93,7 +71,7 @@ export class EventDecoder {
     this.#count = count;
     this.#plans = plans;
     this.#offset = offset;
-    const ends = this.#ends;
+    const cursors = this.#cursors;
     let at = 0;
     let size = 0;
     for (let i = 0; i < COLUMNS; i++) {
@@ -104,13 +82,11 @@ export class EventDecoder {
         length += (byte & 127) * scale;
       }
       if (byte > 127) throw damaged(offset, "A column is too long for its block");
-      ends[i] = size += length;
+      cursors[2 * i] = size;
+      cursors[2 * i + 1] = size += length;
     }
     if (at + size !== content.length) throw damaged(offset, "The columns do not fill their block");
-    for (let i = 0; i < COLUMNS; i++) {
-      this.#at[i] = at + (i === 0 ? 0 : ends[i - 1]!);
-    }
-    for (let i = 0; i < COLUMNS; i++) ends[i]! += at;
+    for (let i = 0; i < cursors.length; i++) cursors[i]! += at;
   }
 
   /** How many events were stepped over. */
@@ -132,45 +108,47 @@ export class EventDecoder {
     }
     const flags = this.#byte(COLUMN.heads);
     const plan = this.#plans[flags & 63];
-    if (plan === undefined) throw this.#bad(`An event is of the undeclared kind ${flags & 63}`);
-    let ops = 0;
-    for (let i = 0; i < plan.opBytes; i++) ops |= this.#byte(COLUMN.heads) << (8 * i);
-    let vcpu = this.#vcpu;
-    if ((flags & HEAD_VCPU) !== 0) {
-      vcpu = this.#state.vcpu(this.#varint());
-      if (!vcpu) throw this.#bad("A block has too many vCPUs");
-      this.#vcpu = vcpu;
-    } else if (vcpu === undefined) {
-      throw this.#bad("The first event does not name its vCPU");
-    }
-    const present = (ops | ops >>> 1) & 0x55555555;
+    if (plan === undefined) throw this.#undeclared(flags & 63);
+    const ops = this.#operations(plan.opBytes);
+    if ((flags & HEAD_VCPU) !== 0) this.#otherVcpu();
+    const vcpu = this.#vcpu;
+    if (vcpu === undefined) throw this.#bad("The first event does not name its vCPU");
+    const present = presentIn(ops);
     const timed = (flags & HEAD_NO_TIME) === 0;
-    const shapes = this.#objects[plan.id] ??= new Shapes();
-    const event = shapes.get(plan, timed ? present << 1 | 1 : present << 1);
-    if (timed) event.time = this.#timeStep(timeLane(plan.id));
-    const state = vcpu.kind(plan);
-    // What the object holds already need not be stored again.
-    const fresh = state.object !== event || event.vcpu !== vcpu.vcpu;
-    if (fresh) {
-      state.object = event;
-      event.vcpu = vcpu.vcpu;
-    }
-    const fields = plan.fields;
-    for (let i = 0; ops !== 0; i++, ops >>>= 2) {
-      const op = ops & 3;
+    const time = timed ? this.#timeStep(plan.timeColumn) : 0;
+    const kind = vcpu.kind(plan);
+    const fields = kind.fields;
+    const told = ops & ~(ops & ~(ops >>> 1) & plan.plain);
+    let image: Channel | undefined;
+    for (let i = 0, todo = told; todo !== 0; i++, todo >>>= 2) {
+      const op = todo & 3;
       if (op === OP.absent) continue;
-      const field = fields[i];
-      if (field === undefined) throw this.#bad(`An event of kind ${plan.kind} has too many fields`);
-      const last = state.fields[i]!;
-      if (field.coding === CODING.image) {
-        const channel = this.#channel(plan, field, last, event, vcpu);
-        this.#image(channel, op);
-        if (fresh || last.image !== channel.image) {
-          event[field.name] = last.image = channel.image;
-        }
+      const state = fields[i];
+      if (state === undefined) throw this.#bad(`An event of kind ${plan.kind} has too many fields`);
+      if (state.plan.coding === CODING.image) {
+        const channel = this.#image(vcpu, state, present, op);
+        image ??= channel;
       } else {
-        if (op !== OP.again) this.#value(field, wordLane(plan.id, i), last, op);
-        if (fresh || op !== OP.again) event[field.name] = last.value;
+        state.number++;
+        this.#value(state, op);
+      }
+    }
+    const key = timed ? present << 1 | 1 : present << 1;
+    const objects = image === undefined
+      ? kind.events
+      : image.events ??= new EventObjects(plan, vcpu.vcpu);
+    const object = objects.get(key);
+    const { event, stored } = object;
+    if (timed) event.time = time;
+    // The object that was handed out last holds what was not told anew.
+    const stale = object === kind.last ? told : ops;
+    kind.last = object;
+    for (let i = 0, todo = stale; todo !== 0; i++, todo >>>= 2) {
+      if ((todo & 3) === OP.absent) continue;
+      const state = fields[i]!;
+      if (stored[i] !== state.number) {
+        stored[i] = state.number;
+        event[state.plan.name] = state.value;
       }
     }
     this.#done++;
@@ -187,67 +165,65 @@ export class EventDecoder {
    */
   find(kind: string, after = 0): number | undefined {
     const content = this.#content;
-    const end = this.#ends[COLUMN.heads]!;
-    let at = this.#at[COLUMN.heads]!;
+    let at = this.#cursors[2 * COLUMN.heads]!;
+    const end = this.#cursors[2 * COLUMN.heads + 1]!;
     for (let number = this.#done; number < this.#count && at < end; number++) {
       const id = content[at]! & 63;
       const plan = this.#plans[id];
-      if (plan === undefined) throw this.#bad(`An event is of the undeclared kind ${id}`);
+      if (plan === undefined) throw this.#undeclared(id);
       if (number >= after && plan.kind === kind) return number;
       at += 1 + plan.opBytes;
     }
     return undefined;
   }
 
-  #value(field: FieldPlan, lane: number, last: FieldState, op: number): void {
+  #otherVcpu(): void {
+    const vcpu = this.#state.vcpu(this.#varint());
+    if (!vcpu) throw this.#bad("A block has too many vCPUs");
+    this.#vcpu = vcpu;
+  }
+
+  #image(vcpu: VcpuState, state: FieldState, present: number, op: number): Channel {
+    const channel = this.#state.channel(vcpu, state, present);
+    if (channel === undefined) throw this.#bad("A block has too many image channels");
+    if (op === OP.changed) this.#described(channel);
+    else if (channel.length === 0) throw this.#bad("An image without a size");
+    else if (op === OP.again) this.#change(channel);
+    channel.slot.last = channel;
+    const image = channel.image;
+    state.value = image;
+    state.number = image.number;
+    return channel;
+  }
+
+  #value(last: FieldState, op: number): void {
+    const field = last.plan;
     switch (field.coding) {
       case CODING.u32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word(lane)) >>> 0;
+        last.value = last.lo = (last.lo + this.#word(field.column)) >>> 0;
         return;
       case CODING.i32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word(lane)) | 0;
+        last.value = last.lo = (last.lo + this.#word(field.column)) | 0;
         return;
       case CODING.u64: {
         const halves = this.#halves;
-        halves[0] = last.lo = (last.lo + this.#word(lane)) >>> 0;
-        if (op === OP.other) last.hi = (last.hi + this.#word(lane)) >>> 0;
+        halves[0] = last.lo = (last.lo + this.#word(field.column)) >>> 0;
+        if (op === OP.other) last.hi = (last.hi + this.#word(field.column)) >>> 0;
         halves[1] = last.hi;
         last.value = this.#u64[0]!;
         return;
       }
       case CODING.text:
-        last.value = op === OP.changed ? this.#tableText() : this.#newText();
+        last.lo = op === OP.changed ? this.#varint() : this.#newText();
+        last.value = this.#texts[last.lo];
+        if (last.value === undefined) throw this.#bad("A text is not in the table");
         return;
       default:
         if (op !== OP.other) throw this.#bad(`Field ${field.name} has a bad operation`);
         last.value = this.#map();
     }
-  }
-
-  #channel(
-    plan: KindPlan,
-    field: FieldPlan,
-    last: FieldState,
-    event: Record<string, unknown>,
-    vcpu: VcpuState,
-  ): Channel {
-    const address = field.at < 0 ? undefined : event[plan.fields[field.at]!.name] as bigint;
-    const by = field.by < 0 ? undefined : event[plan.fields[field.by]!.name] as string;
-    const channel = last.channel(address, by);
-    if (channel !== undefined) return channel;
-    const found = this.#state.channel(vcpu, plan, field, address, by);
-    if (!found) throw this.#bad("A block has too many image channels");
-    last.used(found, address, by);
-    return found;
-  }
-
-  #image(channel: Channel, op: number): void {
-    if (op === OP.changed) this.#described(channel);
-    else if (channel.length === 0) throw this.#bad("An image without a size");
-    else if (op === OP.again) this.#differences(channel);
-    channel.slot.last = channel;
   }
 
   #described(channel: Channel): void {
@@ -263,13 +239,8 @@ export class EventDecoder {
     }
     if (shape & SHAPE.known) this.#mask(channel);
     channel.fromLast = (shape & SHAPE.fromLast) !== 0;
-    if (how === PLACES.raw) {
-      channel.places = channel.places.subarray(0, 0);
-      channel.bytes.set(this.#take(channel.length));
-      channel.image.changed();
-      return;
-    }
-    if (how === PLACES.none) channel.places = channel.places.subarray(0, 0);
+    if (how === PLACES.raw) return channel.replace(this.#take(channel.length));
+    if (how === PLACES.none) channel.places = NO_PLACES;
     else if (how === PLACES.list) {
       channel.places = this.#list();
       this.#placeLists.push(channel.places);
@@ -278,35 +249,24 @@ export class EventDecoder {
       if (!list) throw this.#bad("An image names a place list that does not exist");
       channel.places = list;
     }
-    this.#differences(channel);
+    this.#change(channel);
   }
 
   /** Applies differences at the channel's places to its base. */
-  #differences(channel: Channel): void {
-    const words = channel.words;
-    if (channel.fromLast) {
-      const base = channel.slot.last;
-      if (base === undefined || base.length !== channel.length) {
-        throw this.#bad("An image is against one that does not exist");
-      }
-      if (base !== channel && Buffer.compare(channel.bytes, base.bytes) !== 0) {
-        words.set(base.words);
-        channel.image.changed();
-      }
+  #change(channel: Channel): void {
+    const { places, words, length } = channel;
+    const base = channel.fromLast ? channel.slot.last : channel;
+    if (base === undefined || base.length !== length) {
+      throw this.#bad("An image is against one that does not exist");
     }
-    const places = channel.places;
     const count = places.length;
-    if (count === 0) return;
-    if (places[count - 1]! >= words.length) throw this.#bad("An image has a place beyond its end");
-    let changes = 0;
-    for (let i = 0; i < count; i++) {
-      const place = places[i]!;
-      const change = this.#word(wordLane(channel.kind, place));
-      changes |= change;
-      words[place]! += change;
+    if (count > 0 && places[count - 1]! >= words.length) {
+      throw this.#bad("An image has a place beyond its end");
     }
-    if (changes !== 0) channel.image.changed();
-    if ((channel.length & 3) !== 0 && words[words.length - 1]! >>> (8 * (channel.length & 3))) {
+    const differences = this.#words(channel.kind, places);
+    if (base === channel) channel.change(differences);
+    else channel.changeFrom(base, differences);
+    if ((length & 3) !== 0 && words[words.length - 1]! >>> (8 * (length & 3))) {
       throw this.#bad("An image has bytes beyond its end");
     }
   }
@@ -318,7 +278,7 @@ export class EventDecoder {
     const words = padded(channel.known, channel.words.length);
     for (const place of this.#list()) {
       if (place >= words.length) throw this.#bad("A mask has a place beyond its end");
-      words[place]! += this.#word(wordLane(channel.kind, place));
+      words[place]! += this.#word(wordColumn(channel.kind, place));
     }
     channel.setKnown(new Uint8Array(words.buffer, 0, channel.length));
   }
@@ -338,21 +298,21 @@ export class EventDecoder {
     return places;
   }
 
-  #tableText(): string {
-    const text = this.#texts[this.#varint()];
-    if (text === undefined) throw this.#bad("A text is not in the table");
-    return text;
+  /** Adds a text to the table; returns its number. */
+  #newText(): number {
+    return this.#texts.push(this.#text(this.#varint())) - 1;
   }
 
-  #newText(): string {
+  #text(size: number): string {
+    const at = this.#skip(size);
+    const bytes = this.#content;
+    let all = 0;
+    for (let i = at; i < at + size; i++) all |= bytes[i]!;
+    if (all < 0x80) return latin1.call(bytes, at, at + size);
     try {
-      const bytes = this.#take(this.#varint());
-      const text = shortAscii(bytes) ?? utf8.decode(bytes);
-      this.#texts.push(text);
-      return text;
-    } catch (error) {
-      if (error instanceof TypeError) throw this.#bad("A text is not UTF-8");
-      throw error;
+      return utf8.decode(bytes.subarray(at, at + size));
+    } catch {
+      throw this.#bad("A text is not UTF-8");
     }
   }
 
@@ -366,22 +326,46 @@ export class EventDecoder {
   }
 
   #take(size: number): Uint8Array {
-    const at = this.#at[COLUMN.bytes]!;
-    if (size > this.#ends[COLUMN.bytes]! - at) throw this.#bad("Bytes run beyond their column");
-    this.#at[COLUMN.bytes] = at + size;
+    const at = this.#skip(size);
     return this.#content.subarray(at, at + size);
   }
 
+  /** Steps over bytes of their column; returns where they are. */
+  #skip(size: number): number {
+    const cursors = this.#cursors;
+    const at = cursors[2 * COLUMN.bytes]!;
+    if (size > cursors[2 * COLUMN.bytes + 1]! - at) {
+      throw this.#bad("Bytes run beyond their column");
+    }
+    cursors[2 * COLUMN.bytes] = at + size;
+    return at;
+  }
+
+  /** The operations of an event's fields: so many bytes. */
+  #operations(bytes: number): number {
+    const cursors = this.#cursors;
+    const content = this.#content;
+    const at = cursors[2 * COLUMN.heads]!;
+    if (bytes > cursors[2 * COLUMN.heads + 1]! - at) throw this.#beyond();
+    cursors[2 * COLUMN.heads] = at + bytes;
+    let ops = 0;
+    for (let i = bytes; i-- > 0;) ops = ops << 8 | content[at + i]!;
+    return ops;
+  }
+
   #byte(column: number): number {
-    const at = this.#at[column]!;
-    if (at === this.#ends[column]) throw this.#bad("An event runs beyond its columns");
-    this.#at[column] = at + 1;
+    const cursors = this.#cursors;
+    const at = cursors[2 * column]!;
+    if (at === cursors[2 * column + 1]) throw this.#beyond();
+    cursors[2 * column] = at + 1;
     return this.#content[at]!;
   }
 
   #varint(): number {
-    let value = 0;
-    for (let shift = 0; shift < 35; shift += 7) {
+    const first = this.#byte(COLUMN.shapes);
+    if (first < 128) return first;
+    let value = first & 127;
+    for (let shift = 7; shift < 35; shift += 7) {
       const byte = this.#byte(COLUMN.shapes);
       value += (byte & 127) * 2 ** shift;
       if (byte < 128) {
@@ -392,19 +376,38 @@ export class EventDecoder {
     throw this.#bad("A number is too long");
   }
 
-  #word(lane: number): number {
-    const column = COLUMN.lanes + 3 * lane;
-    let zigzag = this.#byte(column);
-    if (zigzag > 127) {
-      const mid = this.#byte(column + 1);
-      zigzag = (zigzag & 127) | (mid & 127) << 7;
-      if (mid > 127) {
-        const rest = this.#high(column + 2);
-        if (rest > 0x3ffff) throw this.#bad("A word difference is too long");
-        zigzag |= rest << 14;
-      }
-    }
+  /** The difference of a word, modulo 2^32, by the first of its lane's columns. */
+  #word(column: number): number {
+    const first = this.#byte(column);
+    const zigzag = first > 127 ? this.#longer(first, column) : first;
     return (zigzag >>> 1) ^ -(zigzag & 1);
+  }
+
+  /** The differences of words at some places; valid until the next are read. */
+  #words(kind: number, places: Uint16Array): Int32Array {
+    const content = this.#content;
+    const cursors = this.#cursors;
+    const differences = this.#differences;
+    for (let i = 0; i < places.length; i++) {
+      const column = wordColumn(kind, places[i]!);
+      const at = cursors[2 * column]!;
+      if (at === cursors[2 * column + 1]) throw this.#beyond();
+      cursors[2 * column] = at + 1;
+      let zigzag = content[at]!;
+      if (zigzag > 127) zigzag = this.#longer(zigzag, column);
+      differences[i] = (zigzag >>> 1) ^ -(zigzag & 1);
+    }
+    return differences;
+  }
+
+  /** The rest of a difference of a word whose first byte is not all of it. */
+  #longer(first: number, column: number): number {
+    const mid = this.#byte(column + 1);
+    const zigzag = (first & 127) | (mid & 127) << 7;
+    if (mid < 128) return zigzag;
+    const rest = this.#high(column + 2);
+    if (rest > 0x3ffff) throw this.#bad("A word difference is too long");
+    return zigzag | rest << 14;
   }
 
   /** Further groups of 7 bits, up to 49 bits in all: a time has no more. */
@@ -418,8 +421,7 @@ export class EventDecoder {
     throw this.#bad("A number is too long");
   }
 
-  #timeStep(lane: number): number {
-    const column = COLUMN.lanes + 3 * lane;
+  #timeStep(column: number): number {
     const first = this.#byte(column);
     let size = (first & 127) >>> 1;
     if (first > 127) {
@@ -434,26 +436,21 @@ export class EventDecoder {
 
   #finish(): void {
     for (let i = 0; i < COLUMNS; i++) {
-      if (this.#at[i] !== this.#ends[i]) throw this.#bad("A block has more content than events");
+      if (this.#cursors[2 * i] !== this.#cursors[2 * i + 1]) {
+        throw this.#bad("A block has more content than events");
+      }
     }
+  }
+
+  #undeclared(id: number): Error {
+    return this.#bad(`An event is of the undeclared kind ${id}`);
+  }
+
+  #beyond(): Error {
+    return this.#bad("An event runs beyond its columns");
   }
 
   #bad(what: string): Error {
     return damaged(this.#offset, `${what}: event ${this.#done} of the block`);
   }
-}
-
-/** Bytes up to which a text is put together here: calling the decoder costs more. */
-const SHORT = 64;
-
-/** A short text of ASCII alone; undefined for others. */
-function shortAscii(bytes: Uint8Array): string | undefined {
-  if (bytes.length > SHORT) return undefined;
-  let text = "";
-  for (let i = 0; i < bytes.length; i++) {
-    const code = bytes[i] as number;
-    if (code > 0x7f) return undefined;
-    text += String.fromCharCode(code);
-  }
-  return text;
 }

@@ -8,7 +8,8 @@ import type { Image, TraceEvent } from "../../engine/event.ts";
 import { ColumnWriter, type Content, timeLane, wordLane } from "./columns.ts";
 import { TraceError } from "../errors.ts";
 import { MAX_EVENTS, MAX_IMAGE, NO_TIME } from "./format.ts";
-import { BlockState, type Channel, type FieldState, padded, type VcpuState } from "./images.ts";
+import { type Channel, NO_PLACES } from "./channel.ts";
+import { BlockState, type FieldState, padded, presentIn, type VcpuState } from "./images.ts";
 import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./field_codes.ts";
 import { type Meta, packMap } from "./msgpack.ts";
 import { CODING, type FieldPlan, type KindPlan, PLAN_BY_KIND } from "./schema.ts";
@@ -148,7 +149,7 @@ export class EventEncoder {
           op = this.#map(plan, field, last, value);
           break;
         default:
-          op = this.#image(plan, field, last, value, values, vcpu);
+          op = this.#image(vcpu, plan, last, presentIn(ops), value);
       }
       ops |= op << (2 * i);
     }
@@ -204,11 +205,13 @@ export class EventEncoder {
     const columns = this.#columns;
     const number = this.#texts.get(value);
     if (number !== undefined) {
+      last.lo = number;
       columns.shape(number);
       return OP.changed;
     }
     if (!value.isWellFormed()) throw bad(plan, field.name, value, "text without lone surrogates");
-    this.#texts.set(value, this.#texts.size);
+    last.lo = this.#texts.size;
+    this.#texts.set(value, last.lo);
     const bytes = utf8.encode(value);
     columns.shape(bytes.length);
     columns.bytes(bytes);
@@ -227,32 +230,24 @@ export class EventEncoder {
   }
 
   #image(
-    plan: KindPlan,
-    field: FieldPlan,
-    last: FieldState,
-    value: unknown,
-    values: Record<string, unknown>,
     vcpu: VcpuState,
+    plan: KindPlan,
+    last: FieldState,
+    present: number,
+    value: unknown,
   ): number {
+    const { name } = last.plan;
     const image = value as Image;
     const bytes = image.bytes;
     if (!(bytes instanceof Uint8Array) || bytes.length === 0 || bytes.length > MAX_IMAGE) {
-      throw bad(plan, field.name, value, `an image of 1 to ${MAX_IMAGE} bytes`);
+      throw bad(plan, name, value, `an image of 1 to ${MAX_IMAGE} bytes`);
     }
     const known = image.known;
     if (known !== undefined && known.length !== bytes.length) {
-      throw bad(plan, field.name, value, "an image whose mask is of the same size");
+      throw bad(plan, name, value, "an image whose mask is of the same size");
     }
-    const address = field.at < 0
-      ? undefined
-      : values[plan.fields[field.at]!.name] as bigint | undefined;
-    const by = field.by < 0 ? undefined : values[plan.fields[field.by]!.name] as string | undefined;
-    let channel = last.channel(address, by);
-    if (channel === undefined) {
-      channel = this.#state.channel(vcpu, plan, field, address, by);
-      if (!channel) throw new Full();
-      last.used(channel, address, by);
-    }
+    const channel = this.#state.channel(vcpu, last, present);
+    if (!channel) throw new Full();
     const resized = bytes.length !== channel.length;
     const masked = resized
       ? known !== undefined
@@ -373,7 +368,7 @@ export class EventEncoder {
     if (masked) this.#mask(channel, known);
     channel.fromLast = (shape & SHAPE.fromLast) !== 0;
     if (raw) {
-      channel.places = channel.places.subarray(0, 0);
+      channel.places = NO_PLACES;
       this.#columns.bytes(bytes);
     } else {
       channel.places = places.slice(0, count);

@@ -82,7 +82,7 @@ export class EventBlock implements Iterable<TraceEvent> {
    * @throws {TraceError} `damaged` when an event cannot be decoded.
    */
   shared(): IterableIterator<TraceEvent> {
-    return new SharedEvents(this.decoder(), this.head.firstEvent, this.#from, this.#to);
+    return new SharedEvents(this, this.#from, this.#to);
   }
 
   /**
@@ -91,7 +91,7 @@ export class EventBlock implements Iterable<TraceEvent> {
    * @throws {TraceError} `damaged` when an event cannot be decoded.
    */
   *entries(): Generator<[number, TraceEvent], void, undefined> {
-    const events = new SharedEvents(this.decoder(), this.head.firstEvent, this.#from, this.#to);
+    const events = new SharedEvents(this, this.#from, this.#to);
     for (const event of events) yield [events.number, copyEvent(event)];
   }
 
@@ -116,11 +116,13 @@ class SharedEvents implements IterableIterator<TraceEvent> {
   // Handed out at every step: whoever iterates has read it by the next.
   readonly #given: { done: false; value: TraceEvent } = { done: false, value: NO_EVENT };
 
-  constructor(decoder: EventDecoder, first: number, from: number, to: number) {
-    this.#decoder = decoder;
-    this.#first = first;
-    this.#from = from - first;
-    this.#to = to - first;
+  constructor(block: EventBlock, from: number, to: number) {
+    const { firstEvent, events } = block.head;
+    this.#decoder = block.decoder();
+    this.#first = firstEvent;
+    this.#from = Math.max(0, from - firstEvent);
+    // At the end there is a step more, which finds that nothing is left over.
+    this.#to = Math.min(events + 1, to - firstEvent);
   }
 
   /** Number of the event given last. */

@@ -37,6 +37,9 @@ export const MAX_CHANNELS = 1024;
 /** Largest number of different vCPUs in one block. */
 export const MAX_VCPUS = 1024;
 
+/** Largest number of a kind of event: it has 6 bits in an event's head. */
+export const MAX_KIND = 63;
+
 /** Largest size of an image in bytes. */
 export const MAX_IMAGE = 4096;
 

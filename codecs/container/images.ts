@@ -9,151 +9,51 @@
  *
  * @module
  */
-import type { Image } from "../../engine/event.ts";
+import { type Channel, Slot } from "./channel.ts";
+import { ChannelFinder } from "./channel_finder.ts";
+import { type EventObject, EventObjects } from "./event_objects.ts";
 import { MAX_CHANNELS, MAX_VCPUS } from "./format.ts";
-import type { FieldPlan, KindPlan } from "./schema.ts";
+import { CODING, type FieldPlan, type KindPlan } from "./schema.ts";
 
-const NO_PLACES = new Uint16Array(0);
 const NO_BYTES = new Uint8Array(0);
-const NO_WORDS = new Uint32Array(0);
-
-/** Channels that a field finds without searching. */
-const RECENT = 4;
-
-/** Where an image lives. */
-export class Slot {
-  /** The channel that was coded last. */
-  last: Channel | undefined;
-  /** All channels of it. */
-  readonly channels: Channel[] = [];
-}
-
-/** An image that is handed out again and again, with other content. */
-class SharedImage implements Image {
-  readonly bytes: Uint8Array;
-  readonly known?: Uint8Array;
-  // Not a property of its own: who prints or compares an image sees its content alone.
-  #revision = 0;
-  #knownWords: Uint16Array | undefined;
-
-  constructor(bytes: Uint8Array, known?: Uint8Array) {
-    this.bytes = bytes;
-    if (known) this.known = known;
-  }
-
-  get revision(): number {
-    return this.#revision;
-  }
-
-  get knownWords(): Uint16Array {
-    return this.#knownWords ??= wordsOf(this.known ?? NO_BYTES);
-  }
-
-  /** Its content is another now. */
-  changed(): void {
-    this.#revision++;
-  }
-}
-
-/** Numbers of the words of a mask that are not zero; the last one may be cut short. */
-function wordsOf(mask: Uint8Array): Uint16Array {
-  const words: number[] = [];
-  for (let at = 0; at < mask.length; at++) {
-    if (mask[at] !== 0 && words.at(-1) !== at >> 2) words.push(at >> 2);
-  }
-  return Uint16Array.from(words);
-}
-
-/** One kind of event's view of a slot: its last image, and how that was coded. */
-export class Channel {
-  /** Where it belongs. */
-  readonly slot: Slot;
-  /** Number of the kind of event. */
-  readonly kind: number;
-  /** Value of the field that tells moments apart. */
-  readonly by: string | undefined;
-  /** Size of the image in bytes; 0 before the first. */
-  length = 0;
-  /** The image's bytes. */
-  bytes: Uint8Array = NO_BYTES;
-  /** The same, as words, the last one filled up with zeros. */
-  words: Uint32Array = NO_WORDS;
-  /** Mask of the bits known, or undefined for all. */
-  known: Uint8Array | undefined;
-  /** Whether the last change was against the slot's last image, not this channel's. */
-  fromLast = false;
-  /** Whether the last image was equal to the one before; an encoder's guess for the next. */
-  calm = false;
-  /** How often an encoder told it against another channel's image. */
-  turns = 0;
-  /** Which words the last change named. */
-  places: Uint16Array = NO_PLACES;
-  /** What a decoder hands out. */
-  image: SharedImage = new SharedImage(NO_BYTES);
-
-  constructor(slot: Slot, kind: number, by: string | undefined) {
-    this.slot = slot;
-    this.kind = kind;
-    this.by = by;
-  }
-
-  /** Begins anew with an image of zeros of another size. */
-  resize(length: number): void {
-    const words = new Uint32Array((length + 3) >> 2);
-    this.length = length;
-    this.words = words;
-    this.bytes = new Uint8Array(words.buffer, 0, length);
-    this.known = undefined;
-    this.fromLast = false;
-    this.places = NO_PLACES;
-    this.image = new SharedImage(this.bytes);
-  }
-
-  /** Sets the mask, and the image handed out with it. */
-  setKnown(known: Uint8Array | undefined): void {
-    this.known = known;
-    this.image = new SharedImage(this.bytes, known);
-  }
-}
 
 /** The last value of a field. */
 export class FieldState {
-  /** Low 32 bits of a number. */
+  /** What it is of. */
+  readonly plan: FieldPlan;
+  /** Low 32 bits of a number; of a text, its number in the table, -1 for the one before any is told. */
   lo = 0;
   /** High 32 bits of a number. */
   hi = 0;
-  /** Value as the event holds it, for u64, text and map. */
+  /** Value as the event holds it. */
   value: unknown;
+  /** A number that a decoder gives to every value, and another to the next. */
+  number = 0;
   /** MessagePack of a map. */
   packed: Uint8Array = NO_BYTES;
-  /** Image that a decoder handed out last. */
-  image: Image | undefined;
-  /** Channels used last, for images, and what they were found by. */
-  readonly #channels: Channel[] = [];
-  readonly #addresses: (bigint | undefined)[] = [];
-  readonly #moments: (string | undefined)[] = [];
-  #oldest = 0;
+  /** Where an image belongs. */
+  readonly channels: ChannelFinder;
 
-  constructor(plan: FieldPlan) {
-    this.value = plan.coding === 2 ? 0n : plan.coding === 3 ? "" : plan.coding === 4 ? {} : 0;
-  }
-
-  /** The channel at an address and a moment, if it is one of those used last. */
-  channel(address: bigint | undefined, by: string | undefined): Channel | undefined {
-    const channels = this.#channels;
-    for (let i = 0; i < channels.length; i++) {
-      if (this.#moments[i] === by && this.#addresses[i] === address) return channels[i];
-    }
-    return undefined;
-  }
-
-  /** Notes that a channel was used. */
-  used(channel: Channel, address: bigint | undefined, by: string | undefined): void {
-    const at = this.#oldest;
-    this.#oldest = (at + 1) % RECENT;
-    this.#channels[at] = channel;
-    this.#addresses[at] = address;
-    this.#moments[at] = by;
+  /**
+   * As before the first event.
+   *
+   * @param plan What the event is of.
+   * @param index Number of the field.
+   * @param before States of the fields before it.
+   */
+  constructor(plan: KindPlan, index: number, before: readonly FieldState[]) {
+    const field = plan.fields[index]!;
+    const { coding } = field;
+    this.plan = field;
+    this.value = coding === CODING.u64
+      ? 0n
+      : coding === CODING.text
+      ? ""
+      : coding === CODING.map
+      ? {}
+      : 0;
+    if (coding === CODING.text) this.lo = -1;
+    this.channels = new ChannelFinder(plan, index, before);
   }
 }
 
@@ -163,12 +63,18 @@ export class KindState {
   readonly plan: KindPlan;
   /** States in order of the fields. */
   readonly fields: FieldState[];
-  /** What a decoder handed out last. */
-  object: object | undefined;
+  /** What a decoder hands out where there is no image. */
+  readonly events: EventObjects;
+  /** What it handed out last. */
+  last: EventObject | undefined;
 
-  constructor(plan: KindPlan) {
+  constructor(plan: KindPlan, vcpu: number) {
     this.plan = plan;
-    this.fields = plan.fields.map((field) => new FieldState(field));
+    this.fields = [];
+    for (let i = 0; i < plan.fields.length; i++) {
+      this.fields.push(new FieldState(plan, i, this.fields));
+    }
+    this.events = new EventObjects(plan, vcpu);
   }
 }
 
@@ -185,11 +91,12 @@ export class VcpuState {
 
   /** State of a kind of event. */
   kind(plan: KindPlan): KindState {
-    return this.#kinds[plan.id] ??= new KindState(plan);
+    return this.#kinds[plan.id] ??= new KindState(plan, this.vcpu);
   }
 
-  /** The slot of a family at an address, or without one. */
-  slot(family: string, address: bigint): Slot {
+  /** The slot of a family at an address; both halves -1: without one. */
+  slot(family: string, low: number, high: number): Slot {
+    const address = BigInt(high) << 32n | BigInt(low);
     let places = this.#slots.get(family);
     if (!places) this.#slots.set(family, places = new Map());
     let slot = places.get(address);
@@ -213,24 +120,31 @@ export class BlockState {
     return state;
   }
 
-  /** Channel of an image; undefined when the block has too many of them. */
-  channel(
-    vcpu: VcpuState,
-    kind: KindPlan,
-    field: FieldPlan,
-    address: bigint | undefined,
-    by: string | undefined,
-  ): Channel | undefined {
-    const slot = vcpu.slot(field.family, address ?? -1n);
-    for (const channel of slot.channels) {
-      if (channel.kind === kind.id && channel.by === by) return channel;
-    }
+  /**
+   * The channel of an image at the address and the moment that an event's other fields tell.
+   *
+   * @param vcpu What is remembered of the event's vCPU.
+   * @param field State of the field.
+   * @param present Which fields the event has.
+   * @returns The channel; undefined when the block has too many of them.
+   */
+  channel(vcpu: VcpuState, field: FieldState, present: number): Channel | undefined {
+    const known = field.channels.find(present);
+    if (known !== undefined) return known;
     if (this.#channels === MAX_CHANNELS) return undefined;
     this.#channels++;
-    const channel = new Channel(slot, kind.id, by);
-    slot.channels.push(channel);
-    return channel;
+    return field.channels.add(present, (family, low, high) => vcpu.slot(family, low, high));
   }
+}
+
+/**
+ * Which fields an event has.
+ *
+ * @param ops Its field operations.
+ * @returns The lower bit of each operation that is not {@linkcode OP}'s `absent`.
+ */
+export function presentIn(ops: number): number {
+  return (ops | ops >>> 1) & 0x55555555;
 }
 
 /** Bytes as words, filled up with zeros. */

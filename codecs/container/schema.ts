@@ -7,9 +7,8 @@
  */
 import { EVENTS, type FieldType } from "../../engine/event.ts";
 import { TraceError } from "../errors.ts";
-
-/** Largest number of a kind: it has 6 bits in an event's head. */
-export const MAX_KIND = 63;
+import { laneColumn, timeLane, wordColumn } from "./columns.ts";
+import { MAX_KIND } from "./format.ts";
 
 /** Largest number of fields of a kind: their operations have 2 bits each in 32. */
 export const MAX_FIELDS = 16;
@@ -44,6 +43,8 @@ export interface FieldPlan {
   readonly by: number;
   /** Of an image: images of one family and address are changes against each other. */
   readonly family: string;
+  /** The first column of the lane that its differences go to; not for images. */
+  readonly column: number;
 }
 
 /** A kind of event, ready to be coded. */
@@ -56,6 +57,10 @@ export interface KindPlan {
   readonly fields: readonly FieldPlan[];
   /** Bytes that the field operations take in an event's head. */
   readonly opBytes: number;
+  /** The lower bit of the operation of every field that is no image, as in an event's head. */
+  readonly plain: number;
+  /** The first column of the lane that its times go to. */
+  readonly timeColumn: number;
 }
 
 /** Schema as stored: `[id, kind, [[name, type, at, by], …]]` per kind; no `at` or `by` is "". */
@@ -221,9 +226,20 @@ function planOf(
       at: reference(at, CODING.u64),
       by: reference(by, CODING.text),
       family: coding === CODING.image ? `${type} ${name}` : "",
+      column: wordColumn(id, fields.length),
     });
   }
-  return { id, kind, fields, opBytes: Math.ceil(fields.length / 4) };
+  return {
+    id,
+    kind,
+    fields,
+    opBytes: Math.ceil(fields.length / 4),
+    plain: fields.reduce(
+      (bits, { coding }, i) => coding === CODING.image ? bits : bits | 1 << 2 * i,
+      0,
+    ),
+    timeColumn: laneColumn(timeLane(id)),
+  };
 }
 
 /** Plans of this code's own event table, by number of kind. */
