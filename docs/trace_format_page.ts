@@ -131,7 +131,7 @@ function container(): string[] {
     layout(SEGMENT_FIELDS),
     fill(
       "The parts of all segments, joined, are the content, `raw_size` bytes. A writer chooses where " +
-        "to cut; this one gives every column of 2 KiB or more a segment of its own.",
+        "to cut; this one gives every column of 8 KiB or more a segment of its own.",
     ),
     table(
       ["Type", "Block"],

@@ -14,8 +14,11 @@ import {
   WORD_LANES,
 } from "./format.ts";
 
-/** Columns shorter than this are compressed together with their neighbours, in bytes. */
-const OWN_SEGMENT = 2048;
+/**
+ * Columns shorter than this are compressed together with their neighbours, in bytes: a segment costs
+ * a reader as much as a few kilobytes of content, and has to learn its statistics anew.
+ */
+const OWN_SEGMENT = 8192;
 
 /** Bytes kept free for the column lengths. */
 const HEAD_ROOM = 4 * COLUMNS;
