@@ -96,6 +96,9 @@ class Trials {
   #index = 0;
   #scenario: string | undefined;
   #caps: Capabilities | undefined;
+  /** Whether there were events of a log, and others. */
+  #transitions = false;
+  #whole = false;
   /** Puts the runs of a log together, once for all policies. */
   readonly #logged = new LoggedRunCollector((run) => {
     for (const { transitions } of this.trials) transitions?.take(run);
@@ -115,32 +118,47 @@ class Trials {
     if (begins && (event.regs !== undefined || event.kind === "setstate")) {
       this.#starts.push(index);
     }
-    const caps = this.#caps ??= capabilitiesOf(event.kind === "session" ? event.meta : undefined);
-    const logged = this.#logged.claims(event);
+    const { processor } = this.#caps ??= capabilitiesOf(
+      event.kind === "session" ? event.meta : undefined,
+    );
+    if (event.kind === "check" && event.text !== undefined) this.#hear(event.text, index);
+    if (this.#logged.claims(event)) {
+      this.#passOver(processor);
+      this.#logged.feed(event, index);
+      return;
+    }
+    this.#whole = true;
     for (const trial of this.trials) {
-      if (event.kind === "check" && event.text !== undefined) {
-        const replayed = otherWording(trial.policy.kernel.checks, event.text);
-        if (replayed !== undefined) {
-          const scenario = this.#scenario, recorded = event.text;
-          this.#note(trial, { event: index, scenario, field: "check", recorded, replayed });
-        }
-      }
-      if (logged) {
-        trial.replayer?.passOver();
-        trial.transitions ??= new PartialReplayer(
-          onProcessor(trial.policy, caps.processor),
-          (found) => this.#note(trial, { ...found, scenario: undefined }),
-        );
-        continue;
-      }
       trial.replayer ??= new MemoizedReplayer(
-        onProcessor(trial.policy, caps.processor),
+        onProcessor(trial.policy, processor),
         (mismatch) => this.#note(trial, mismatch),
         index,
       );
       trial.replayer.feed(event);
     }
-    if (logged) this.#logged.feed(event, index);
+  }
+
+  /** Looks at how a check that failed is worded. */
+  #hear(recorded: string, event: number): void {
+    const scenario = this.#scenario;
+    for (const trial of this.trials) {
+      const replayed = otherWording(trial.policy.kernel.checks, recorded);
+      if (replayed === undefined) continue;
+      this.#note(trial, { event, scenario, field: "check", recorded, replayed });
+    }
+  }
+
+  /** An event is of a log. */
+  #passOver(processor: Policy["processor"]): void {
+    if (this.#transitions && !this.#whole) return;
+    this.#transitions = true;
+    for (const trial of this.trials) {
+      trial.replayer?.passOver();
+      trial.transitions ??= new PartialReplayer(
+        onProcessor(trial.policy, processor),
+        (found) => this.#note(trial, { ...found, scenario: undefined }),
+      );
+    }
   }
 
   /** Number of runs, with or without their surroundings. */
@@ -211,11 +229,19 @@ function candidateOf(trial: Trial, telling: ReadonlySet<number>): PolicyEvidence
 
 /** A kernel words a check otherwise than a trace does, or does not make it: undefined when neither is so. */
 function otherWording(checks: CheckSet, text: string): string | undefined {
-  const id = checkByText(text)?.id;
-  if (id === undefined) return undefined;
-  const row = checks.checks.find((check) => check.id === id);
-  return row?.texts.includes(text) ? undefined : row?.texts[0] ?? "absent";
+  const asked = checkByText(text);
+  if (asked === undefined) return undefined;
+  let wordings = wordingsOf.get(checks);
+  if (wordings === undefined) {
+    wordings = new Map(checks.checks.map(({ id, texts }) => [id, texts]));
+    wordingsOf.set(checks, wordings);
+  }
+  const texts = wordings.get(asked.id);
+  return texts?.includes(text) ? undefined : texts?.[0] ?? "absent";
 }
+
+/** Of check sets how they word each check. */
+const wordingsOf = new WeakMap<CheckSet, ReadonlyMap<string, readonly string[]>>();
 
 /** Every selection of the fixes. */
 function selections(): FixId[][] {

@@ -51,6 +51,7 @@ const contents = new ContentNumbers();
 const ofCaps = new WeakMap<Capabilities, number>();
 const ofMemory = new WeakMap<LoggedRun["memory"], number>();
 const ofImage = new WeakMap<Image, number>();
+const ofMask = new WeakMap<Uint8Array, number>();
 
 function numberOf<T extends object>(
   known: WeakMap<T, number>,
@@ -73,6 +74,10 @@ function textOfMemory(memory: LoggedRun["memory"]): string {
     if (known !== undefined) hash.update(known);
   }
   return `memory|${hash.digest("base64")}`;
+}
+
+function textOfMask(known: Uint8Array): string {
+  return `mask|${known.length}|${createHash("sha256").update(known).digest("base64")}`;
 }
 
 function textOfImage({ bytes, known }: Image): string {
@@ -123,15 +128,15 @@ class Words {
     const masks = new Int32Array(known.buffer, known.byteOffset, count);
     let at = this.length;
     list[at++] = 2;
-    list[at++] = bytes.length;
-    const most = at + 3 * MOST_WORDS;
+    list[at++] = numberOf(ofMask, known, textOfMask);
+    const most = at + 2 * MOST_WORDS;
     for (let i = 0; i < count; i++) {
-      const mask = masks[i] as number, value = values[i] as number;
-      if ((mask | value) === 0) continue;
+      let value = values[i] as number;
+      if (value !== 0 && without.has(i)) value &= ~(masks[i] as number);
+      if (value === 0) continue;
       if (at === most) return false;
       list[at++] = i;
-      list[at++] = mask;
-      list[at++] = without.has(i) ? value & ~mask : value;
+      list[at++] = value;
     }
     list[at++] = -1;
     this.length = at;
@@ -143,9 +148,9 @@ const scratch = new Words();
 
 /** A word of an image that may not be there. */
 function wordOf(image: Image | undefined, word: number): number {
-  const { bytes } = image ?? {};
-  if (bytes === undefined || 4 * word + 4 > bytes.length) return 0;
-  return new DataView(bytes.buffer, bytes.byteOffset).getInt32(4 * word, true);
+  const bytes = image?.bytes, at = 4 * word;
+  if (bytes === undefined || at + 4 > bytes.length) return 0;
+  return bytes[at]! | bytes[at + 1]! << 8 | bytes[at + 2]! << 16 | bytes[at + 3]! << 24;
 }
 
 /** Whether a #VMEXIT shows anything of L2's RIP. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
@@ -112,7 +113,30 @@ export function showsTransitions(meta: Readonly<Record<string, unknown>> | undef
   return meta?.["transitions"] === true || meta?.["source"] === "kvm-tracepoints";
 }
 
+/** Keeps images of one kind. Those of a log have much in common, most of all what is known of them. */
+class SharedImages {
+  #last: Image | undefined;
+
+  /** A copy; where it is as the last one was, or as much is known of it, that is the same object. */
+  keep(image: Image): Image {
+    const last = this.#last;
+    if (last === undefined || !sameBytes(last.known, image.known)) {
+      return this.#last = copyImage(image);
+    }
+    if (sameBytes(last.bytes, image.bytes)) return last;
+    const { known } = last;
+    return this.#last = { bytes: image.bytes.slice(), ...(known && { known }) };
+  }
+}
+
+function sameBytes(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : Buffer.compare(a, b) === 0;
+}
+
 interface LoggedVcpu {
+  /** Images of vmcb12 before and after. */
+  readonly before: SharedImages;
+  readonly after: SharedImages;
   caps: Capabilities;
   kvm: boolean;
   memory: Map<number, Image>;
@@ -286,7 +310,7 @@ export class LoggedRunCollector {
       regs: vmrun?.regs && copyImage(vmrun.regs),
       rip: vmrun?.rip,
       vmcb12Gpa: from?.vmcb12_gpa,
-      vmcb12: from?.vmcb12 === undefined ? UNSEEN : copyImage(from.vmcb12),
+      vmcb12: from?.vmcb12 === undefined ? UNSEEN : vcpu.before.keep(from.vmcb12),
       memory: vcpu.memory,
       check: undefined,
       l2rip: undefined,
@@ -303,7 +327,7 @@ export class LoggedRunCollector {
     if (ran && open.check !== undefined) return this.#close(vcpu);
     open.exit = {
       event: index,
-      vmcb12: event.vmcb12 && copyImage(event.vmcb12),
+      vmcb12: event.vmcb12 && vcpu.after.keep(event.vmcb12),
       regs: event.regs && copyImage(event.regs),
     };
     this.#close(vcpu);
@@ -320,6 +344,8 @@ export class LoggedRunCollector {
 
 function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): LoggedVcpu {
   return {
+    before: new SharedImages(),
+    after: new SharedImages(),
     caps: capabilitiesOfLog(meta),
     kvm: meta?.["source"] !== "qemu",
     memory: new Map(),
