@@ -14,6 +14,7 @@ import {
   VMCB_LAYOUT,
   VMCB_SIZE,
 } from "../engine/mod.ts";
+import { PartialDiffer } from "../engine/diff/partial_differ.ts";
 import { fieldNamed, writeField } from "../engine/image/fields.ts";
 import { contentOf } from "../engine/replay/logged_content.ts";
 import { type LoggedRun, LoggedRunCollector } from "../engine/replay/logged_runs.ts";
@@ -237,4 +238,30 @@ Deno.test("L2's RIP counts where the #VMEXIT shows what became of it", () => {
   const fields = said(eventsOf(runs), together(LINUX_6_12))
     .map(({ found }) => found.map(({ field }) => field).join());
   assertEquals(fields, ["exit.vmcb12 save.rip", ""]);
+});
+
+Deno.test("what two policies part in is for others like a run what it is for each alone", () => {
+  let shared = 0, told = 0;
+  const policies = fc.shuffledSubarray(Object.values(POLICIES), { minLength: 2, maxLength: 2 });
+  fc.assert(
+    fc.property(LOG, policies, (log, [a, b]) => {
+      const runs: LoggedRun[] = [];
+      const collector = new LoggedRunCollector((run) => runs.push(run));
+      let index = 0;
+      for (const event of eventsOf(log)) {
+        if (collector.claims(event)) collector.feed(event, index++);
+      }
+      collector.finish();
+      const together = new PartialDiffer(a!, b!);
+      for (const run of runs) {
+        const answer = together.compare(run);
+        assertEquals(answer, new PartialDiffer(a!, b!).compare(run), `${a!.name} ${b!.name}`);
+        if (typeof answer === "object") told++;
+      }
+      shared += runs.length - together.carriedOut;
+    }),
+    { numRuns: 30 },
+  );
+  assert(shared > 20, `${shared} runs were not carried out`);
+  assert(told > 20, `${told} runs part policies`);
 });

@@ -9,13 +9,15 @@
  */
 import type { Image } from "../event.ts";
 import { type FieldValue, readField } from "../image/fields.ts";
+import type { Field } from "../layout.ts";
 import type { Policy } from "../policy.ts";
 import { agreeing } from "../replay/partial.ts";
 import { type Assumption, mixtures, VARIANTS } from "../replay/fill_unknown.ts";
 import { assumptionOf, LoggedDriver, type Reached } from "../replay/logged_driver.ts";
-import { contentOf } from "../replay/logged_content.ts";
+import { contentOf, withOtherCopies } from "../replay/logged_content.ts";
 import type { LoggedRun } from "../replay/logged_runs.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
+import type { Observer, Vcpu } from "../kvm/vcpu.ts";
+import { builtIn } from "../steps/built_in.ts";
 import { areaImage, placeOf } from "./areas.ts";
 import { StateParts } from "./state_parts.ts";
 import { differingRows, keyOf, momentOf, partingOf, type Row, sameReports } from "./compare.ts";
@@ -43,12 +45,29 @@ interface Trial {
   readonly rows: readonly Row[];
 }
 
+/** What differs with one unseen input as another trial has it. */
+interface MixedTrial {
+  readonly name: string;
+  readonly keys: ReadonlySet<string>;
+}
+
+/** Those by the trial that has the other inputs, and by the one that has the one. */
+type Mixed = Map<Trial, Map<Trial, readonly MixedTrial[]>>;
+
 /** Compares two policies over logged runs. */
 export class PartialDiffer {
   /** Names of the policies. */
   readonly policies: readonly [string, string];
+  /** Logged runs that were carried out, and were not only like others. */
+  carriedOut = 0;
   readonly #sides: readonly [Side, Side];
   readonly #kept = new Map<number, Answer>();
+  /** Whether it is known of the policies what they go by. */
+  readonly #builtIn: boolean;
+  /** What differs whatever is only copied. */
+  readonly #shared = new Map<number, Answer>();
+  /** Contents that were met before, apart from that, and whether it was looked at. */
+  readonly #met = new Map<number, boolean>();
 
   /**
    * Begins with nothing compared.
@@ -59,6 +78,7 @@ export class PartialDiffer {
   constructor(a: Policy, b: Policy) {
     this.policies = [a.name, b.name];
     this.#sides = [sideOf(a), sideOf(b)];
+    this.#builtIn = builtIn(a) && builtIn(b);
   }
 
   /**
@@ -69,8 +89,37 @@ export class PartialDiffer {
    * is known that fits what was recorded.
    */
   compare(unit: LoggedRun): Answer | "unexplained" {
-    const key = contentOf(unit).all;
-    if (this.#kept.has(key)) return this.#kept.get(key);
+    const { entered, all } = contentOf(unit);
+    if (this.#shared.has(entered)) return this.#shared.get(entered);
+    if (this.#kept.has(all)) return this.#kept.get(all);
+    if (this.#builtIn && this.#met.has(entered) && this.#learn(entered, unit)) {
+      return this.#shared.get(entered);
+    }
+    const answer = this.#carryOut(unit);
+    this.carriedOut++;
+    if (answer === "unexplained") return answer;
+    if (this.#kept.size >= KEPT) this.#kept.clear();
+    this.#kept.set(all, answer);
+    if (this.#met.size >= KEPT) this.#met.clear();
+    if (!this.#met.has(entered)) this.#met.set(entered, false);
+    return answer;
+  }
+
+  /**
+   * Looks whether logged runs differ alike whatever is only copied. They do where they do for values of
+   * which none is like another, and for others: a copy that is not the same on both sides would show.
+   */
+  #learn(content: number, unit: LoggedRun): boolean {
+    if (this.#met.get(content) === true) return false;
+    this.#met.set(content, true);
+    const [one, other] = withOtherCopies(unit).map((run) => this.#carryOut(run));
+    if (one === "unexplained" || textOf(one) !== textOf(other)) return false;
+    if (this.#shared.size >= KEPT) this.#shared.clear();
+    this.#shared.set(content, one);
+    return true;
+  }
+
+  #carryOut(unit: LoggedRun): Answer | "unexplained" {
     const trials: Trial[] = [];
     for (let variant = 0; variant < VARIANTS; variant++) {
       const state = assumptionOf(unit, variant);
@@ -78,9 +127,14 @@ export class PartialDiffer {
       trials.push(this.#try(unit, state));
     }
     const answer = this.#answer(unit, trials);
-    if (this.#kept.size >= KEPT) this.#kept.clear();
-    this.#kept.set(key, answer);
+    for (const trial of trials) this.#release(trial);
     return answer;
+  }
+
+  /** A trial is over: its vCPUs are for others. */
+  #release({ vcpus: [a, b] }: Trial): void {
+    this.#sides[0].driver.giveBack(a);
+    this.#sides[1].driver.giveBack(b);
   }
 
   #try(unit: LoggedRun, state: Assumption): Trial {
@@ -105,6 +159,7 @@ export class PartialDiffer {
   #answer(unit: LoggedRun, trials: readonly Trial[]): Answer {
     const last = trials.at(-1);
     if (last === undefined) return undefined;
+    const mixed: Mixed = new Map();
     // The logs hold the last trial's transitions until there is another.
     const parting = partingOf(this.#sides[0].log, this.#sides[1].log);
     const counts = new Map<string, number>();
@@ -117,7 +172,7 @@ export class PartialDiffer {
     const fields = trials.flatMap((trial) => {
       const rows = trial.rows.filter((row) => !told.has(keyOf(row)));
       for (const row of rows) told.add(keyOf(row));
-      return this.#fields(unit, trial, rows, trials, counts);
+      return this.#fields(unit, trial, rows, trials, counts, mixed);
     });
     return {
       fields,
@@ -134,9 +189,11 @@ export class PartialDiffer {
     rows: readonly Row[],
     trials: readonly Trial[],
     counts: ReadonlyMap<string, number>,
+    mixed: Mixed,
   ): FieldDifference[] {
     if (rows.length === 0) return [];
-    const { vcpus: [va, vb] } = this.#try(unit, trial.state);
+    const again = this.#try(unit, trial.state);
+    const { vcpus: [va, vb] } = again;
     const [{ log: logA }, { log: logB }] = this.#sides;
     const places = rows.map(({ area, row }) => placeOf(area, row.row));
     const writersA = logA.lastWriters(va, places), writersB = logB.lastWriters(vb, places);
@@ -149,6 +206,7 @@ export class PartialDiffer {
         : undefined;
       return { stepA: wa?.step, stepB: wb?.step, when };
     });
+    this.#release(again);
     return rows.map((row, i): FieldDifference => {
       const certain = counts.get(keyOf(row)) === trials.length;
       // What cannot be told is shown as it is where it differs.
@@ -162,22 +220,59 @@ export class PartialDiffer {
         ...written[i]!,
         carried: false,
         origin: undefined,
-        needs: certain ? [] : this.#needs(unit, keyOf(row), trial, trials),
+        needs: certain ? [] : this.#needs(unit, keyOf(row), trial, trials, mixed),
       };
     });
   }
 
   /** The unseen inputs of which each alone decides whether a field differs. */
-  #needs(unit: LoggedRun, key: string, differs: Trial, trials: readonly Trial[]): string[] {
+  #needs(
+    unit: LoggedRun,
+    key: string,
+    differs: Trial,
+    trials: readonly Trial[],
+    mixed: Mixed,
+  ): string[] {
     const same = trials.find(({ rows }) => !rows.some((row) => keyOf(row) === key));
     if (same === undefined) return [];
-    const needs: string[] = [];
-    for (const { name, state } of mixtures(unit, differs.state, same.state)) {
-      const { rows } = this.#try(unit, state);
-      if (!rows.some((row) => keyOf(row) === key)) needs.push(name);
-    }
+    let ofTrial = mixed.get(differs);
+    if (ofTrial === undefined) mixed.set(differs, ofTrial = new Map());
+    let between = ofTrial.get(same);
+    if (between === undefined) ofTrial.set(same, between = this.#mix(unit, differs, same));
+    const needs = between.filter(({ keys }) => !keys.has(key)).map(({ name }) => name);
     return needs.length > 0 ? needs : ["more than one field that was not seen"];
   }
+
+  /** What differs between two trials, with one unseen input of the other at a time. */
+  #mix(unit: LoggedRun, from: Trial, other: Trial): MixedTrial[] {
+    const [a, b] = this.#sides;
+    const parts = [new StateParts(), new StateParts()] as const;
+    // Which steps run does not matter here.
+    a.driver.observer = b.driver.observer = NOBODY;
+    const all: MixedTrial[] = [];
+    for (const { name, state } of mixtures(unit, from.state, other.state)) {
+      const [x, y] = this.#sides.map(({ driver }, i) => {
+        driver.runFrom(unit, state);
+        parts[i]!.forget();
+        return parts[i]!.of(driver.vcpu as Vcpu, driver.vmcb12);
+      });
+      all.push({ name, keys: new Set(differingRows(x!, y!).map(keyOf)) });
+    }
+    a.driver.observer = a.log.observer;
+    b.driver.observer = b.log.observer;
+    return all;
+  }
+}
+
+/** Hears what has to be heard, and does nothing about it. */
+const NOBODY: Observer = { check() {}, warn() {}, inner() {} };
+
+/** An answer as text, the same for the same. */
+function textOf(answer: Answer | "unexplained"): string {
+  return JSON.stringify(answer, (key, value) => {
+    if (typeof value === "bigint") return value.toString(16);
+    return key === "field" ? (value as Field).name : value as unknown;
+  }) ?? "";
 }
 
 function sideOf(policy: Policy): Side {

@@ -9,7 +9,7 @@
 import { createHash } from "node:crypto";
 import { ContentNumbers, MOST_CONTENTS } from "../content_numbers.ts";
 import type { Image } from "../event.ts";
-import { fieldNamed } from "../image/fields.ts";
+import { copyImage, fieldNamed, readField, writeField } from "../image/fields.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { LoggedRun } from "./logged_runs.ts";
@@ -194,6 +194,7 @@ export class LoggedContent {
     const shows = exit?.vmcb12 !== undefined && showsRip(exit.vmcb12);
     scratch.addImage(vmcb12, shows ? NONE : RIP);
     scratch.addImage(exit?.vmcb12, TOLD);
+    scratch.add(l2rip === undefined ? 0 : 1);
     if (shows) scratch.addWide(l2rip);
     const entered = scratch.length;
     for (const word of TOLD) scratch.add(wordOf(exit?.vmcb12, word));
@@ -227,4 +228,43 @@ export function contentOf(run: LoggedRun): LoggedContent {
   let content = ofRun.get(run);
   if (content === undefined) ofRun.set(run, content = new LoggedContent(run));
   return content;
+}
+
+/** Values that are like none that a kernel or a processor sets, nor like one another. */
+const OTHERS = [
+  [0x2e1f_6b4d_0a93n, 0x15c8_37d2_4e61n, 0x43a7_90fe_b825n, 0x6d02_c419_573bn],
+  [0x5b90_1e7c_d348n, 0x3264_a8f5_91bcn, 0x0af3_5d26_7ec9n, 0x78d1_42b9_6057n],
+] as const;
+
+/**
+ * A logged run with other values in what is only copied, none like another. What two policies part in
+ * alike with either, they part in with any.
+ *
+ * @param run The run.
+ * @returns Two with the same {@linkcode LoggedContent.entered}.
+ */
+export function withOtherCopies(run: LoggedRun): LoggedRun[] {
+  const { exit, vmcb12, l2rip } = run;
+  const shows = exit?.vmcb12 !== undefined && showsRip(exit.vmcb12);
+  return OTHERS.map(([rip, left, ...told]) => ({
+    ...run,
+    ...(shows ? {} : {
+      vmcb12: withValues(vmcb12, [L2_RIP], [rip]),
+      l2rip: l2rip === undefined ? undefined : left,
+    }),
+    exit: exit && { ...exit, vmcb12: exit.vmcb12 && withValues(exit.vmcb12, TOLD_TO_L1, told) },
+  }));
+}
+
+/** An image with other values in fields, as far as they are known. */
+function withValues(image: Image, names: readonly string[], values: readonly bigint[]): Image {
+  // What is digested counts whole.
+  if (image.known === undefined) return image;
+  const copy = copyImage(image);
+  names.forEach((name, i) => {
+    const row = fieldNamed(VMCB_LAYOUT, name);
+    const { known } = readField(image, row);
+    writeField(copy.bytes, row, values[i]! & known);
+  });
+  return copy;
 }
