@@ -7,6 +7,7 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import type { Guards } from "./guards.ts";
+import type { PathLists } from "./program.ts";
 
 /** What is done between the stages of a path. */
 export interface Between {
@@ -19,15 +20,19 @@ export interface CompiledPath {
   /** Whether all guards hold. */
   readonly matches: (words: Uint32Array, memory: GuestMemory) => boolean;
   /** Does what the path does. */
-  readonly follow: (
-    words: Uint32Array,
-    memory: GuestMemory,
-    values: Uint32Array,
-    path: Between,
-    v: Vcpu,
-    into: ImageBuffer | undefined,
-  ) => void;
+  readonly follow: Followed;
+  /** Does what is left. */
+  readonly followTail: Followed;
 }
+
+type Followed = (
+  words: Uint32Array,
+  memory: GuestMemory,
+  values: Uint32Array,
+  path: Between,
+  v: Vcpu,
+  into: ImageBuffer | undefined,
+) => void;
 
 /** Words that are compared at a time. */
 const AT_ONCE = 16;
@@ -37,9 +42,9 @@ const AT_ONCE = 16;
  *
  * @param guards What it depends on.
  * @param stateWords Words of a state.
- * @param carried Its carried words, as `Path` has them.
- * @param program What it sets, as `Path` has it.
- * @param stages How many stages it has.
+ * @param lists What it does.
+ * @param stages How many stages are followed at once.
+ * @param tail Whether there is one more.
  * @param shown Slots whose values images need.
  * @returns The functions; undefined where code must not be made of text, or where the path copies
  * pages into the work area.
@@ -47,17 +52,19 @@ const AT_ONCE = 16;
 export function compilePath(
   guards: Guards,
   stateWords: number,
-  carried: Int32Array,
-  program: Int32Array,
+  lists: Pick<PathLists, "carried" | "program">,
   stages: number,
+  tail: boolean,
   shown: ReadonlySet<number>,
 ): CompiledPath | undefined {
-  const follow = followText(carried, program, stages, shown);
-  if (follow === undefined) return undefined;
+  const texts = followTexts(lists, stages, tail, shown);
+  if (texts === undefined) return undefined;
+  const made = (text: string) => new Function("w", "m", "c", "p", "v", "i", text) as Followed;
   try {
     return {
       matches: new Function("w", "m", matchText(guards, stateWords)) as CompiledPath["matches"],
-      follow: new Function("w", "m", "c", "p", "v", "i", follow) as CompiledPath["follow"],
+      follow: made(texts.follow),
+      followTail: made(texts.tail),
     };
   } catch (error) {
     if (error instanceof EvalError) return undefined;
@@ -109,47 +116,84 @@ function pagesText(pages: ReadonlyMap<number, string>): string[] {
   return [...pages].map(([page, name]) => `const ${name} = m.words(${page * PAGE_SIZE});`);
 }
 
-function followText(
-  carried: Int32Array,
-  program: Int32Array,
-  stages: number,
-  shown: ReadonlySet<number>,
-): string | undefined {
-  const lines: string[] = [];
-  let list = carried, at = 0;
-  const next = () => list[at++] as number;
-  const times = (each: () => void) => {
-    for (let n = next(); n > 0; n--) each();
-  };
-  const load = (from: string) => {
-    const place = next(), slot = next();
-    lines.push(`const s${slot} = ${from}[${place}];`);
-    if (shown.has(slot)) lines.push(`c[${slot}] = s${slot};`);
-  };
-  times(() => load("w"));
-  times(() => {
-    const page = next();
-    lines.push(`const q${page} = m.words(${page * PAGE_SIZE});`);
-    times(() => load(`q${page}`));
-  });
-  const set = (words: string) => {
-    times(() => lines.push(`${words}[${next()}] = s${next()};`));
-    times(() => {
-      let to = next();
-      times(() => lines.push(`${words}[${to++}] = ${next()};`));
-    });
-  };
-  list = program;
-  at = 0;
-  for (let stage = 0; stage < stages; stage++) {
-    if (next() >= 0) return undefined;
-    set("w");
-    times(() => {
-      const name = `p${stage}_${lines.length}`;
-      lines.push(`const ${name} = m.writableWords(${next() * PAGE_SIZE});`);
-      set(name);
-    });
-    lines.push(`p.end(${stage}, v, i);`);
+/** Numbers of a list, one after the other. */
+class Numbers {
+  readonly #list: Int32Array;
+  #at = 0;
+
+  constructor(list: Int32Array) {
+    this.#list = list;
   }
-  return lines.join("\n");
+
+  next(): number {
+    return this.#list[this.#at++] as number;
+  }
+
+  /** Has something done as often as the next number says. */
+  times(each: () => void): void {
+    for (let n = this.next(); n > 0; n--) each();
+  }
+}
+
+function followTexts(
+  lists: Pick<PathLists, "carried" | "program">,
+  stages: number,
+  hasTail: boolean,
+  shown: ReadonlySet<number>,
+): { follow: string; tail: string } | undefined {
+  // What images and the last stage are made of is left behind.
+  const kept = new Set(shown);
+  const program = new Numbers(lists.program);
+  const local = (slot: number) => `s${slot}`;
+  const left = (slot: number) => {
+    kept.add(slot);
+    return `c[${slot}]`;
+  };
+  const lines: string[] = [], tail: string[] = [];
+  for (let stage = 0; stage < stages; stage++) {
+    if (!stageText(program, stage, local, lines)) return undefined;
+  }
+  if (hasTail && !stageText(program, stages, left, tail)) return undefined;
+  const loads = loadText(new Numbers(lists.carried), kept);
+  return { follow: [...loads, ...lines].join("\n"), tail: tail.join("\n") };
+}
+
+function stageText(
+  program: Numbers,
+  stage: number,
+  slotName: (slot: number) => string,
+  lines: string[],
+): boolean {
+  if (program.next() >= 0) return false;
+  const set = (words: string) => {
+    program.times(() => lines.push(`${words}[${program.next()}] = ${slotName(program.next())};`));
+    program.times(() => {
+      let to = program.next();
+      program.times(() => lines.push(`${words}[${to++}] = ${program.next()};`));
+    });
+  };
+  set("w");
+  program.times(() => {
+    const name = `p${stage}_${lines.length}`;
+    lines.push(`const ${name} = m.writableWords(${program.next() * PAGE_SIZE});`);
+    set(name);
+  });
+  lines.push(`p.end(${stage}, v, i);`);
+  return true;
+}
+
+function loadText(carried: Numbers, kept: ReadonlySet<number>): string[] {
+  const lines: string[] = [];
+  const load = (from: string) => {
+    const place = carried.next(), slot = carried.next();
+    lines.push(`const s${slot} = ${from}[${place}];`);
+    if (kept.has(slot)) lines.push(`c[${slot}] = s${slot};`);
+  };
+  carried.times(() => load("w"));
+  carried.times(() => {
+    const page = carried.next();
+    lines.push(`const q${page} = m.words(${page * PAGE_SIZE});`);
+    carried.times(() => load(`q${page}`));
+  });
+  return lines;
 }

@@ -17,6 +17,7 @@ import { MAPPED_AT } from "../svm/machine.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";
 import type { Guards } from "./guards.ts";
 import { sizeOf } from "./history.ts";
+import type { PathLists } from "./program.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 
 /** An image that is made of a state, to be filled in again from another. */
@@ -77,27 +78,6 @@ class PathImage implements ShownImage {
   }
 }
 
-/**
- * What a path does, as two lists of numbers, so that little memory is touched. Places are numbers of
- * words, in the state or in a page.
- */
-export interface PathLists {
-  /**
-   * Words that are carried elsewhere, whatever they hold: of the state, how many, then place and slot
-   * of each; then of how many pages, and for each its number, how many, and their places and slots.
-   */
-  readonly carried: Int32Array;
-  /** How many slots there are. */
-  readonly slots: number;
-  /**
-   * For each stage the page that the work area becomes a copy of at first, or -1; its copies: how
-   * many, then place and slot of each; its constants: how many stretches, then place, length and
-   * values of each; and the same of its pages: how many, then for each its number, copies and
-   * constants.
-   */
-  readonly program: Int32Array;
-}
-
 /** What one way through the model does. */
 export class Path {
   /** What it depends on. */
@@ -107,6 +87,12 @@ export class Path {
   readonly #ends: readonly End[];
   readonly #values: Uint32Array;
   readonly #history: readonly Noted[] | undefined;
+  /** Whether there is more to follow once something else is asked for. */
+  readonly hasTail: boolean;
+  /** Stages without that. */
+  readonly #stages: number;
+  /** Where that begins, once the others were followed. */
+  #tailAt = 0;
   /** Where it begins. */
   root: object | undefined;
   /** The path that was followed after this one last. */
@@ -120,15 +106,19 @@ export class Path {
    * @param guards What it depends on.
    * @param lists What it does.
    * @param stages What follows in each stage, in order.
+   * @param tail Whether the last stage is one that is not followed with the others.
    * @param history What the observer learns of it afterwards, if it does.
    */
   constructor(
     guards: Guards,
     { carried, slots, program }: PathLists,
     stages: readonly Stage[],
+    tail = false,
     history?: readonly Noted[],
   ) {
     this.#history = history;
+    this.hasTail = tail;
+    this.#stages = stages.length - (tail ? 1 : 0);
     this.guards = guards;
     this.#carried = carried;
     this.#program = program;
@@ -165,14 +155,8 @@ export class Path {
    */
   compile(stateWords: number): void {
     const shown = new Set(this.#ends.flatMap(({ image }) => image?.slots ?? []));
-    this.#compiled = compilePath(
-      this.guards,
-      stateWords,
-      this.#carried,
-      this.#program,
-      this.#ends.length,
-      shown,
-    );
+    const lists = { carried: this.#carried, program: this.#program };
+    this.#compiled = compilePath(this.guards, stateWords, lists, this.#stages, this.hasTail, shown);
   }
 
   /**
@@ -194,9 +178,21 @@ export class Path {
     if (history !== undefined) v.observer?.followed?.(history, v);
   }
 
+  /**
+   * Does what is left.
+   *
+   * @param v The vCPU, as {@linkcode Path.follow} left it.
+   * @param into Where the image belongs that is made.
+   */
+  followTail(v: Vcpu, into?: ImageBuffer): void {
+    const compiled = this.#compiled;
+    if (compiled === undefined) this.#followStage(v, this.#stages, this.#tailAt, into);
+    else compiled.followTail(v.words, v.memory, this.#values, this, v, into);
+  }
+
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
     const { words, memory } = v;
-    const c = this.#carried, p = this.#program, values = this.#values, ends = this.#ends;
+    const c = this.#carried, values = this.#values;
     let at = 1;
     for (const end = 1 + 2 * (c[0] as number); at < end; at += 2) {
       values[c[at + 1] as number] = words[c[at] as number] as number;
@@ -207,29 +203,37 @@ export class Path {
         values[c[at + 1] as number] = page[c[at] as number] as number;
       }
     }
-    at = 0;
-    for (let stage = 0; stage < ends.length; stage++) {
-      const mapped = p[at++] as number;
-      if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
+    this.#tailAt = 0;
+    for (let stage = 0; stage < this.#stages; stage++) {
+      this.#tailAt = this.#followStage(v, stage, this.#tailAt, into);
+    }
+  }
+
+  /** Follows a stage; where the next one begins. */
+  #followStage(v: Vcpu, stage: number, at: number, into: ImageBuffer | undefined): number {
+    const { words, memory } = v;
+    const p = this.#program, values = this.#values;
+    const mapped = p[at++] as number;
+    if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
+    for (let n = p[at++] as number; n > 0; n--, at += 2) {
+      words[p[at] as number] = values[p[at + 1] as number] as number;
+    }
+    for (let stretches = p[at++] as number; stretches > 0; stretches--) {
+      let to = p[at++] as number;
+      for (let n = p[at++] as number; n > 0; n--) words[to++] = p[at++] as number;
+    }
+    for (let pages = p[at++] as number; pages > 0; pages--) {
+      const page = memory.writableWords((p[at++] as number) * PAGE_SIZE);
       for (let n = p[at++] as number; n > 0; n--, at += 2) {
-        words[p[at] as number] = values[p[at + 1] as number] as number;
+        page[p[at] as number] = values[p[at + 1] as number] as number;
       }
       for (let stretches = p[at++] as number; stretches > 0; stretches--) {
         let to = p[at++] as number;
-        for (let n = p[at++] as number; n > 0; n--) words[to++] = p[at++] as number;
+        for (let n = p[at++] as number; n > 0; n--) page[to++] = p[at++] as number;
       }
-      for (let pages = p[at++] as number; pages > 0; pages--) {
-        const page = memory.writableWords((p[at++] as number) * PAGE_SIZE);
-        for (let n = p[at++] as number; n > 0; n--, at += 2) {
-          page[p[at] as number] = values[p[at + 1] as number] as number;
-        }
-        for (let stretches = p[at++] as number; stretches > 0; stretches--) {
-          let to = p[at++] as number;
-          for (let n = p[at++] as number; n > 0; n--) page[to++] = p[at++] as number;
-        }
-      }
-      this.end(stage, v, into);
     }
+    this.end(stage, v, into);
+    return at;
   }
 
   /**

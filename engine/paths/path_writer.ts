@@ -6,8 +6,7 @@
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import type { WordNumber } from "./guards.ts";
-import type { PathLists } from "./path.ts";
-import { Program } from "./program.ts";
+import { type PathLists, Program } from "./program.ts";
 import { DIRTY, FOLLOWS, type Page, type Words, WRITTEN } from "./words.ts";
 
 /** Writes the lists of one path at a time. */

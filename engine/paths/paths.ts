@@ -11,7 +11,7 @@ import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
 import { Path } from "./path.ts";
-import { PathRecorder } from "./recorder.ts";
+import { PathRecorder, type Recorded } from "./recorder.ts";
 
 /** States of what is no byte that paths begin from at most. */
 const MOST_ROOTS = 64;
@@ -54,6 +54,24 @@ export interface PathCounts {
 export class Recorders {
   #caps: Capabilities | undefined;
   #recorder: PathRecorder | undefined;
+  /** Ends what is being recorded, if anything is. */
+  #end: (() => void) | undefined;
+
+  /**
+   * What is being recorded has not ended yet.
+   *
+   * @param end Ends it, once something else is to be recorded.
+   */
+  leaveOpen(end: () => void): void {
+    this.#end = end;
+  }
+
+  /** Ends what is being recorded. */
+  close(): void {
+    const end = this.#end;
+    this.#end = undefined;
+    end?.();
+  }
 
   /**
    * A recorder for a vCPU.
@@ -62,6 +80,7 @@ export class Recorders {
    * @returns The same one each time, as long as the capabilities are the same.
    */
   of({ caps, words }: Vcpu): PathRecorder {
+    this.close();
     if (caps !== this.#caps) this.#recorder = undefined;
     this.#caps = caps;
     return this.#recorder ??= new PathRecorder(words.length);
@@ -85,6 +104,10 @@ export class Paths {
   #credit = CREDIT;
   readonly #states = new Set<number>();
   #said = 0;
+  /** The path that was followed last as long as there is more of it. */
+  #tail: Path | undefined;
+  /** What is being recorded as long as there may be more of it. */
+  #open: { readonly root: Root; readonly recorder: PathRecorder } | undefined;
   /** The path that was followed last, if the last run followed one. */
   #last: Path | undefined;
   #numbers = 0;
@@ -111,6 +134,7 @@ export class Paths {
    * @param into What it makes an image in, if it makes one.
    */
   run(v: Vcpu, run: (v: Vcpu) => void, into?: ImageBuffer): void {
+    this.rest();
     if (!this.#usable || v.policy !== this.#policy || !ordinary(v) || !this.#hears(v)) {
       run(v);
       return;
@@ -127,11 +151,40 @@ export class Paths {
       if (this.#last !== undefined) this.#last.next = path;
       this.#last = path;
       path.follow(v, into);
+      if (path.hasTail) this.#tail = path;
       return;
     }
     this.#last = undefined;
     if (root === undefined || path === IN_VAIN || !this.#pays(v, root.tree.again)) run(v);
     else this.#record(v, run, root);
+  }
+
+  /**
+   * Has something done with a vCPU that is as {@linkcode Paths.run} left it: that belongs to the same
+   * path.
+   *
+   * @param v The vCPU; nobody listens to it.
+   * @param then What is to be done; always the same.
+   * @param into What it makes an image in, if it makes one.
+   * @returns Whether it was done: not where no path was followed or recorded.
+   */
+  then(v: Vcpu, then: (v: Vcpu) => void, into?: ImageBuffer): boolean {
+    const tail = this.#tail, open = this.#open;
+    if (tail !== undefined) {
+      this.#tail = undefined;
+      tail.followTail(v, into);
+      return true;
+    }
+    if (open === undefined) return false;
+    this.#open = undefined;
+    this.#add(open.root, open.recorder.goOn(v, then));
+    return true;
+  }
+
+  /** The vCPU may be another from now on: what was run is over. */
+  rest(): void {
+    this.#tail = undefined;
+    if (this.#open !== undefined) this.#recorders.close();
   }
 
   /** Whether the vCPU is listened to as when the first path was recorded: they tell no more than that. */
@@ -190,7 +243,17 @@ export class Paths {
   }
 
   #record(v: Vcpu, run: (v: Vcpu) => void, root: Root): void {
-    const { guards, path } = this.#recorders.of(v).record(v, run, this.#given);
+    const recorder = this.#recorders.of(v);
+    recorder.begin(v, run, this.#given);
+    this.#open = { root, recorder };
+    this.#recorders.leaveOpen(() => {
+      if (this.#open === undefined) return;
+      this.#open = undefined;
+      this.#add(root, recorder.end());
+    });
+  }
+
+  #add(root: Root, { guards, path }: Recorded): void {
     if (path !== undefined) path.root = root;
     const added = root.tree.add(guards, path ?? IN_VAIN);
     this.#numbers += 2 * guards.numbers.length + (path?.size ?? 0);

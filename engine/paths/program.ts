@@ -4,6 +4,27 @@
  * @module
  */
 
+/**
+ * What a path does, as two lists of numbers, so that little memory is touched. Places are numbers of
+ * words, in the state or in a page.
+ */
+export interface PathLists {
+  /**
+   * Words that are carried elsewhere, whatever they hold: of the state, how many, then place and slot
+   * of each; then of how many pages, and for each its number, how many, and their places and slots.
+   */
+  readonly carried: Int32Array;
+  /** How many slots there are. */
+  readonly slots: number;
+  /**
+   * For each stage the page that the work area becomes a copy of at first, or -1; its copies: how
+   * many, then place and slot of each; its constants: how many stretches, then place, length and
+   * values of each; and the same of its pages: how many, then for each its number, copies and
+   * constants.
+   */
+  readonly program: Int32Array;
+}
+
 /** A list of signed 32-bit numbers that grows, in memory that is used again. */
 export class Program {
   #numbers = new Int32Array(1 << 10);

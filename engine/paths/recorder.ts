@@ -31,6 +31,14 @@ import { DIRTY, FOLLOWS, GUARD, Page, SETTLED, Words } from "./words.ts";
 const LONGEST = 1 << 11;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
+/** What was recorded. */
+export interface Recorded {
+  /** What the path depends on. */
+  readonly guards: Guards;
+  /** The path; undefined where it could not be followed to its end. */
+  readonly path: Path | undefined;
+}
+
 /** Records paths of vCPUs of one size, one path at a time. */
 export class PathRecorder implements AccessRecorder {
   /** Whether the work area holds something to begin with. */
@@ -83,26 +91,26 @@ export class PathRecorder implements AccessRecorder {
    * @returns What the path depends on, and the path; without it where it could not be followed to its
    * end, which depends on the same.
    */
-  record(
-    v: Vcpu,
-    run: (v: Vcpu) => void,
-    given = false,
-  ): { guards: Guards; path: Path | undefined } {
+  record(v: Vcpu, run: (v: Vcpu) => void, given = false): Recorded {
+    this.begin(v, run, given);
+    return this.end();
+  }
+
+  /**
+   * Has something done, and records it, without an end yet.
+   *
+   * @param v The vCPU.
+   * @param run What is to be done.
+   * @param given Whether the work area holds something to begin with.
+   */
+  begin(v: Vcpu, run: (v: Vcpu) => void, given = false): void {
     const { observer } = v;
     this.#given = given;
     this.#history = observer?.followed && new HistoryRecorder();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
-    const recorded = this.#recorded ??= new RecordedVcpu(v, this);
     this.#begin(v);
-    recorded.begin(v);
-    recorded.observer = observer && this.#listen(observer, recorded);
-    try {
-      run(recorded);
-    } finally {
-      recorded.end(v);
-    }
-    const guards = { numbers: this.#numbers, values: this.#values };
-    if (this.#failed) return { guards, path: undefined };
+    this.#standIn(v, observer, run);
+    if (this.#failed) return;
     const history = this.#history;
     if (history !== undefined) {
       this.#note(undefined);
@@ -110,8 +118,44 @@ export class PathRecorder implements AccessRecorder {
       for (const word of history.ever) this.#state.dirty.push(word);
     }
     this.#tell(undefined, this.#image());
-    const path = new Path(guards, this.#writer.lists(), this.#stages, history?.notes);
-    return { guards, path };
+  }
+
+  /**
+   * Has something more done with the vCPU as it was left, of which nothing is told.
+   *
+   * @param v The vCPU.
+   * @param then What is to be done: the path's last stage, which need not be followed with the others.
+   * @returns As {@linkcode PathRecorder.record}.
+   */
+  goOn(v: Vcpu, then: (v: Vcpu) => void): Recorded {
+    if (!this.#failed) {
+      this.#standIn(v, undefined, then);
+      if (!this.#failed) this.#tell(undefined, this.#image());
+    } else then(v);
+    return this.#recordedWith(true);
+  }
+
+  /** Ends what was begun; as {@linkcode PathRecorder.record}. */
+  end(): Recorded {
+    return this.#recordedWith(false);
+  }
+
+  #recordedWith(tail: boolean): Recorded {
+    const guards = { numbers: this.#numbers, values: this.#values };
+    if (this.#failed) return { guards, path: undefined };
+    const lists = this.#writer.lists();
+    return { guards, path: new Path(guards, lists, this.#stages, tail, this.#history?.notes) };
+  }
+
+  #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
+    const recorded = this.#recorded ??= new RecordedVcpu(v, this);
+    recorded.begin(v);
+    recorded.observer = observer && this.#listen(observer, recorded);
+    try {
+      run(recorded);
+    } finally {
+      recorded.end(v);
+    }
   }
 
   #begin(v: Vcpu): void {

@@ -19,8 +19,9 @@ import {
 import { type RestoreErrnos, restoreVcpu, type SavedVcpu, saveVcpu } from "../kvm/migrate.ts";
 import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
-import type { RunPaths } from "../paths/paths.ts";
+import type { Paths, RunPaths } from "../paths/paths.ts";
 import type { Policy } from "../policy.ts";
+import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { loadAndRun, loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
@@ -88,6 +89,8 @@ export class Driver {
   saved: SavedVcpu | undefined;
   /** What the last restore came to: errnos, and the nested state that was handed in. */
   restored: (RestoreErrnos & { readonly nested: SavedVcpu["nested"] }) | undefined;
+  /** The paths that the vCPU ran on, as long as it is as they left it. */
+  #ranOn: Paths | undefined;
   #queued: EventOf<"inject">[] = [];
   #running = false;
   /** Pages that the session set. */
@@ -117,6 +120,7 @@ export class Driver {
    * @throws {ReplayError} When the input lacks what is needed to carry it out.
    */
   feed(event: TraceEvent, index: number): void {
+    this.#rest();
     if (BEGINS.has(event.kind)) this.#goes = 0;
     this.#index = index;
     switch (event.kind) {
@@ -269,7 +273,30 @@ export class Driver {
   /** Runs the vCPU until userspace is needed. */
   run(): void {
     const paths = this.paths?.run;
+    this.#rest();
     this.#go(paths === undefined ? runVcpu : (v) => paths.run(v, runVcpu));
+    this.#ranOn = paths;
+  }
+
+  /**
+   * Has userspace look at the vCPU.
+   *
+   * @param look What it does; always the same.
+   * @param into Where it makes an image of what it sees.
+   */
+  look(look: (v: Vcpu) => void, into: ImageBuffer): void {
+    const v = this.#machine(), { paths } = this;
+    const done = this.#ranOn?.then(v, look, into) === true;
+    this.#rest();
+    if (done) return;
+    if (paths === undefined) look(v);
+    else paths.look.run(v, look, into);
+  }
+
+  /** Something else is about to be done with the vCPU than what goes on from a run. */
+  #rest(): void {
+    this.#ranOn?.rest();
+    this.#ranOn = undefined;
   }
 
   #go(run: (v: Vcpu) => void): void {
@@ -344,6 +371,7 @@ export class Driver {
     this.#running = true;
     const known = this.observer?.looker === undefined ? paths.vmrun : paths.seen;
     this.#go((v) => known.run(v, loadAndRun));
+    this.#ranOn = known;
   }
 
   /** Queues what was injected before the run, and looks, as userspace did. */

@@ -444,7 +444,7 @@ export class Replayer {
       if (this.#interrupted) return;
       if (exit === 2) agreement.number(index, `${phase}.port`, event.port, port);
       agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, {
-        bytes: this.#look(v),
+        bytes: this.#look(),
       });
       agreement.page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
       agreement.page(index, `${phase}.hsave `, event.hsave, "hsave", v);
@@ -453,11 +453,9 @@ export class Replayer {
   }
 
   /** What userspace sees; valid until the next look. */
-  #look(v: Vcpu): Uint8Array {
-    const seen = this.#seen, paths = this.#driver.paths;
-    if (paths === undefined) regsBytes(v, seen);
-    else paths.look.run(v, this.#lookWhole, seen);
-    return seen.bytes;
+  #look(): Uint8Array {
+    this.#driver.look(this.#lookWhole, this.#seen);
+    return this.#seen.bytes;
   }
 
   /** Holds what userspace sees before a run against what it saw. */
