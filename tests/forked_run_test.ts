@@ -26,7 +26,7 @@ Deno.test("a policy carried along up to the first #VMEXIT ends as if it had gone
     const alone = driver.fork(UNIFIED), seen = new TransitionLog(), told = new TransitionLog();
     alone.observer = seen.observer;
     alone.feed(event, index);
-    const wanted = { policy: UNIFIED, observer: told.observer, paths: undefined, spare };
+    const wanted = { policy: UNIFIED, observer: told.observer, spare };
     const [along] = driver.feedForked(event, index++, [wanted]);
     spare = along;
     const state = ({ vcpu, phase }: Driver) => [

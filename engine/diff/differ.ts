@@ -380,7 +380,8 @@ export class Differ {
     const [first, ...others] = this.#sides;
     if (first === undefined) return;
     const { driver } = first;
-    this.#fork((other) => sharesEntry(driver.policy, other));
+    // To follow a path costs less than to go on from where the policies part.
+    this.#fork((other) => driver.paths === undefined && sharesEntry(driver.policy, other));
     const apart = this.#apart;
     const made = apart.length === 0 ? (driver.feed(event, index), []) : driver.feedForked(
       event,

@@ -105,8 +105,8 @@ export class PolicyPair {
   }
 
   /** What {@linkcode Driver.feedForked} has to know for the same. */
-  wants({ driver: { policy, paths } }: Side): Parameters<Driver["feedForked"]>[2][number] {
-    return { policy, observer: this.#log.observer, paths, spare: this.#spare };
+  wants({ driver: { policy } }: Side): Parameters<Driver["feedForked"]>[2][number] {
+    return { policy, observer: this.#log.observer, spare: this.#spare };
   }
 
   /** Takes the driver that it made. */
@@ -141,7 +141,7 @@ export class PolicyPair {
     }
     const vs = shadow?.vcpu;
     this.#parts.forget();
-    if (vs !== undefined) this.#parts.look(vs, rows.seen);
+    if (vs !== undefined) this.#parts.look(vs);
     const ends = [endOf(va), endOf(vb)] as const;
     const endsSame = ends[0] === ends[1];
     const ownReports = reportsSame && endsSame || vs === undefined ||

@@ -196,14 +196,12 @@ export class Driver {
 
   /**
    * Carries out a VMRUN, and what other policies would do from the same state. Up to the first
-   * #VMEXIT, which is where a policy first has a say, it is the same for all and done once; where
-   * paths may be followed, up to where the vCPU is about to run.
+   * #VMEXIT, which is where a policy first has a say, it is the same for all and done once.
    *
    * @param event The VMRUN, with L1's registers.
    * @param index Its number in the trace, for messages.
    * @param others The other policies, which do beneath their steps what this one does (see
-   * {@linkcode sharesEntry}); who listens to each; the paths that it may follow; and a driver that
-   * nobody needs any more.
+   * {@linkcode sharesEntry}); who listens to each; and a driver that nobody needs any more.
    * @returns A driver for each, behind the VMRUN.
    * @throws {ReplayError} When the input lacks what is needed to carry it out.
    */
@@ -213,22 +211,20 @@ export class Driver {
     others: readonly {
       readonly policy: Policy;
       readonly observer: Observer;
-      readonly paths: RunPaths | undefined;
       readonly spare: Driver | undefined;
     }[],
   ): Driver[] {
     let made: Driver[] | undefined;
     const forkAll = () =>
-      others.map(({ policy, observer, paths, spare }) => {
+      others.map(({ policy, observer, spare }) => {
         const driver = this.fork(policy, spare);
         driver.observer = observer;
-        driver.paths = paths;
         return driver;
       });
     let goOn: (driver: Driver) => void = () => {};
     this.ready = (v) => {
-      if (this.paths || v.guestMode || v.requested(REQ.GET_NESTED_STATE_PAGES)) {
-        // To follow a path costs less than to go on from an exit; or steps run before L1 does.
+      if (v.guestMode || v.requested(REQ.GET_NESTED_STATE_PAGES)) {
+        // Steps run before L1 does.
         made = forkAll();
         goOn = (driver) => driver.run();
         return;
