@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import type { Image } from "../event.ts";
 import type { Policy } from "../policy.ts";
 import { ImageBuffer } from "../svm/image_buffer.ts";
@@ -17,6 +18,48 @@ import { hostVmcbMask, INNER_VIEWER, innerImage, vmcb02Used } from "./views.ts";
 /** Bytes of a VMCB up to the end of its last field: the others of vmcb01 and vmcb02 are always zero. */
 const USED = Math.max(...VMCB_LAYOUT.fields.map(({ offset, size }) => offset + size));
 
+/** A VMCB as it was when something was brought forth, in memory that is used again. */
+export class ProducedVmcb implements Image {
+  readonly bytes: Uint8Array = new Uint8Array(VMCB_SIZE);
+  readonly known: Uint8Array;
+  /** Up to the end of its last field. */
+  readonly #used = this.bytes.subarray(0, USED);
+  // No properties of its own: who compares images sees their content alone.
+  #recorded: Image | undefined;
+  #revision: number | undefined;
+
+  /**
+   * Memory for one.
+   *
+   * @param known What of it can be compared.
+   */
+  constructor(known: Uint8Array) {
+    this.known = known;
+  }
+
+  /** Becomes a copy of the first bytes of a VMCB. */
+  take(from: Uint8Array): void {
+    if (Buffer.compare(from, this.#used) === 0) return;
+    this.#used.set(from);
+    this.#recorded = undefined;
+  }
+
+  /**
+   * Whether it is plainly what was recorded. Where neither is another since that was asked last, the
+   * answer is known.
+   *
+   * @param recorded The image that was recorded.
+   */
+  equals(recorded: Image): boolean {
+    const { revision } = recorded;
+    if (recorded === this.#recorded && revision === this.#revision) return true;
+    if (Buffer.compare(recorded.bytes, this.bytes) !== 0) return false;
+    this.#recorded = revision === undefined ? undefined : recorded;
+    this.#revision = revision;
+    return true;
+  }
+}
+
 /** A state inside the kernel, in memory that is used again. */
 class ProducedState {
   readonly kind = "inner";
@@ -25,31 +68,31 @@ class ProducedState {
   vmcb01: Image;
   vmcb02: Image | undefined;
   readonly #buffer = new ImageBuffer(INNER_SIZE);
-  readonly #vmcb01: Image;
-  readonly #vmcb02: Image;
+  readonly #vmcb01: ProducedVmcb;
+  readonly #vmcb02: ProducedVmcb;
   readonly #policy: Policy;
 
   constructor(policy: Policy, npt: boolean) {
     const known = hostVmcbMask(npt);
     this.#policy = policy;
     this.inner = innerImage(policy, this.#buffer);
-    this.vmcb01 = this.#vmcb01 = { bytes: new Uint8Array(VMCB_SIZE), known };
-    this.#vmcb02 = { bytes: new Uint8Array(VMCB_SIZE), known };
+    this.vmcb01 = this.#vmcb01 = new ProducedVmcb(known);
+    this.#vmcb02 = new ProducedVmcb(known);
   }
 
   /** Whether it has room for what a vCPU under a policy shows. */
   fits(policy: Policy, npt: boolean): boolean {
-    return policy === this.#policy && this.vmcb01.known === hostVmcbMask(npt);
+    return policy === this.#policy && this.#vmcb01.known === hostVmcbMask(npt);
   }
 
   take(at: string, ret: number, v: Vcpu, shown: ShownImage | undefined, vmcbs: VmcbViews): void {
     this.at = at;
     if (shown === undefined) INNER_VIEWER.fill(v, ret, this.#buffer);
     else shown.fill(this.#buffer);
-    this.#vmcb01.bytes.set(vmcbs.vmcb01);
+    this.#vmcb01.take(vmcbs.vmcb01);
     this.vmcb02 = undefined;
     if (!vmcb02Used(v)) return;
-    this.#vmcb02.bytes.set(vmcbs.vmcb02);
+    this.#vmcb02.take(vmcbs.vmcb02);
     this.vmcb02 = this.#vmcb02;
   }
 }

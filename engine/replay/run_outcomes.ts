@@ -12,7 +12,7 @@ import type { Observer } from "../kvm/vcpu.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { Agreement } from "./agreement.ts";
 import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
-import { ProducedImages } from "./produced_images.ts";
+import { ProducedImages, ProducedVmcb } from "./produced_images.ts";
 import { INNER_VIEWER } from "./views.ts";
 import { MOST_OUTCOMES, tooManyOutcomes } from "./replay_error.ts";
 
@@ -138,6 +138,9 @@ export class RunOutcomes {
 /** Whether a recorded image is plainly what was replayed; where one is missing nothing is compared. */
 function agree(recorded: Image | undefined, replayed: Image | undefined): boolean {
   if (recorded === undefined || replayed === undefined) return true;
-  return Buffer.compare(recorded.bytes, replayed.bytes) === 0 ||
+  const same = replayed instanceof ProducedVmcb
+    ? replayed.equals(recorded)
+    : Buffer.compare(recorded.bytes, replayed.bytes) === 0;
+  return same ||
     recorded.bytes.length < VMCB_SIZE && compareImages(recorded, replayed) !== "differs";
 }
