@@ -5,6 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { knownWordsOf } from "../../engine/image/fields.ts";
 import type { Image } from "../../engine/event.ts";
 import type { EventObjects } from "./event_objects.ts";
 
@@ -48,7 +49,7 @@ class SharedImage implements Image {
   }
 
   get knownWords(): Uint16Array {
-    return this.#knownWords ??= wordsOf(this.known ?? NO_BYTES);
+    return this.#knownWords ??= knownWordsOf(this.known ?? NO_BYTES);
   }
 
   /** A number that no other image has. */
@@ -60,15 +61,6 @@ class SharedImage implements Image {
   changed(): void {
     this.#revision++;
   }
-}
-
-/** Numbers of the words of a mask that are not zero; the last one may be cut short. */
-function wordsOf(mask: Uint8Array): Uint16Array {
-  const words: number[] = [];
-  for (let at = 0; at < mask.length; at++) {
-    if (mask[at] !== 0 && words.at(-1) !== at >> 2) words.push(at >> 2);
-  }
-  return Uint16Array.from(words);
 }
 
 /** One kind of event's view of a slot: its last image, and how that was coded. */

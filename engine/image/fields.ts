@@ -166,6 +166,25 @@ export function fitImage(layout: Layout, image: Image): Image {
 }
 
 /**
+ * Numbers of the 32-bit words of a mask of which a bit is set; the last word may be cut short.
+ *
+ * @param known The mask.
+ * @returns The numbers, ascending.
+ * @example
+ * ```ts
+ * import { knownWordsOf } from "@vmtape/vmtape/engine";
+ * if (knownWordsOf(Uint8Array.of(0, 0, 0, 0, 0, 1)).join() !== "1") throw new Error();
+ * ```
+ */
+export function knownWordsOf(known: Uint8Array): Uint16Array {
+  const words: number[] = [];
+  for (let at = 0; at < known.length; at++) {
+    if (known[at] !== 0 && words.at(-1) !== at >> 2) words.push(at >> 2);
+  }
+  return Uint16Array.from(words);
+}
+
+/**
  * A copy of an image, to be kept when the original is used again.
  *
  * @param image The image.

@@ -11,6 +11,8 @@ import {
   fieldMask,
   fieldNamed,
   fitImage,
+  knownWordsOf,
+  overlayImage,
   readBigint,
   readField,
   writeField,
@@ -103,42 +105,28 @@ function fill(row: Field, image: Image, bytes: Uint8Array, value: bigint): void 
   writeField(bytes, row, seen.value | value & fieldMask(row) & ~seen.known);
 }
 
-/** What an image is filled up with: the bits of its fields, and all of them. */
-interface Filling {
-  readonly bytes: Uint8Array;
-  /** Which bits belong to a field. */
-  readonly fields: Uint8Array;
+/** What an image is filled up with. */
+function fillingOf(layout: Layout, valueOf: (row: Field) => bigint): Uint8Array {
+  const bytes = new Uint8Array(layout.size);
+  for (const row of layout.fields) writeField(bytes, row, valueOf(row) & fieldMask(row));
+  return bytes;
 }
 
-function fillingOf(layout: Layout, valueOf: (row: Field) => bigint): Filling {
-  const bytes = new Uint8Array(layout.size), fields = new Uint8Array(layout.size);
-  for (const row of layout.fields) {
-    writeField(bytes, row, valueOf(row) & fieldMask(row));
-    fields.fill(0xff, row.offset, row.offset + row.size);
-  }
-  return { bytes, fields };
-}
-
-/** Fills up what is unknown of an image's fields; what belongs to none stays. */
-function fillUp(layout: Layout, seen: Image, { bytes: filling, fields }: Filling): Uint8Array {
-  const { bytes, known } = fitImage(layout, seen);
-  const filled = bytes.slice();
-  if (known === undefined) return filled;
-  for (let i = 0; i < filled.length; i++) {
-    const free = fields[i]! & ~known[i]!;
-    if (free !== 0) filled[i] = filled[i]! & ~free | filling[i]! & free;
-  }
+/** Fills up what is unknown of an image. */
+function fillUp(layout: Layout, seen: Image, filling: Uint8Array): Uint8Array {
+  const filled = filling.slice();
+  overlayImage(filled, fitImage(layout, seen));
   return filled;
 }
 
 /** By variant. */
-const VMCB_FILLINGS: Filling[] = [];
+const VMCB_FILLINGS: Uint8Array[] = [];
 
 function fillVmcb(seen: Image, variant: number): Uint8Array {
   return fillUp(VMCB_LAYOUT, seen, VMCB_FILLINGS[variant] ??= vmcbFilling(variant));
 }
 
-function vmcbFilling(variant: number): Filling {
+function vmcbFilling(variant: number): Uint8Array {
   return fillingOf(VMCB_LAYOUT, (row) => {
     if (variant >= 2 && INERT.test(row.name)) return arbitrary(row.name, variant);
     // An event to inject that nobody saw may be there.
@@ -159,6 +147,8 @@ const LEFT_BY_L2: ReadonlySet<Field> = new Set(
 /** The bits of those fields. */
 export const LEFT_BITS: Uint8Array = new Uint8Array(VMCB_SIZE);
 for (const { offset, size } of LEFT_BY_L2) LEFT_BITS.fill(0xff, offset, offset + size);
+/** Numbers of the words that they are in. */
+export const LEFT_WORDS: Uint16Array = knownWordsOf(LEFT_BITS);
 
 /** By variant. */
 const L2_LEFT: Image[] = [];
@@ -170,26 +160,19 @@ function leftByL2(variant: number): Image {
     writeField(bytes, row, arbitrary(row.name, variant + 8) & fieldMask(row));
     known.fill(0xff, row.offset, row.offset + row.size);
   }
-  return { bytes, known };
+  return { bytes, known, knownWords: knownWordsOf(known) };
 }
 
 /** By variant; those of a log that shows no registers apart. */
-const REGS_FILLINGS: Record<"seen" | "unseen", Filling[]> = { seen: [], unseen: [] };
-const UNSEEN: Image = {
-  bytes: new Uint8Array(REGS_LAYOUT.size),
-  known: new Uint8Array(REGS_LAYOUT.size),
-};
+const REGS_FILLINGS: Record<"seen" | "unseen", Uint8Array[]> = { seen: [], unseen: [] };
 
 function fillRegs(seen: Image | undefined, variant: number): Uint8Array {
   const fillings = REGS_FILLINGS[seen === undefined ? "unseen" : "seen"];
   const filling = fillings[variant] ??= regsFilling(seen !== undefined, variant);
-  const bytes = fillUp(REGS_LAYOUT, seen ?? UNSEEN, filling);
-  const { fields } = filling;
-  for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i]! & fields[i]!;
-  return bytes;
+  return seen === undefined ? filling.slice() : fillUp(REGS_LAYOUT, seen, filling);
 }
 
-function regsFilling(seen: boolean, variant: number): Filling {
+function regsFilling(seen: boolean, variant: number): Uint8Array {
   const state = variant === 3 && !seen ? L1_PAE : L1;
   return fillingOf(REGS_LAYOUT, ({ name }) => {
     if (name === "gif") return BigInt(1 - variant % 2);

@@ -105,7 +105,7 @@ class Words {
     this.add(Number(BigInt.asIntN(32, value >> 32n)));
   }
 
-  /** Adds an image but for the bits that are known of some words. */
+  /** Adds an image but for some words. */
   addImage(image: Image | undefined, without: ReadonlySet<number>): void {
     if (image === undefined) {
       this.add(0);
@@ -118,27 +118,20 @@ class Words {
     this.add(numberOf(ofImage, image, textOfImage));
   }
 
-  #addWords({ bytes, known }: Image, without: ReadonlySet<number>): boolean {
-    if (known === undefined || ((bytes.byteOffset | known.byteOffset | bytes.length) & 3) !== 0) {
+  /** Of what is not known, bytes are 0. */
+  #addWords(image: Image, without: ReadonlySet<number>): boolean {
+    const { known, knownWords } = image;
+    if (known === undefined || knownWords === undefined || knownWords.length > MOST_WORDS) {
       return false;
     }
     const { list } = this;
-    const count = bytes.length >> 2;
-    const values = new Int32Array(bytes.buffer, bytes.byteOffset, count);
-    const masks = new Int32Array(known.buffer, known.byteOffset, count);
     let at = this.length;
     list[at++] = 2;
     list[at++] = numberOf(ofMask, known, textOfMask);
-    const most = at + 2 * MOST_WORDS;
-    for (let i = 0; i < count; i++) {
-      let value = values[i] as number;
-      if (value !== 0 && without.has(i)) value &= ~(masks[i] as number);
-      if (value === 0) continue;
-      if (at === most) return false;
-      list[at++] = i;
-      list[at++] = value;
+    for (let i = 0; i < knownWords.length; i++) {
+      const word = knownWords[i] as number;
+      if (!without.has(word)) list[at++] = wordOf(image, word);
     }
-    list[at++] = -1;
     this.length = at;
     return true;
   }

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import { fitImage, overlayImage } from "../image/fields.ts";
+import { fitImage, knownWordsOf, overlayImage } from "../image/fields.ts";
 import { EXIT } from "../kvm/constants.ts";
 import { createVcpu } from "../kvm/ioctls.ts";
 import { runVcpu } from "../kvm/run.ts";
@@ -22,7 +22,7 @@ import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, HOLE, LEFT_BITS } from "./fill_unknown.ts";
+import { assume, type Assumption, HOLE, LEFT_BITS, LEFT_WORDS } from "./fill_unknown.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
@@ -44,11 +44,20 @@ class FewPages extends GuestMemory {
   readonly #pages: Map<number, Uint8Array>;
   readonly #limit: number;
   #journal: PageJournal | undefined;
+  /** Pages of before. */
+  readonly #spare: Uint8Array[] = [];
 
   constructor(physicalBits: number, pages: Iterable<readonly [number, Uint8Array]> = []) {
     super(0);
     this.#limit = 2 ** physicalBits;
     this.#pages = new Map(pages);
+  }
+
+  /** Begins anew, without a page. */
+  begin(): void {
+    for (const page of this.#pages.values()) this.#spare.push(page);
+    this.#pages.clear();
+    this.#journal = undefined;
   }
 
   override fork(): GuestMemory {
@@ -78,7 +87,8 @@ class FewPages extends GuestMemory {
     let page = this.#pages.get(at);
     if (page === undefined) {
       this.#journal?.keep(at, undefined);
-      this.#pages.set(at, page = new Uint8Array(PAGE_SIZE));
+      page = this.#spare.pop()?.fill(0) ?? new Uint8Array(PAGE_SIZE);
+      this.#pages.set(at, page);
     }
     return page;
   }
@@ -336,7 +346,8 @@ export class LoggedDriver {
     const v = this.vcpu ?? this.#spare.pop() ?? new Vcpu(caps, policy);
     copyWords(v.words, this.#created.words);
     v.adopt(this.#created);
-    v.memory = new FewPages(caps.physicalBits);
+    if (v.memory instanceof FewPages) v.memory.begin();
+    else v.memory = new FewPages(caps.physicalBits);
     this.vcpu = v;
     return v;
   }
@@ -399,11 +410,18 @@ function leaveExit(v: Vcpu, { l2rip, exit }: LoggedRun, { l2 }: Assumption): voi
 /** Of vmcb12 after a #VMEXIT what L2 left. */
 function leftIn(seen: Image): Image {
   let left = lefts.get(seen);
-  if (left === undefined) {
-    const { bytes, known } = fitImage(VMCB_LAYOUT, seen);
-    left = { bytes, known: LEFT_BITS.map((bits, i) => bits & (known?.[i] ?? 0xff)) };
-    lefts.set(seen, left);
+  if (left !== undefined) return left;
+  const { bytes, known, knownWords } = fitImage(VMCB_LAYOUT, seen);
+  if (known === undefined) left = { bytes, known: LEFT_BITS, knownWords: LEFT_WORDS };
+  else {
+    const both = new Uint8Array(VMCB_SIZE);
+    const words = knownWords ?? knownWordsOf(known);
+    for (let i = 0; i < words.length; i++) {
+      for (let k = 0, at = 4 * words[i]!; k < 4; k++, at++) both[at] = known[at]! & LEFT_BITS[at]!;
+    }
+    left = { bytes, known: both, knownWords: words };
   }
+  lefts.set(seen, left);
   return left;
 }
 

@@ -9,7 +9,7 @@ import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { copyImage, fieldNamed, readField } from "../image/fields.ts";
+import { copyImage, fieldNamed, knownWordsOf, readField, readNumber } from "../image/fields.ts";
 import { ReplayError } from "./replay_error.ts";
 import { capabilitiesOf } from "./session_machine.ts";
 
@@ -116,16 +116,26 @@ export function showsTransitions(meta: Readonly<Record<string, unknown>> | undef
 /** Keeps images of one kind. Those of a log have much in common, most of all what is known of them. */
 class SharedImages {
   #last: Image | undefined;
+  /** What it is a copy of. */
+  #from: Image | undefined;
+  #revision: number | undefined;
 
   /** A copy; where it is as the last one was, or as much is known of it, that is the same object. */
   keep(image: Image): Image {
     const last = this.#last;
+    const { revision } = image;
+    const unchanged = revision !== undefined && image === this.#from && revision === this.#revision;
+    if (unchanged && last !== undefined) return last;
+    this.#from = image;
+    this.#revision = revision;
     if (last === undefined || !sameBytes(last.known, image.known)) {
-      return this.#last = copyImage(image);
+      const copy = copyImage(image);
+      return this.#last = copy.known ? { ...copy, knownWords: knownWordsOf(copy.known) } : copy;
     }
     if (sameBytes(last.bytes, image.bytes)) return last;
-    const { known } = last;
-    return this.#last = { bytes: image.bytes.slice(), ...(known && { known }) };
+    const { known, knownWords } = last;
+    const mask = known && { known, ...(knownWords && { knownWords }) };
+    return this.#last = { bytes: image.bytes.slice(), ...mask };
   }
 }
 
@@ -361,8 +371,10 @@ function newVcpu(meta: Readonly<Record<string, unknown>> | undefined): LoggedVcp
 export function exitCodeOf(unit: LoggedRun): number | undefined {
   const image = unit.exit?.vmcb12;
   if (image === undefined) return undefined;
-  const { value, known } = readField(image, EXIT_CODE);
-  return known === 0xffffffffn ? Number(value) : undefined;
+  const { bytes, known } = image;
+  if (bytes.length < EXIT_CODE.offset + EXIT_CODE.size) return undefined;
+  if (known !== undefined && readNumber(known, EXIT_CODE) !== 0xffffffff) return undefined;
+  return readNumber(bytes, EXIT_CODE);
 }
 
 /**

@@ -6,7 +6,6 @@
  */
 import { mismatchOf, type MismatchValues } from "./agreement.ts";
 import type { Image } from "../event.ts";
-import { Buffer } from "node:buffer";
 import { diffImages } from "../image/diff.ts";
 import type { Policy } from "../policy.ts";
 import { CHECK_SETS } from "../checks/sets.ts";
@@ -333,7 +332,7 @@ export class PartialReplayer {
     if (exit.vmcb12 !== undefined) {
       const page = (driver: LoggedDriver) =>
         driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
-      const vmcb12 = agreeing(this.#drivers.map(page));
+      const vmcb12 = agreeing(this.#drivers.map(page), exit.vmcb12.knownWords);
       if (progress === "exited") leaveVmcb12(unit, vmcb12);
       applyQuirks(unit, progress === "refused", vmcb12);
       dropInvalidEvent(exit.vmcb12, vmcb12);
@@ -395,16 +394,25 @@ export class PartialReplayer {
   }
 }
 
-/** What several images agree in; the rest of them is unknown. */
-export function agreeing(images: readonly Uint8Array[]): Image {
+/**
+ * What several images agree in; the rest of them is unknown.
+ *
+ * @param images The images, of one length.
+ * @param words Numbers of the 32-bit words that are asked for; of others nothing is said. All when left out.
+ */
+export function agreeing(images: readonly Uint8Array[], words?: Uint16Array): Image {
   const [first = new Uint8Array(0), ...others] = images;
-  const bytes = first.slice(), known = new Uint8Array(first.length).fill(0xff);
-  for (const other of others) {
-    if (Buffer.compare(first, other) === 0) continue;
-    for (let i = 0; i < first.length; i++) {
-      known[i] = known[i]! & ~(first[i]! ^ other[i]!);
+  const { length } = first;
+  const bytes = new Uint8Array(length), known = new Uint8Array(length);
+  const agree = (from: number, to: number) => {
+    for (let i = from; i < to; i++) {
+      let apart = 0;
+      for (const other of others) apart |= first[i]! ^ other[i]!;
+      known[i] = ~apart & 0xff;
+      bytes[i] = first[i]! & ~apart;
     }
-  }
-  for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i]! & known[i]!;
+  };
+  if (words === undefined) agree(0, length);
+  else for (const word of words) agree(4 * word, Math.min(4 * word + 4, length));
   return { bytes, known };
 }

@@ -117,7 +117,7 @@ function keptOf(layout: Layout, forgotten: Iterable<readonly [name: string, bits
 function keep({ bytes, known }: Image, kept: Uint8Array): void {
   if (known === undefined) return;
   for (let i = 0; i < kept.length; i++) {
-    if (kept[i] === 0xff) continue;
+    if ((known[i]! & ~kept[i]!) === 0) continue;
     known[i] = known[i]! & kept[i]!;
     bytes[i] = bytes[i]! & known[i]!;
   }
