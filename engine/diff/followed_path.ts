@@ -5,10 +5,8 @@
  */
 import type { Noted, Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Step } from "../policy.ts";
-import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
-import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
-import { PageJournal } from "../svm/page_journal.ts";
-import { wordAt } from "../svm/page_word.ts";
+import { MAPPED_AT } from "../svm/machine.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
 import type { Place } from "../svm/view_source.ts";
 import { keyOf, masksOf } from "./watch.ts";
 
@@ -47,6 +45,8 @@ export class FollowedPath<T> {
   readonly #stretches: readonly Stretch<T>[];
   readonly #stateWords: number;
   readonly #fates = new Map<number, Fate<T>>();
+  /** Words that may be asked for as they were when it began. */
+  readonly needed: Needed;
 
   /**
    * Says it.
@@ -61,6 +61,7 @@ export class FollowedPath<T> {
     listen: (look: (step: Step | undefined, transition: T | undefined) => void) => Observer,
   ) {
     this.#stateWords = v.words.length;
+    this.needed = neededOf(history, this.#stateWords);
     const stretches: Stretch<T>[] = [];
     let notes: Noted[] = [];
     const observer = listen((step, transition) => {
@@ -87,14 +88,14 @@ export class FollowedPath<T> {
     if (fate === undefined) this.#fates.set(key, fate = this.#fateOf(place));
     const { first, masks, changes } = fate;
     if (changes.length === 0) return undefined;
-    const now = masks.map((mask, i) => start.word(first + i, this.#stateWords) & mask);
+    const now = masks.map((mask, i) => start.word(first + i) & mask);
     let last: Owner<T> | undefined;
     for (const change of changes) {
       const { words, origins, values, step } = change;
       let changed = false;
       for (let i = 0; i < words.length; i++) {
         const word = words[i] as number, origin = origins[i] as number;
-        const whole = origin < 0 ? values[i] as number : start.word(origin, this.#stateWords);
+        const whole = origin < 0 ? values[i] as number : start.word(origin);
         const value = whole & (masks[word] as number);
         if (now[word] === value) continue;
         now[word] = value;
@@ -138,45 +139,72 @@ export class FollowedPath<T> {
   }
 }
 
-/** What there is when a path begins to be followed, kept for later. */
+/** Words that may be asked for as they were when a path began. */
+interface Needed {
+  /** Numbers of those of the state. */
+  readonly state: Int32Array;
+  /** Pages of guest memory by their numbers, and the words of each. */
+  readonly pages: readonly { readonly page: number; readonly words: Int32Array }[];
+  /** Where each is among all of them, by its number. */
+  readonly at: ReadonlyMap<number, number>;
+}
+
+function neededOf(history: readonly Noted[], stateWords: number): Needed {
+  const numbers = new Set<number>();
+  let mapped = -1;
+  for (const note of history) {
+    if (note.mapped >= 0) mapped = note.mapped;
+    note.words.forEach((word, i) => {
+      const origin = note.origins[i] as number;
+      if (origin >= 0) numbers.add(origin);
+      // What the work area was before it became a copy of a page is nobody's.
+      if (word < WORK) numbers.add(word);
+      else if (mapped >= 0) numbers.add(stateWords + mapped * PAGE_WORDS + word - WORK);
+    });
+  }
+  const state = [...numbers].filter((number) => number < stateWords);
+  const pages = [...Map.groupBy(
+    [...numbers].filter((number) => number >= stateWords),
+    (number) => Math.floor((number - stateWords) / PAGE_WORDS),
+  )].map(([page, list]) => (
+    { page, words: Int32Array.from(list, (number) => (number - stateWords) % PAGE_WORDS) }
+  ));
+  const order = [
+    ...state,
+    ...pages.flatMap(({ page, words }) =>
+      [...words].map((word) => stateWords + page * PAGE_WORDS + word)
+    ),
+  ];
+  return {
+    state: Int32Array.from(state),
+    pages,
+    at: new Map(order.map((number, i) => [number, i])),
+  };
+}
+
+/** What there is when a path begins to be followed, as far as it may be asked for later. */
 export class Start {
-  readonly #words = new Uint32Array(MACHINE_SIZE >> 2);
-  /** What pages were that were written since, and those from a later moment on. */
-  readonly #journals: PageJournal[] = [new PageJournal()];
-  #memory: GuestMemory | undefined;
-  #from: Uint32Array | undefined;
-  #source: Uint32Array = this.#words;
+  #values = new Uint32Array(0);
+  #needed: Needed | undefined;
 
-  /** Keeps what a vCPU is. */
-  keep(v: Vcpu): void {
-    if (this.#from !== v.words) {
-      this.#from = v.words;
-      this.#source = v.words.subarray(0, MACHINE_SIZE >> 2);
+  /** Keeps what a vCPU is that is about to follow a path. */
+  keep({ words, memory }: Vcpu, { needed }: Pick<FollowedPath<unknown>, "needed">): void {
+    this.#needed = needed;
+    const { state, pages, at } = needed;
+    if (this.#values.length < at.size) this.#values = new Uint32Array(at.size);
+    const values = this.#values;
+    let to = 0;
+    for (let i = 0; i < state.length; i++) values[to++] = words[state[i] as number] as number;
+    for (let i = 0; i < pages.length; i++) {
+      const { page, words: some } = pages[i] as Needed["pages"][number];
+      const from = memory.words(page * PAGE_SIZE);
+      for (let k = 0; k < some.length; k++) values[to++] = from[some[k] as number] as number;
     }
-    this.#words.set(this.#source);
-    this.#memory = v.memory;
-    this.#journals.length = 1;
-    v.memory.keepBefore(this.journal);
   }
 
-  /** What pages were that were written since. */
-  get journal(): PageJournal {
-    return this.#journals[0] as PageJournal;
-  }
-
-  /** From now on what pages are is kept by another. */
-  handOver(journal: PageJournal): void {
-    this.#journals.push(journal);
-  }
-
-  /** A word as it was, by its number: of so many of the state's, or of guest memory behind them. */
-  word(number: number, stateWords: number): number {
-    if (number < stateWords) return this.#words[number] as number;
-    const at = (number - stateWords) * 4, page = Math.floor(at / PAGE_SIZE);
-    const journal = this.#journals.find((journal) => journal.indexOf(page) >= 0);
-    const bytes = journal === undefined
-      ? this.#memory?.page(page * PAGE_SIZE)
-      : journal.pageAt(journal.indexOf(page));
-    return bytes === undefined ? 0 : wordAt(bytes, at % PAGE_SIZE);
+  /** A word as it was, by its number; 0 for one that nobody needs. */
+  word(number: number): number {
+    const at = this.#needed?.at.get(number);
+    return at === undefined ? 0 : this.#values[at] as number;
   }
 }

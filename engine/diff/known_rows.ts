@@ -149,14 +149,12 @@ export class KnownRows {
    * The fields in which two vCPUs differ.
    *
    * @param va One vCPU.
-   * @param a The parts of its state.
+   * @param a The parts of its state; it was looked at.
    * @param vb The other, with the same capabilities.
-   * @param b The parts of its state.
+   * @param b The parts of its state; it was looked at, too.
    * @param vmcb12 Guest physical address of vmcb12.
    */
   between(va: Vcpu, a: StateParts, vb: Vcpu, b: StateParts, vmcb12: number): Rows {
-    a.look(va);
-    b.look(vb);
     this.#length = this.#hash = 0;
     const { npt } = va.caps;
     this.#push(npt ? 1 : 0);

@@ -134,6 +134,8 @@ export class PolicyPair {
       return undefined;
     }
     b.parts.forget();
+    a.parts.look(va, a.driver.paths?.look);
+    b.parts.look(vb, b.driver.paths?.look);
     const rows = this.#known.between(va, a.parts, vb, b.parts, vmcb12);
     if (rows.list.length === 0 && reportsSame) {
       this.#origins = NO_ORIGINS;
@@ -141,7 +143,7 @@ export class PolicyPair {
     }
     const vs = shadow?.vcpu;
     this.#parts.forget();
-    if (vs !== undefined) this.#parts.look(vs);
+    if (vs !== undefined) this.#parts.look(vs, b.driver.paths?.look, rows.seen);
     const ends = [endOf(va), endOf(vb)] as const;
     const endsSame = ends[0] === ends[1];
     const ownReports = reportsSame && endsSame || vs === undefined ||

@@ -6,6 +6,7 @@
 import type { Image } from "../event.ts";
 import { look, looked } from "../kvm/ioctls.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
+import type { Paths } from "../paths/paths.ts";
 import { innerBytes, regsBytes } from "../replay/views.ts";
 import { VMCB12_AT } from "../svm/machine.ts";
 import { areaImage, AreaMemory, AREAS } from "./areas.ts";
@@ -21,6 +22,7 @@ export class StateParts {
   /** The same as 32-bit words; others of the machine follow. */
   words: Uint32Array = NO_WORDS;
   #machine: Uint8Array | undefined;
+  readonly #see = (v: Vcpu) => void regsBytes(v, this.memory.regs);
   #looked = false;
   #images: readonly Image[] | undefined;
 
@@ -34,13 +36,16 @@ export class StateParts {
    * Looks at the vCPU, unless it was since {@linkcode StateParts.forget}.
    *
    * @param v The vCPU; looking moves queued events on, as the ioctls do.
+   * @param paths Paths that looking may follow, if any.
    * @param regs Whether what userspace sees is asked for.
    */
-  look(v: Vcpu, regs = true): void {
+  look(v: Vcpu, paths: Paths | undefined, regs = true): void {
     if (this.#looked) return;
     this.#looked = true;
-    if (regs) regsBytes(v, this.memory.regs);
-    else {
+    if (regs) {
+      if (paths === undefined) regsBytes(v, this.memory.regs);
+      else paths.run(v, this.#see, this.memory.regs);
+    } else {
       look(v);
       looked(v);
     }
@@ -60,7 +65,7 @@ export class StateParts {
    * {@linkcode StateParts.forget}.
    */
   of(v: Vcpu, vmcb12: number): readonly Image[] {
-    this.look(v);
+    this.look(v, undefined);
     return this.#images ??= AREAS.map((area) => {
       if (area.name === "L1") return { bytes: this.memory.regs.bytes };
       if (area.name === "nested") return { bytes: this.memory.inner.bytes };

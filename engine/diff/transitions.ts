@@ -99,8 +99,6 @@ export class TransitionLog {
   #scratch: Vcpu | undefined;
   /** The memory of which the last snapshot keeps what pages were. */
   #memory: GuestMemory | undefined;
-  /** What pages were, from one moment to the next. */
-  readonly #journals: PageJournal[] = [];
   /** What there was when paths were followed, and the paths. */
   readonly #starts: Start[] = [];
   readonly #followed: FollowedPath<Transition>[] = [];
@@ -127,8 +125,7 @@ export class TransitionLog {
     const { observer } = this.#live;
     this.observer = keeps === "starts" ? observer : {
       ...observer,
-      follows: (v) => this.#follow(v),
-      followed: (history, v) => this.#told(history, v),
+      follows: (history, v) => this.#follow(v, history),
     };
     this.reset();
   }
@@ -146,7 +143,6 @@ export class TransitionLog {
     this.transitions = this.#live.transitions;
     this.reports = this.#live.reports;
     this.path = undefined;
-    if (this.#journals.length > 0) this.#journals.length = 0;
     if (this.#followed.length > 0) this.#followed.length = 0;
     if (this.#carriedOut.length > 0) this.#forgetCarriedOut();
   }
@@ -167,20 +163,14 @@ export class TransitionLog {
   }
 
   /** A path is about to be followed. */
-  #follow(v: Vcpu): void {
-    if (this.#keeps === "reports") return;
-    const start = this.#starts[this.#followed.length] ??= new Start();
-    start.keep(v);
-    this.#keepFrom(v.memory, start.journal);
-  }
-
-  /** A path was followed. */
-  #told(history: readonly Noted[], v: Vcpu): void {
-    let told = TOLD.get(history);
-    if (told === undefined) TOLD.set(history, told = tellOf(history, v));
-    const first = this.transitions.length === 0 && this.reports.length === 0;
+  #follow(v: Vcpu, history: readonly Noted[]): void {
+    const told = toldOf(history, v);
+    if (this.#keeps === "writers") {
+      const start = this.#starts[this.#followed.length] ??= new Start();
+      start.keep(v, told.path);
+    }
     this.#followed.push(told.path);
-    if (first) {
+    if (this.transitions.length === 0 && this.reports.length === 0) {
       this.path = told.path;
       this.transitions = told.transitions;
       this.reports = told.reports;
@@ -220,14 +210,8 @@ export class TransitionLog {
     copyWords(s.words, v.words);
     copyLoose(s.loose, v);
     s.resident = v.memory.resident;
+    this.#memory = v.memory;
     v.memory.keepBefore(s.journal);
-    this.#keepFrom(v.memory, s.journal);
-  }
-
-  #keepFrom(memory: GuestMemory, journal: PageJournal): void {
-    this.#memory = memory;
-    this.#journals.push(journal);
-    for (let i = 0; i < this.#followed.length; i++) (this.#starts[i] as Start).handOver(journal);
   }
 
   /**
@@ -295,14 +279,14 @@ export class TransitionLog {
    * @returns A vCPU to repeat the transition on, until the live one goes on or the next is asked for.
    */
   start(live: Vcpu, index: number): Vcpu {
-    const s = this.#snapshots[this.#carriedOut.indexOf(index)] as Snapshot;
+    const first = this.#carriedOut.indexOf(index), s = this.#snapshots[first] as Snapshot;
     const v = this.#scratch?.policy === live.policy && this.#scratch.caps === live.caps
       ? this.#scratch
       : this.#scratch = new Vcpu(live.caps, live.policy);
     // The live memory rests meanwhile, so its pages need not be parted from it.
     v.memory = live.memory.overlay(v.memory);
-    for (let i = this.#journals.length - 1; i >= this.#journals.indexOf(s.journal); i--) {
-      v.memory.undo(this.#journals[i] as PageJournal);
+    for (let i = this.#carriedOut.length - 1; i >= first; i--) {
+      v.memory.undo((this.#snapshots[i] as Snapshot).journal);
     }
     v.memory.resident = s.resident;
     v.observer = undefined;
@@ -323,14 +307,18 @@ interface Told {
 
 const TOLD = new WeakMap<readonly Noted[], Told>();
 
-function tellOf(history: readonly Noted[], v: Vcpu): Told {
+function toldOf(history: readonly Noted[], v: Vcpu): Told {
+  const known = TOLD.get(history);
+  if (known !== undefined) return known;
   let listener: Listener | undefined;
   const path = new FollowedPath<Transition>(history, v, (look) => {
     listener = new Listener(look);
     return listener.observer;
   });
   const { transitions = [], reports = [] } = listener ?? {};
-  return { path, transitions, reports };
+  const told = { path, transitions, reports };
+  TOLD.set(history, told);
+  return told;
 }
 
 /** Makes transitions and incidents of what a vCPU tells. */

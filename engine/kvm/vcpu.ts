@@ -62,12 +62,10 @@ export interface Observer {
   /** Who looks before a VMRUN is carried out, if anyone does. */
   readonly looker?: Looker;
   /**
-   * What happens is about to happen as it did before, and is not told. Together with
-   * {@linkcode Observer.followed}, or not at all.
+   * What happens is about to happen as it did before: what will not be told of it. It is the same
+   * object each time.
    */
-  follows?(v: Vcpu): void;
-  /** It has happened: what was not told meanwhile, and is the same each time; the same object, too. */
-  followed?(history: readonly Noted[], v: Vcpu): void;
+  follows?(history: readonly Noted[], v: Vcpu): void;
   /** A transition begins. */
   begin?(way: Way, v: Vcpu): void;
   /** A transition is over; those that it contains were over before. */

@@ -167,15 +167,14 @@ export class Path {
    */
   follow(v: Vcpu, into?: ImageBuffer): void {
     const history = this.#history;
-    if (history !== undefined) v.observer?.follows?.(v);
+    if (history !== undefined) v.observer?.follows?.(history, v);
     const compiled = this.#compiled;
     if (compiled !== undefined) {
       compiled.follow(v.words, v.memory, this.#values, this, v, into);
-    } else {
-      if (++this.#followed === HOT) this.compile(v.words.length);
-      this.#followList(v, into);
+      return;
     }
-    if (history !== undefined) v.observer?.followed?.(history, v);
+    if (++this.#followed === HOT) this.compile(v.words.length);
+    this.#followList(v, into);
   }
 
   /**

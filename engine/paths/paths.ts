@@ -307,10 +307,10 @@ const MOST_MEMORY = 2 ** 32;
 
 /** What an observer is told, as a number above 1: a bit for each thing that it need not be. */
 function heardBy(observer: Observer): number {
-  const { begin, end, step, switched, unmodelled, viewer, looker, followed } = observer;
+  const { begin, end, step, switched, unmodelled, viewer, looker, follows } = observer;
   return 2 | (begin ? 4 : 0) | (end ? 8 : 0) | (step ? 16 : 0) | (switched ? 32 : 0) |
     (unmodelled ? 64 : 0) | (viewer ? 128 : 0) | (looker ? 256 : 0) |
-    (followed ? 512 : 0);
+    (follows ? 512 : 0);
 }
 
 /** Whether nothing else takes part in what a vCPU does, and nothing waits that is not compared. */

@@ -106,7 +106,7 @@ export class PathRecorder implements AccessRecorder {
   begin(v: Vcpu, run: (v: Vcpu) => void, given = false): void {
     const { observer } = v;
     this.#given = given;
-    this.#history = observer?.followed && new HistoryRecorder();
+    this.#history = observer?.follows && new HistoryRecorder();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
     this.#begin(v);
     this.#standIn(v, observer, run);

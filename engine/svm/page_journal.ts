@@ -30,11 +30,6 @@ export class PageJournal {
     this.#copies.push(copy);
   }
 
-  /** As the how many-th a page was kept, by its number; -1 when it was not. */
-  indexOf(number: number): number {
-    return this.#numbers.indexOf(number);
-  }
-
   /** The number of the page that was kept as the i-th. */
   numberAt(i: number): number {
     return this.#numbers[i] as number;
