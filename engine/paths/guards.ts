@@ -169,13 +169,20 @@ function pairs(
 
 /** Those of the state apart from the others. */
 function apart(guards: Int32Array, stateWords: number): NonNullable<Node<unknown>["apart"]> {
-  const state: number[] = [], others: number[] = [];
-  for (let i = 0; i < guards.length; i += 2) {
-    const number = guards[i] as number;
-    const list = number >= 0 && number < stateWords ? state : others;
-    list.push(number, guards[i + 1] as number);
+  const { length } = guards;
+  const state = new Int32Array(length), others = new Int32Array(length);
+  let toState = 0, toOthers = 0;
+  for (let i = 0; i < length; i += 2) {
+    const number = guards[i] as number, value = guards[i + 1] as number;
+    if (number >= 0 && number < stateWords) {
+      state[toState++] = number;
+      state[toState++] = value;
+    } else {
+      others[toOthers++] = number;
+      others[toOthers++] = value;
+    }
   }
-  return { state: Int32Array.from(state), others: Int32Array.from(others) };
+  return { state: state.subarray(0, toState), others: others.subarray(0, toOthers) };
 }
 
 /** Whether one of some words of the state is another. */

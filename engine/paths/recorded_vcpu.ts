@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { SETTLED } from "./words.ts";
 import type { AccessRecorder } from "../svm/access.ts";
 import type { Machine } from "../svm/machine.ts";
 import { copyLoose, Vcpu } from "../kvm/vcpu.ts";
@@ -13,18 +14,26 @@ import { copyLoose, Vcpu } from "../kvm/vcpu.ts";
  */
 export class RecordedVcpu extends Vcpu {
   readonly #recorder: AccessRecorder;
+  /** What is known of each word: those that are settled need not be told of again. */
+  readonly #marks: Uint8Array;
 
   /**
    * Makes one for vCPUs with the same capabilities under the same policy.
    *
    * @param v One of them.
    * @param recorder Who is told of accesses.
+   * @param marks What the recorder knows of each word of the state.
    */
-  constructor(v: Vcpu, recorder: AccessRecorder) {
+  constructor(v: Vcpu, recorder: AccessRecorder, marks: Uint8Array) {
     // It works on the bytes and on the memory of others: it needs none of its own.
     super({ ...v.caps, memory: 0 }, v.policy);
     Object.assign(this, { caps: v.caps } satisfies Pick<Machine, "caps">);
     this.#recorder = recorder;
+    this.#marks = marks;
+  }
+
+  #settled(word: number): boolean {
+    return ((this.#marks[word] as number) & SETTLED) !== 0;
   }
 
   /**
@@ -57,7 +66,7 @@ export class RecordedVcpu extends Vcpu {
 
   /** Byte at an offset. */
   override u8(at: number): number {
-    this.recorder?.read(at, 1);
+    if (!this.#settled(at >> 2)) this.recorder?.read(at, 1);
     return super.u8(at);
   }
 
@@ -69,13 +78,13 @@ export class RecordedVcpu extends Vcpu {
 
   /** 32-bit value at an offset that is a multiple of 4. */
   override u32(at: number): number {
-    this.recorder?.read(at, 4);
+    if (!this.#settled(at >> 2)) this.recorder?.read(at, 4);
     return super.u32(at);
   }
 
   /** The same by the number of the word. */
   override word(index: number): number {
-    this.recorder?.read(index << 2, 4);
+    if (!this.#settled(index)) this.recorder?.read(index << 2, 4);
     return super.word(index);
   }
 

@@ -148,7 +148,7 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
-    const recorded = this.#recorded ??= new RecordedVcpu(v, this);
+    const recorded = this.#recorded ??= new RecordedVcpu(v, this, this.#state.marks);
     recorded.begin(v);
     recorded.observer = observer && this.#listen(observer, recorded);
     try {
@@ -420,12 +420,12 @@ export class PathRecorder implements AccessRecorder {
     const out = this.#out;
     if (out === undefined) return undefined;
     this.#out = undefined;
-    const copies: number[] = [];
-    this.#outOrigin.forEach((from, word) => {
-      if (from !== FOLLOWS && this.#guarded(from) === undefined) {
-        copies.push(word, this.#writer.slot(from));
-      }
-    });
+    const copies: number[] = [], origin = this.#outOrigin;
+    for (let word = 0; word < origin.length; word++) {
+      const from = origin[word] as number;
+      if (from === FOLLOWS || this.#guarded(from) !== undefined) continue;
+      copies.push(word, this.#writer.slot(from));
+    }
     return { words: out.slice(), copies: Int32Array.from(copies) };
   }
 
