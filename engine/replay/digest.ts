@@ -7,7 +7,7 @@ import { crc32 } from "node:zlib";
 import { STATE_SIZE } from "../svm/machine.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
-import { crcShift, joinCrc, shiftCrc } from "./crc.ts";
+import { type CrcShift, crcShift, joinCrc, shiftCrc } from "./crc.ts";
 
 /**
  * Digest of a vCPU and its guest memory, folded into an earlier one.
@@ -56,7 +56,20 @@ export function memoryDigest(v: Vcpu, seed = 0): number {
 
 /** Bytes that a page of memory adds: its number and itself. */
 const PAGE_BYTES = 4 + PAGE_SIZE;
-const BEHIND_PAGE = crcShift(PAGE_BYTES);
+
+/** What 1, 2, 4, ... pages that follow do to a CRC-32, as far as that was asked for. */
+const behind: CrcShift[] = [];
+
+/** What pages that follow do to a CRC-32, signed. */
+function shiftByPages(pages: number, crc: number): number {
+  let shifted = crc;
+  for (let power = 0, rest = pages; rest !== 0; power++, rest >>>= 1) {
+    if ((rest & 1) === 0) continue;
+    const shift = behind[power] ??= crcShift(PAGE_BYTES * 2 ** power);
+    shifted = shiftCrc(shift, shifted);
+  }
+  return shifted;
+}
 
 /**
  * The digest of a sequence of states: that of {@linkcode stateDigest} and
@@ -82,6 +95,10 @@ export class RunningDigest {
   #memory: GuestMemory | undefined;
   #versions = new Float64Array(0);
   #crcs = new Int32Array(0);
+  /** The pages that there were, how many, and the CRC-32 of them all. */
+  #pages: readonly number[] | undefined;
+  #count = 0;
+  #all = 0;
   /** For each page the CRC-32 of its number, where it is known; 0 where it is not. */
   #numbers = new Uint32Array(0);
   /** The state that was added last: its buffer, and the part of it that counts. */
@@ -100,21 +117,32 @@ export class RunningDigest {
       this.#buffer = v.bytes;
       this.#state = v.bytes.subarray(0, STATE_SIZE);
     }
-    let digest = crc32(this.#state, this.value);
-    let length = this.length + STATE_SIZE;
+    const digest = crc32(this.#state, this.value);
     const pages = memory.pages();
-    for (let i = 0; i < pages.length; i++) {
+    if (pages !== this.#pages || pages.length !== this.#count) this.#list(pages);
+    const { length } = pages, versions = this.#versions;
+    for (let i = 0; i < length; i++) {
       const page = pages[i] as number;
       const version = memory.versions[page] as number;
-      if (this.#versions[page] !== version) {
-        this.#versions[page] = version;
-        this.#crcs[page] = crc32(memory.page(page * PAGE_SIZE), this.#numberOf(page));
-      }
-      digest = shiftCrc(BEHIND_PAGE, digest) ^ this.#crcs[page]!;
-      length += PAGE_BYTES;
+      if (versions[page] === version) continue;
+      versions[page] = version;
+      const crc = crc32(memory.page(page * PAGE_SIZE), this.#numberOf(page)) | 0;
+      // CRC-32 is linear: what one page adds can be changed by itself.
+      this.#all ^= shiftByPages(length - 1 - i, crc ^ (this.#crcs[page] as number));
+      this.#crcs[page] = crc;
     }
-    this.value = digest >>> 0;
-    this.length = length;
+    this.value = (shiftByPages(length, digest) ^ this.#all) >>> 0;
+    this.length += STATE_SIZE + length * PAGE_BYTES;
+  }
+
+  /** Takes up the pages that there are, as they were when they were looked at last. */
+  #list(pages: readonly number[]): void {
+    this.#pages = pages;
+    this.#count = pages.length;
+    this.#all = 0;
+    for (const page of pages) {
+      this.#all = shiftByPages(1, this.#all) ^ (this.#crcs[page] as number);
+    }
   }
 
   /** CRC-32 of a page's number. */
@@ -127,6 +155,7 @@ export class RunningDigest {
 
   #begin(memory: GuestMemory): void {
     this.#memory = memory;
+    this.#pages = undefined;
     // -1: not looked at yet.
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#crcs = new Int32Array(memory.versions.length);
