@@ -71,6 +71,7 @@ export class ReportCollector {
     const differ = (a: number, own: readonly Policy[]) => {
       const report = (difference: RunDifference) => this.#difference({ from: a, difference });
       const differ: Differ | MemoizedDiffer = new (each ? Differ : MemoizedDiffer)(own, report, {
+        each,
         look: (run: RunView) => {
           if (a === 0) this.#run(run);
           this.#explain[a] = () => run.sides.map((side) => stepsOf(side, run.vmcb12));

@@ -3,12 +3,18 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import {
   checkByText,
+  Differ,
   type Image,
   LINUX_6_12,
   list,
+  MemoizedDiffer,
+  MemoizedReplayer,
+  type Mismatch,
   OK,
   POLICIES,
   type Policy,
+  Replayer,
+  type RunDifference,
   type Step,
   type TraceEvent,
   VMCB_LAYOUT,
@@ -264,4 +270,36 @@ Deno.test("what two policies part in is for others like a run what it is for eac
   );
   assert(shared > 20, `${shared} runs were not carried out`);
   assert(told > 20, `${told} runs part policies`);
+});
+
+Deno.test("with each run of a log carried out, replay and diff say the same", () => {
+  const policies = fc.shuffledSubarray(Object.values(POLICIES), { minLength: 2, maxLength: 2 });
+  fc.assert(
+    fc.property(LOG, policies, (log, [a, b]) => {
+      const events = [...eventsOf(log)];
+      const replay = (
+        of: (report: (found: Mismatch) => void) => Pick<Replayer, "feed" | "finish">,
+      ) => {
+        const found: Mismatch[] = [];
+        const replayer = of((one) => found.push(one));
+        for (const event of events) replayer.feed(event);
+        return { result: replayer.finish(), found };
+      };
+      assertEquals(
+        replay((report) => new MemoizedReplayer(a!, report)),
+        replay((report) => new Replayer(a!, report)),
+      );
+      const diff = (of: (report: (found: RunDifference) => void) => Differ | MemoizedDiffer) => {
+        const found: RunDifference[] = [];
+        const differ = of((one) => found.push(one));
+        for (const event of events) differ.feed(event);
+        return { result: differ.finish(), found };
+      };
+      assertEquals(
+        diff((report) => new MemoizedDiffer([a!, b!], report)),
+        diff((report) => new Differ([a!, b!], report, { each: true })),
+      );
+    }),
+    { numRuns: 15 },
+  );
 });

@@ -168,7 +168,7 @@ export const diff = defineCommand({
     const differ = new (options.each ? Differ : MemoizedDiffer)(policies, (difference) => {
       findings.add(difference);
       if (runs) printRun(context, difference);
-    });
+    }, { each: options.each });
     using progress = context.progress("events", await eventTotal(context, path));
     let events = 0;
     for await (const block of trace.blocks()) {

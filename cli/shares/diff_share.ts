@@ -40,6 +40,7 @@ export async function diffShare(
   const differ = new (each ? Differ : MemoizedDiffer)(
     policies,
     (difference) => packer.add(difference),
+    { each },
   );
   await eachEvent(trace, group, whole, (event) => differ.feed(event));
   const { from, to } = group;

@@ -66,6 +66,8 @@ export interface DiffRunOptions {
    * carried out when left out.
    */
   readonly paths?: boolean;
+  /** Whether every run of a log is carried out, though one before was like it; not when left out. */
+  readonly each?: boolean;
 }
 
 /** Counts of a comparison. */
@@ -164,7 +166,7 @@ export class Differ {
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    { look, lookLogged, ended, paths = false }: DiffRunOptions = {},
+    { look, lookLogged, ended, paths = false, each = false }: DiffRunOptions = {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
@@ -185,7 +187,7 @@ export class Differ {
     const [first, ...others] = policies;
     this.#partial = first === undefined
       ? []
-      : others.map((other) => new PartialDiffer(first, other));
+      : others.map((other) => new PartialDiffer(first, other, each));
   }
 
   /**

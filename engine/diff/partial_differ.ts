@@ -62,6 +62,7 @@ export class PartialDiffer {
   carriedOut = 0;
   readonly #sides: readonly [Side, Side];
   readonly #kept = new Map<number, Answer>();
+  readonly #each: boolean;
   /** Whether it is known of the policies what they go by. */
   readonly #builtIn: boolean;
   /** What differs whatever is only copied. */
@@ -74,8 +75,10 @@ export class PartialDiffer {
    *
    * @param a One policy.
    * @param b The other.
+   * @param each Whether every logged run is carried out, though one before was like it.
    */
-  constructor(a: Policy, b: Policy) {
+  constructor(a: Policy, b: Policy, each = false) {
+    this.#each = each;
     this.policies = [a.name, b.name];
     this.#sides = [sideOf(a), sideOf(b)];
     this.#builtIn = builtIn(a) && builtIn(b);
@@ -89,6 +92,7 @@ export class PartialDiffer {
    * is known that fits what was recorded.
    */
   compare(unit: LoggedRun): Answer | "unexplained" {
+    if (this.#each) return this.#carryOut(unit);
     const { entered, all } = contentOf(unit);
     if (this.#shared.has(entered)) return this.#shared.get(entered);
     if (this.#kept.has(all)) return this.#kept.get(all);

@@ -138,6 +138,7 @@ export class PartialReplayer {
   readonly #kept = new Map<number, Kept>();
   /** Whether it is known of the policy what it goes by. */
   readonly #builtIn: boolean;
+  readonly #each: boolean;
   /** What the order of events says against the policy, once the log is known to show so much. */
   readonly #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
   /** What vCPUs' parts of the log showed when those that are open were last looked at. */
@@ -158,13 +159,15 @@ export class PartialReplayer {
    *
    * @param policy The policy.
    * @param report Receives every contradiction.
+   * @param each Whether every logged run is carried out, though one before was like it.
    */
-  constructor(policy: Policy, report: (found: Contradiction) => void) {
+  constructor(policy: Policy, report: (found: Contradiction) => void, each = false) {
     this.#policy = policy;
     this.#report = report;
     this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new LoggedDriver(policy, i));
     this.#checksAtRsm = checksAtRsm(policy);
     this.#builtIn = builtIn(policy);
+    this.#each = each;
   }
 
   /** Takes one logged run. */
@@ -181,6 +184,11 @@ export class PartialReplayer {
   }
 
   #keptOf(unit: LoggedRun): Kept {
+    if (this.#each) {
+      const kept = this.#carryOut(unit);
+      this.#count(kept.verdicts, 1);
+      return kept;
+    }
     const content = contentOf(unit);
     const known = this.#builtIn
       ? this.#kept.get(content.entered) ?? this.#kept.get(content.refused)
@@ -191,13 +199,13 @@ export class PartialReplayer {
       this.#kept.clear();
     }
     const kept = this.#carryOut(unit);
-    this.carriedOut++;
     const { entered, refused, all } = content;
     this.#kept.set(!this.#builtIn ? all : kept.exited ? entered : refused, kept);
     return kept;
   }
 
   #carryOut(unit: LoggedRun): Kept {
+    this.carriedOut++;
     this.#prints = undefined;
     this.#explained = true;
     this.#exited = false;

@@ -116,7 +116,7 @@ export class Replayer {
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
    * @param paths Paths that runs under the policy are known to take, to be followed and added to;
-   * every step of every run is carried out when left out.
+   * every step of every run is carried out when left out, and every run of a log.
    */
   constructor(
     policy: Policy,
@@ -134,6 +134,7 @@ export class Replayer {
     this.#transitions = new PartialReplayer(
       policy,
       (found) => report({ ...found, scenario: undefined }),
+      paths === undefined,
     );
     this.#logged = new LoggedRunCollector((unit) => this.#transitions.take(unit));
   }
