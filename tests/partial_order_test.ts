@@ -77,6 +77,15 @@ Deno.test("an entry before a failed check is unified's, and none before it is th
   assert(!(await kindOf(early)).includes("unified"));
 });
 
+Deno.test("each run of a log that tells counts, and each that does not, however many are alike", async () => {
+  const unified = [...RUN, ENTRY, INTERCEPTS, FAILED, ...RUN];
+  const events = await eventsOf(Array.from({ length: 20 }, () => unified).flat());
+  const { runs, telling, candidates } = await identify(() => events);
+  assertEquals([runs, telling], [60, 20]);
+  assertEquals(candidates.find(({ policy }) => policy === "unified")?.for, 20);
+  assertEquals(candidates.find(({ policy }) => policy === "early-exit")?.against, 20);
+});
+
 Deno.test("what comes first in a log is evidence as soon as a later event shows that it would be there", async () => {
   assertEquals(await said([ENTRY, INTERCEPTS, FAILED], EARLY_EXIT), ["2 entry"]);
   // The first event of a log, and the first after a gap: what was before it may be missing.

@@ -13,7 +13,8 @@ import type { Capabilities } from "../svm/machine.ts";
 import { capabilitiesOf } from "./session_machine.ts";
 import { checkByText, type CheckSet } from "../checks/sets.ts";
 import { MemoizedReplayer } from "../memo/replayer.ts";
-import { LoggedRunCollector } from "./logged_runs.ts";
+import { contentOf } from "./logged_content.ts";
+import { type LoggedRun, LoggedRunCollector } from "./logged_runs.ts";
 import { PartialReplayer } from "./partial.ts";
 import type { Mismatch } from "./replayer.ts";
 
@@ -100,9 +101,10 @@ class Trials {
   #transitions = false;
   #whole = false;
   /** Puts the runs of a log together, once for all policies. */
-  readonly #logged = new LoggedRunCollector((run) => {
-    for (const { transitions } of this.trials) transitions?.take(run);
-  });
+  readonly #logged = new LoggedRunCollector((run) => this.#take(run));
+  /** Contents of logged runs that contradict no policy, and how many such runs there were. */
+  readonly #plain = new Set<number>();
+  #plainRuns = 0;
 
   constructor(policies: readonly Policy[]) {
     this.trials = policies.map((policy) => (
@@ -161,6 +163,19 @@ class Trials {
     }
   }
 
+  #take(run: LoggedRun): void {
+    const { entered } = contentOf(run);
+    if (this.#plain.has(entered)) {
+      this.#plainRuns++;
+      return;
+    }
+    let plain = true;
+    for (const { transitions } of this.trials) plain = transitions?.take(run) === true && plain;
+    if (!plain) return;
+    if (this.#plain.size >= MOST_KEPT) this.#plain.clear();
+    this.#plain.add(entered);
+  }
+
   /** Number of runs, with or without their surroundings. */
   finish(): number {
     this.#logged.finish();
@@ -168,7 +183,7 @@ class Trials {
     for (const { replayer, transitions } of this.trials) {
       runs = (replayer?.finish().runs ?? 0) + (transitions?.finish()?.transitions ?? 0);
     }
-    return runs;
+    return runs + this.#plainRuns;
   }
 
   #note({ against }: Trial, mismatch: Mismatch): void {

@@ -170,8 +170,13 @@ export class PartialReplayer {
     this.#each = each;
   }
 
-  /** Takes one logged run. */
-  take(unit: LoggedRun): void {
+  /**
+   * Takes one logged run.
+   *
+   * @param run The run.
+   * @returns Whether nothing contradicts it, nor any with the same `LoggedContent.entered`.
+   */
+  take(unit: LoggedRun): boolean {
     this.#transitions++;
     if (unit.way === "rsm") this.#rsm++;
     const kept = this.#keptOf(unit);
@@ -181,6 +186,7 @@ export class PartialReplayer {
     const clean = kept.found.length === 0;
     if (clean) this.#agreed++;
     this.#claim(unit, kept.prints, clean);
+    return clean && kept.exited && this.#builtIn;
   }
 
   #keptOf(unit: LoggedRun): Kept {
