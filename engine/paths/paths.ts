@@ -31,6 +31,9 @@ const SAME_AGAIN = 8;
 /** States that are remembered at most, each by its checksum. */
 const MOST_STATES = 1 << 12;
 
+/** What a guard takes up, in those: number and value in a tree, and twice as much in the path. */
+const GUARD_SIZE = 6;
+
 /** Stands for the path of runs that cannot be recorded. */
 const IN_VAIN = "in vain";
 
@@ -104,6 +107,8 @@ export class Paths {
   #credit = CREDIT;
   readonly #states = new Set<number>();
   #said = 0;
+  /** The vCPU that was run last. */
+  #ran: Vcpu | undefined;
   /** The path that was followed last as long as there is more of it. */
   #tail: Path | undefined;
   /** What is being recorded as long as there may be more of it. */
@@ -135,6 +140,7 @@ export class Paths {
    */
   run(v: Vcpu, run: (v: Vcpu) => void, into?: ImageBuffer): void {
     this.rest();
+    this.#ran = v;
     if (!this.#usable || v.policy !== this.#policy || !ordinary(v) || !this.#hears(v)) {
       run(v);
       return;
@@ -166,9 +172,10 @@ export class Paths {
    * @param v The vCPU; nobody listens to it.
    * @param then What is to be done; always the same.
    * @param into What it makes an image in, if it makes one.
-   * @returns Whether it was done: not where no path was followed or recorded.
+   * @returns Whether it was done: not where no path was followed or recorded, or with another vCPU.
    */
   then(v: Vcpu, then: (v: Vcpu) => void, into?: ImageBuffer): boolean {
+    if (v !== this.#ran) return false;
     const tail = this.#tail, open = this.#open;
     if (tail !== undefined) {
       this.#tail = undefined;
@@ -256,7 +263,7 @@ export class Paths {
   #add(root: Root, { guards, path }: Recorded): void {
     if (path !== undefined) path.root = root;
     const added = root.tree.add(guards, path ?? IN_VAIN);
-    this.#numbers += 2 * guards.numbers.length + (path?.size ?? 0);
+    this.#numbers += GUARD_SIZE * guards.numbers.length + (path?.size ?? 0);
     this.counts[added && path !== undefined ? "recorded" : "failed"]++;
   }
 }
