@@ -20,15 +20,16 @@ interface Owner<T> {
 interface Change<T> extends Owner<T> {
   /** Which of the place's words. */
   readonly words: readonly number[];
-  /** As in {@linkcode Noted}. */
+  /** Where what each is a copy of is among the words that are needed; or -1. */
   readonly origins: readonly number[];
-  /** As in {@linkcode Noted}. */
+  /** What it is where it is no copy. */
   readonly values: readonly number[];
 }
 
 /** What becomes of a place. */
 interface Fate<T> {
-  readonly first: number;
+  /** Where its words are among those that are needed. */
+  readonly before: readonly number[];
   readonly masks: readonly number[];
   readonly changes: readonly Change<T>[];
 }
@@ -45,8 +46,8 @@ export class FollowedPath<T> {
   readonly #stretches: readonly Stretch<T>[];
   readonly #stateWords: number;
   readonly #fates = new Map<number, Fate<T>>();
-  /** Words that may be asked for as they were when it began. */
-  readonly needed: Needed;
+  readonly #history: readonly Noted[];
+  #needed: Needed | undefined;
 
   /**
    * Says it.
@@ -61,7 +62,7 @@ export class FollowedPath<T> {
     listen: (look: (step: Step | undefined, transition: T | undefined) => void) => Observer,
   ) {
     this.#stateWords = v.words.length;
-    this.needed = neededOf(history, this.#stateWords);
+    this.#history = history;
     const stretches: Stretch<T>[] = [];
     let notes: Noted[] = [];
     const observer = listen((step, transition) => {
@@ -75,6 +76,21 @@ export class FollowedPath<T> {
     this.#stretches = stretches;
   }
 
+  /** Words that may be asked for as they were when it began. */
+  get needed(): Needed {
+    return this.#needed ??= neededOf(this.#history, this.#stateWords);
+  }
+
+  /** Where a word is among those, by its number; -1 where it is none of them. */
+  #indexOf(number: number): number {
+    const { state, pages } = this.needed;
+    if (number < this.#stateWords) return state.indexOf(number);
+    const word = number - this.#stateWords, page = Math.floor(word / PAGE_WORDS);
+    const of = pages.find((some) => some.page === page);
+    const at = of?.words.indexOf(word % PAGE_WORDS) ?? -1;
+    return of === undefined || at < 0 ? -1 : of.before + at;
+  }
+
   /**
    * Who wrote a place last.
    *
@@ -86,16 +102,16 @@ export class FollowedPath<T> {
     const key = keyOf(place);
     let fate = this.#fates.get(key);
     if (fate === undefined) this.#fates.set(key, fate = this.#fateOf(place));
-    const { first, masks, changes } = fate;
+    const { before, masks, changes } = fate;
     if (changes.length === 0) return undefined;
-    const now = masks.map((mask, i) => start.word(first + i) & mask);
+    const now = masks.map((mask, i) => start.at(before[i] as number) & mask);
     let last: Owner<T> | undefined;
     for (const change of changes) {
       const { words, origins, values, step } = change;
       let changed = false;
       for (let i = 0; i < words.length; i++) {
         const word = words[i] as number, origin = origins[i] as number;
-        const whole = origin < 0 ? values[i] as number : start.word(origin);
+        const whole = origin < 0 ? values[i] as number : start.at(origin);
         const value = whole & (masks[word] as number);
         if (now[word] === value) continue;
         now[word] = value;
@@ -131,11 +147,11 @@ export class FollowedPath<T> {
         step,
         transition,
         words: [...set.keys()],
-        origins: [...set.values()].map(({ origin }) => origin),
+        origins: [...set.values()].map(({ origin }) => origin < 0 ? -1 : this.#indexOf(origin)),
         values: [...set.values()].map(({ value }) => value),
       });
     }
-    return { first, masks, changes };
+    return { before: masks.map((_, i) => this.#indexOf(first + i)), masks, changes };
   }
 }
 
@@ -143,55 +159,74 @@ export class FollowedPath<T> {
 interface Needed {
   /** Numbers of those of the state. */
   readonly state: Int32Array;
-  /** Pages of guest memory by their numbers, and the words of each. */
-  readonly pages: readonly { readonly page: number; readonly words: Int32Array }[];
-  /** Where each is among all of them, by its number. */
-  readonly at: ReadonlyMap<number, number>;
+  /** Pages of guest memory by their numbers, the words of each, and how many words are before them. */
+  readonly pages: readonly {
+    readonly page: number;
+    readonly words: Int32Array;
+    readonly before: number;
+  }[];
+  /** How many they are. */
+  readonly count: number;
+}
+
+/** Collects numbers below some end, each once. */
+class Numbers {
+  readonly list: number[] = [];
+  readonly #seen: Uint8Array;
+
+  constructor(end: number) {
+    this.#seen = new Uint8Array(end);
+  }
+
+  add(number: number): void {
+    if (this.#seen[number] === 1) return;
+    this.#seen[number] = 1;
+    this.list.push(number);
+  }
 }
 
 function neededOf(history: readonly Noted[], stateWords: number): Needed {
-  const numbers = new Set<number>();
+  const state = new Numbers(stateWords);
+  const pages = new Map<number, Numbers>();
+  const add = (number: number) => {
+    if (number < stateWords) {
+      state.add(number);
+      return;
+    }
+    const word = number - stateWords, page = Math.floor(word / PAGE_WORDS);
+    let words = pages.get(page);
+    if (words === undefined) pages.set(page, words = new Numbers(PAGE_WORDS));
+    words.add(word % PAGE_WORDS);
+  };
   let mapped = -1;
   for (const note of history) {
+    const { words, origins } = note;
     if (note.mapped >= 0) mapped = note.mapped;
-    note.words.forEach((word, i) => {
-      const origin = note.origins[i] as number;
-      if (origin >= 0) numbers.add(origin);
+    for (let i = 0; i < words.length; i++) {
+      const word = words[i] as number, origin = origins[i] as number;
+      if (origin >= 0) add(origin);
       // What the work area was before it became a copy of a page is nobody's.
-      if (word < WORK) numbers.add(word);
-      else if (mapped >= 0) numbers.add(stateWords + mapped * PAGE_WORDS + word - WORK);
-    });
+      if (word < WORK) add(word);
+      else if (mapped >= 0) add(stateWords + mapped * PAGE_WORDS + word - WORK);
+    }
   }
-  const state = [...numbers].filter((number) => number < stateWords);
-  const pages = [...Map.groupBy(
-    [...numbers].filter((number) => number >= stateWords),
-    (number) => Math.floor((number - stateWords) / PAGE_WORDS),
-  )].map(([page, list]) => (
-    { page, words: Int32Array.from(list, (number) => (number - stateWords) % PAGE_WORDS) }
-  ));
-  const order = [
-    ...state,
-    ...pages.flatMap(({ page, words }) =>
-      [...words].map((word) => stateWords + page * PAGE_WORDS + word)
-    ),
-  ];
-  return {
-    state: Int32Array.from(state),
-    pages,
-    at: new Map(order.map((number, i) => [number, i])),
-  };
+  let count = state.list.length;
+  const found: Needed["pages"][number][] = [];
+  for (const [page, { list }] of pages) {
+    found.push({ page, words: Int32Array.from(list), before: count });
+    count += list.length;
+  }
+  return { state: Int32Array.from(state.list), pages: found, count };
 }
 
 /** What there is when a path begins to be followed, as far as it may be asked for later. */
 export class Start {
   #values = new Uint32Array(0);
-  #needed: Needed | undefined;
 
   /** Keeps what a vCPU is that is about to follow a path. */
   keep({ words, memory }: Vcpu, { needed }: Pick<FollowedPath<unknown>, "needed">): void {
-    this.#needed = needed;
-    const { state, pages, at } = needed;
-    if (this.#values.length < at.size) this.#values = new Uint32Array(at.size);
+    const { state, pages, count } = needed;
+    if (this.#values.length < count) this.#values = new Uint32Array(count);
     const values = this.#values;
     let to = 0;
     for (let i = 0; i < state.length; i++) values[to++] = words[state[i] as number] as number;
@@ -202,9 +237,8 @@ export class Start {
     }
   }
 
-  /** A word as it was, by its number; 0 for one that nobody needs. */
-  word(number: number): number {
-    const at = this.#needed?.at.get(number);
-    return at === undefined ? 0 : this.#values[at] as number;
+  /** A word as it was, by where it is among those that are needed; 0 for one that is not. */
+  at(index: number): number {
+    return index < 0 ? 0 : this.#values[index] as number;
   }
 }

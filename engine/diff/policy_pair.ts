@@ -134,6 +134,9 @@ export class PolicyPair {
       return undefined;
     }
     b.parts.forget();
+    const vs = shadow?.vcpu;
+    // Then nothing that differs comes from before.
+    const alike = vs === undefined || sameBytes(vb, vs) && samePage(vb, vs, vmcb12);
     a.parts.look(va, a.driver.paths?.look);
     b.parts.look(vb, b.driver.paths?.look);
     const rows = this.#known.between(va, a.parts, vb, b.parts, vmcb12);
@@ -141,9 +144,10 @@ export class PolicyPair {
       this.#origins = NO_ORIGINS;
       return undefined;
     }
-    const vs = shadow?.vcpu;
-    this.#parts.forget();
-    if (vs !== undefined) this.#parts.look(vs, b.driver.paths?.look, rows.seen);
+    if (!alike) {
+      this.#parts.forget();
+      this.#parts.look(vs, b.driver.paths?.look, rows.seen);
+    }
     const ends = [endOf(va), endOf(vb)] as const;
     const endsSame = ends[0] === ends[1];
     const ownReports = reportsSame && endsSame || vs === undefined ||
@@ -160,7 +164,7 @@ export class PolicyPair {
       stepsA[i] = wa?.step;
       stepsB[i] = wb?.step;
       whens[i] = wa ? momentOf(wa.transition, a.log) : wb && momentOf(wb.transition, b.log);
-      const follows = vs !== undefined &&
+      const follows = !alike &&
         sameField(rows.list[i] as Row, va, a.parts, vs, this.#parts, vmcb12);
       carried[i] = follows;
       const at = names === rows.names ? i : names.indexOf(rows.names[i] as string);
