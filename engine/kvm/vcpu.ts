@@ -203,13 +203,38 @@ export function applyShort(to: Writable<ShortState>, change: ShortChange): void 
   }
 }
 
-/** Whether two are the same. */
+/** Whether two are the same. Each field by its own name costs a fifth of a loop over the names. */
 export function sameShort(a: ShortState, b: ShortState): boolean {
   const r = a.result, s = b.result;
   if (r.rc !== s.rc || r.errno !== s.errno || r.exit !== s.exit || r.port !== s.port) return false;
-  for (const name of LOOSE_FIELDS) if (a[name] !== b[name]) return false;
-  return true;
+  return a.pendingIo === b.pendingIo &&
+    a.vmcb12 === b.vmcb12 &&
+    a.failedRet === b.failedRet &&
+    a.fromVmrun === b.fromVmrun &&
+    a.skipFailed === b.skipFailed &&
+    a.pendingDevice === b.pendingDevice &&
+    a.faultGpa === b.faultGpa &&
+    a.unmodelled === b.unmodelled &&
+    a.restoreFlags === b.restoreFlags &&
+    a.smram === b.smram;
 }
+
+/** Fields that are not compared there: one more, and this does not compile. */
+export type Uncompared = Never<
+  Exclude<
+    typeof LOOSE_FIELDS[number],
+    | "pendingIo"
+    | "vmcb12"
+    | "failedRet"
+    | "fromVmrun"
+    | "skipFailed"
+    | "pendingDevice"
+    | "faultGpa"
+    | "unmodelled"
+    | "restoreFlags"
+    | "smram"
+  >
+>;
 
 /** A copy of it. */
 export function shortState(from: ShortState): Writable<ShortState> {

@@ -14,6 +14,7 @@ import type { Agreement } from "./agreement.ts";
 import { nameOf, type Produced, type Recorded, sameKind } from "./outcomes.ts";
 import { ProducedImages, ProducedVmcb } from "./produced_images.ts";
 import { INNER_VIEWER } from "./views.ts";
+import { RefilledList } from "./refilled_list.ts";
 import { MOST_OUTCOMES, tooManyOutcomes } from "./replay_error.ts";
 
 /** Stands for a state inside the kernel that was recorded as the replay produced it. */
@@ -28,10 +29,10 @@ export class RunOutcomes {
   sees: ReadonlySet<unknown> | undefined;
   /** What a recording lacks is unknown. */
   partial = false;
-  #produced: Produced[] = [];
-  readonly #recorded: Kept[] = [];
+  readonly #produced = new RefilledList<Produced>();
+  readonly #recorded = new RefilledList<Kept>();
   /** Their numbers in the trace. */
-  readonly #indexes: number[] = [];
+  readonly #indexes = new RefilledList<number>();
   readonly #images = new ProducedImages();
 
   readonly #plain: Observer = {
@@ -72,8 +73,9 @@ export class RunOutcomes {
 
   /** The run is over, and compared. */
   reset(): void {
-    if (this.#produced.length !== 0) this.#produced.length = 0;
-    if (this.#recorded.length !== 0) this.#recorded.length = this.#indexes.length = 0;
+    this.#produced.clear();
+    this.#recorded.clear();
+    this.#indexes.clear();
     this.#images.reset();
   }
 
@@ -87,20 +89,22 @@ export class RunOutcomes {
   compare(agreement: Agreement, runAt: number, whole: boolean): void {
     const recorded = this.#recorded;
     if (this.partial) {
-      const kinds = new Set<string>(
-        recorded.map((event) => event === AS_PRODUCED ? "inner" : event.kind),
-      );
-      this.#produced = this.#produced.filter(({ kind }) => kinds.has(kind));
+      const kinds = new Set<string>();
+      for (let i = 0; i < recorded.length; i++) {
+        const event = recorded.at(i);
+        if (event !== undefined) kinds.add(event === AS_PRODUCED ? "inner" : event.kind);
+      }
+      this.#produced.retain(({ kind }) => kinds.has(kind));
     }
     const { length } = this.#produced;
     const most = whole ? Math.max(recorded.length, length) : Math.min(recorded.length, length);
     for (let i = 0; i < most; i++) {
-      const was = recorded[i], is = this.#produced[i];
+      const was = recorded.at(i), is = this.#produced.at(i);
       if (was === AS_PRODUCED) {
         agreement.count("inner", true);
         continue;
       }
-      const index = this.#indexes[i] ?? runAt;
+      const index = this.#indexes.at(i) ?? runAt;
       if (was === undefined || is === undefined || !sameKind(was, is)) {
         agreement.mismatch(index, "outcome", nameOf(was), nameOf(is));
         agreement.count(was?.kind ?? is?.kind ?? "outcome", false);
@@ -120,7 +124,7 @@ export class RunOutcomes {
    */
   #kept(event: Recorded): Kept {
     if (event.kind !== "inner") return { ...event };
-    const produced = this.partial ? undefined : this.#produced[this.#recorded.length];
+    const produced = this.partial ? undefined : this.#produced.at(this.#recorded.length);
     const same = produced?.kind === "inner" && produced.at === event.at &&
       agree(event.inner, produced.inner) && agree(event.vmcb01, produced.vmcb01) &&
       agree(event.vmcb02, produced.vmcb02);
