@@ -35,6 +35,15 @@ export interface ReplayMark extends Mark {
   readonly claimed: number;
 }
 
+/** What the values of a `regs` event are called, or how the names of its fields begin. */
+function namesOf(phase: string) {
+  const [rc, exit, errno, port] = ["rc", "exit", "errno", "port"].map((name) =>
+    `${phase}.${name}`
+  ) as [string, string, string, string];
+  const regs = `${phase}.`, vmcb12 = `${phase}.vmcb12 `, hsave = `${phase}.hsave `;
+  return { phase, rc, exit, errno, port, regs, vmcb12, hsave };
+}
+
 /** What userspace saw before a run, and the event's number. */
 interface SeenBefore {
   readonly index: number;
@@ -83,6 +92,8 @@ export class Replayer {
     viewer: REGS_VIEWER,
     look: (v, shown) => this.#compareBefore(v, shown),
   };
+  /** Names of what userspace saw last. */
+  #names = namesOf("post");
   /** What userspace saw before the run under way. */
   #before: SeenBefore | undefined;
   readonly #lookWhole = (v: Vcpu) => void regsBytes(v, this.#seen);
@@ -438,17 +449,19 @@ export class Replayer {
     if (event.rc === -1 && phase !== "post") this.#overrun = true;
     if (v.unmodelled !== "" || this.#gap !== undefined) return;
     const agreement = this.#agreement;
+    if (this.#names.phase !== phase) this.#names = namesOf(phase);
+    const names = this.#names;
     agreement.outcome(phase, () => {
-      agreement.number(index, `${phase}.rc`, event.rc, rc);
-      agreement.number(index, `${phase}.exit`, event.exit, exit);
-      agreement.number(index, `${phase}.errno`, event.errno, errno);
+      agreement.number(index, names.rc, event.rc, rc);
+      agreement.number(index, names.exit, event.exit, exit);
+      agreement.number(index, names.errno, event.errno, errno);
       if (this.#interrupted) return;
-      if (exit === 2) agreement.number(index, `${phase}.port`, event.port, port);
-      agreement.image(index, `${phase}.`, REGS_LAYOUT, event.regs, {
+      if (exit === 2) agreement.number(index, names.port, event.port, port);
+      agreement.image(index, names.regs, REGS_LAYOUT, event.regs, {
         bytes: this.#look(),
       });
-      agreement.page(index, `${phase}.vmcb12 `, event.vmcb12, "vmcb12", v);
-      agreement.page(index, `${phase}.hsave `, event.hsave, "hsave", v);
+      agreement.page(index, names.vmcb12, event.vmcb12, "vmcb12", v);
+      agreement.page(index, names.hsave, event.hsave, "hsave", v);
       agreement.smram(index, phase, event.smram, v);
     });
   }
