@@ -278,6 +278,39 @@ for (const policy of [LINUX_6_1, UPSTREAM]) {
   }
 }
 
+Deno.test("where code must not be made of text, paths are followed all the same", () => {
+  const loop = ["round s.1d8=7000", "next s.1d8=6ff8 keepvm keepmem"].map((line) =>
+    parseScenario(line)
+  );
+  const events = [...recordScenarios(loop, UPSTREAM)].map((event) => copyEvent(event));
+  const driver = new Driver(UPSTREAM);
+  let looked = 0;
+  driver.ready = (v) => {
+    const a = v.fork(UPSTREAM), b = v.fork(UPSTREAM), c = v.fork(UPSTREAM);
+    const { path } = new PathRecorder(v.words.length).record(a, runVcpu);
+    if (path === undefined) return;
+    const made = globalThis.Function;
+    try {
+      globalThis.Function = function () {
+        throw new EvalError("Code generation from strings disallowed for this context");
+      } as unknown as FunctionConstructor;
+      path.compile(v.words.length);
+    } finally {
+      globalThis.Function = made;
+    }
+    assertEquals(path.matches(b), false);
+    path.follow(b);
+    assertEquals(difference(a, b), undefined);
+    path.compile(v.words.length);
+    assertEquals(path.matches(c), true);
+    path.follow(c);
+    assertEquals(difference(a, c), undefined);
+    looked++;
+  };
+  events.forEach((event, index) => driver.feed(event, index));
+  assertEquals(looked, 2);
+});
+
 Deno.test("a tree gives the path that a state goes, or none", () => {
   // A program that reads a word, and by its value goes on to another.
   const step = fc.record({
