@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { TraceEvent } from "../../engine/event.ts";
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Mismatch, ReplayResult } from "../../engine/replay/replayer.ts";
 import { POLICIES } from "../../engine/policies/mod.ts";
@@ -14,12 +15,13 @@ import { STEP_LIMIT } from "../step_limit.ts";
 import { plural } from "../../engine/plural.ts";
 import { UsageError } from "../errors.ts";
 import { openTrace } from "../inputs.ts";
-import { pickedPolicy } from "../picked_policy.ts";
+import { pickedPolicy, type SaidPolicies, underPicked } from "../picked_policy.ts";
 import { loadPolicy, onChosen } from "../policy_input.ts";
 import { replayFrom } from "../replay_from.ts";
 import { jobsOf, shardOf, SHARES, withShares } from "../shares/plan.ts";
 import { ReplaySession } from "../../engine/session.ts";
-import { Mismatches, ReplayTotal } from "../shares/replay_share.ts";
+import type { Task } from "../shares/jobs.ts";
+import { Mismatches, type ReplayShare, ReplayTotal } from "../shares/replay_share.ts";
 import { shardFile } from "../shares/shard_file.ts";
 import { formatTable } from "../table.ts";
 import { atEvent } from "../watchdog.ts";
@@ -173,61 +175,121 @@ export const replay = defineCommand({
     { line: "replay run.vmtape --policy linux-6.12", doc: "What would another policy have done?" },
   ],
   async run(context, { options, operands: [path = ""] }) {
-    const { from, processor } = options;
-    const name = options.policy ??
-      (from === undefined ? await pickedPolicy(context, path) : undefined);
-    const policy = name === undefined ? undefined : await loadPolicy(name, processor);
+    const { from, processor, all, each } = options;
     if (from !== undefined) {
-      if (policy === undefined) {
+      if (options.policy === undefined) {
         throw new UsageError("--from begins at a checkpoint of a policy: name it with --policy");
       }
+      const policy = await loadPolicy(options.policy, processor);
       const found = new Mismatches();
       const result = await replayFrom(context, path, policy, from, (mismatch) => {
         found.add(mismatch);
-        if (options.all) printMismatch(context, mismatch);
-      }, options.each);
+        if (all) printMismatch(context, mismatch);
+      }, each);
       return printReplay(context, [result], found);
     }
     const jobs = jobsOf(options.jobs);
     const shard = shardOf(options.shard, context.json);
-    if (jobs > 1 || shard !== undefined) {
-      const { all, each } = options;
+    if (shard !== undefined) {
+      const name = options.policy ?? await pickedPolicy(context, path);
       const task = { command: "replay", policy: name, processor, all, each } as const;
-      return await withShares(context, path, task, { jobs, shard }, async (work) => {
-        if (shard !== undefined) {
-          // Without a policy that is named, the recorded ones are replayed under: any of them.
-          const policies = policy === undefined
-            ? Object.values(POLICIES).map((one) => onChosen(one, processor))
-            : [policy];
-          context.out.json(await shardFile(shard, work, { ...task }, policies));
-          return EXIT.ok;
-        }
-        const total = new ReplayTotal();
-        for await (const share of work.shares) {
-          total.add(share);
-          for (const mismatch of share.all) printMismatch(context, mismatch);
-        }
-        return printReplay(context, total.results, total.found);
+      // Without a policy that is named, the recorded ones are replayed under: any of them.
+      const policies = name === undefined
+        ? Object.values(POLICIES).map((one) => onChosen(one, processor))
+        : [await loadPolicy(name, processor)];
+      return await withShares(context, path, task, { jobs, shard }, async ({ trace, shares }) => {
+        const work = { trace, shares: withoutReasons(shares) };
+        context.out.json(await shardFile(shard, work, { ...task }, policies));
+        return EXIT.ok;
       });
     }
-    const trace = await openTrace(path);
-    const found = new Mismatches();
-    const session = new ReplaySession(policy, (mismatch) => {
-      found.add(mismatch);
-      if (options.all) printMismatch(context, mismatch);
-    }, { each: options.each });
-    using progress = context.progress("events");
-    let events = 0;
-    const watch = { check: () => atEvent(events++) };
-    for await (const block of trace.blocks()) {
-      const shared = block.shared();
-      let other: string | undefined;
-      while ((other = session.feedAll(shared, watch)) !== undefined) {
-        session.begin(await loadPolicy(other, processor));
-      }
-      progress.update(events);
-    }
-    progress.done();
-    return printReplay(context, session.finish(), found);
+    const replayed = (name: string | undefined, said?: SaidPolicies) =>
+      jobs > 1
+        ? replayShared(
+          context,
+          path,
+          { command: "replay", policy: name, processor, all, each },
+          jobs,
+          said,
+        )
+        : replayAlone(context, path, name, { processor, all, each }, said);
+    const { results, found } = options.policy !== undefined
+      ? await replayed(options.policy)
+      // What is printed as it is found cannot be taken back.
+      : all
+      ? await replayed(await pickedPolicy(context, path))
+      : await underPicked(context, path, replayed);
+    return printReplay(context, results, found);
   },
 });
+
+/** What a replay found. */
+interface Replayed {
+  /** A result for each stretch of one policy. */
+  readonly results: readonly ReplayResult[];
+  /** All mismatches. */
+  readonly found: Mismatches;
+}
+
+/** Replays a trace on this thread. */
+async function replayAlone(
+  context: Context,
+  path: string,
+  name: string | undefined,
+  { processor, all, each }: {
+    readonly processor: string | undefined;
+    readonly all: boolean;
+    readonly each: boolean;
+  },
+  said?: SaidPolicies,
+): Promise<Replayed> {
+  const policy = name === undefined ? undefined : await loadPolicy(name, processor);
+  const trace = await openTrace(path);
+  const found = new Mismatches();
+  const session = new ReplaySession(policy, (mismatch) => {
+    found.add(mismatch);
+    if (all) printMismatch(context, mismatch);
+  }, { each });
+  using progress = context.progress("events");
+  let events = 0;
+  const watch = {
+    check: (event: TraceEvent) => {
+      atEvent(events++);
+      said?.check(event);
+    },
+  };
+  for await (const block of trace.blocks()) {
+    const shared = block.shared();
+    let other: string | undefined;
+    while ((other = session.feedAll(shared, watch)) !== undefined) {
+      session.begin(await loadPolicy(other, processor));
+    }
+    progress.update(events);
+  }
+  progress.done();
+  return { results: session.finish(), found };
+}
+
+/** Replays a trace on several threads. */
+async function replayShared(
+  context: Context,
+  path: string,
+  task: Task & { readonly command: "replay" },
+  jobs: number,
+  said?: SaidPolicies,
+): Promise<Replayed> {
+  return await withShares(context, path, task, { jobs, shard: undefined }, async ({ shares }) => {
+    const total = new ReplayTotal();
+    for await (const share of shares) {
+      total.add(share);
+      for (const mismatch of share.all) printMismatch(context, mismatch);
+      for (const [name, why] of share.reasons ?? []) said?.reasons.set(name, why);
+    }
+    return total;
+  });
+}
+
+/** What parts of shared work hold: what is told to people is told where each of them is made. */
+async function* withoutReasons(shares: AsyncIterable<ReplayShare>): AsyncGenerator<ReplayShare> {
+  for await (const { reasons: _, ...share } of shares) yield share;
+}

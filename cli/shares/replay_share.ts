@@ -5,10 +5,12 @@
  */
 import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
+import type { TraceEvent } from "../../engine/event.ts";
 import type { Policy } from "../../engine/policy.ts";
 import { progressOf } from "../../engine/replay/checkpoint.ts";
 import type { Mismatch, OutcomeCount, ReplayResult } from "../../engine/replay/replayer.ts";
 import { joinResults, ReplaySession } from "../../engine/session.ts";
+import { SaidPolicies } from "../picked_policy.ts";
 import { loadPolicy } from "../policy_input.ts";
 import { Apart, checkedState, type Group } from "./groups.ts";
 
@@ -87,6 +89,8 @@ export interface ReplayShare {
   readonly found: MismatchTotal;
   /** Every mismatch, when they are wanted. */
   readonly all: readonly Mismatch[];
+  /** Under the sessions' own policies: why it is that one where a session does not name it. */
+  readonly reasons?: ReadonlyMap<string, string>;
 }
 
 /** Replays a group. */
@@ -116,10 +120,17 @@ export async function replayShare(
     session.resume(policy ?? await loadPolicy(String(progressOf(state)["policy"])), state);
   }
   const apart = new Apart(whole);
+  const said = policy === undefined ? new SaidPolicies() : undefined;
+  const watch = said === undefined ? apart : {
+    check(event: TraceEvent): void {
+      apart.check(event);
+      said.check(event);
+    },
+  };
   for await (const block of trace.blocks(group)) {
     const events = block.shared();
     let other: string | undefined;
-    while ((other = session.feedAll(events, apart)) !== undefined) {
+    while ((other = session.feedAll(events, watch)) !== undefined) {
       session.begin(await loadPolicy(other, processor));
     }
   }
@@ -129,7 +140,8 @@ export async function replayShare(
     unmodelled: [...result.unmodelled],
   }));
   const { from, to } = group;
-  return { from, to, results, found: { count: found.count, fields: found.groups() }, all };
+  const share = { from, to, results, found: { count: found.count, fields: found.groups() }, all };
+  return said === undefined ? share : { ...share, reasons: said.reasons };
 }
 
 /** Puts groups together again, in order. */
