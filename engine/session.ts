@@ -7,6 +7,7 @@ import { VmtapeError } from "./error.ts";
 import type { TraceEvent } from "./event.ts";
 import { copyEvent } from "./image/fields.ts";
 import { MemoizedReplayer } from "./memo/replayer.ts";
+import { RunPaths } from "./paths/paths.ts";
 import type { Policy } from "./policy.ts";
 import { recordedPolicy } from "./replay/context.ts";
 import { joinDigests } from "./replay/digest.ts";
@@ -18,6 +19,8 @@ export interface ReplaySessionOptions {
   readonly each?: boolean;
   /** Number of the trace's first event that is fed; 0 when left out. */
   readonly from?: number;
+  /** The paths that runs under a policy may follow; new ones when left out. */
+  readonly paths?: (policy: Policy) => RunPaths;
 }
 
 /**
@@ -67,6 +70,7 @@ export class ReplaySession {
   readonly #report: (mismatch: Mismatch) => void;
   readonly #fixed: Policy | undefined;
   readonly #each: boolean;
+  readonly #paths: (policy: Policy) => RunPaths;
   #replayer: Replayer | MemoizedReplayer | undefined;
   #base: number;
   #events: number;
@@ -85,16 +89,19 @@ export class ReplaySession {
   constructor(
     policy: Policy | undefined,
     report: (mismatch: Mismatch) => void,
-    { each = false, from = 0 }: ReplaySessionOptions = {},
+    { each = false, from = 0, paths = (policy) => new RunPaths(policy) }: ReplaySessionOptions = {},
   ) {
     this.#report = report;
     this.#each = each;
+    this.#paths = paths;
     this.#fixed = policy;
     this.#base = this.#events = from;
   }
 
   #make(policy: Policy, report: (mismatch: Mismatch) => void): Replayer | MemoizedReplayer {
-    return new (this.#each ? Replayer : MemoizedReplayer)(policy, report);
+    return this.#each
+      ? new Replayer(policy, report)
+      : new MemoizedReplayer(policy, report, 0, this.#paths(policy));
   }
 
   /**

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@st
 import { fileSink, TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/mod.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
+import { builtinScenarios, recordScenarios } from "../traces/mod.ts";
 import { shell, vmtapeHere as vmtape, withFolder } from "./cli_process.ts";
 
 for (const policy of Object.keys(POLICIES)) {
@@ -70,6 +71,32 @@ Deno.test("replay of a trace that names no policy takes what identify finds, and
     assertStringIncludes(piped.stderr, "name one with --policy");
   }));
 
+Deno.test("one session that says nothing of its policy, wherever it is, has identify pick one for all", () =>
+  withFolder(async (folder) => {
+    await using trace = await Deno.open(`${folder}/t`, { write: true, create: true });
+    const writer = new TraceWriter({ write: (chunk) => void trace.writeSync(chunk) });
+    for (const policy of ["linux-6.12", undefined, "unified"]) {
+      for (const event of recordScenarios(builtinScenarios("enter"), POLICIES["linux-6.12"]!)) {
+        writer.write(
+          event.kind === "session" ? { ...event, meta: policy ? { policy } : {} } : event,
+        );
+      }
+    }
+    writer.close();
+    const outputs: string[] = [];
+    for (const more of [[], ["--each"], ["--jobs", "2"]]) {
+      const { stdout, stderr, code } = await vmtape(["replay", `${folder}/t`, "--json", ...more]);
+      const replays = (JSON.parse(stdout) as { replays: { policy: string }[] }).replays;
+      assertEquals(replays.length, 1, "One policy for all three");
+      assertStringIncludes(
+        stderr,
+        `Replayed under ${replays[0]!.policy}, since the trace does not say`,
+      );
+      outputs.push(`${code} ${stdout}`);
+    }
+    assertEquals(new Set(outputs).size, 1);
+  }));
+
 Deno.test("a kernel that is not modelled is replayed as the nearest one by version, and that is said", () =>
   withFolder(async (folder) => {
     const cases: readonly (readonly [string, string])[] = [
@@ -82,12 +109,14 @@ Deno.test("a kernel that is not modelled is replayed as the nearest one by versi
     ];
     for (const [kernel, policy] of cases) {
       const meta = { source: policy === "architectural" ? "qemu" : "kvm", kernel };
-      const events: TraceEvent[] = [{ kind: "session", vcpu: 0, meta }];
+      const session: TraceEvent = { kind: "session", vcpu: 0, meta };
       const writer = new TraceWriter(fileSink(`${folder}/t`, { force: true }));
-      for (const event of events) writer.write(event);
+      for (const event of [session, session]) writer.write(event);
       writer.close();
-      const { stderr } = await vmtape(["replay", `${folder}/t`]);
-      assertStringIncludes(stderr, `Replayed under ${policy}: `);
+      for (const more of [[], ["--all"], ["--jobs", "2"]]) {
+        const { stderr } = await vmtape(["replay", `${folder}/t`, ...more]);
+        assertEquals(stderr.split(`Replayed under ${policy}: `).length, 2, stderr);
+      }
     }
   }));
 

@@ -9,7 +9,7 @@ import { loadPolicies, loadPolicy } from "../policy_input.ts";
 import { type DiffShare, diffShare } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
 import { Queue } from "./queue.ts";
-import { type ReplayShare, replayShare } from "./replay_share.ts";
+import { KnownPaths, type ReplayShare, replayShare } from "./replay_share.ts";
 import { type ReportShare, reportShare } from "./report_share.ts";
 import { startThread, type Thread } from "./threads.ts";
 
@@ -53,18 +53,27 @@ export interface Answer {
 /** Groups that may be done before the ones before them are taken, for each thread. */
 const AHEAD = 4;
 
-/** Carries out a task for one group, on this thread. */
+/**
+ * Carries out a task for one group, on this thread.
+ *
+ * @param trace The trace.
+ * @param task The task.
+ * @param group The group.
+ * @param whole Whether it goes to the end of the trace, so that it depends on nothing after it.
+ * @param known The paths that the thread knows from the groups before.
+ */
 export async function shareOf<T extends Task>(
   trace: TraceFile,
   task: T,
   group: Group,
   whole: boolean,
+  known: KnownPaths,
 ): Promise<ShareOf<T>> {
   if (task.command === "replay") {
     const policy = task.policy === undefined
       ? undefined
       : await loadPolicy(task.policy, task.processor);
-    return await replayShare(trace, group, whole, policy, task) as ShareOf<T>;
+    return await replayShare(trace, group, whole, policy, task, known) as ShareOf<T>;
   }
   const policies = await loadPolicies(task.policies, task.processor);
   const share = task.command === "diff" ? diffShare : reportShare;
@@ -91,7 +100,8 @@ export async function* sharesOf<T extends Task>(
 ): AsyncGenerator<ShareOf<T>> {
   const pool = new Pool(groups, workers.threads);
   const end = trace.eventCount;
-  const here = (group: Group) => shareOf(trace, task, group, false);
+  const known = new KnownPaths();
+  const here = (group: Group) => shareOf(trace, task, group, false, known);
   for (const [i, group] of groups.entries()) {
     const share = await pool.answer(i, here);
     if (share !== undefined) {
@@ -99,10 +109,10 @@ export async function* sharesOf<T extends Task>(
       continue;
     }
     try {
-      yield await shareOf(trace, task, group, all && group.to === end);
+      yield await shareOf(trace, task, group, all && group.to === end, known);
     } catch (error) {
       if (!all || !(error instanceof IndivisibleError)) throw error;
-      yield await shareOf(trace, task, { ...group, to: end }, true);
+      yield await shareOf(trace, task, { ...group, to: end }, true, known);
       return;
     }
   }

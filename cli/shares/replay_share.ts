@@ -7,6 +7,7 @@ import { plainMismatch } from "../../engine/replay/agreement.ts";
 import type { Checkpoint, TraceFile } from "../../codecs/mod.ts";
 import type { TraceEvent } from "../../engine/event.ts";
 import type { Policy } from "../../engine/policy.ts";
+import { RunPaths } from "../../engine/paths/paths.ts";
 import { progressOf } from "../../engine/replay/checkpoint.ts";
 import type { Mismatch, OutcomeCount, ReplayResult } from "../../engine/replay/replayer.ts";
 import { joinResults, ReplaySession } from "../../engine/session.ts";
@@ -93,6 +94,18 @@ export interface ReplayShare {
   readonly reasons?: ReadonlyMap<string, string>;
 }
 
+/** The paths that a thread knows: what one group's runs went through, the next one's need not. */
+export class KnownPaths {
+  readonly #paths = new WeakMap<Policy, RunPaths>();
+
+  /** Those of runs under a policy. */
+  of(policy: Policy): RunPaths {
+    let paths = this.#paths.get(policy);
+    if (paths === undefined) this.#paths.set(policy, paths = new RunPaths(policy));
+    return paths;
+  }
+}
+
 /** Replays a group. */
 export async function replayShare(
   trace: TraceFile,
@@ -104,6 +117,7 @@ export async function replayShare(
     readonly each: boolean;
     readonly processor?: string | undefined;
   },
+  known: KnownPaths,
 ): Promise<ReplayShare> {
   const found = new Mismatches();
   const all: Mismatch[] = [];
@@ -113,7 +127,7 @@ export async function replayShare(
       found.add(mismatch);
       if (listed) all.push(plainMismatch(mismatch));
     },
-    { each, from: group.from },
+    { each, from: group.from, paths: (policy) => known.of(policy) },
   );
   if (group.resumed) {
     const state = checkedState(await trace.checkpoint(group.from) as Checkpoint);

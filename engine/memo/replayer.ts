@@ -57,18 +57,20 @@ export class MemoizedReplayer {
    * @param policy The policy.
    * @param report Receives every mismatch as it is found.
    * @param events Events before the first one that it takes.
+   * @param paths The paths that it may follow; those of an earlier replay go on to be of use.
    */
   constructor(
     policy: Policy,
     report: (mismatch: Mismatch) => void = () => {},
     events = 0,
+    paths: RunPaths = new RunPaths(policy),
   ) {
     this.#report = report;
     this.#events = events;
     this.#replayer = new Replayer(policy, (mismatch) => {
       if (this.#mark !== undefined) this.#reported.push(mismatch);
       report(mismatch);
-    }, new RunPaths(policy));
+    }, paths);
     this.#replayer.events = events;
     this.#memo = new Memo(this.#host(), [policy]);
   }
