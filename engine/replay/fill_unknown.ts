@@ -289,6 +289,21 @@ export function assume(
   };
 }
 
+/**
+ * A state with L1's registers filled in in another way.
+ *
+ * @param state The state.
+ * @param regs L1's registers, as far as they were seen.
+ * @param variant Which of the {@linkcode VARIANTS} ways of filling in.
+ */
+export function withRegs(
+  state: Assumption,
+  regs: Image | undefined,
+  variant: number,
+): Assumption {
+  return { ...state, regs: fillRegs(regs, variant) };
+}
+
 function leaveLongMode(seen: Image, bytes: Uint8Array): void {
   const values: Readonly<Record<string, bigint>> = {
     "save.efer": 0x1000n,

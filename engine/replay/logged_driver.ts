@@ -22,7 +22,7 @@ import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, HOLE, LEFT_BITS, LEFT_WORDS } from "./fill_unknown.ts";
+import { assume, type Assumption, HOLE, LEFT_BITS, LEFT_WORDS, withRegs } from "./fill_unknown.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
@@ -185,7 +185,9 @@ export function assumptionOf(unit: LoggedRun, variant: number): Assumption | und
   let known = assumptions.get(unit);
   if (known === undefined) assumptions.set(unit, known = []);
   if (!(variant in known)) {
-    known[variant] = assume(
+    // The first two are apart in L1's registers alone.
+    const first = variant === 1 ? assumptionOf(unit, 0) : undefined;
+    known[variant] = variant === 1 ? first && withRegs(first, unit.regs, variant) : assume(
       RECORDED,
       unit.caps,
       unit.vmcb12,

@@ -75,23 +75,33 @@ function interceptsEfer(unit: LoggedRun): boolean {
   return (bits & EFER_WRITE) !== 0;
 }
 
-/** Fields of vmcb12 that L2 may have changed before its #VMEXIT, with the bits that it may have. */
-function* ofL2(unit: LoggedRun): Generator<readonly [name: string, bits: bigint]> {
+/** What L2 may do, a bit each: L1 does not hear of its writes of these registers, and what it has. */
+const MAY = { cr0: 1, cr3: 2, cr4: 4, efer: 8, gif: 16, nested: 32, lbr: 64 } as const;
+
+/** What L2 may do in a logged run. */
+function freedomOf(unit: LoggedRun): number {
   const { vmcb12 } = unit;
   const writes = sure(vmcb12, "control.intercept_cr") >> CR_WRITE;
   const nested = (possible(vmcb12, "control.nested_ctl") & NP_ENABLE) !== 0n;
-  if ((writes >> 0n & 1n) === 0n) yield ["save.cr0", ALL];
-  if (nested || (writes >> 3n & 1n) === 0n) yield ["save.cr3", ALL];
-  if ((writes >> 4n & 1n) === 0n) yield ["save.cr4", ALL];
-  if (!interceptsEfer(unit)) yield ["save.efer", ALL];
-  yield ["save.dr6", ALL & ~DR6_ONES];
-  const control = possible(vmcb12, "control.int_ctl");
-  yield ["control.int_ctl", V_TPR_IRQ | ((control & V_GIF_ENABLE) !== 0n ? V_GIF : 0n)];
-  for (const name of LEFT_BEHIND) yield [name, ALL];
-  if (nested) yield ["save.g_pat", ALL];
-  if ((possible(vmcb12, "control.virt_ext") & LBR_CTL) !== 0n) {
-    for (const name of LBR_FIELDS) yield [`save.${name}`, ALL];
+  const gif = (possible(vmcb12, "control.int_ctl") & V_GIF_ENABLE) !== 0n;
+  const lbr = (possible(vmcb12, "control.virt_ext") & LBR_CTL) !== 0n;
+  return ((writes >> 0n & 1n) === 0n ? MAY.cr0 : 0) |
+    (nested || (writes >> 3n & 1n) === 0n ? MAY.cr3 : 0) |
+    ((writes >> 4n & 1n) === 0n ? MAY.cr4 : 0) |
+    (interceptsEfer(unit) ? 0 : MAY.efer) |
+    (gif ? MAY.gif : 0) | (nested ? MAY.nested : 0) | (lbr ? MAY.lbr : 0);
+}
+
+/** Fields of vmcb12 that L2 may have changed before its #VMEXIT, with the bits that it may have. */
+function* ofL2(may: number): Generator<readonly [name: string, bits: bigint]> {
+  for (const name of ["cr0", "cr3", "cr4", "efer"] as const) {
+    if ((may & MAY[name]) !== 0) yield [`save.${name}`, ALL];
   }
+  yield ["save.dr6", ALL & ~DR6_ONES];
+  yield ["control.int_ctl", V_TPR_IRQ | ((may & MAY.gif) !== 0 ? V_GIF : 0n)];
+  for (const name of LEFT_BEHIND) yield [name, ALL];
+  if ((may & MAY.nested) !== 0) yield ["save.g_pat", ALL];
+  if ((may & MAY.lbr) !== 0) { for (const name of LBR_FIELDS) yield [`save.${name}`, ALL]; }
 }
 
 /** Makes bits of a field unknown. */
@@ -123,8 +133,10 @@ function keep({ bytes, known }: Image, kept: Uint8Array): void {
   }
 }
 
+/** What stays known of vmcb12, by what L2 may do. */
+const keptOfVmcb12: Uint8Array[] = [];
 // Several replays look at one run.
-const keptOfVmcb12 = new WeakMap<LoggedRun, Uint8Array>();
+const freedoms = new WeakMap<LoggedRun, number>();
 
 /**
  * Makes unknown of vmcb12 what L2 may have changed before a #VMEXIT.
@@ -133,9 +145,9 @@ const keptOfVmcb12 = new WeakMap<LoggedRun, Uint8Array>();
  * @param vmcb12 vmcb12 as a replay leaves it; changed.
  */
 export function leaveVmcb12(unit: LoggedRun, vmcb12: Image): void {
-  let kept = keptOfVmcb12.get(unit);
-  if (kept === undefined) keptOfVmcb12.set(unit, kept = keptOf(VMCB_LAYOUT, ofL2(unit)));
-  keep(vmcb12, kept);
+  let may = freedoms.get(unit);
+  if (may === undefined) freedoms.set(unit, may = freedomOf(unit));
+  keep(vmcb12, keptOfVmcb12[may] ??= keptOf(VMCB_LAYOUT, ofL2(may)));
 }
 
 /** What a #VMEXIT restores of L1's registers: without CR8, and with it. */
