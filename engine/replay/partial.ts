@@ -7,6 +7,7 @@
 import { mismatchOf, type MismatchValues } from "./agreement.ts";
 import type { Image } from "../event.ts";
 import { diffImages } from "../image/diff.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { CHECK_SETS } from "../checks/sets.ts";
 import { builtIn } from "../steps/built_in.ts";
@@ -14,7 +15,14 @@ import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
 import { VARIANTS } from "./fill_unknown.ts";
-import { evidenceOf, LoggedDriver, ranL2, verdictOf } from "./logged_driver.ts";
+import {
+  assumptionOf,
+  evidenceOf,
+  LoggedDriver,
+  ranL2,
+  type Reached,
+  verdictOf,
+} from "./logged_driver.ts";
 import {
   checksAtRsm,
   claimsOf,
@@ -127,7 +135,12 @@ const NONE = { passes: 0, fails: 0, unknown: 0 };
 /** Replays logged runs under one policy. */
 export class PartialReplayer {
   readonly #policy: Policy;
-  readonly #drivers: readonly LoggedDriver[];
+  readonly #driver: LoggedDriver;
+  /** vmcb12 as each way of filling in leaves it. */
+  readonly #pages: readonly Uint8Array[] = Array.from(
+    { length: VARIANTS },
+    () => new Uint8Array(VMCB_SIZE),
+  );
   readonly #report: (found: Contradiction) => void;
   readonly #sets = new Map<
     string,
@@ -164,7 +177,7 @@ export class PartialReplayer {
   constructor(policy: Policy, report: (found: Contradiction) => void, each = false) {
     this.#policy = policy;
     this.#report = report;
-    this.#drivers = Array.from({ length: VARIANTS }, (_, i) => new LoggedDriver(policy, i));
+    this.#driver = new LoggedDriver(policy, 0);
     this.#checksAtRsm = checksAtRsm(policy);
     this.#builtIn = builtIn(policy);
     this.#each = each;
@@ -313,16 +326,21 @@ export class PartialReplayer {
       return;
     }
     yield* this.#checks(unit);
-    const first = this.#drivers[0];
     const watch = unit.kvm && unit.check !== undefined;
-    const printed = this.#drivers.map(() => new Printed());
-    const results = this.#drivers.map((driver, i) => {
+    const printed: Printed[] = [], results: Reached[] = [], left: Uint8Array[] = [];
+    const driver = this.#driver;
+    for (let i = 0; i < VARIANTS; i++) {
+      const state = assumptionOf(unit, i);
+      if (state === undefined) {
+        this.#explained = false;
+        return;
+      }
+      printed.push(new Printed());
       driver.observer = watch ? printed[i] : undefined;
-      return driver.run(unit);
-    });
-    if (first === undefined || results.includes(undefined)) {
-      this.#explained = false;
-      return;
+      results.push(driver.runFrom(unit, state));
+      const vcpu = driver.vcpu as Vcpu;
+      this.#pages[i]!.set(vcpu.memory.page(driver.vmcb12));
+      if (unit.exit?.regs !== undefined) left.push(regsBytes(vcpu));
     }
     if (watch && results.every((progress) => progress === "refused")) {
       this.#prints = printsOf(printed);
@@ -344,9 +362,7 @@ export class PartialReplayer {
       yield { at, field, recorded, replayed: "L1 intercepts interrupts, and injected no such" };
     }
     if (exit.vmcb12 !== undefined) {
-      const page = (driver: LoggedDriver) =>
-        driver.vcpu?.memory.page(driver.vmcb12) ?? new Uint8Array(VMCB_SIZE);
-      const vmcb12 = agreeing(this.#drivers.map(page), exit.vmcb12.knownWords);
+      const vmcb12 = agreeing(this.#pages, exit.vmcb12.knownWords);
       if (progress === "exited") leaveVmcb12(unit, vmcb12);
       applyQuirks(unit, progress === "refused", vmcb12);
       dropInvalidEvent(exit.vmcb12, vmcb12);
@@ -356,9 +372,7 @@ export class PartialReplayer {
       }
     }
     if (exit.regs !== undefined) {
-      const regs = agreeing(
-        this.#drivers.map(({ vcpu }) => vcpu ? regsBytes(vcpu) : new Uint8Array(REGS_LAYOUT.size)),
-      );
+      const regs = agreeing(left);
       if (progress === "exited") leaveRegs(unit, regs);
       for (const row of diffImages(REGS_LAYOUT, exit.regs, regs, { onlyKnown: true })) {
         yield { at, field: `exit.${row.field}`, ...mismatchOf(row) };
