@@ -149,6 +149,9 @@ interface Asked {
   readonly answers: Map<Check, Map<number, Answer>>;
 }
 
+/** Processors of which answers are kept. */
+const MOST_ASKED = 64;
+
 const asked = new Map<string, Asked>();
 // The same by the object: making the text takes longer than most checks.
 const askedByCaps = new WeakMap<Capabilities, Asked>();
@@ -159,6 +162,7 @@ function askedOf(caps: Capabilities): Asked {
     const key = `${caps.physicalBits} ${caps.npt} ${caps.cpuid?.key}`;
     one = asked.get(key);
     if (one === undefined) {
+      if (asked.size >= MOST_ASKED) asked.clear();
       one = { machine: new Machine({ ...caps, memory: 1 << 16 }), answers: new Map() };
       asked.set(key, one);
     }
