@@ -1,13 +1,17 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
   Driver,
   EARLY_EXIT,
   LINUX_6_1,
   memoryDigest,
+  onProcessor,
+  RunPaths,
   stateDigest,
   TransitionLog,
   UNIFIED,
 } from "../engine/mod.ts";
+import { PolicyPair, type Side } from "../engine/diff/policy_pair.ts";
+import { StateParts } from "../engine/diff/state_parts.ts";
 import { sharesEntry } from "../engine/replay/drive.ts";
 import { generate, parseScenario, recordScenarios } from "../traces/mod.ts";
 
@@ -42,4 +46,55 @@ Deno.test("a policy carried along up to the first #VMEXIT ends as if it had gone
     compared++;
   }
   assertEquals(compared > 30, true);
+});
+
+Deno.test("what a policy is foreseen to do from another state is what it does from it", async () => {
+  let foreseen = 0, others = 0;
+  for (const policies of [[EARLY_EXIT, UNIFIED], [UNIFIED, LINUX_6_1], [LINUX_6_1, EARLY_EXIT]]) {
+    const [first, other] = policies.map((policy) => {
+      const log = new TransitionLog("writers");
+      const driver = new Driver(onProcessor(policy, EARLY_EXIT.processor));
+      driver.observer = log.observer;
+      driver.paths = new RunPaths(driver.policy);
+      return { driver, log, parts: new StateParts() };
+    }) as [Side, Side];
+    const pair = new PolicyPair();
+    // A few ways of doing it, again and again, each time with other values.
+    const lines = [...generate({ seed: 3, count: 40, entries: ["vmrun"], sequences: 0 })];
+    const specs = ["", ...lines.slice(0, 3).map((line) => line.split(" ").slice(1).join(" "))];
+    const scenarios = Array.from({ length: 240 }, (_, i) => {
+      const value = (i % 7 * 8 + 0x7000).toString(16);
+      const keeps = i % 60 === 0 ? "" : " keepvm";
+      return parseScenario(`s${i} s.1d8=${value} ${specs[i >> 3 & 3]}${keeps}`);
+    });
+    let index = 0;
+    for await (const event of recordScenarios(scenarios, EARLY_EXIT)) {
+      const runs = event.kind === "vmrun" && event.regs !== undefined &&
+        first.driver.vcpu !== undefined && other.driver.vcpu !== undefined;
+      if (!runs) {
+        for (const { driver } of [first, other]) driver.feed(event, index);
+        index++;
+        continue;
+      }
+      first.log.reset();
+      other.log.reset();
+      const apart = pair.begin(first, other, Number(event.vmcb12_gpa));
+      if (apart) pair.foresee(first, other);
+      other.driver.feed(event, index);
+      if (apart && pair.foreseen(other)) {
+        foreseen++;
+        const copy = pair.fork(first, other);
+        copy.feed(event, index);
+        const state = ({ vcpu, phase }: Driver) => [
+          vcpu && memoryDigest(vcpu, stateDigest(vcpu)),
+          vcpu?.looseKey,
+          phase,
+        ];
+        assertEquals(state(copy), state(other.driver));
+      } else if (apart) others++;
+      first.driver.feed(event, index++);
+    }
+  }
+  // Both happen often, else the test shows nothing.
+  assert(foreseen > 100 && others > 50, `${foreseen} were foreseen, ${others} not`);
 });

@@ -10,6 +10,7 @@ import { onProcessor, type Policy } from "../policy.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { RunPaths } from "../paths/paths.ts";
 import { Driver, sharesEntry } from "../replay/drive.ts";
+import { wholeRegs } from "../replay/load_regs.ts";
 import { type LoggedRun, LoggedRunCollector } from "../replay/logged_runs.ts";
 import { PolicyPair, type Side } from "./policy_pair.ts";
 import { PartialDiffer } from "./partial_differ.ts";
@@ -382,8 +383,11 @@ export class Differ {
     const [first, ...others] = this.#sides;
     if (first === undefined) return;
     const { driver } = first;
-    // To follow a path costs less than to go on from where the policies part.
-    this.#fork((other) => driver.paths === undefined && sharesEntry(driver.policy, other));
+    if (driver.paths !== undefined) {
+      this.#followed(event, index);
+      return;
+    }
+    this.#fork((other) => sharesEntry(driver.policy, other));
     const apart = this.#apart;
     const made = apart.length === 0 ? (driver.feed(event, index), []) : driver.feedForked(
       event,
@@ -394,6 +398,27 @@ export class Differ {
     made.forEach((copy, k) => {
       this.#drivers.push((this.#pairs[apart[k] as number] as PolicyPair).take(copy));
     });
+  }
+
+  /** The same where paths may be followed: the first policy comes last, as its state is needed. */
+  #followed(event: EventOf<"vmrun">, index: number): void {
+    const [first, ...others] = this.#sides as [Side, ...Side[]];
+    const whole = first.driver.resting && event.regs !== undefined &&
+      wholeRegs(event.regs, index).known === undefined;
+    if (whole) {
+      for (const i of this.#apart) {
+        (this.#pairs[i] as PolicyPair).foresee(first, others[i] as Side);
+      }
+    }
+    for (const { driver } of others) driver.feed(event, index);
+    for (const i of this.#apart) {
+      const pair = this.#pairs[i] as PolicyPair, other = others[i] as Side;
+      if (whole && pair.foreseen(other)) continue;
+      const copy = pair.fork(first, other);
+      copy.feed(event, index);
+      this.#drivers.push(copy);
+    }
+    first.driver.feed(event, index);
   }
 
   /** Userspace looks: at the points where it has a turn, the vCPU must have run. */

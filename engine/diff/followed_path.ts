@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Noted, Observer, Vcpu } from "../kvm/vcpu.ts";
+import type { Noted, Observer, Repeated, Vcpu } from "../kvm/vcpu.ts";
 import type { Step } from "../policy.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
@@ -46,39 +46,57 @@ export class FollowedPath<T> {
   readonly #stretches: readonly Stretch<T>[];
   readonly #stateWords: number;
   readonly #fates = new Map<number, Fate<T>>();
-  readonly #history: readonly Noted[];
+  readonly #repeated: Repeated;
   #needed: Needed | undefined;
+  readonly #overwritten = new Map<number, boolean>();
 
   /**
    * Says it.
    *
-   * @param history What was noted of the path.
+   * @param repeated What is known of the path.
    * @param v A vCPU that followed it.
    * @param listen Makes who is told: calls back whenever it would look who changed what.
    */
   constructor(
-    history: readonly Noted[],
+    repeated: Repeated,
     v: Vcpu,
     listen: (look: (step: Step | undefined, transition: T | undefined) => void) => Observer,
   ) {
     this.#stateWords = v.words.length;
-    this.#history = history;
+    this.#repeated = repeated;
     const stretches: Stretch<T>[] = [];
     let notes: Noted[] = [];
     const observer = listen((step, transition) => {
       stretches.push({ step, transition, notes });
       notes = [];
     });
-    for (const noted of history) {
+    for (const noted of repeated.notes) {
       notes.push(noted);
       noted.tell?.(observer, v);
     }
     this.#stretches = stretches;
   }
 
+  /**
+   * Whether it makes no difference what a word of the state is when the path begins.
+   *
+   * @param word Its number.
+   * @returns Whether the path does not depend on it, and sets it.
+   */
+  overwrites(word: number): boolean {
+    let known = this.#overwritten.get(word);
+    if (known === undefined) {
+      const last = this.#repeated.notes.findLast(({ words }) => words.includes(word));
+      const origin = last?.origins[last.words.indexOf(word)];
+      known = origin !== undefined && origin !== word && !this.#repeated.dependsOn(word);
+      this.#overwritten.set(word, known);
+    }
+    return known;
+  }
+
   /** Words that may be asked for as they were when it began. */
   get needed(): Needed {
-    return this.#needed ??= neededOf(this.#history, this.#stateWords);
+    return this.#needed ??= neededOf(this.#repeated.notes, this.#stateWords);
   }
 
   /** Where a word is among those, by its number; -1 where it is none of them. */

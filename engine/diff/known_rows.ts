@@ -16,6 +16,7 @@ import type { Place } from "../svm/view_source.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { placeOf, VCPU_LAYOUT } from "./areas.ts";
 import { differingRows, keyOf, type Row } from "./compare.ts";
+import { DifferingWords } from "./differing_words.ts";
 import { ExplainedRuns } from "./explained_runs.ts";
 import type { StateParts } from "./state_parts.ts";
 
@@ -93,33 +94,6 @@ function ownMask(npt: boolean): Uint32Array {
 }
 
 const MASKS = { npt: ownMask(true), shadow: ownMask(false) };
-
-/** Words that are looked at first at most. */
-const MOST_WORDS = 512;
-
-/** The words in which two stretches of memory differ, which are mostly among those of before. */
-class DifferingWords {
-  readonly #copy: Uint8Array;
-  readonly #words: Uint32Array;
-  #known: number[] = [];
-
-  constructor(size: number) {
-    this.#copy = new Uint8Array(size);
-    this.#words = new Uint32Array(this.#copy.buffer);
-  }
-
-  /** Numbers of words in order, all that differ among them; the stretches as bytes and as words. */
-  find(x: Uint8Array, y: Uint8Array, a: Uint32Array, b: Uint32Array): readonly number[] {
-    const copy = this.#copy, words = this.#words, known = this.#known;
-    copy.set(y);
-    for (let i = 0; i < known.length; i++) words[known[i] as number] = a[known[i] as number]!;
-    if (Buffer.compare(x, copy) === 0) return known;
-    const found: number[] = [];
-    for (let i = 0; i < words.length; i++) if (a[i] !== b[i]) found.push(i);
-    const all = [...new Set([...known, ...found])].sort((i, j) => i - j);
-    return this.#known = all.length > MOST_WORDS ? found : all;
-  }
-}
 
 /** Fields that are kept at most. */
 const MOST_KNOWN = 1 << 10;

@@ -6,6 +6,7 @@
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Driver } from "../replay/drive.ts";
+import { BegunAlike } from "./begun_alike.ts";
 import {
   endOf,
   momentOf,
@@ -51,6 +52,9 @@ export class PolicyPair {
   readonly #log = new TransitionLog("reports");
   readonly #parts = new StateParts();
   readonly #known = new KnownRows();
+  readonly #begun = new BegunAlike();
+  /** Words in which the states differ at the start, if nothing else does. */
+  #words: readonly number[] | undefined;
   readonly #partings = new WeakMap<object, WeakMap<object, Parting>>();
   #origins = NO_ORIGINS;
   /** Why the fields differ, while it is found out. */
@@ -88,6 +92,29 @@ export class PolicyPair {
     if (va === undefined || vb === undefined || sameState(va, vb, vmcb12)) return false;
     this.#log.reset();
     return true;
+  }
+
+  /**
+   * A run that began in two states is about to be carried out, and may follow paths.
+   *
+   * @param first The first policy.
+   * @param other This one.
+   */
+  foresee(first: Side, other: Side): void {
+    const va = first.driver.vcpu as Vcpu, vb = other.driver.vcpu as Vcpu;
+    const alike = first.driver.phase === other.driver.phase;
+    this.#words = alike ? this.#begun.words(va, vb) : undefined;
+  }
+
+  /**
+   * Whether this policy would have done the same from the first one's state, to the bit.
+   *
+   * @param other This policy, after the run's first event.
+   */
+  foreseen({ log }: Side): boolean {
+    const words = this.#words;
+    this.#words = undefined;
+    return words !== undefined && words.every((word) => log.overwrites(word));
   }
 
   /**

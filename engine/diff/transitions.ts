@@ -7,7 +7,7 @@
 import { copyWords } from "../svm/copy_words.ts";
 import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import type { Noted, Observer } from "../kvm/vcpu.ts";
+import type { Observer, Repeated } from "../kvm/vcpu.ts";
 import { copyLoose, type LooseState, looseState, Vcpu, type Writable } from "../kvm/vcpu.ts";
 import type { GuestMemory } from "../svm/memory.ts";
 import { PageJournal } from "../svm/page_journal.ts";
@@ -125,9 +125,21 @@ export class TransitionLog {
     const { observer } = this.#live;
     this.observer = keeps === "starts" ? observer : {
       ...observer,
-      follows: (history, v) => this.#follow(v, history),
+      follows: (repeated, v) => this.#follow(v, repeated),
     };
     this.reset();
+  }
+
+  /**
+   * Whether it made no difference what a word of the state was when the run began.
+   *
+   * @param word Its number.
+   * @returns False, too, where the run did anything but follow a path.
+   */
+  overwrites(word: number): boolean {
+    const [path] = this.#followed;
+    return path !== undefined && path === this.path && this.#followed.length === 1 &&
+      path.overwrites(word);
   }
 
   /** The run is over: what becomes of the vCPU until the next is none of it. */
@@ -163,8 +175,8 @@ export class TransitionLog {
   }
 
   /** A path is about to be followed. */
-  #follow(v: Vcpu, history: readonly Noted[]): void {
-    const told = toldOf(history, v);
+  #follow(v: Vcpu, repeated: Repeated): void {
+    const told = toldOf(repeated, v);
     if (this.#keeps === "writers") {
       const start = this.#starts[this.#followed.length] ??= new Start();
       start.keep(v, told.path);
@@ -305,19 +317,19 @@ interface Told {
   readonly reports: readonly Incident[];
 }
 
-const TOLD = new WeakMap<readonly Noted[], Told>();
+const TOLD = new WeakMap<Repeated, Told>();
 
-function toldOf(history: readonly Noted[], v: Vcpu): Told {
-  const known = TOLD.get(history);
+function toldOf(repeated: Repeated, v: Vcpu): Told {
+  const known = TOLD.get(repeated);
   if (known !== undefined) return known;
   let listener: Listener | undefined;
-  const path = new FollowedPath<Transition>(history, v, (look) => {
+  const path = new FollowedPath<Transition>(repeated, v, (look) => {
     listener = new Listener(look);
     return listener.observer;
   });
   const { transitions = [], reports = [] } = listener ?? {};
   const told = { path, transitions, reports };
-  TOLD.set(history, told);
+  TOLD.set(repeated, told);
   return told;
 }
 

@@ -55,6 +55,14 @@ export interface Noted {
   readonly tell: ((observer: Observer, v: Vcpu) => void) | undefined;
 }
 
+/** What is known of something that happens again. */
+export interface Repeated {
+  /** What became of words of the state meanwhile, and what is told. */
+  readonly notes: readonly Noted[];
+  /** Whether what a word of the state is, by its number, decides anything or is copied anywhere. */
+  dependsOn(word: number): boolean;
+}
+
 /** Receives what happens inside, as it happens. */
 export interface Observer {
   /** The view that it wants of what is inside, if it is always the same one. */
@@ -62,10 +70,10 @@ export interface Observer {
   /** Who looks before a VMRUN is carried out, if anyone does. */
   readonly looker?: Looker;
   /**
-   * What happens is about to happen as it did before: what will not be told of it. It is the same
-   * object each time.
+   * What happens is about to happen as it did before, and is not told: what is known of it. It is
+   * the same object each time.
    */
-  follows?(history: readonly Noted[], v: Vcpu): void;
+  follows?(repeated: Repeated, v: Vcpu): void;
   /** A transition begins. */
   begin?(way: Way, v: Vcpu): void;
   /** A transition is over; those that it contains were over before. */

@@ -8,6 +8,7 @@ import {
   type KvmRunResult,
   type Noted,
   type Observer,
+  type Repeated,
   type ShortChange,
   type ShownImage,
   type Vcpu,
@@ -78,6 +79,30 @@ class PathImage implements ShownImage {
   }
 }
 
+/** What is known of a path besides where it leads. */
+class KnownPath implements Repeated {
+  readonly notes: readonly Noted[];
+  readonly #guards: Guards;
+  readonly #carried: Int32Array;
+  #words: ReadonlySet<number> | undefined;
+
+  constructor(notes: readonly Noted[], guards: Guards, carried: Int32Array) {
+    this.notes = notes;
+    this.#guards = guards;
+    this.#carried = carried;
+  }
+
+  dependsOn(word: number): boolean {
+    return (this.#words ??= this.#all()).has(word);
+  }
+
+  #all(): ReadonlySet<number> {
+    const c = this.#carried;
+    const carried = Array.from({ length: c[0] as number }, (_, i) => c[1 + 2 * i] as number);
+    return new Set([...this.#guards.numbers, ...carried]);
+  }
+}
+
 /** What one way through the model does. */
 export class Path {
   /** What it depends on. */
@@ -86,7 +111,7 @@ export class Path {
   readonly #program: Int32Array;
   readonly #ends: readonly End[];
   readonly #values: Uint32Array;
-  readonly #history: readonly Noted[] | undefined;
+  readonly #repeated: Repeated | undefined;
   /** Whether there is more to follow once something else is asked for. */
   readonly hasTail: boolean;
   /** Stages without that. */
@@ -116,7 +141,7 @@ export class Path {
     tail = false,
     history?: readonly Noted[],
   ) {
-    this.#history = history;
+    this.#repeated = history && new KnownPath(history, guards, carried);
     this.hasTail = tail;
     this.#stages = stages.length - (tail ? 1 : 0);
     this.guards = guards;
@@ -133,7 +158,7 @@ export class Path {
   get size(): number {
     return this.#ends.reduce(
       (sum, { image }) => sum + END_SIZE + (image?.size ?? 0),
-      this.#carried.length + this.#program.length + sizeOf(this.#history ?? []),
+      this.#carried.length + this.#program.length + sizeOf(this.#repeated?.notes ?? []),
     );
   }
 
@@ -166,8 +191,8 @@ export class Path {
    * @param into Where the image belongs that is made at the end, if one is.
    */
   follow(v: Vcpu, into?: ImageBuffer): void {
-    const history = this.#history;
-    if (history !== undefined) v.observer?.follows?.(history, v);
+    const repeated = this.#repeated;
+    if (repeated !== undefined) v.observer?.follows?.(repeated, v);
     const compiled = this.#compiled;
     if (compiled !== undefined) {
       compiled.follow(v.words, v.memory, this.#values, this, v, into);
