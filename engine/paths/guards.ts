@@ -42,11 +42,46 @@ export interface Guards {
   readonly values: readonly number[];
 }
 
+/** Words and their values, to be asked whether they hold: those of the state first. */
+export class GuardList {
+  readonly #state: Int32Array;
+  readonly #others: Int32Array;
+
+  /**
+   * Sorts them.
+   *
+   * @param guards Number and value of each.
+   * @param stateWords Words of a state.
+   */
+  constructor(guards: Int32Array, stateWords: number) {
+    const { length } = guards;
+    const state = new Int32Array(length), others = new Int32Array(length);
+    let toState = 0, toOthers = 0;
+    for (let i = 0; i < length; i += 2) {
+      const number = guards[i] as number, value = guards[i + 1] as number;
+      if (number >= 0 && number < stateWords) {
+        state[toState++] = number;
+        state[toState++] = value;
+      } else {
+        others[toOthers++] = number;
+        others[toOthers++] = value;
+      }
+    }
+    this.#state = state.subarray(0, toState);
+    this.#others = others.subarray(0, toOthers);
+  }
+
+  /** Whether all of them hold in a state. */
+  holdsIn(m: Machine): boolean {
+    return !differs(m.words, this.#state) && !othersDiffer(m, this.#others);
+  }
+}
+
 interface Node<T> {
   /** Words that every path from here depends on alike: number and value of each. */
   guards: Int32Array;
-  /** The same, those of the state apart from the others, once somebody looked. */
-  apart: { readonly state: Int32Array; readonly others: Int32Array } | undefined;
+  /** The same, to be asked, once somebody did. */
+  list: GuardList | undefined;
   /** Word that parts the paths behind them; undefined where there is one path, which ends here. */
   branch: WordNumber | undefined;
   children: Map<number, Node<T>>;
@@ -84,9 +119,8 @@ export class GuardTree<T> {
     const { words } = m;
     let sum = 1;
     while (node !== undefined) {
-      const { state, others } = node.apart ??= apart(node.guards, words.length);
-      if (differs(words, state)) return this.#leave(sum, m, state);
-      if (othersDiffer(m, others)) return this.#leave(sum, m, others);
+      const list: GuardList = node.list ??= new GuardList(node.guards, words.length);
+      if (!list.holdsIn(m)) return this.#leave(sum, m, node.guards);
       const { branch, children, path }: Node<T> = node;
       if (branch === undefined) return path;
       const value = valueOf(m, branch);
@@ -117,10 +151,11 @@ export class GuardTree<T> {
    * @returns Whether it could be added: not where another that depends on the same so far goes on
    * with another word, or where it is known.
    */
-  add({ numbers, values }: Guards, path: T): boolean {
+  add(given: Guards, path: T): boolean {
+    const { numbers, values } = given;
     const leaf = (from: number): Node<T> => ({
-      guards: pairs(numbers, values, from),
-      apart: undefined,
+      guards: pairs(given, from),
+      list: undefined,
       branch: undefined,
       children: new Map(),
       path,
@@ -154,35 +189,13 @@ export class GuardTree<T> {
 }
 
 /** Guards from a place on, number and value of each. */
-function pairs(
-  numbers: readonly WordNumber[],
-  values: readonly number[],
-  from: number,
-): Int32Array {
+export function pairs({ numbers, values }: Guards, from = 0): Int32Array {
   const list = new Int32Array(2 * (numbers.length - from));
   for (let i = from, to = 0; i < numbers.length; i++) {
     list[to++] = numbers[i] as number;
     list[to++] = values[i] as number;
   }
   return list;
-}
-
-/** Those of the state apart from the others. */
-function apart(guards: Int32Array, stateWords: number): NonNullable<Node<unknown>["apart"]> {
-  const { length } = guards;
-  const state = new Int32Array(length), others = new Int32Array(length);
-  let toState = 0, toOthers = 0;
-  for (let i = 0; i < length; i += 2) {
-    const number = guards[i] as number, value = guards[i + 1] as number;
-    if (number >= 0 && number < stateWords) {
-      state[toState++] = number;
-      state[toState++] = value;
-    } else {
-      others[toOthers++] = number;
-      others[toOthers++] = value;
-    }
-  }
-  return { state: state.subarray(0, toState), others: others.subarray(0, toOthers) };
 }
 
 /** Whether one of some words of the state is another. */
@@ -227,7 +240,7 @@ function split<T>(node: Node<T>, at: number): void {
   const { guards, branch, children, path } = node;
   const behind: Node<T> = {
     guards: guards.slice(at + 2),
-    apart: undefined,
+    list: undefined,
     branch,
     children,
     path,
@@ -235,6 +248,6 @@ function split<T>(node: Node<T>, at: number): void {
   node.branch = guards[at] as number;
   node.children = new Map([[(guards[at + 1] as number) >>> 0, behind]]);
   node.guards = guards.slice(0, at);
-  node.apart = undefined;
+  node.list = undefined;
   node.path = undefined;
 }

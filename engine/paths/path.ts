@@ -16,7 +16,7 @@ import {
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";
-import type { Guards } from "./guards.ts";
+import { GuardList, type Guards, pairs } from "./guards.ts";
 import { sizeOf } from "./history.ts";
 import type { PathLists } from "./program.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
@@ -122,6 +122,7 @@ export class Path {
   root: object | undefined;
   /** The path that was followed after this one last. */
   next: Path | undefined;
+  #list: GuardList | undefined;
   #followed = 0;
   #compiled: CompiledPath | undefined;
 
@@ -170,7 +171,8 @@ export class Path {
    */
   matches(v: Vcpu): boolean {
     const compiled = this.#compiled;
-    return compiled !== undefined && compiled.matches(v.words, v.memory);
+    if (compiled !== undefined) return compiled.matches(v.words, v.memory);
+    return (this.#list ??= new GuardList(pairs(this.guards), v.words.length)).holdsIn(v);
   }
 
   /**
