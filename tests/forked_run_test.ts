@@ -13,6 +13,7 @@ import {
 import { PolicyPair, type Side } from "../engine/diff/policy_pair.ts";
 import { StateParts } from "../engine/diff/state_parts.ts";
 import { sharesEntry } from "../engine/replay/drive.ts";
+import { STATE_SIZE } from "../engine/svm/machine.ts";
 import { generate, parseScenario, recordScenarios } from "../traces/mod.ts";
 
 Deno.test("a policy carried along up to the first #VMEXIT ends as if it had gone all the way", async () => {
@@ -59,6 +60,7 @@ Deno.test("what a policy is foreseen to do from another state is what it does fr
       return { driver, log, parts: new StateParts() };
     }) as [Side, Side];
     const pair = new PolicyPair();
+    const used: number[] = [];
     // A few ways of doing it, again and again, each time with other values.
     const lines = [...generate({ seed: 3, count: 40, entries: ["vmrun"], sequences: 0 })];
     const specs = ["", ...lines.slice(0, 3).map((line) => line.split(" ").slice(1).join(" "))];
@@ -78,9 +80,20 @@ Deno.test("what a policy is foreseen to do from another state is what it does fr
       }
       first.log.reset();
       other.log.reset();
+      // One more difference, in a word that runs read or write.
+      const a = first.driver.vcpu!.words, b = other.driver.vcpu!.words;
+      const word = used[index * 7 % used.length], was = word === undefined ? 0 : a[word]!;
+      if (word !== undefined && index % 3 > 0) a[word]! ^= 1 << index % 32;
+      const { memory } = first.driver.vcpu!, [page = 0] = memory.pages();
+      const byte = memory.read8(page * 4096);
+      if (index % 5 === 0) memory.write8(page * 4096, byte ^ 1);
       const apart = pair.begin(first, other, Number(event.vmcb12_gpa));
       if (apart) pair.foresee(first, other);
+      const before = b.slice(0, STATE_SIZE / 4);
       other.driver.feed(event, index);
+      before.forEach((value, i) => {
+        if (value !== b[i] && !used.includes(i)) used.push(i);
+      });
       if (apart && pair.foreseen(other)) {
         foreseen++;
         const copy = pair.fork(first, other);
@@ -92,6 +105,8 @@ Deno.test("what a policy is foreseen to do from another state is what it does fr
         ];
         assertEquals(state(copy), state(other.driver));
       } else if (apart) others++;
+      if (word !== undefined) a[word] = was;
+      if (index % 5 === 0) memory.write8(page * 4096, byte);
       first.driver.feed(event, index++);
     }
   }
