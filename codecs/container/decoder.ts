@@ -51,6 +51,8 @@ export class EventDecoder {
   #vcpu: VcpuState | undefined;
   #time = 0;
   #done = 0;
+  /** Values that were numbered, since they are no numbers that can be told apart. */
+  #values = 0;
 
   /**
    * Stands before the first event.
@@ -129,7 +131,6 @@ export class EventDecoder {
         const channel = this.#image(vcpu, state, present, op);
         image ??= channel;
       } else {
-        state.number++;
         this.#value(state, op);
       }
     }
@@ -148,7 +149,9 @@ export class EventDecoder {
       const state = fields[i]!;
       if (stored[i] !== state.number) {
         stored[i] = state.number;
-        event[state.plan.name] = state.value;
+        event[state.plan.name] = state.plan.coding === CODING.u64
+          ? this.#bigint(state)
+          : state.value;
       }
     }
     this.#done++;
@@ -183,6 +186,12 @@ export class EventDecoder {
     this.#vcpu = vcpu;
   }
 
+  #bigint({ lo, hi }: FieldState): bigint {
+    this.#halves[0] = lo;
+    this.#halves[1] = hi;
+    return this.#u64[0]!;
+  }
+
   #image(vcpu: VcpuState, state: FieldState, present: number, op: number): Channel {
     const channel = this.#state.channel(vcpu, state, present);
     if (channel === undefined) throw this.#bad("A block has too many image channels");
@@ -201,27 +210,27 @@ export class EventDecoder {
     switch (field.coding) {
       case CODING.u32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word(field.column)) >>> 0;
+        last.number = last.value = last.lo = (last.lo + this.#word(field.column)) >>> 0;
         return;
       case CODING.i32:
         if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.value = last.lo = (last.lo + this.#word(field.column)) | 0;
+        last.number = last.value = last.lo = (last.lo + this.#word(field.column)) | 0;
         return;
       case CODING.u64: {
-        const halves = this.#halves;
-        halves[0] = last.lo = (last.lo + this.#word(field.column)) >>> 0;
+        const lo = last.lo = (last.lo + this.#word(field.column)) >>> 0;
         if (op === OP.other) last.hi = (last.hi + this.#word(field.column)) >>> 0;
-        halves[1] = last.hi;
-        last.value = this.#u64[0]!;
+        const number = last.hi * 2 ** 32 + lo;
+        last.number = number <= Number.MAX_SAFE_INTEGER ? number : -++this.#values;
         return;
       }
       case CODING.text:
-        last.lo = op === OP.changed ? this.#varint() : this.#newText();
+        last.number = last.lo = op === OP.changed ? this.#varint() : this.#newText();
         last.value = this.#texts[last.lo];
         if (last.value === undefined) throw this.#bad("A text is not in the table");
         return;
       default:
         if (op !== OP.other) throw this.#bad(`Field ${field.name} has a bad operation`);
+        last.number = ++this.#values;
         last.value = this.#map();
     }
   }

@@ -9,12 +9,12 @@ import type { KindPlan } from "./schema.ts";
 export class EventObject {
   /** The object. */
   readonly event: Record<string, unknown>;
-  /** By field: the number of the value that was stored; -1 when none ever was. */
+  /** By field: the number of the value that was stored; NaN when none ever was. */
   readonly stored: number[];
 
   constructor(event: Record<string, unknown>, fields: number) {
     this.event = event;
-    this.stored = new Array(fields).fill(-1);
+    this.stored = new Array(fields).fill(NaN);
   }
 }
 

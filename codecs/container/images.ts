@@ -25,10 +25,10 @@ export class FieldState {
   lo = 0;
   /** High 32 bits of a number. */
   hi = 0;
-  /** Value as the event holds it. */
+  /** Value as the event holds it; of a u64, in an encoder alone. */
   value: unknown;
-  /** A number that a decoder gives to every value, and another to the next. */
-  number = 0;
+  /** A decoder's number of the value: the same only for the same value. */
+  number: number;
   /** MessagePack of a map. */
   packed: Uint8Array = NO_BYTES;
   /** Where an image belongs. */
@@ -53,6 +53,7 @@ export class FieldState {
       ? {}
       : 0;
     if (coding === CODING.text) this.lo = -1;
+    this.number = this.lo;
     this.channels = new ChannelFinder(plan, index, before);
   }
 }
