@@ -361,7 +361,7 @@ const RAW =
 Deno.test("what transitions do reaches the state where it can be followed", async () => {
   // These read or write whole buffers, and tell the recorder, give up, or are never part of a run.
   const allowed = [
-    "checks/verdict.ts",
+    "checks/witness.ts",
     "cpu/carried.ts",
     "cpu/processor.ts",
     "cpu/zeros.ts",

@@ -20,7 +20,8 @@ import {
 import type { Check } from "../checks/sets.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { type Evidence, wholeVerdicts, witness } from "../checks/verdict.ts";
+import { type Evidence, wholeVerdicts } from "../checks/verdict.ts";
+import { witness } from "../checks/witness.ts";
 import { SAVE_AREA, VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
 /** A complete state that what was recorded allows. */

@@ -17,12 +17,13 @@ import { type Check, checkById, type CheckSet } from "../checks/sets.ts";
 import { type Feature, LAB_CPUID } from "../svm/cpuid.ts";
 import { copyWords } from "../svm/copy_words.ts";
 import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
-import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, HOLE, LEFT_BITS, LEFT_WORDS, withRegs } from "./fill_unknown.ts";
+import { assume, type Assumption, LEFT_BITS, LEFT_WORDS, withRegs } from "./fill_unknown.ts";
+import { FewPages } from "./few_pages.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
@@ -38,77 +39,6 @@ const INVALID = 0xffffffff;
 const SOMEWHERE = 0x10000n;
 /** The machine's own tables need to know little memory: no guest code runs. */
 const SMALL = 1 << 20;
-
-/** Guest memory at any address, of which a few pages are used. */
-class FewPages extends GuestMemory {
-  readonly #pages: Map<number, Uint8Array>;
-  readonly #limit: number;
-  #journal: PageJournal | undefined;
-  /** Pages of before. */
-  readonly #spare: Uint8Array[] = [];
-
-  constructor(physicalBits: number, pages: Iterable<readonly [number, Uint8Array]> = []) {
-    super(0);
-    this.#limit = 2 ** physicalBits;
-    this.#pages = new Map(pages);
-  }
-
-  /** Begins anew, without a page. */
-  begin(): void {
-    for (const page of this.#pages.values()) this.#spare.push(page);
-    this.#pages.clear();
-    this.#journal = undefined;
-  }
-
-  override fork(): GuestMemory {
-    const copy = new FewPages(Math.log2(this.#limit));
-    for (const [at, page] of this.#pages) copy.#pages.set(at, page.slice());
-    return copy;
-  }
-
-  override overlay(): GuestMemory {
-    return this.fork();
-  }
-
-  override backed(gpa: number, length = 1): boolean {
-    return gpa >= 0 && gpa + length <= this.#limit - HOLE;
-  }
-
-  override allocated(): boolean {
-    return true;
-  }
-
-  override page(gpa: number): Uint8Array {
-    return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
-  }
-
-  override writable(gpa: number): Uint8Array {
-    const at = Math.floor(gpa / PAGE_SIZE);
-    let page = this.#pages.get(at);
-    if (page === undefined) {
-      this.#journal?.keep(at, undefined);
-      page = this.#spare.pop()?.fill(0) ?? new Uint8Array(PAGE_SIZE);
-      this.#pages.set(at, page);
-    }
-    return page;
-  }
-
-  override keepBefore(journal?: PageJournal): void {
-    journal?.reset();
-    this.#journal = journal;
-    for (const [at, page] of this.#pages) journal?.keep(at, page);
-  }
-
-  override clear(from: number, to: number): void {
-    for (let gpa = from; gpa < to; gpa += PAGE_SIZE) this.#pages.delete(gpa / PAGE_SIZE);
-  }
-
-  override replace(gpa: number, bytes: Uint8Array): void {
-    this.writable(gpa).set(bytes);
-  }
-}
-
-const NOTHING = new Uint8Array(PAGE_SIZE);
 
 /** Whether the log shows that L2 ran. */
 export function ranL2(unit: LoggedRun): boolean {

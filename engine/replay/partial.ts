@@ -23,16 +23,10 @@ import {
   type Reached,
   verdictOf,
 } from "./logged_driver.ts";
-import {
-  checksAtRsm,
-  claimsOf,
-  type OrderClaim,
-  Printed,
-  type Prints,
-  printsOf,
-} from "./printed.ts";
+import { checksAtRsm, type OrderClaim, Printed, type Prints, printsOf } from "./printed.ts";
 import { contentOf } from "./logged_content.ts";
-import { exitCodeOf, type LoggedRun, type Shown } from "./logged_runs.ts";
+import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
+import { OpenClaims } from "./open_claims.ts";
 import {
   applyQuirks,
   dropInvalidEvent,
@@ -107,11 +101,6 @@ function contradictionOf({ event, check, exit }: LoggedRun, { at, ...rest }: Fou
   return { event: where ?? event, ...rest };
 }
 
-/** What of a vCPU's part of a log decides about claims, as a number. */
-function shownBy({ entries, exits }: Shown): number {
-  return (entries ? 1 : 0) | (exits ? 2 : 0);
-}
-
 /** How many logged runs are remembered. */
 const KEPT = 16_384;
 
@@ -153,9 +142,7 @@ export class PartialReplayer {
   readonly #builtIn: boolean;
   readonly #each: boolean;
   /** What the order of events says against the policy, once the log is known to show so much. */
-  readonly #claims: { readonly claim: OrderClaim; readonly clean: boolean }[] = [];
-  /** What vCPUs' parts of the log showed when those that are open were last looked at. */
-  readonly #shown = new Map<Shown, number>();
+  readonly #claims = new OpenClaims((claim, clean) => this.#claimed(claim, clean));
   #prints: Prints | undefined;
   #explained = true;
   #exited = false;
@@ -198,7 +185,7 @@ export class PartialReplayer {
     for (const found of kept.found) this.#report(contradictionOf(unit, found));
     const clean = kept.found.length === 0;
     if (clean) this.#agreed++;
-    this.#claim(unit, kept.prints, clean);
+    this.#claims.add(unit, kept.prints, clean);
     return clean && kept.exited && this.#builtIn;
   }
 
@@ -239,55 +226,16 @@ export class PartialReplayer {
     };
   }
 
-  /** Notes what the order of events says against the policy; reports what is certain by now. */
-  #claim(unit: LoggedRun, prints: Prints | undefined, clean: boolean): void {
-    const claims = this.#claims, before = claims.length;
-    if (prints !== undefined) {
-      for (const claim of claimsOf(unit, prints)) {
-        claims.push({ claim, clean });
-        clean = false;
-      }
-      const { shown } = unit;
-      if (claims.length > before && !this.#shown.has(shown)) this.#shown.set(shown, shownBy(shown));
-    }
-    const from = this.#showsMore() ? 0 : before;
-    if (from < claims.length) this.#settle(false, from);
-  }
-
-  /** Whether a vCPU's part of the log shows what it did not when claims about it were looked at. */
-  #showsMore(): boolean {
-    let more = false;
-    for (const [shown, before] of this.#shown) {
-      const now = shownBy(shown);
-      if (now === before) continue;
-      this.#shown.set(shown, now);
-      more = true;
-    }
-    return more;
-  }
-
-  /** Looks at open claims again, from one on. */
-  #settle(end: boolean, from: number): void {
-    const claims = this.#claims;
-    let open = from;
-    for (let i = from; i < claims.length; i++) {
-      const entry = claims[i]!;
-      const { event, field, recorded, replayed } = entry.claim;
-      const holds = entry.claim.holds(end);
-      if (holds === undefined) claims[open++] = entry;
-      if (holds !== true) continue;
-      if (entry.clean) this.#agreed--;
-      this.#report({ event, field, recorded, replayed });
-    }
-    // What a log of that length has not shown it does not show.
-    claims.length = open > KEPT ? 0 : open;
-    if (claims.length === 0) this.#shown.clear();
+  /** Something that the order of events says against the policy is certain. */
+  #claimed({ event, field, recorded, replayed }: OrderClaim, clean: boolean): void {
+    if (clean) this.#agreed--;
+    this.#report({ event, field, recorded, replayed });
   }
 
   /** What was found; undefined when there was nothing to look at. */
   finish(): PartialResult | undefined {
     if (this.#transitions === 0) return undefined;
-    this.#settle(true, 0);
+    this.#claims.finish();
     this.#countKept();
     return {
       transitions: this.#transitions,

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Check } from "../checks/check.ts";
-import { checkVerdict, witness } from "../checks/verdict.ts";
+import { checkVerdict } from "../checks/verdict.ts";
+import { witness } from "../checks/witness.ts";
 import type { Image } from "../event.ts";
 import { formatValue } from "../image/format.ts";
 import { copyImage, fieldMask, fieldNamed, readField, writeField } from "../image/fields.ts";

@@ -1,0 +1,78 @@
+/**
+ * Guest memory of a VMRUN that a log shows without memory: pages may be anywhere, and are few.
+ *
+ * @module
+ */
+import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
+import { HOLE } from "./fill_unknown.ts";
+
+/** Guest memory at any address, of which a few pages are used. */
+export class FewPages extends GuestMemory {
+  readonly #pages: Map<number, Uint8Array>;
+  readonly #limit: number;
+  #journal: PageJournal | undefined;
+  /** Pages of before. */
+  readonly #spare: Uint8Array[] = [];
+
+  constructor(physicalBits: number, pages: Iterable<readonly [number, Uint8Array]> = []) {
+    super(0);
+    this.#limit = 2 ** physicalBits;
+    this.#pages = new Map(pages);
+  }
+
+  /** Begins anew, without a page. */
+  begin(): void {
+    for (const page of this.#pages.values()) this.#spare.push(page);
+    this.#pages.clear();
+    this.#journal = undefined;
+  }
+
+  override fork(): GuestMemory {
+    const copy = new FewPages(Math.log2(this.#limit));
+    for (const [at, page] of this.#pages) copy.#pages.set(at, page.slice());
+    return copy;
+  }
+
+  override overlay(): GuestMemory {
+    return this.fork();
+  }
+
+  override backed(gpa: number, length = 1): boolean {
+    return gpa >= 0 && gpa + length <= this.#limit - HOLE;
+  }
+
+  override allocated(): boolean {
+    return true;
+  }
+
+  override page(gpa: number): Uint8Array {
+    return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
+  }
+
+  override writable(gpa: number): Uint8Array {
+    const at = Math.floor(gpa / PAGE_SIZE);
+    let page = this.#pages.get(at);
+    if (page === undefined) {
+      this.#journal?.keep(at, undefined);
+      page = this.#spare.pop()?.fill(0) ?? new Uint8Array(PAGE_SIZE);
+      this.#pages.set(at, page);
+    }
+    return page;
+  }
+
+  override keepBefore(journal?: PageJournal): void {
+    journal?.reset();
+    this.#journal = journal;
+    for (const [at, page] of this.#pages) journal?.keep(at, page);
+  }
+
+  override clear(from: number, to: number): void {
+    for (let gpa = from; gpa < to; gpa += PAGE_SIZE) this.#pages.delete(gpa / PAGE_SIZE);
+  }
+
+  override replace(gpa: number, bytes: Uint8Array): void {
+    this.writable(gpa).set(bytes);
+  }
+}
+
+const NOTHING = new Uint8Array(PAGE_SIZE);
