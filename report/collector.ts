@@ -90,7 +90,7 @@ export class ReportCollector {
       return differ;
     };
     const first = differ(0, policies);
-    this.#logged = new LoggedOutcomes(first.policies);
+    this.#logged = new LoggedOutcomes(first.policies, each);
     const others = policies.slice(1, -1).map((_, i) => differ(i + 1, first.policies.slice(i + 1)));
     this.#differs = [first, ...others];
     this.#likes = this.#differs.map(() => []);

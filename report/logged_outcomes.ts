@@ -7,6 +7,7 @@ import { checkGroupOf } from "../engine/checks/sets.ts";
 import { TransitionLog } from "../engine/diff/mod.ts";
 import type { Incident } from "../engine/diff/transitions.ts";
 import type { Policy, Step, Way } from "../engine/policy.ts";
+import { builtIn } from "../engine/steps/built_in.ts";
 import { VARIANTS } from "../engine/replay/fill_unknown.ts";
 import { assumptionOf, LoggedDriver, ranL2, verdictOf } from "../engine/replay/logged_driver.ts";
 import { contentOf } from "../engine/replay/logged_content.ts";
@@ -30,12 +31,21 @@ export interface LoggedSide {
 
 /** Carries out the VMRUNs of logs under policies. */
 export class LoggedOutcomes {
-  readonly #policies: readonly Policy[];
+  readonly #drivers: readonly LoggedDriver[];
+  /** Whether it is known of the policies what they go by. */
+  readonly #builtIn: boolean;
   readonly #kept = new Map<number, LoggedSide[]>();
 
-  /** @param policies The policies. */
-  constructor(policies: readonly Policy[]) {
-    this.#policies = policies;
+  readonly #each: boolean;
+
+  /**
+   * @param policies The policies.
+   * @param each Whether every VMRUN is carried out, though one before was like it.
+   */
+  constructor(policies: readonly Policy[], each = false) {
+    this.#each = each;
+    this.#drivers = policies.map((policy) => new LoggedDriver(policy, 0));
+    this.#builtIn = policies.every(builtIn);
   }
 
   /**
@@ -45,10 +55,13 @@ export class LoggedOutcomes {
    * @returns One side a policy.
    */
   of(unit: LoggedRun): readonly LoggedSide[] {
-    const key = contentOf(unit).all;
+    if (this.#each) return this.#drivers.map((driver) => sideOf(driver, unit));
+    const content = contentOf(unit);
+    // What is only copied decides neither about steps nor about checks.
+    const key = this.#builtIn ? content.entered : content.all;
     let sides = this.#kept.get(key);
     if (sides === undefined) {
-      sides = this.#policies.map((policy) => sideOf(policy, unit));
+      sides = this.#drivers.map((driver) => sideOf(driver, unit));
       if (this.#kept.size >= KEPT) this.#kept.clear();
       this.#kept.set(key, sides);
     }
@@ -68,13 +81,12 @@ export function recordedOutcome(unit: LoggedRun): ReportOutcome {
 
 const NOTHING: LoggedSide = { outcome: "cannot tell", transitions: [], open: true, reports: [] };
 
-function sideOf(policy: Policy, unit: LoggedRun): LoggedSide {
+function sideOf(driver: LoggedDriver, unit: LoggedRun): LoggedSide {
   const sides: LoggedSide[] = [];
   for (let variant = 0; variant < VARIANTS; variant++) {
     const state = assumptionOf(unit, variant);
     if (state === undefined) return NOTHING;
     const log = new TransitionLog("reports");
-    const driver = new LoggedDriver(policy, variant);
     driver.observer = log.observer;
     log.reset();
     driver.runFrom(unit, state);
@@ -88,7 +100,7 @@ function sideOf(policy: Policy, unit: LoggedRun): LoggedSide {
   const side = sides.reduce(agreed);
   // What was filled in passes the checks; that the real one does is known only if nothing is missing.
   const told = side.outcome !== "entered L2" || ranL2(unit) ||
-    verdictOf(unit, policy.kernel.checks).verdict !== "unknown";
+    verdictOf(unit, driver.policy.kernel.checks).verdict !== "unknown";
   return told ? side : { ...side, outcome: "cannot tell" };
 }
 

@@ -26,6 +26,7 @@ import { contentOf } from "../engine/replay/logged_content.ts";
 import { type LoggedRun, LoggedRunCollector } from "../engine/replay/logged_runs.ts";
 import { type Contradiction, PartialReplayer } from "../engine/replay/partial.ts";
 import { REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
+import { LoggedOutcomes } from "../report/logged_outcomes.ts";
 
 /** A vmcb12 of which some fields were seen. */
 function vmcb(values: Readonly<Record<string, bigint>>): Image {
@@ -302,4 +303,23 @@ Deno.test("with each run of a log carried out, replay and diff say the same", ()
     }),
     { numRuns: 15 },
   );
+});
+
+Deno.test("what a report tells of a run like others is what it tells of it alone", () => {
+  const policies = Object.values(POLICIES).slice(0, 3);
+  let alike = 0;
+  fc.assert(
+    fc.property(LOG, (log) => {
+      const outcomes = new LoggedOutcomes(policies);
+      const seen = new Set<unknown>();
+      for (const { run } of said(eventsOf(log), together(LINUX_6_12))) {
+        const sides = outcomes.of(run);
+        if (seen.has(sides)) alike++;
+        seen.add(sides);
+        assertEquals(sides, new LoggedOutcomes(policies, true).of(run));
+      }
+    }),
+    { numRuns: 10 },
+  );
+  assert(alike > 20, `${alike} runs are like others`);
 });
