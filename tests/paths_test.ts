@@ -21,6 +21,7 @@ import { EARLY_EXIT, LINUX_6_1, UNIFIED, UPSTREAM } from "../engine/policies/mod
 import { Differ } from "../engine/diff/differ.ts";
 import type { RunDifference } from "../engine/diff/run_difference.ts";
 import { Driver } from "../engine/replay/drive.ts";
+import { Replayer } from "../engine/replay/replayer.ts";
 import { INNER_VIEWER, REGS_VIEWER, regsBytes } from "../engine/replay/views.ts";
 import { ImageBuffer } from "../engine/svm/image_buffer.ts";
 import { REGS_SIZE } from "../engine/svm/regs_layout.ts";
@@ -309,6 +310,21 @@ Deno.test("where code must not be made of text, paths are followed all the same"
   };
   events.forEach((event, index) => driver.feed(event, index));
   assertEquals(looked, 2);
+});
+
+Deno.test("paths are recorded where runs come again, and hardly where none does", async () => {
+  const replay = async (count: number, repeat: number) => {
+    const paths = new RunPaths(UPSTREAM);
+    const replayer = new Replayer(UPSTREAM, () => {}, paths);
+    for await (const event of recordScenarios(cases(5, count), UPSTREAM, { repeat })) {
+      replayer.feed(event);
+    }
+    return { runs: replayer.finish().runs, ...paths.seen.counts };
+  };
+  const again = await replay(60, 12);
+  assert(again.followed > 0.6 * again.runs, JSON.stringify(again));
+  const never = await replay(400, 1);
+  assert(never.recorded < 0.1 * never.runs, JSON.stringify(never));
 });
 
 Deno.test("a tree gives the path that a state goes, or none", () => {

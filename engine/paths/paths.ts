@@ -3,8 +3,7 @@
  *
  * @module
  */
-import { crc32 } from "node:zlib";
-import { type Capabilities, sameCapabilities, STATE_SIZE } from "../svm/machine.ts";
+import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
 import { type Observer, sameShort, type ShortState, shortState, type Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
@@ -12,25 +11,32 @@ import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
 import { Path } from "./path.ts";
 import { PathRecorder, type Recorded } from "./recorder.ts";
+import { StateSums } from "./state_sums.ts";
 
 /** States of what is no byte that paths begin from at most. */
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
 const MOST_NUMBERS = 1 << 20;
-/**
- * What a run that parts from known paths where another one did speaks for recording, what one that
- * parts elsewhere speaks against it, and the most there is of either. Where nearly all runs are
- * different, nothing is recorded: the compiler makes the steps a quarter slower once they have worked
- * on a recorded vCPU, too.
- */
-const SPEAKS_FOR = 8, SPEAKS_AGAINST = 1, MOST_SAID = 64;
-/** What recording a path costs, in paths that are followed; what may be spent beforehand, and at once. */
-const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
-/** What it is worth that a state comes again as it was: whoever goes on so would follow paths. */
-const SAME_AGAIN = 8;
-/** States that are remembered at most, each by its checksum. */
-const MOST_STATES = 1 << 12;
+/** What speaks for recording and against it, and the most there is of either. */
+interface Evidence {
+  readonly for: number;
+  readonly against: number;
+  readonly most: number;
+}
 
+/**
+ * That a run parts from known paths where another one did; that may be chance. Where nearly all runs
+ * are different, nothing is recorded: the compiler makes the steps a quarter slower once they have
+ * worked on a recorded vCPU, too.
+ */
+const PARTS_ALIKE: Evidence = { for: 8, against: 1, most: 64 };
+/** That a run begins in a state that another one began in: it would follow the path of that one. */
+const SAME_STATE: Evidence = { for: 3, against: 1, most: 32 };
+/**
+ * What recording a path costs that may not come again, in paths that are followed; what may be spent
+ * beforehand, and at once.
+ */
+const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
 /** What a guard takes up, in those: number and value in a tree, and twice as much in the path. */
 const GUARD_SIZE = 6;
 
@@ -105,8 +111,10 @@ export class Paths {
   #roots: Root[] = [];
   readonly #recorders: Recorders;
   #credit = CREDIT;
-  readonly #states = new Set<number>();
-  #said = 0;
+  readonly #states = new StateSums();
+  /** What speaks for recording so far. */
+  #alike = 0;
+  #same = 0;
   /** The vCPU that was run last. */
   #ran: Vcpu | undefined;
   /** The path that was followed last as long as there is more of it. */
@@ -202,25 +210,16 @@ export class Paths {
   }
 
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
-  #pays(v: Vcpu, left: boolean): boolean {
-    const same = this.#comesAgain(v), again = left || same;
-    if (same) this.#credit = Math.min(this.#credit + SAME_AGAIN, MOST_CREDIT);
-    const said = this.#said + (again ? SPEAKS_FOR : -SPEAKS_AGAINST);
-    this.#said = Math.max(-MOST_SAID, Math.min(MOST_SAID, said));
-    if (!again || this.#said <= 0 || this.#numbers >= MOST_NUMBERS) return false;
-    if (this.#credit < COST) return false;
+  #pays(v: Vcpu, alike: boolean): boolean {
+    // Summing up a state costs something, too: it begins where runs part alike.
+    const same = (alike || this.#same > 0) && this.#states.seen(v, this.#given);
+    this.#alike = weighed(PARTS_ALIKE, this.#alike, alike || same);
+    this.#same = weighed(SAME_STATE, this.#same, same);
+    if (this.#numbers >= MOST_NUMBERS) return false;
+    if (same && this.#same > 0) return true;
+    if (!alike || this.#alike <= 0 || this.#credit < COST) return false;
     this.#credit -= COST;
     return true;
-  }
-
-  /** Whether a run began in the same state of the vCPU before. */
-  #comesAgain({ bytes }: Vcpu): boolean {
-    const states = this.#states;
-    const sum = crc32(bytes.subarray(0, STATE_SIZE));
-    if (states.has(sum)) return true;
-    if (states.size === MOST_STATES) states.clear();
-    states.add(sum);
-    return false;
   }
 
   #forget(caps: Capabilities): void {
@@ -307,6 +306,11 @@ export class RunPaths {
     this.run = new Paths(policy, false, recorders);
     this.look = new Paths(policy, false, recorders);
   }
+}
+
+/** What speaks for something once more is known. */
+function weighed({ for: gain, against, most }: Evidence, said: number, speaks: boolean): number {
+  return Math.max(-most, Math.min(most, said + (speaks ? gain : -against)));
 }
 
 /** Guest memory whose words can be numbered. */
