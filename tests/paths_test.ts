@@ -322,7 +322,7 @@ Deno.test("paths are recorded where runs come again, and hardly where none does"
     return { runs: replayer.finish().runs, ...paths.seen.counts };
   };
   const again = await replay(60, 12);
-  assert(again.followed > 0.6 * again.runs, JSON.stringify(again));
+  assert(again.followed > 0.5 * again.runs, JSON.stringify(again));
   const never = await replay(400, 1);
   assert(never.recorded < 0.1 * never.runs, JSON.stringify(never));
 });
