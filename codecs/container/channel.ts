@@ -27,15 +27,13 @@ export class Slot {
   last: Channel | undefined;
 }
 
-/** Images so far. */
-let images = 0;
-
 /** An image that is handed out again and again, with other content. */
 class SharedImage implements Image {
+  static #count = 0;
   readonly bytes: Uint8Array;
   readonly known?: Uint8Array;
   // Not properties of its own: who prints or compares an image sees its content alone.
-  readonly #number = ++images;
+  readonly #number = ++SharedImage.#count;
   #revision = 0;
   #knownWords: Uint16Array | undefined;
 
