@@ -16,7 +16,7 @@ import { StateSums } from "./state_sums.ts";
 /** States of what is no byte that paths begin from at most. */
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
-const MOST_NUMBERS = 1 << 20;
+const MOST_NUMBERS = 1 << 21;
 /** What speaks for recording and against it, and the most there is of either. */
 interface Evidence {
   readonly for: number;
