@@ -3,20 +3,16 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
 import type { TraceEvent } from "../../engine/event.ts";
 import { type Channel, NO_PLACES } from "./channel.ts";
+import { ColumnReader } from "./column_reader.ts";
 import { wordColumn } from "./columns.ts";
-import { damaged } from "../errors.ts";
 import { EventObjects } from "./event_objects.ts";
-import { COLUMN, COLUMNS, MAX_IMAGE } from "./format.ts";
+import { COLUMN, MAX_IMAGE } from "./format.ts";
 import { HEAD_NO_TIME, HEAD_VCPU, OP, PLACES, SHAPE } from "./field_codes.ts";
 import { BlockState, type FieldState, padded, presentIn, type VcpuState } from "./images.ts";
 import { type Meta, unpackMap } from "./msgpack.ts";
 import { CODING, type KindPlan } from "./schema.ts";
-
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-const latin1 = Buffer.prototype.latin1Slice;
 
 /**
  * Steps through the events of one block, those of kinds that are not known here among them.
@@ -36,21 +32,15 @@ const latin1 = Buffer.prototype.latin1Slice;
  * ```
  */
 export class EventDecoder {
-  readonly #content: Uint8Array;
-  readonly #offset: number;
+  readonly #columns: ColumnReader;
   readonly #plans: readonly (KindPlan | undefined)[];
   readonly #count: number;
-  /** Of each column where it stands, and where it ends: side by side, since both are asked for at once. */
-  readonly #cursors = new Int32Array(2 * COLUMNS);
   readonly #u64 = new BigUint64Array(1);
   readonly #halves = new Uint32Array(this.#u64.buffer);
   readonly #state = new BlockState();
-  readonly #differences = new Int32Array(MAX_IMAGE / 4);
   readonly #texts: string[] = [];
   readonly #placeLists: Uint16Array[] = [];
   #vcpu: VcpuState | undefined;
-  #time = 0;
-  #done = 0;
   /** Values that were numbered, since they are no numbers that can be told apart. */
   #values = 0;
 
@@ -69,31 +59,14 @@ export class EventDecoder {
     plans: readonly (KindPlan | undefined)[],
     offset: number,
   ) {
-    this.#content = content;
     this.#count = count;
     this.#plans = plans;
-    this.#offset = offset;
-    const cursors = this.#cursors;
-    let at = 0;
-    let size = 0;
-    for (let i = 0; i < COLUMNS; i++) {
-      let length = 0;
-      let byte = 128;
-      for (let scale = 1; byte > 127 && scale <= 1 << 14; scale <<= 7) {
-        byte = content[at++] ?? 0;
-        length += (byte & 127) * scale;
-      }
-      if (byte > 127) throw damaged(offset, "A column is too long for its block");
-      cursors[2 * i] = size;
-      cursors[2 * i + 1] = size += length;
-    }
-    if (at + size !== content.length) throw damaged(offset, "The columns do not fill their block");
-    for (let i = 0; i < cursors.length; i++) cursors[i]! += at;
+    this.#columns = new ColumnReader(content, offset);
   }
 
   /** How many events were stepped over. */
   get done(): number {
-    return this.#done;
+    return this.#columns.event;
   }
 
   /**
@@ -104,20 +77,21 @@ export class EventDecoder {
    * @throws {TraceError} `damaged` when the content is not what an encoder writes.
    */
   next(): TraceEvent | undefined {
-    if (this.#done === this.#count) {
-      this.#finish();
+    const columns = this.#columns;
+    if (columns.event === this.#count) {
+      columns.finish();
       return undefined;
     }
-    const flags = this.#byte(COLUMN.heads);
+    const flags = columns.byte(COLUMN.heads);
     const plan = this.#plans[flags & 63];
     if (plan === undefined) throw this.#undeclared(flags & 63);
-    const ops = this.#operations(plan.opBytes);
+    const ops = columns.operations(plan.opBytes);
     if ((flags & HEAD_VCPU) !== 0) this.#otherVcpu();
     const vcpu = this.#vcpu;
-    if (vcpu === undefined) throw this.#bad("The first event does not name its vCPU");
+    if (vcpu === undefined) throw columns.bad("The first event does not name its vCPU");
     const present = presentIn(ops);
     const timed = (flags & HEAD_NO_TIME) === 0;
-    const time = timed ? this.#timeStep(plan.timeColumn) : 0;
+    const time = timed ? columns.time(plan.timeColumn) : 0;
     const kind = vcpu.kind(plan);
     const fields = kind.fields;
     const told = ops & ~(ops & ~(ops >>> 1) & plan.plain);
@@ -126,7 +100,9 @@ export class EventDecoder {
       const op = todo & 3;
       if (op === OP.absent) continue;
       const state = fields[i];
-      if (state === undefined) throw this.#bad(`An event of kind ${plan.kind} has too many fields`);
+      if (state === undefined) {
+        throw columns.bad(`An event of kind ${plan.kind} has too many fields`);
+      }
       if (state.plan.coding === CODING.image) {
         const channel = this.#image(vcpu, state, present, op);
         image ??= channel;
@@ -154,7 +130,7 @@ export class EventDecoder {
           : state.value;
       }
     }
-    this.#done++;
+    columns.event++;
     return event as unknown as TraceEvent;
   }
 
@@ -167,10 +143,9 @@ export class EventDecoder {
    * @throws {TraceError} `damaged` when the content is not what an encoder writes.
    */
   find(kind: string, after = 0): number | undefined {
-    const content = this.#content;
-    let at = this.#cursors[2 * COLUMN.heads]!;
-    const end = this.#cursors[2 * COLUMN.heads + 1]!;
-    for (let number = this.#done; number < this.#count && at < end; number++) {
+    const { content, event, headsEnd: end } = this.#columns;
+    let at = this.#columns.headsAt;
+    for (let number = event; number < this.#count && at < end; number++) {
       const id = content[at]! & 63;
       const plan = this.#plans[id];
       if (plan === undefined) throw this.#undeclared(id);
@@ -181,8 +156,8 @@ export class EventDecoder {
   }
 
   #otherVcpu(): void {
-    const vcpu = this.#state.vcpu(this.#varint());
-    if (!vcpu) throw this.#bad("A block has too many vCPUs");
+    const vcpu = this.#state.vcpu(this.#columns.varint());
+    if (!vcpu) throw this.#columns.bad("A block has too many vCPUs");
     this.#vcpu = vcpu;
   }
 
@@ -194,9 +169,9 @@ export class EventDecoder {
 
   #image(vcpu: VcpuState, state: FieldState, present: number, op: number): Channel {
     const channel = this.#state.channel(vcpu, state, present);
-    if (channel === undefined) throw this.#bad("A block has too many image channels");
+    if (channel === undefined) throw this.#columns.bad("A block has too many image channels");
     if (op === OP.changed) this.#described(channel);
-    else if (channel.length === 0) throw this.#bad("An image without a size");
+    else if (channel.length === 0) throw this.#columns.bad("An image without a size");
     else if (op === OP.again) this.#change(channel);
     channel.slot.last = channel;
     const image = channel.image;
@@ -209,53 +184,55 @@ export class EventDecoder {
     const field = last.plan;
     switch (field.coding) {
       case CODING.u32:
-        if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.number = last.value = last.lo = (last.lo + this.#word(field.column)) >>> 0;
+        if (op !== OP.changed) throw this.#columns.bad(`Field ${field.name} has a bad operation`);
+        last.number = last.value = last.lo = (last.lo + this.#columns.word(field.column)) >>> 0;
         return;
       case CODING.i32:
-        if (op !== OP.changed) throw this.#bad(`Field ${field.name} has a bad operation`);
-        last.number = last.value = last.lo = (last.lo + this.#word(field.column)) | 0;
+        if (op !== OP.changed) throw this.#columns.bad(`Field ${field.name} has a bad operation`);
+        last.number = last.value = last.lo = (last.lo + this.#columns.word(field.column)) | 0;
         return;
       case CODING.u64: {
-        const lo = last.lo = (last.lo + this.#word(field.column)) >>> 0;
-        if (op === OP.other) last.hi = (last.hi + this.#word(field.column)) >>> 0;
+        const lo = last.lo = (last.lo + this.#columns.word(field.column)) >>> 0;
+        if (op === OP.other) last.hi = (last.hi + this.#columns.word(field.column)) >>> 0;
         const number = last.hi * 2 ** 32 + lo;
         last.number = number <= Number.MAX_SAFE_INTEGER ? number : -++this.#values;
         return;
       }
       case CODING.text:
-        last.number = last.lo = op === OP.changed ? this.#varint() : this.#newText();
+        last.number = last.lo = op === OP.changed ? this.#columns.varint() : this.#newText();
         last.value = this.#texts[last.lo];
-        if (last.value === undefined) throw this.#bad("A text is not in the table");
+        if (last.value === undefined) throw this.#columns.bad("A text is not in the table");
         return;
       default:
-        if (op !== OP.other) throw this.#bad(`Field ${field.name} has a bad operation`);
+        if (op !== OP.other) throw this.#columns.bad(`Field ${field.name} has a bad operation`);
         last.number = ++this.#values;
         last.value = this.#map();
     }
   }
 
   #described(channel: Channel): void {
-    const shape = this.#varint();
+    const shape = this.#columns.varint();
     const how = shape >>> 3;
-    if (how > PLACES.raw) throw this.#bad("An image has a bad descriptor");
+    if (how > PLACES.raw) throw this.#columns.bad("An image has a bad descriptor");
     if (shape & SHAPE.size) {
-      const size = this.#varint();
-      if (size === 0 || size > MAX_IMAGE) throw this.#bad(`An image declares ${size} bytes`);
+      const size = this.#columns.varint();
+      if (size === 0 || size > MAX_IMAGE) {
+        throw this.#columns.bad(`An image declares ${size} bytes`);
+      }
       channel.resize(size);
     } else if (channel.length === 0) {
-      throw this.#bad("An image without a size");
+      throw this.#columns.bad("An image without a size");
     }
     if (shape & SHAPE.known) this.#mask(channel);
     channel.fromLast = (shape & SHAPE.fromLast) !== 0;
-    if (how === PLACES.raw) return channel.replace(this.#take(channel.length));
+    if (how === PLACES.raw) return channel.replace(this.#columns.take(channel.length));
     if (how === PLACES.none) channel.places = NO_PLACES;
     else if (how === PLACES.list) {
       channel.places = this.#list();
       this.#placeLists.push(channel.places);
     } else {
-      const list = this.#placeLists[this.#varint()];
-      if (!list) throw this.#bad("An image names a place list that does not exist");
+      const list = this.#placeLists[this.#columns.varint()];
+      if (!list) throw this.#columns.bad("An image names a place list that does not exist");
       channel.places = list;
     }
     this.#change(channel);
@@ -266,41 +243,43 @@ export class EventDecoder {
     const { places, words, length } = channel;
     const base = channel.fromLast ? channel.slot.last : channel;
     if (base === undefined || base.length !== length) {
-      throw this.#bad("An image is against one that does not exist");
+      throw this.#columns.bad("An image is against one that does not exist");
     }
     const count = places.length;
     if (count > 0 && places[count - 1]! >= words.length) {
-      throw this.#bad("An image has a place beyond its end");
+      throw this.#columns.bad("An image has a place beyond its end");
     }
-    const differences = this.#words(channel.kind, places);
+    const differences = this.#columns.words(channel.kind, places);
     if (base === channel) channel.change(differences);
     else channel.changeFrom(base, differences);
     if ((length & 3) !== 0 && words[words.length - 1]! >>> (8 * (length & 3))) {
-      throw this.#bad("An image has bytes beyond its end");
+      throw this.#columns.bad("An image has bytes beyond its end");
     }
   }
 
   #mask(channel: Channel): void {
-    const how = this.#varint();
+    const how = this.#columns.varint();
     if (how === 0) return channel.setKnown(undefined);
-    if (how !== 1) throw this.#bad("An image has a bad mask");
+    if (how !== 1) throw this.#columns.bad("An image has a bad mask");
     const words = padded(channel.known, channel.words.length);
     for (const place of this.#list()) {
-      if (place >= words.length) throw this.#bad("A mask has a place beyond its end");
-      words[place]! += this.#word(wordColumn(channel.kind, place));
+      if (place >= words.length) throw this.#columns.bad("A mask has a place beyond its end");
+      words[place]! += this.#columns.word(wordColumn(channel.kind, place));
     }
     channel.setKnown(new Uint8Array(words.buffer, 0, channel.length));
   }
 
   #list(): Uint16Array {
-    const count = this.#varint();
+    const count = this.#columns.varint();
     // Every place takes a byte at least, so this bounds what a damaged count can ask for.
-    if (count > MAX_IMAGE / 4) throw this.#bad(`A place list declares ${count} places`);
+    if (count > MAX_IMAGE / 4) throw this.#columns.bad(`A place list declares ${count} places`);
     const places = new Uint16Array(count);
     let next = 0;
     for (let i = 0; i < count; i++) {
-      const place = next + this.#varint();
-      if (place >= MAX_IMAGE / 4) throw this.#bad("A place list goes beyond the largest image");
+      const place = next + this.#columns.varint();
+      if (place >= MAX_IMAGE / 4) {
+        throw this.#columns.bad("A place list goes beyond the largest image");
+      }
       places[i] = place;
       next = place + 1;
     }
@@ -309,157 +288,21 @@ export class EventDecoder {
 
   /** Adds a text to the table; returns its number. */
   #newText(): number {
-    return this.#texts.push(this.#text(this.#varint())) - 1;
-  }
-
-  #text(size: number): string {
-    const at = this.#skip(size);
-    const bytes = this.#content;
-    let all = 0;
-    for (let i = at; i < at + size; i++) all |= bytes[i]!;
-    if (all < 0x80) return latin1.call(bytes, at, at + size);
-    try {
-      return utf8.decode(bytes.subarray(at, at + size));
-    } catch {
-      throw this.#bad("A text is not UTF-8");
-    }
+    return this.#texts.push(this.#columns.text(this.#columns.varint())) - 1;
   }
 
   #map(): Meta {
-    const bytes = this.#take(this.#varint());
+    const bytes = this.#columns.take(this.#columns.varint());
     try {
       return unpackMap(bytes);
     } catch (error) {
-      throw this.#bad(`A map cannot be read: ${error instanceof Error ? error.message : error}`);
-    }
-  }
-
-  #take(size: number): Uint8Array {
-    const at = this.#skip(size);
-    return this.#content.subarray(at, at + size);
-  }
-
-  /** Steps over bytes of their column; returns where they are. */
-  #skip(size: number): number {
-    const cursors = this.#cursors;
-    const at = cursors[2 * COLUMN.bytes]!;
-    if (size > cursors[2 * COLUMN.bytes + 1]! - at) {
-      throw this.#bad("Bytes run beyond their column");
-    }
-    cursors[2 * COLUMN.bytes] = at + size;
-    return at;
-  }
-
-  /** The operations of an event's fields: so many bytes. */
-  #operations(bytes: number): number {
-    const cursors = this.#cursors;
-    const content = this.#content;
-    const at = cursors[2 * COLUMN.heads]!;
-    if (bytes > cursors[2 * COLUMN.heads + 1]! - at) throw this.#beyond();
-    cursors[2 * COLUMN.heads] = at + bytes;
-    let ops = 0;
-    for (let i = bytes; i-- > 0;) ops = ops << 8 | content[at + i]!;
-    return ops;
-  }
-
-  #byte(column: number): number {
-    const cursors = this.#cursors;
-    const at = cursors[2 * column]!;
-    if (at === cursors[2 * column + 1]) throw this.#beyond();
-    cursors[2 * column] = at + 1;
-    return this.#content[at]!;
-  }
-
-  #varint(): number {
-    const first = this.#byte(COLUMN.shapes);
-    if (first < 128) return first;
-    let value = first & 127;
-    for (let shift = 7; shift < 35; shift += 7) {
-      const byte = this.#byte(COLUMN.shapes);
-      value += (byte & 127) * 2 ** shift;
-      if (byte < 128) {
-        if (value > 0xffff_ffff) break;
-        return value;
-      }
-    }
-    throw this.#bad("A number is too long");
-  }
-
-  /** The difference of a word, modulo 2^32, by the first of its lane's columns. */
-  #word(column: number): number {
-    const first = this.#byte(column);
-    const zigzag = first > 127 ? this.#longer(first, column) : first;
-    return (zigzag >>> 1) ^ -(zigzag & 1);
-  }
-
-  /** The differences of words at some places; valid until the next are read. */
-  #words(kind: number, places: Uint16Array): Int32Array {
-    const content = this.#content;
-    const cursors = this.#cursors;
-    const differences = this.#differences;
-    for (let i = 0; i < places.length; i++) {
-      const column = wordColumn(kind, places[i]!);
-      const at = cursors[2 * column]!;
-      if (at === cursors[2 * column + 1]) throw this.#beyond();
-      cursors[2 * column] = at + 1;
-      let zigzag = content[at]!;
-      if (zigzag > 127) zigzag = this.#longer(zigzag, column);
-      differences[i] = (zigzag >>> 1) ^ -(zigzag & 1);
-    }
-    return differences;
-  }
-
-  /** The rest of a difference of a word whose first byte is not all of it. */
-  #longer(first: number, column: number): number {
-    const mid = this.#byte(column + 1);
-    const zigzag = (first & 127) | (mid & 127) << 7;
-    if (mid < 128) return zigzag;
-    const rest = this.#high(column + 2);
-    if (rest > 0x3ffff) throw this.#bad("A word difference is too long");
-    return zigzag | rest << 14;
-  }
-
-  /** Further groups of 7 bits, up to 49 bits in all: a time has no more. */
-  #high(column: number): number {
-    let value = 0;
-    for (let scale = 1; scale <= 2 ** 42; scale *= 128) {
-      const byte = this.#byte(column);
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-    throw this.#bad("A number is too long");
-  }
-
-  #timeStep(column: number): number {
-    const first = this.#byte(column);
-    let size = (first & 127) >>> 1;
-    if (first > 127) {
-      const mid = this.#byte(column + 1);
-      size += (mid & 127) * 64;
-      if (mid > 127) size += this.#high(column + 2) * 8192;
-    }
-    const time = first & 1 ? this.#time - 1 - size : this.#time + size;
-    if (!(time >= 0 && time <= Number.MAX_SAFE_INTEGER)) throw this.#bad("A time is out of range");
-    return this.#time = time;
-  }
-
-  #finish(): void {
-    for (let i = 0; i < COLUMNS; i++) {
-      if (this.#cursors[2 * i] !== this.#cursors[2 * i + 1]) {
-        throw this.#bad("A block has more content than events");
-      }
+      throw this.#columns.bad(
+        `A map cannot be read: ${error instanceof Error ? error.message : error}`,
+      );
     }
   }
 
   #undeclared(id: number): Error {
-    return this.#bad(`An event is of the undeclared kind ${id}`);
-  }
-
-  #beyond(): Error {
-    return this.#bad("An event runs beyond its columns");
-  }
-
-  #bad(what: string): Error {
-    return damaged(this.#offset, `${what}: event ${this.#done} of the block`);
+    return this.#columns.bad(`An event is of the undeclared kind ${id}`);
   }
 }
