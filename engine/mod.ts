@@ -67,14 +67,13 @@ export {
   type SetVerdict,
   setVerdict,
 } from "./checks/verdict.ts";
+export { type KvmRunResult, LOOSE_FIELDS, type LooseState } from "./kvm/loose_state.ts";
 export {
   type Entered,
-  type KvmRunResult,
   type Looker,
-  LOOSE_FIELDS,
-  type LooseState,
   type Noted,
   type Observer,
+  type Repeated,
   type ShownImage,
   Tool,
   Vcpu,

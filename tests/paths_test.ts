@@ -5,13 +5,8 @@ import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import type { TraceEvent } from "../engine/event.ts";
-import {
-  LOOSE_FIELDS,
-  type Observer,
-  type ShownImage,
-  type Vcpu,
-  type Viewer,
-} from "../engine/kvm/vcpu.ts";
+import type { Observer, ShownImage, Vcpu, Viewer } from "../engine/kvm/vcpu.ts";
+import { LOOSE_FIELDS } from "../engine/kvm/loose_state.ts";
 import { runVcpu } from "../engine/kvm/run.ts";
 import { GuardTree } from "../engine/paths/guards.ts";
 import { PathRecorder } from "../engine/paths/recorder.ts";

@@ -5,7 +5,8 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { sameShort, type Vcpu } from "../kvm/vcpu.ts";
+import { sameShort } from "../kvm/loose_state.ts";
+import type { Vcpu } from "../kvm/vcpu.ts";
 import { DEVICES_AT, SHADOW_AT, SHADOW_PAGE_WORDS, STATE_SIZE } from "../svm/machine.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { DifferingWords } from "./differing_words.ts";

@@ -7,8 +7,8 @@
 import { copyWords } from "../svm/copy_words.ts";
 import type { Place } from "../svm/view_source.ts";
 import { type Outcome, runList, type Step, type Way } from "../policy.ts";
-import type { Observer, Repeated } from "../kvm/vcpu.ts";
-import { copyLoose, type LooseState, looseState, Vcpu, type Writable } from "../kvm/vcpu.ts";
+import { copyLoose, type LooseState, looseState, type Writable } from "../kvm/loose_state.ts";
+import { type Observer, type Repeated, Vcpu } from "../kvm/vcpu.ts";
 import type { GuestMemory } from "../svm/memory.ts";
 import { PageJournal } from "../svm/page_journal.ts";
 import { FollowedPath, Start } from "./followed_path.ts";

@@ -7,7 +7,8 @@
 import { Buffer } from "node:buffer";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
-import { type LooseState, Vcpu } from "../kvm/vcpu.ts";
+import type { LooseState } from "../kvm/loose_state.ts";
+import { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import type { PageStore } from "./page_store.ts";
 

@@ -3,16 +3,8 @@
  *
  * @module
  */
-import {
-  applyShort,
-  type KvmRunResult,
-  type Noted,
-  type Observer,
-  type Repeated,
-  type ShortChange,
-  type ShownImage,
-  type Vcpu,
-} from "../kvm/vcpu.ts";
+import { applyShort, type KvmRunResult, type ShortChange } from "../kvm/loose_state.ts";
+import type { Noted, Observer, Repeated, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";

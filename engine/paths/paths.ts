@@ -4,7 +4,8 @@
  * @module
  */
 import { type Capabilities, sameCapabilities } from "../svm/machine.ts";
-import { type Observer, sameShort, type ShortState, shortState, type Vcpu } from "../kvm/vcpu.ts";
+import { sameShort, type ShortState, shortState } from "../kvm/loose_state.ts";
+import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { builtIn } from "../steps/built_in.ts";

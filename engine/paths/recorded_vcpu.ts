@@ -6,7 +6,8 @@
 import { SETTLED } from "./words.ts";
 import type { AccessRecorder } from "../svm/access.ts";
 import type { Machine } from "../svm/machine.ts";
-import { copyLoose, Vcpu } from "../kvm/vcpu.ts";
+import { copyLoose } from "../kvm/loose_state.ts";
+import { Vcpu } from "../kvm/vcpu.ts";
 
 /**
  * Stands in for a vCPU while a path is recorded, on the same bytes and the same memory. That it is

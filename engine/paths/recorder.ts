@@ -7,21 +7,14 @@
  *
  * @module
  */
-import {
-  changeOfShort,
-  copyShort,
-  type Observer,
-  sameShort,
-  shortState,
-  type ShownImage,
-  type Vcpu,
-} from "../kvm/vcpu.ts";
+import { changeOfShort, copyShort, sameShort, shortState } from "../kvm/loose_state.ts";
+import type { Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { AccessRecorder } from "../svm/access.ts";
-import { ImageBuffer } from "../svm/image_buffer.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { HistoryRecorder } from "./history.ts";
+import { ImageRecorder } from "./image_recorder.ts";
 import { RecordedVcpu } from "./recorded_vcpu.ts";
 import { Path, type Stage, type Template } from "./path.ts";
 import { PathWriter } from "./path_writer.ts";
@@ -63,10 +56,7 @@ export class PathRecorder implements AccessRecorder {
   #steps = false;
   /** What the observer learns afterwards instead of being told. */
   #history: HistoryRecorder | undefined;
-  /** Memory outside of the state that an image is being made in, and where each word comes from. */
-  #out: Uint32Array | undefined;
-  #outOrigin: Int32Array = new Int32Array(0);
-  readonly #buffers = new Map<number, ImageBuffer>();
+  readonly #images = new ImageRecorder();
   /** Page that the work area became a copy of before anything else happened in this stage; or -1. */
   #mapped = -1;
 
@@ -169,7 +159,7 @@ export class PathRecorder implements AccessRecorder {
     this.#stages = [];
     this.#failed = false;
     this.#mapped = -1;
-    this.#out = undefined;
+    this.#images.clear();
     this.#v = v;
     this.#words = v.words;
     this.#loose = shortState(v);
@@ -201,14 +191,14 @@ export class PathRecorder implements AccessRecorder {
       warn: (text, step) => tell((o) => o.warn(text, step), "nothing"),
       inner: (at, ret) => {
         if (this.#history !== undefined) return;
-        if (viewer && !this.#failed) viewer.fill(recorded, ret, this.#buffer(viewer.size));
+        if (viewer && !this.#failed) viewer.fill(recorded, ret, this.#images.buffer(viewer.size));
         tell((o, v, shown) => o.inner(at, ret, v, shown));
       },
       ...(looker && {
         looker: {
           viewer: looker.viewer,
           look: () => {
-            looker.viewer.fill(recorded, 0, this.#buffer(looker.viewer.size));
+            looker.viewer.fill(recorded, 0, this.#images.buffer(looker.viewer.size));
             tell((o, v, shown) => o.looker?.look(v, shown), "memory");
           },
         },
@@ -323,13 +313,12 @@ export class PathRecorder implements AccessRecorder {
 
   /** Is told of copies to an image. */
   copyOut(to: Uint32Array, at: number, from: number, count: number): void {
-    const origin = this.#originsIn(to);
-    for (let i = 0; i < count; i++) origin[at + i] = this.#state.from(from + i);
+    this.#images.copy(to, at, this.#state, from, count);
   }
 
   /** Is told of words of an image that follow from guards. */
   setOut(to: Uint32Array, at: number): void {
-    this.#originsIn(to)[at] = FOLLOWS;
+    this.#images.set(to, at);
   }
 
   /** Is told when a page's being there is looked at. */
@@ -399,34 +388,12 @@ export class PathRecorder implements AccessRecorder {
     return page;
   }
 
-  /** Memory for an image of a size. */
-  #buffer(size: number): ImageBuffer {
-    let buffer = this.#buffers.get(size);
-    if (buffer === undefined) this.#buffers.set(size, buffer = new ImageBuffer(size));
-    return buffer;
-  }
-
-  /** Where the words of an image come from; it is the only one that is being made. */
-  #originsIn(to: Uint32Array): Int32Array {
-    if (this.#out !== to) {
-      this.#out = to;
-      this.#outOrigin = new Int32Array(to.length).fill(FOLLOWS);
-    }
-    return this.#outOrigin;
-  }
-
   /** The image that was made since something was last told, if there is one. */
   #image(): Template | undefined {
-    const out = this.#out;
-    if (out === undefined) return undefined;
-    this.#out = undefined;
-    const copies: number[] = [], origin = this.#outOrigin;
-    for (let word = 0; word < origin.length; word++) {
-      const from = origin[word] as number;
-      if (from === FOLLOWS || this.#guarded(from) !== undefined) continue;
-      copies.push(word, this.#writer.slot(from));
-    }
-    return { words: out.slice(), copies: Int32Array.from(copies) };
+    return this.#images.take(
+      (number) => this.#guarded(number) !== undefined,
+      (number) => this.#writer.slot(number),
+    );
   }
 
   /** Notes what was set up to here, and what is told. */

@@ -1,0 +1,71 @@
+/**
+ * Recording where the words of an image come from while it is made of a state.
+ *
+ * @module
+ */
+import { ImageBuffer } from "../svm/image_buffer.ts";
+import type { Template } from "./path.ts";
+import type { WordNumber } from "./guards.ts";
+import { FOLLOWS, type Words } from "./words.ts";
+
+/** Follows one image at a time. */
+export class ImageRecorder {
+  /** Memory that the image is being made in, and where each word comes from. */
+  #image: Uint32Array | undefined;
+  #origin: Int32Array = new Int32Array(0);
+  readonly #buffers = new Map<number, ImageBuffer>();
+
+  /** There is no image. */
+  clear(): void {
+    this.#image = undefined;
+  }
+
+  /** Memory for an image of a size. */
+  buffer(size: number): ImageBuffer {
+    let buffer = this.#buffers.get(size);
+    if (buffer === undefined) this.#buffers.set(size, buffer = new ImageBuffer(size));
+    return buffer;
+  }
+
+  /** Words of an image become copies of words of the state, all by their numbers. */
+  copy(to: Uint32Array, at: number, state: Words, from: number, count: number): void {
+    const origin = this.#originsIn(to);
+    for (let i = 0; i < count; i++) origin[at + i] = state.from(from + i);
+  }
+
+  /** A word of an image becomes something that follows from guards. */
+  set(to: Uint32Array, at: number): void {
+    this.#originsIn(to)[at] = FOLLOWS;
+  }
+
+  /**
+   * Takes the image that was made.
+   *
+   * @param guarded Whether a word is a guard.
+   * @param slotOf Number of a word among those that are carried.
+   * @returns The image; undefined where none was made.
+   */
+  take(
+    guarded: (number: WordNumber) => boolean,
+    slotOf: (number: WordNumber) => number,
+  ): Template | undefined {
+    const image = this.#image, origin = this.#origin;
+    if (image === undefined) return undefined;
+    this.#image = undefined;
+    const copies: number[] = [];
+    for (let word = 0; word < origin.length; word++) {
+      const from = origin[word] as number;
+      if (from !== FOLLOWS && !guarded(from)) copies.push(word, slotOf(from));
+    }
+    return { words: image.slice(), copies: Int32Array.from(copies) };
+  }
+
+  /** Where the words of an image come from; it is the only one that is being made. */
+  #originsIn(to: Uint32Array): Int32Array {
+    if (this.#image !== to) {
+      this.#image = to;
+      this.#origin = new Int32Array(to.length).fill(FOLLOWS);
+    }
+    return this.#origin;
+  }
+}
