@@ -109,13 +109,13 @@ export class RecordedVcpu extends Vcpu {
 
   /** Sets a 32-bit value; the offset is a multiple of 4, the value may be signed. */
   override set32(at: number, value: number): void {
-    this.recorder?.write(at, 4);
+    this.recorder?.writeWord(at >> 2);
     super.set32(at, value);
   }
 
   /** The same by the number of the word. */
   override setWord(index: number, value: number): void {
-    this.recorder?.write(index << 2, 4);
+    this.recorder?.writeWord(index);
     super.setWord(index, value);
   }
 
@@ -127,15 +127,15 @@ export class RecordedVcpu extends Vcpu {
 
   /** Sets bits of a 32-bit value. */
   override or32(at: number, bits: number): void {
-    this.recorder?.read(at, 4);
-    this.recorder?.write(at, 4);
+    if (!this.#settled(at >> 2)) this.recorder?.read(at, 4);
+    this.recorder?.writeWord(at >> 2);
     super.or32(at, bits);
   }
 
   /** Clears bits of a 32-bit value. */
   override clear32(at: number, bits: number): void {
-    this.recorder?.read(at, 4);
-    this.recorder?.write(at, 4);
+    if (!this.#settled(at >> 2)) this.recorder?.read(at, 4);
+    this.recorder?.writeWord(at >> 2);
     super.clear32(at, bits);
   }
 

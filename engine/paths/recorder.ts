@@ -232,6 +232,11 @@ export class PathRecorder implements AccessRecorder {
     for (let i = first; i <= last; i++) this.#setWord(i, FOLLOWS);
   }
 
+  /** Is told of writes of whole words. */
+  writeWord(word: number): void {
+    this.#setWord(word, FOLLOWS);
+  }
+
   /** Is told of copies within the state. */
   copy(to: number, from: number, length: number): void {
     if (((to | from | length) & 3) !== 0) {

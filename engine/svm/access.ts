@@ -13,6 +13,8 @@ export interface AccessRecorder {
   read(at: number, length: number): void;
   /** These bytes of the state become something that follows from what was read. */
   write(at: number, length: number): void;
+  /** The same for one word, by its number. */
+  writeWord(word: number): void;
   /** Bytes of the state become copies of others. */
   copy(to: number, from: number, length: number): void;
   /** What follows depends on these bytes of one page of guest memory. */
