@@ -79,7 +79,7 @@ export {
   Vcpu,
   type Viewer,
 } from "./kvm/vcpu.ts";
-export { type PathCounts, Paths, RunPaths } from "./paths/paths.ts";
+export { type PathCounts, Paths, type PathsOptions, RunPaths } from "./paths/paths.ts";
 export { CheckpointError } from "./replay/checkpoint.ts";
 export type { PartialResult, SetCount } from "./replay/partial.ts";
 export { checksAtRsm } from "./replay/printed.ts";

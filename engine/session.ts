@@ -89,7 +89,8 @@ export class ReplaySession {
   constructor(
     policy: Policy | undefined,
     report: (mismatch: Mismatch) => void,
-    { each = false, from = 0, paths = (policy) => new RunPaths(policy) }: ReplaySessionOptions = {},
+    { each = false, from = 0, paths = (policy) => new RunPaths(policy, true) }:
+      ReplaySessionOptions = {},
   ) {
     this.#report = report;
     this.#each = each;

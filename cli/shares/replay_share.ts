@@ -101,7 +101,7 @@ export class KnownPaths {
   /** Those of runs under a policy. */
   of(policy: Policy): RunPaths {
     let paths = this.#paths.get(policy);
-    if (paths === undefined) this.#paths.set(policy, paths = new RunPaths(policy));
+    if (paths === undefined) this.#paths.set(policy, paths = new RunPaths(policy, true));
     return paths;
   }
 }

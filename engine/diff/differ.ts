@@ -67,6 +67,8 @@ export interface DiffRunOptions {
    * carried out when left out.
    */
   readonly paths?: boolean;
+  /** Whether runs are taken over that begin as an earlier one did, so that none need follow a path. */
+  readonly takenOver?: boolean;
   /** Whether every run of a log is carried out, though one before was like it; not when left out. */
   readonly each?: boolean;
 }
@@ -167,14 +169,15 @@ export class Differ {
   constructor(
     policies: readonly Policy[],
     report: (difference: RunDifference) => void,
-    { look, lookLogged, ended, paths = false, each = false }: DiffRunOptions = {},
+    { look, lookLogged, ended, paths = false, takenOver = false, each = false }: DiffRunOptions =
+      {},
   ) {
     policies = onOneProcessor(policies);
     this.#sides = policies.map((policy) => {
       const log = new TransitionLog(look === undefined ? "writers" : "starts");
       const driver = new Driver(policy);
       driver.observer = log.observer;
-      if (paths) driver.paths = new RunPaths(policy);
+      if (paths) driver.paths = new RunPaths(policy, takenOver);
       return { driver, log, parts: new StateParts() };
     });
     this.#pairs = policies.slice(1).map(() => new PolicyPair());

@@ -81,7 +81,7 @@ export class MemoizedDiffer {
     this.#differ = new Differ(policies, (difference) => {
       this.#book.reported(difference);
       report(difference);
-    }, { paths: true, ...others, ended: (run) => this.#book.ran(run) });
+    }, { paths: true, takenOver: true, ...others, ended: (run) => this.#book.ran(run) });
     this.#before = this.#differ.counts();
     this.#memo = new Memo(this.#host(), this.#differ.policies);
   }

@@ -63,7 +63,7 @@ export class MemoizedReplayer {
     policy: Policy,
     report: (mismatch: Mismatch) => void = () => {},
     events = 0,
-    paths: RunPaths = new RunPaths(policy),
+    paths: RunPaths = new RunPaths(policy, true),
   ) {
     this.#report = report;
     this.#events = events;

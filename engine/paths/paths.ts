@@ -97,6 +97,17 @@ export class Recorders {
   }
 }
 
+/** What paths are of. */
+export interface PathsOptions {
+  /** Whether the work area holds something to begin with. */
+  readonly given?: boolean;
+  /**
+   * Whether runs are taken over that begin in the state of an earlier one, so that none need follow a
+   * path.
+   */
+  readonly takenOver?: boolean;
+}
+
 /**
  * The paths that vCPUs take under a policy at one kind of work, such as KVM_RUN: a run that reads the same words as an earlier one, apart
  * from those that it only copies, does the same with them.
@@ -107,6 +118,7 @@ export class Paths {
   readonly #policy: Policy;
   readonly #usable: boolean;
   readonly #given: boolean;
+  readonly #takenOver: boolean;
   #caps: Capabilities | undefined;
   #listener = 0;
   #roots: Root[] = [];
@@ -130,11 +142,16 @@ export class Paths {
    * Begins with none.
    *
    * @param policy The policy; where it is not of built-in steps and checks alone, nothing is recorded.
-   * @param given Whether the work area holds something to begin with.
+   * @param options What they are of.
    * @param recorders Who records them; others may use it, too.
    */
-  constructor(policy: Policy, given = false, recorders: Recorders = new Recorders()) {
+  constructor(
+    policy: Policy,
+    { given = false, takenOver = false }: PathsOptions = {},
+    recorders: Recorders = new Recorders(),
+  ) {
     this.#given = given;
+    this.#takenOver = takenOver;
     this.#recorders = recorders;
     this.#policy = policy;
     this.#usable = builtIn(policy);
@@ -213,7 +230,8 @@ export class Paths {
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
   #pays(v: Vcpu, alike: boolean): boolean {
     // Summing up a state costs something, too: it begins where runs part alike.
-    const same = (alike || this.#same > 0) && this.#states.seen(v, this.#given);
+    const same = !this.#takenOver && (alike || this.#same > 0) &&
+      this.#states.seen(v, this.#given);
     this.#alike = weighed(PARTS_ALIKE, this.#alike, alike || same);
     this.#same = weighed(SAME_STATE, this.#same, same);
     if (this.#numbers >= MOST_NUMBERS) return false;
@@ -299,13 +317,15 @@ export class RunPaths {
    * Begins with none.
    *
    * @param policy The policy.
+   * @param takenOver Whether runs are taken over that begin in the state of an earlier one, so that
+   * none need follow a path.
    */
-  constructor(policy: Policy) {
+  constructor(policy: Policy, takenOver = false) {
     const recorders = new Recorders();
-    this.vmrun = new Paths(policy, true, recorders);
-    this.seen = new Paths(policy, true, recorders);
-    this.run = new Paths(policy, false, recorders);
-    this.look = new Paths(policy, false, recorders);
+    this.vmrun = new Paths(policy, { takenOver, given: true }, recorders);
+    this.seen = new Paths(policy, { takenOver, given: true }, recorders);
+    this.run = new Paths(policy, { takenOver }, recorders);
+    this.look = new Paths(policy, { takenOver }, recorders);
   }
 }
 
