@@ -43,8 +43,10 @@ import { encode, log, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
 const RUNS = 5_000;
 /** VMRUNs of the log. */
 const LOGGED = 2000;
-/** Iterations that are not counted, and those that are. */
+/** Iterations that are not counted, and samples that are. */
 const WARM = 3, COUNTED = 5;
+/** Milliseconds of a sample: the kernel counts a thread's time in ticks of 4. */
+const SAMPLE = 200;
 const PAGE = 4096;
 
 /** Feeds a trace to a replay or a diff. */
@@ -129,15 +131,18 @@ function clock(): number {
   }
 }
 
-/** Best and median of several iterations of so many VMRUNs. */
+/** Best and median of several samples of so many VMRUNs, each as long as the clock needs. */
 async function measure(work: () => unknown, runs: number): Promise<Cost> {
-  const times: number[] = [];
-  for (let i = 0; i < WARM + COUNTED; i++) {
+  const begun = clock();
+  for (let i = 0; i < WARM; i++) await work();
+  const times = Math.ceil(SAMPLE * WARM / Math.max(1, clock() - begun));
+  const samples: number[] = [];
+  for (let i = 0; i < COUNTED; i++) {
     const start = clock();
-    await work();
-    if (i >= WARM) times.push(1000 * (clock() - start) / runs);
+    for (let k = 0; k < times; k++) await work();
+    samples.push(1000 * (clock() - start) / (times * runs));
   }
-  return { best: Math.min(...times), middle: median(times) };
+  return { best: Math.min(...samples), middle: median(samples) };
 }
 
 /** One line of the second table. */
@@ -194,12 +199,7 @@ const GOALS: readonly Goal[] = [
 
 async function table(baseline: boolean): Promise<void> {
   const costs = new Map<string, Cost>();
-  // So often that the kernel's count of time moves.
-  const times = 20;
-  const many = () => {
-    for (let i = 0; i < times; i++) copies();
-  };
-  const copy = await measure(many, times * RUNS);
+  const copy = await measure(copies, RUNS);
   costs.set(COPY, copy);
   await print("| workload | what | us | a second | copies of two pages |");
   await print("| --- | --- | ---: | ---: | ---: |");
@@ -228,7 +228,7 @@ async function table(baseline: boolean): Promise<void> {
   await print("| --- | --- | ---: | ---: |");
   const ratios = GOALS.map(({ what, beside, goal, of }) => {
     const [a, b] = of.map((name) => costs.get(name)!);
-    return { what, beside, goal, is: a!.best / b!.best };
+    return { what, beside, goal, is: a!.middle / b!.middle };
   });
   for (const { what, beside, goal, is } of ratios) {
     await print(`| ${what} | ${beside} | ${goal} | ${is.toFixed(is < 10 ? 1 : 0)} |`);
@@ -236,7 +236,7 @@ async function table(baseline: boolean): Promise<void> {
   if (!baseline) return;
   await writeBaseline("replay.json", {
     machine: machine(),
-    what: `microseconds of processor time a VMRUN: best and median of ${COUNTED} iterations`,
+    what: `microseconds of processor time a VMRUN: best and median of ${COUNTED} samples`,
     rows: [...costs].map(([what, { best, middle }]) => (
       { what, best, middle, copies: middle / copy.middle }
     )),
