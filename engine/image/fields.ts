@@ -288,6 +288,10 @@ function overlayBytes(
  * ```
  */
 export class ImageKeeper {
+  /** The image that was kept last, and its revision then. */
+  #given: Image | undefined;
+  #revision: number | undefined;
+  #kept: Image = { bytes: new Uint8Array(0) };
   #bytes: Uint8Array = new Uint8Array(0);
   #known: Uint8Array = new Uint8Array(0);
 
@@ -297,11 +301,16 @@ export class ImageKeeper {
    * @param image The image.
    * @returns The copy, valid until the next is kept.
    */
-  keep({ bytes, known }: Image): Image {
+  keep(image: Image): Image {
+    const { bytes, known, revision } = image;
+    const same = image === this.#given && revision !== undefined && revision === this.#revision;
+    if (same) return this.#kept;
+    this.#given = image;
+    this.#revision = revision;
     this.#bytes = copied(bytes, this.#bytes);
-    if (known === undefined) return { bytes: this.#bytes };
+    if (known === undefined) return this.#kept = { bytes: this.#bytes };
     this.#known = copied(known, this.#known);
-    return { bytes: this.#bytes, known: this.#known };
+    return this.#kept = { bytes: this.#bytes, known: this.#known };
   }
 }
 
