@@ -300,7 +300,7 @@ export class Paths {
  *   replayer.feed(event);
  * }
  * const { runs, agreed } = replayer.finish();
- * if (runs !== 20 || agreed !== runs || paths.vmrun.counts.followed === 0) throw new Error();
+ * if (runs !== 20 || agreed !== runs || paths.seen.counts.followed === 0) throw new Error();
  * ```
  */
 export class RunPaths {
