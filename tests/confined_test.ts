@@ -263,15 +263,6 @@ Deno.test("a policy that listens to Ctrl-C does not keep the program from hearin
     },
   ));
 
-Deno.test("a module that never finishes loading is named, then ended", () =>
-  withPolicy("await new Promise(() => {});\n", async (folder) => {
-    const { code, stderr } = await vmtape(["replay", "t", "-p", "./own.ts"], { cwd: folder });
-    assertEquals(code, 2);
-    const [said = "", ended = ""] = stderr.trimEnd().split("\n");
-    assertMatch(said, /^vmtape: The module \.\/own\.ts has not ended for 5 s: it seems to loop/);
-    assertMatch(ended, /The module \.\/own\.ts has not ended for 20 s: the run was ended/);
-  }));
-
 Deno.test("a module is no device, pipe or folder, and imports none: loading it would have no end", () =>
   withPolicy(`import "./zero.ts";\n${FINE}`, async (folder) => {
     await Deno.symlink("/dev/zero", `${folder}/zero.ts`);
