@@ -50,8 +50,11 @@ async function once(chunks: readonly Uint8Array[]): Promise<number> {
       differ.feed(event);
     }
   }
-  const { runs, agreed } = replayer.finish();
-  if (runs !== agreed || differ.finish().runs !== runs) throw new Error("Not what was recorded");
+  const { runs, agreed, unmodelled } = replayer.finish();
+  // A random scenario may meet what is not modelled: what its run comes to is unknown.
+  const missed = [...unmodelled.values()].reduce((sum, times) => sum + times, 0);
+  const all = agreed + missed === runs && differ.finish().runs === runs;
+  if (!all) throw new Error("Not what was recorded");
   return runs;
 }
 
