@@ -177,19 +177,20 @@ Deno.test("what one run says for others like it is what each of them says alone"
   assert(contradicted > 50, `${contradicted} runs contradict a policy`);
 });
 
+/** A VMRUN that L2 leaves again, but for what is only copied. */
+const PLAIN: Omit<Shown, "rip" | "l2rip" | "info"> = {
+  intercepts: 3n,
+  eventInj: 0n,
+  cr3: 0x1074000n,
+  npt: true,
+  check: undefined,
+  code: 0x400n,
+  left: undefined,
+};
+
 Deno.test("of VMRUNs that differ only in what is copied, one is carried out", () => {
-  const one: Omit<Shown, "rip" | "l2rip"> = {
-    info: [0n, 0n],
-    intercepts: 3n,
-    eventInj: 0n,
-    cr3: 0x1074000n,
-    npt: true,
-    check: undefined,
-    code: 0x400n,
-    left: undefined,
-  };
   const runs = Array.from({ length: 50 }, (_, i): Shown => (
-    { ...one, rip: BigInt(i), l2rip: BigInt(7 * i), info: [BigInt(i % 3), BigInt(i)] }
+    { ...PLAIN, rip: BigInt(i), l2rip: BigInt(7 * i), info: [BigInt(i % 3), BigInt(i)] }
   ));
   const carriedOut = (policy: Policy, all: readonly Shown[]) => {
     const replayer = new PartialReplayer(policy, () => {});
@@ -210,16 +211,10 @@ Deno.test("of VMRUNs that differ only in what is copied, one is carried out", ()
 Deno.test("a run's content has all of it but its place in the log", () => {
   const [first, ...others] = said(
     eventsOf([0, 1, 2, 3, 4].map((i) => ({
+      ...PLAIN,
       rip: i === 1 ? 5n : 4n,
       l2rip: i === 2 ? 7n : 6n,
       info: [8n, i === 3 ? 10n : 9n],
-      intercepts: 3n,
-      eventInj: 0n,
-      cr3: 0x1074000n,
-      npt: true,
-      check: undefined,
-      code: 0x400n,
-      left: undefined,
     }))),
     together(LINUX_6_12),
   ).map(({ run }) => contentOf(run));
@@ -231,13 +226,10 @@ Deno.test("a run's content has all of it but its place in the log", () => {
 
 Deno.test("L2's RIP counts where the #VMEXIT shows what became of it", () => {
   const runs = [4n, 5n].map((rip): Shown => ({
+    ...PLAIN,
     rip,
     l2rip: undefined,
     info: [0n, 0n],
-    intercepts: 3n,
-    eventInj: 0n,
-    cr3: 0x1074000n,
-    npt: true,
     check: "control->asid == 0",
     code: 0xffffffffn,
     left: 5n,
