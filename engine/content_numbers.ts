@@ -1,5 +1,5 @@
 /**
- * Numbers for contents, to know again what was looked at before without keeping text of it.
+ * Knowing contents again that were looked at before, without keeping text of them.
  *
  * @module
  */
@@ -7,9 +7,51 @@
 /** Contents that are told apart at the same time. */
 export const MOST_CONTENTS: number = 1 << 15;
 
-interface Known {
+interface Known<T> {
   readonly words: Int32Array;
-  readonly id: number;
+  readonly value: T;
+}
+
+/** What is known of contents; all is forgotten when it becomes too much. */
+export class KnownContents<T> {
+  readonly #most: number;
+  readonly #known = new Map<number, Known<T>[]>();
+  #size = 0;
+
+  /**
+   * Knows none.
+   *
+   * @param most How many are kept at most.
+   */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /**
+   * What is known of a content.
+   *
+   * @param words Words, the first of which are the content.
+   * @param length How many.
+   * @param make Finds it out where it is not known.
+   */
+  of(words: Int32Array, length: number, make: () => T): T {
+    let sum = length;
+    for (let i = 0; i < length; i++) sum = Math.imul(sum ^ (words[i] as number), 0x01000193);
+    const known = this.#known.get(sum);
+    if (known !== undefined) {
+      for (const one of known) if (same(one.words, words, length)) return one.value;
+    }
+    if (this.#size === this.#most) {
+      this.#known.clear();
+      this.#size = 0;
+    }
+    this.#size++;
+    const found = { words: words.slice(0, length), value: make() };
+    const alike = this.#known.get(sum);
+    if (alike === undefined) this.#known.set(sum, [found]);
+    else alike.push(found);
+    return found.value;
+  }
 }
 
 /**
@@ -17,9 +59,9 @@ interface Known {
  * that was not met for long may get another.
  */
 export class ContentNumbers {
-  readonly #known = new Map<number, Known[]>();
+  readonly #known = new KnownContents<number>(MOST_CONTENTS);
   #last = 0;
-  #size = 0;
+  readonly #next = () => ++this.#last;
 
   /**
    * The number of a content.
@@ -28,19 +70,7 @@ export class ContentNumbers {
    * @param length How many.
    */
   of(words: Int32Array, length: number): number {
-    let sum = length;
-    for (let i = 0; i < length; i++) sum = Math.imul(sum ^ (words[i] as number), 0x01000193);
-    let known = this.#known.get(sum);
-    if (known === undefined) this.#known.set(sum, known = []);
-    for (const one of known) if (same(one.words, words, length)) return one.id;
-    if (this.#size === MOST_CONTENTS) {
-      this.#known.clear();
-      this.#known.set(sum, known = []);
-      this.#size = 0;
-    }
-    this.#size++;
-    known.push({ words: words.slice(0, length), id: ++this.#last });
-    return this.#last;
+    return this.#known.of(words, length, this.#next);
   }
 }
 

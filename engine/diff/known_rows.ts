@@ -5,6 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { KnownContents } from "../content_numbers.ts";
 import { slotsOf } from "../image/slots.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Layout } from "../layout.ts";
@@ -100,24 +101,17 @@ const MOST_KNOWN = 1 << 10;
 /** Numbers that they may follow from. */
 const LONGEST = 1 << 11;
 
-interface Known {
-  readonly key: Int32Array;
-  readonly rows: Rows;
-}
-
 /** Finds the fields in which vCPUs differ, those of before as the same object. */
 export class KnownRows {
   readonly #own = new DifferingWords(VMCB12_AT);
   readonly #page = new DifferingWords(VMCB_SIZE);
-  readonly #known = new Map<number, Known[]>();
-  #count = 0;
+  readonly #known = new KnownContents<Rows>(MOST_KNOWN);
   /**
    * What the fields follow from: how L1's memory is mapped, and of each word that differs or shares
    * a field with one its number, and what it is in both.
    */
   readonly #key = new Int32Array(LONGEST);
   #length = 0;
-  #hash = 0;
 
   /**
    * The fields in which two vCPUs differ.
@@ -129,7 +123,7 @@ export class KnownRows {
    * @param vmcb12 Guest physical address of vmcb12.
    */
   between(va: Vcpu, a: StateParts, vb: Vcpu, b: StateParts, vmcb12: number): Rows {
-    this.#length = this.#hash = 0;
+    this.#length = 0;
     const { npt } = va.caps;
     this.#push(npt ? 1 : 0);
     let base = 0;
@@ -139,7 +133,7 @@ export class KnownRows {
     if (va.memory.backed(vmcb12, VMCB_SIZE)) {
       const x = va.memory.page(vmcb12), y = vb.memory.page(vmcb12);
       if (x !== y && Buffer.compare(x, y) !== 0) {
-        const p = wordsOf(x), q = wordsOf(y);
+        const p = va.memory.words(vmcb12), q = vb.memory.words(vmcb12);
         const page = this.#page.find(x, y, p, q);
         this.#add(base, page, page.length, PAGE, p, q);
       }
@@ -149,13 +143,13 @@ export class KnownRows {
     this.#add(base, undefined, regs.words.length, REGS, regs.words, otherRegs.words);
     base += REGS.first.length;
     this.#add(base, undefined, inner.words.length, INNER, inner.words, otherInner.words);
-    return this.#rows(() => new Rows(differingRows(a.of(va, vmcb12), b.of(vb, vmcb12))));
+    const make = () => new Rows(differingRows(a.of(va, vmcb12), b.of(vb, vmcb12)));
+    return this.#length > LONGEST ? make() : this.#known.of(this.#key, this.#length, make);
   }
 
   #push(number: number): void {
     if (this.#length < LONGEST) this.#key[this.#length] = number;
     this.#length++;
-    this.#hash = Math.imul(this.#hash, 31) + number | 0;
   }
 
   /** Adds what differs of an image to the key; only some of its words may, or any when left out. */
@@ -182,39 +176,6 @@ export class KnownRows {
       next = Math.max(next, to);
     }
   }
-
-  /** The rows that follow from the key. */
-  #rows(make: () => Rows): Rows {
-    const length = this.#length;
-    if (length > LONGEST) return make();
-    let known = this.#known.get(this.#hash);
-    if (known === undefined) {
-      if (this.#count === MOST_KNOWN) {
-        this.#known.clear();
-        this.#count = 0;
-      }
-      this.#known.set(this.#hash, known = []);
-    }
-    for (let i = 0; i < known.length; i++) {
-      const { key, rows } = known[i] as Known;
-      if (key.length !== length) continue;
-      let k = 0;
-      while (k < length && key[k] === this.#key[k]) k++;
-      if (k === length) return rows;
-    }
-    const rows = make();
-    known.push({ key: this.#key.slice(0, length), rows });
-    this.#count++;
-    return rows;
-  }
-}
-
-/** A page as 32-bit words. */
-function wordsOf(page: Uint8Array): Uint32Array {
-  const { buffer, byteOffset, length } = page;
-  return byteOffset % 4 === 0
-    ? new Uint32Array(buffer, byteOffset, length >> 2)
-    : new Uint32Array(page.slice().buffer);
 }
 
 /**

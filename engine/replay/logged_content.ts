@@ -11,6 +11,7 @@ import { ContentNumbers, MOST_CONTENTS } from "../content_numbers.ts";
 import type { Image } from "../event.ts";
 import { copyImage, fieldNamed, readField, writeField } from "../image/fields.ts";
 import type { Capabilities } from "../svm/machine.ts";
+import { wordAt } from "../svm/page_word.ts";
 import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
 import type { LoggedRun } from "./logged_runs.ts";
 
@@ -143,7 +144,7 @@ const scratch = new Words();
 function wordOf(image: Image | undefined, word: number): number {
   const bytes = image?.bytes, at = 4 * word;
   if (bytes === undefined || at + 4 > bytes.length) return 0;
-  return bytes[at]! | bytes[at + 1]! << 8 | bytes[at + 2]! << 16 | bytes[at + 3]! << 24;
+  return wordAt(bytes, at);
 }
 
 /** Whether a #VMEXIT shows anything of L2's RIP. */
