@@ -87,11 +87,11 @@ export { type LoggedRun, type Shown, showsTransitions } from "./replay/logged_ru
 export { Driver } from "./replay/drive.ts";
 export { ReplayError } from "./replay/replay_error.ts";
 export { capabilitiesOf } from "./replay/session_machine.ts";
-export { memoryDigest, RunningDigest, stateDigest } from "./replay/digest.ts";
+export { memoryDigest, RunningDigest, stateDigest } from "./svm/digest.ts";
 export { policyOfSession, type SessionPolicy } from "./policies/session.ts";
 export { recordedPolicy, type ReplayContext } from "./replay/context.ts";
 export type { Added, Mark } from "./replay/totals.ts";
-export type { CrcShift } from "./replay/crc.ts";
+export type { CrcShift } from "./svm/crc.ts";
 export type { NestedState, RestoreErrnos, SavedEvents, SavedVcpu } from "./kvm/migrate.ts";
 export type { Sregs, Sregs2 } from "./kvm/ioctls.ts";
 export * from "./replay/replayer.ts";

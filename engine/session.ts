@@ -10,7 +10,7 @@ import { MemoizedReplayer } from "./memo/replayer.ts";
 import { RunPaths } from "./paths/paths.ts";
 import type { Policy } from "./policy.ts";
 import { recordedPolicy } from "./replay/context.ts";
-import { joinDigests } from "./replay/digest.ts";
+import { joinDigests } from "./svm/digest.ts";
 import { type Mismatch, Replayer, type ReplayResult } from "./replay/replayer.ts";
 
 /** How a session goes about it. */

@@ -1,7 +1,7 @@
 import { crc32 } from "node:zlib";
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { crcShift, joinCrc, shiftCrc } from "../engine/replay/crc.ts";
+import { crcShift, joinCrc, shiftCrc } from "../engine/svm/crc.ts";
 import {
   Driver,
   LINUX_6_12,

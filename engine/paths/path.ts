@@ -7,11 +7,11 @@ import { applyShort, type KvmRunResult, type ShortChange } from "../kvm/loose_st
 import type { Noted, Observer, Repeated, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
+import { PAGE_SIZE } from "../svm/memory.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";
 import { GuardList, type Guards, pairs } from "./guards.ts";
 import { sizeOf } from "./history.ts";
 import type { PathLists } from "./program.ts";
-import { PAGE_SIZE } from "../svm/memory.ts";
 
 /** An image that is made of a state, to be filled in again from another. */
 export interface Template {

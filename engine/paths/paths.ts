@@ -18,6 +18,7 @@ import { StateSums } from "./state_sums.ts";
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
 const MOST_NUMBERS = 1 << 21;
+
 /** What speaks for recording and against it, and the most there is of either. */
 interface Evidence {
   readonly for: number;
@@ -109,8 +110,8 @@ export interface PathsOptions {
 }
 
 /**
- * The paths that vCPUs take under a policy at one kind of work, such as KVM_RUN: a run that reads the same words as an earlier one, apart
- * from those that it only copies, does the same with them.
+ * The paths that vCPUs take under a policy at one kind of work, such as KVM_RUN: a run that reads the
+ * same words as an earlier one, apart from those that it only copies, does the same with them.
  */
 export class Paths {
   /** What became of the runs so far. */

@@ -24,6 +24,7 @@ import { DIRTY, FOLLOWS, GUARD, Page, SETTLED, Words } from "./words.ts";
 const LONGEST = 1 << 11;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
+
 /** What was recorded. */
 export interface Recorded {
   /** What the path depends on. */

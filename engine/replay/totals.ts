@@ -4,8 +4,8 @@
  * @module
  */
 import type { OutcomeCount } from "./agreement.ts";
-import { type CrcShift, crcShift, shiftCrc } from "./crc.ts";
-import { RunningDigest } from "./digest.ts";
+import { type CrcShift, crcShift, shiftCrc } from "../svm/crc.ts";
+import { RunningDigest } from "../svm/digest.ts";
 
 /** What a stretch of a trace added. */
 export interface Added {

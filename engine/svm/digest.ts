@@ -4,10 +4,9 @@
  * @module
  */
 import { crc32 } from "node:zlib";
-import { STATE_SIZE } from "../svm/machine.ts";
-import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
-import type { Vcpu } from "../kvm/vcpu.ts";
 import { type CrcShift, crcShift, joinCrc, shiftCrc } from "./crc.ts";
+import { type Machine, STATE_SIZE } from "./machine.ts";
+import { type GuestMemory, PAGE_SIZE } from "./memory.ts";
 
 /**
  * Digest of a vCPU and its guest memory, folded into an earlier one.
@@ -24,7 +23,7 @@ import { type CrcShift, crcShift, joinCrc, shiftCrc } from "./crc.ts";
  * if (stateDigest(v) === before || stateDigest(v.fork(UPSTREAM)) !== stateDigest(v)) throw new Error();
  * ```
  */
-export function stateDigest(v: Vcpu, seed = 0): number {
+export function stateDigest(v: Machine, seed = 0): number {
   return crc32(v.bytes.subarray(0, STATE_SIZE), seed);
 }
 
@@ -43,7 +42,7 @@ export function stateDigest(v: Vcpu, seed = 0): number {
  * if (memoryDigest(v) !== 0 || memoryDigest(copy) === 0) throw new Error();
  * ```
  */
-export function memoryDigest(v: Vcpu, seed = 0): number {
+export function memoryDigest(v: Machine, seed = 0): number {
   const number = new Uint32Array(1);
   const bytes = new Uint8Array(number.buffer);
   let digest = seed;
@@ -110,7 +109,7 @@ export class RunningDigest {
    *
    * @param v The vCPU.
    */
-  add(v: Vcpu): void {
+  add(v: Machine): void {
     const { memory } = v;
     if (memory !== this.#memory) this.#begin(memory);
     if (v.bytes !== this.#buffer) {
