@@ -283,7 +283,9 @@ Deno.test("where code must not be made of text, paths are followed all the same"
   let looked = 0;
   driver.ready = (v) => {
     const a = v.fork(UPSTREAM), b = v.fork(UPSTREAM), c = v.fork(UPSTREAM);
-    const { path } = new PathRecorder(v.words.length).record(a, runVcpu);
+    const recorder = new PathRecorder(v.words.length);
+    recorder.begin(a, runVcpu);
+    const { path } = recorder.end();
     if (path === undefined) return;
     const made = globalThis.Function;
     try {

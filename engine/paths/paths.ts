@@ -172,7 +172,7 @@ export class Paths {
       run(v);
       return;
     }
-    if (this.#caps === undefined || this.#caps !== v.caps) this.#forget(v.caps);
+    if (this.#caps !== v.caps) this.#forget(v.caps);
     const root = this.#rootOf(v);
     const likely = this.#last?.next;
     const path = likely !== undefined && likely.root === root && likely.matches(v)

@@ -74,20 +74,6 @@ export class PathRecorder implements AccessRecorder {
   }
 
   /**
-   * Has something done, and records its path.
-   *
-   * @param v The vCPU.
-   * @param run What is to be done.
-   * @param given Whether the work area holds something to begin with.
-   * @returns What the path depends on, and the path; without it where it could not be followed to its
-   * end, which depends on the same.
-   */
-  record(v: Vcpu, run: (v: Vcpu) => void, given = false): Recorded {
-    this.begin(v, run, given);
-    return this.end();
-  }
-
-  /**
    * Has something done, and records it, without an end yet.
    *
    * @param v The vCPU.
@@ -116,7 +102,7 @@ export class PathRecorder implements AccessRecorder {
    *
    * @param v The vCPU.
    * @param then What is to be done: the path's last stage, which need not be followed with the others.
-   * @returns As {@linkcode PathRecorder.record}.
+   * @returns As {@linkcode PathRecorder.end}.
    */
   goOn(v: Vcpu, then: (v: Vcpu) => void): Recorded {
     if (!this.#failed) {
@@ -126,7 +112,12 @@ export class PathRecorder implements AccessRecorder {
     return this.#recordedWith(true);
   }
 
-  /** Ends what was begun; as {@linkcode PathRecorder.record}. */
+  /**
+   * Ends what was begun.
+   *
+   * @returns What the path depends on, and the path; without it where it could not be followed to its
+   * end, which depends on the same.
+   */
   end(): Recorded {
     return this.#recordedWith(false);
   }
