@@ -49,6 +49,13 @@ export class FewPages extends GuestMemory {
     return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
   }
 
+  override words(gpa: number): Uint32Array {
+    const at = Math.floor(gpa / PAGE_SIZE);
+    let page = this.page(gpa);
+    if (page.byteOffset % 4 !== 0) this.#pages.set(at, page = page.slice());
+    return new Uint32Array(page.buffer, page.byteOffset, PAGE_SIZE / 4);
+  }
+
   override writable(gpa: number): Uint8Array {
     const at = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(at);
