@@ -21,8 +21,9 @@ import {
   VMCB_SIZE,
 } from "../engine/mod.ts";
 import { PartialDiffer } from "../engine/diff/partial_differ.ts";
-import { fieldNamed, writeField } from "../engine/image/fields.ts";
+import { fieldNamed, readBigint, writeField } from "../engine/image/fields.ts";
 import { contentOf } from "../engine/replay/logged_content.ts";
+import { assumptionOf } from "../engine/replay/logged_driver.ts";
 import { type LoggedRun, LoggedRunCollector } from "../engine/replay/logged_runs.ts";
 import { type Contradiction, PartialReplayer } from "../engine/replay/partial.ts";
 import { REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
@@ -67,6 +68,9 @@ interface Shown {
   readonly code: bigint | undefined;
   /** What it shows of L2's RIP after the #VMEXIT. */
   readonly left: bigint | undefined;
+  /** What it shows of the TSC offset after the #VMEXIT, and before VMRUN. */
+  readonly tsc?: bigint | undefined;
+  readonly before?: bigint | undefined;
 }
 
 /** What is only copied on the way into L2 and out. */
@@ -90,6 +94,7 @@ const KIND = fc.record({
   ),
   code: fc.constantFrom(0x81n, 0x400n, 0xffffffffn, undefined),
   left: fc.option(ADDRESS, { nil: undefined, freq: 1 }),
+  tsc: fc.constantFrom(undefined, undefined, 0n, 5n, 0x7fffn),
 });
 
 /** Logs of few kinds of VMRUNs. */
@@ -102,7 +107,8 @@ function* eventsOf(runs: readonly Shown[]): Generator<TraceEvent> {
   const vcpu = 0;
   yield { kind: "session", vcpu, meta: { source: "kvm-tracepoints" } };
   for (const run of runs) {
-    const { rip, l2rip, info, intercepts, eventInj, cr3, npt, check, code, left } = run;
+    const { rip, l2rip, info, intercepts, eventInj, cr3, npt, check, code, left, tsc, before } =
+      run;
     const vmcb12 = vmcb({
       "control.intercept_word3": 0x80000000n,
       "control.intercept_word4": intercepts,
@@ -110,6 +116,7 @@ function* eventsOf(runs: readonly Shown[]): Generator<TraceEvent> {
       "control.nested_ctl": npt ? 1n : 0n,
       [npt ? "control.nested_cr3" : "save.cr3"]: cr3,
       "save.rip": rip,
+      ...(before === undefined ? {} : { "control.tsc_offset": before }),
     });
     yield { kind: "vmrun", vcpu, rip: 0x400863n, vmcb12_gpa: 0x799a000n, vmcb12 };
     if (check !== undefined) {
@@ -121,6 +128,7 @@ function* eventsOf(runs: readonly Shown[]): Generator<TraceEvent> {
       "control.exit_info_1": info[0],
       "control.exit_info_2": info[1],
       ...(left === undefined ? {} : { "save.rip": left }),
+      ...(tsc === undefined ? {} : { "control.tsc_offset": tsc }),
     });
     yield { kind: "exit", vcpu, vmcb12: exited };
   }
@@ -154,7 +162,7 @@ const together = (policy: Policy) => (report: (found: Contradiction) => void) =>
   return () => replayer;
 };
 const alone = (policy: Policy) => (report: (found: Contradiction) => void) => () =>
-  new PartialReplayer(policy, report);
+  new PartialReplayer(policy, report, { each: true });
 
 Deno.test("what one run says for others like it is what each of them says alone", () => {
   let shared = 0, contradicted = 0;
@@ -206,6 +214,22 @@ Deno.test("of VMRUNs that differ only in what is copied, one is carried out", ()
   const step: Step = { name: "look at RIP", doc: "Looks at L2's RIP", run: () => OK };
   const ways = { ...LINUX_6_12.ways, vmrun: [...list([step]), ...LINUX_6_12.ways.vmrun] };
   assertEquals(carriedOut({ ...LINUX_6_12, name: "own", ways }, runs), 50);
+});
+
+Deno.test("what contradicts one way of filling in the unknown alone is not said of a policy", () => {
+  const plain: Shown = { ...PLAIN, rip: 0n, l2rip: undefined, info: [0n, 0n] };
+  const row = fieldNamed(VMCB_LAYOUT, "control.tsc_offset");
+  const { run } = said(eventsOf([plain]), together(LINUX_6_12))[0]!;
+  const filled = [0, 1, 2, 3].map((i) => readBigint(assumptionOf(run, i)!.vmcb12, row));
+  assertEquals(filled.slice(0, 2), [0n, 0n]);
+  for (const policy of Object.values(POLICIES)) {
+    const fields = (tsc: bigint, before?: bigint) =>
+      said(eventsOf([{ ...plain, tsc, before }]), together(policy))
+        .flatMap(({ found }) => found.map(({ field }) => field));
+    for (const tsc of filled) assertEquals(fields(tsc), [], policy.name);
+    assertEquals(fields(filled[2]!, filled[2]), [], policy.name);
+    assertEquals(fields(filled[2]!, 0n), ["exit.vmcb12 control.tsc_offset"], policy.name);
+  }
 });
 
 Deno.test("a run's content has all of it but its place in the log", () => {

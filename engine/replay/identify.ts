@@ -159,6 +159,7 @@ class Trials {
       trial.transitions ??= new PartialReplayer(
         onProcessor(trial.policy, processor),
         (found) => this.#note(trial, { ...found, scenario: undefined }),
+        { bare: true },
       );
     }
   }

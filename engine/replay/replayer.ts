@@ -145,7 +145,7 @@ export class Replayer {
     this.#transitions = new PartialReplayer(
       policy,
       (found) => report({ ...found, scenario: undefined }),
-      paths === undefined,
+      { each: paths === undefined },
     );
     this.#logged = new LoggedRunCollector((unit) => this.#transitions.take(unit));
   }

@@ -139,15 +139,25 @@ const keptOfVmcb12: Uint8Array[] = [];
 const freedoms = new WeakMap<LoggedRun, number>();
 
 /**
+ * The bits of vmcb12 that L2 cannot have changed before a #VMEXIT.
+ *
+ * @param run The transition.
+ * @returns A mask of a VMCB's size, not to be changed.
+ */
+export function keptOfExit(unit: LoggedRun): Uint8Array {
+  let may = freedoms.get(unit);
+  if (may === undefined) freedoms.set(unit, may = freedomOf(unit));
+  return keptOfVmcb12[may] ??= keptOf(VMCB_LAYOUT, ofL2(may));
+}
+
+/**
  * Makes unknown of vmcb12 what L2 may have changed before a #VMEXIT.
  *
  * @param run The transition.
  * @param vmcb12 vmcb12 as a replay leaves it; changed.
  */
 export function leaveVmcb12(unit: LoggedRun, vmcb12: Image): void {
-  let may = freedoms.get(unit);
-  if (may === undefined) freedoms.set(unit, may = freedomOf(unit));
-  keep(vmcb12, keptOfVmcb12[may] ??= keptOf(VMCB_LAYOUT, ofL2(may)));
+  keep(vmcb12, keptOfExit(unit));
 }
 
 /** What a #VMEXIT restores of L1's registers: without CR8, and with it. */
