@@ -24,6 +24,7 @@ import type { Policy } from "../policy.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
+import { GivenPages } from "./given_pages.ts";
 import { loadAndRun, loadL2Regs, loadRegs, wholeRegs, writePage } from "./load_regs.ts";
 import { MOST_OUTCOMES, ReplayError, tooManyOutcomes } from "./replay_error.ts";
 import { capabilitiesOf, DEFAULTS, modelled } from "./session_machine.ts";
@@ -95,6 +96,7 @@ export class Driver {
   #running = false;
   /** Pages that the session set. */
   #pages = 0;
+  readonly #given = new GivenPages();
   /** Outcomes since the last event of another kind. */
   #outcomes = 0;
   /** How often the run under way went on: each time may bring forth outcomes, which are kept. */
@@ -316,8 +318,9 @@ export class Driver {
 
   /** Sets a page from outside. */
   #page(gpa: number, image: Image, event: number): void {
-    const v = this.#machine();
-    if (v.memory.backed(gpa, PAGE_SIZE) && !v.memory.written(gpa / PAGE_SIZE | 0)) {
+    const v = this.#machine(), { memory } = v, backed = memory.backed(gpa, PAGE_SIZE);
+    if (this.#given.holds(memory, gpa, image)) return;
+    if (backed && !memory.written(gpa / PAGE_SIZE | 0)) {
       if (this.#pages++ === MOST_PAGES) {
         throw new ReplayError(
           `The session sets more than ${MOST_PAGES} pages of guest memory, which replay keeps at most`,
@@ -326,6 +329,7 @@ export class Driver {
       }
     }
     writePage(v, gpa, image);
+    if (backed && image.known === undefined) this.#given.set(memory, gpa, image);
   }
 
   #inject(event: EventOf<"inject">, index: number): void {
