@@ -15,7 +15,6 @@ import { PAGE_SIZE } from "../svm/memory.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { HistoryRecorder } from "./history.ts";
 import { ImageRecorder } from "./image_recorder.ts";
-import { RecordedVcpu } from "./recorded_vcpu.ts";
 import { Path, type Stage, type Template } from "./path.ts";
 import { PathWriter } from "./path_writer.ts";
 import { DIRTY, FOLLOWS, GUARD, Page, SETTLED, Words } from "./words.ts";
@@ -39,7 +38,6 @@ export class PathRecorder implements AccessRecorder {
   #given = false;
   readonly #stateWords: number;
   readonly #state: Words;
-  #recorded: RecordedVcpu | undefined;
   #v!: Vcpu;
   #words!: Uint32Array;
   readonly #pages = new Map<number, Page>();
@@ -130,13 +128,14 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
-    const recorded = this.#recorded ??= new RecordedVcpu(v, this, this.#state.marks);
-    recorded.begin(v);
-    recorded.observer = observer && this.#listen(observer, recorded);
+    const heard = v.observer;
+    v.observer = observer && this.#listen(observer);
+    v.recorder = v.memory.recorder = this;
     try {
-      run(recorded);
+      run(v);
     } finally {
-      recorded.end(v);
+      v.recorder = v.memory.recorder = undefined;
+      v.observer = heard;
     }
   }
 
@@ -158,13 +157,12 @@ export class PathRecorder implements AccessRecorder {
   }
 
   /** Hears what an observer is to be told, and has it told each time the path is followed. */
-  #listen(observer: Observer, recorded: RecordedVcpu): Observer {
+  #listen(observer: Observer): Observer {
     const tell = (
       what: (observer: Observer, v: Vcpu, shown?: ShownImage) => void,
       sees: "state" | "memory" | "nothing" = "state",
     ) => {
       const v = this.#v;
-      copyShort(v, recorded);
       if (this.#failed) {
         what(observer, v);
         return;
@@ -173,9 +171,9 @@ export class PathRecorder implements AccessRecorder {
       if (this.#history !== undefined) this.#note(what);
       else if (later) this.#show(what, this.#image());
       else this.#tell(what, this.#image());
-      v.memory.recorder = undefined;
+      v.recorder = v.memory.recorder = undefined;
       what(observer, v);
-      v.memory.recorder = this;
+      v.recorder = v.memory.recorder = this;
     };
     const { begin, end, step, switched, unmodelled, viewer, looker } = observer;
     return {
@@ -183,14 +181,14 @@ export class PathRecorder implements AccessRecorder {
       warn: (text, step) => tell((o) => o.warn(text, step), "nothing"),
       inner: (at, ret) => {
         if (this.#history !== undefined) return;
-        if (viewer && !this.#failed) viewer.fill(recorded, ret, this.#images.buffer(viewer.size));
+        if (viewer && !this.#failed) viewer.fill(this.#v, ret, this.#images.buffer(viewer.size));
         tell((o, v, shown) => o.inner(at, ret, v, shown));
       },
       ...(looker && {
         looker: {
           viewer: looker.viewer,
           look: () => {
-            looker.viewer.fill(recorded, 0, this.#images.buffer(looker.viewer.size));
+            looker.viewer.fill(this.#v, 0, this.#images.buffer(looker.viewer.size));
             tell((o, v, shown) => o.looker?.look(v, shown), "memory");
           },
         },
@@ -331,8 +329,7 @@ export class PathRecorder implements AccessRecorder {
   /** Is told that what follows depends on more than can be followed. */
   giveUp(): void {
     this.#failed = true;
-    this.#v.memory.recorder = undefined;
-    if (this.#recorded !== undefined) this.#recorded.recorder = undefined;
+    this.#v.recorder = this.#v.memory.recorder = undefined;
   }
 
   #guard(number: WordNumber, value: number): void {

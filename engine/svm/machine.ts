@@ -176,82 +176,98 @@ export class Machine {
 
   /** Byte at an offset. */
   u8(at: number): number {
+    this.recorder?.read(at, 1);
     return this.bytes[at] as number;
   }
 
   /** 16-bit value at an offset. */
   u16(at: number): number {
+    this.recorder?.read(at, 2);
     return this.view.getUint16(at, true);
   }
 
   /** 32-bit value at an offset that is a multiple of 4. */
   u32(at: number): number {
+    this.recorder?.read(at, 4);
     return this.words[at >> 2] as number;
   }
 
   /** The same by the number of the word. */
   word(index: number): number {
+    this.recorder?.read(index << 2, 4);
     return this.words[index] as number;
   }
 
   /** 64-bit value at an offset. */
   u64(at: number): bigint {
+    this.recorder?.read(at, 8);
     return this.view.getBigUint64(at, true);
   }
 
   /** Sets a byte. */
   set8(at: number, value: number): void {
+    this.recorder?.write(at, 1);
     this.bytes[at] = value;
   }
 
   /** Sets a 16-bit value. */
   set16(at: number, value: number): void {
+    this.recorder?.write(at, 2);
     this.view.setUint16(at, value, true);
   }
 
   /** Sets a 32-bit value; the offset is a multiple of 4, the value may be signed. */
   set32(at: number, value: number): void {
+    this.recorder?.writeWord(at >> 2);
     this.words[at >> 2] = value;
   }
 
   /** The same by the number of the word. */
   setWord(index: number, value: number): void {
+    this.recorder?.writeWord(index);
     this.words[index] = value;
   }
 
   /** Sets a 64-bit value, taken modulo 2^64. */
   set64(at: number, value: bigint): void {
+    this.recorder?.write(at, 8);
     this.view.setBigUint64(at, value, true);
   }
 
   /** Sets bits of a 32-bit value. */
   or32(at: number, bits: number): void {
+    if (this.recorder !== undefined) this.#change(at);
     this.words[at >> 2] = (this.words[at >> 2] as number) | bits;
   }
 
   /** Clears bits of a 32-bit value. */
   clear32(at: number, bits: number): void {
+    if (this.recorder !== undefined) this.#change(at);
     this.words[at >> 2] = (this.words[at >> 2] as number) & ~bits;
   }
 
   /** Copies a 64-bit value; both offsets are multiples of 4. */
   copy64(to: number, from: number): void {
+    this.recorder?.copy(to, from, 8);
     this.words[to >> 2] = this.words[from >> 2] as number;
     this.words[(to >> 2) + 1] = this.words[(from >> 2) + 1] as number;
   }
 
   /** Copies bytes within the state. */
   copy(to: number, from: number, length: number): void {
+    this.recorder?.copy(to, from, length);
     this.bytes.copyWithin(to, from, from + length);
   }
 
   /** Zeroes bytes from one offset up to another. */
   zero(from: number, to: number): void {
+    this.recorder?.write(from, to - from);
     this.bytes.fill(0, from, to);
   }
 
   /** Copies bytes of one page of guest memory into the state. The address must be backed. */
   copyFromMemory(to: number, gpa: number, length: number): void {
+    this.recorder?.copyFromMemory(to, gpa, length);
     const at = gpa % PAGE_SIZE;
     const page = this.memory.page(gpa);
     this.bytes.set(length === PAGE_SIZE ? page : page.subarray(at, at + length), to);
@@ -259,18 +275,26 @@ export class Machine {
 
   /** Copies bytes of the state into one page of guest memory. The address must be backed. */
   copyToMemory(gpa: number, from: number, length: number): void {
+    this.recorder?.copyToMemory(gpa, from, length);
     this.memory.writable(gpa).set(this.bytes.subarray(from, from + length), gpa % PAGE_SIZE);
   }
 
   /** Copies words of the state to somewhere outside of it, all by their numbers. */
   copyOut(to: Uint32Array, at: number, from: number, count: number): void {
+    this.recorder?.copyOut(to, at, from, count);
     const { words } = this;
     for (let i = 0; i < count; i++) to[at + i] = words[from + i] as number;
   }
 
   /** Sets a word outside of the state to something that follows from what was read of it. */
   setOut(to: Uint32Array, at: number, value: number): void {
+    this.recorder?.setOut(to, at);
     to[at] = value;
+  }
+
+  #change(at: number): void {
+    this.recorder?.read(at, 4);
+    this.recorder?.writeWord(at >> 2);
   }
 
   /** Byte offset of the active VMCB. */
