@@ -72,11 +72,11 @@ export function compilePath(
   }
 }
 
-function matchText({ numbers, values }: Guards, stateWords: number): string {
+function matchText(guards: Guards, stateWords: number): string {
   const state: string[] = [], memory: string[] = [], lines: string[] = [];
   const pages = new Map<number, string>();
-  numbers.forEach((number, i) => {
-    const value = (values[i] as number) | 0;
+  for (let i = 0; i < guards.length; i += 2) {
+    const number = guards[i] as number, value = guards[i + 1] as number;
     if (number < 0) {
       const gpa = (-1 - number) * PAGE_SIZE;
       lines.push(`if (m.allocated(${gpa}) !== ${value === 1}) return false;`);
@@ -85,7 +85,7 @@ function matchText({ numbers, values }: Guards, stateWords: number): string {
       const [name, at] = placeOf((number - stateWords) * 4, pages);
       memory.push(`(${name}[${at}] ^ ${value})`);
     }
-  });
+  }
   return [
     ...together(state),
     ...lines,

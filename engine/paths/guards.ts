@@ -36,11 +36,8 @@ export function valueOf(m: Machine, number: WordNumber): number {
     : peek(m.memory, (number - words.length) * 4);
 }
 
-/** Words and their values, in the order in which they are read. */
-export interface Guards {
-  readonly numbers: readonly WordNumber[];
-  readonly values: readonly number[];
-}
+/** Words and their values, in the order in which they are read: number and value of each. */
+export type Guards = Int32Array;
 
 /** Words and their values, to be asked whether they hold: those of the state first. */
 export class GuardList {
@@ -53,7 +50,7 @@ export class GuardList {
    * @param guards Number and value of each.
    * @param stateWords Words of a state.
    */
-  constructor(guards: Int32Array, stateWords: number) {
+  constructor(guards: Guards, stateWords: number) {
     const { length } = guards;
     const state = new Int32Array(length), others = new Int32Array(length);
     let toState = 0, toOthers = 0;
@@ -152,9 +149,8 @@ export class GuardTree<T> {
    * with another word, or where it is known.
    */
   add(given: Guards, path: T): boolean {
-    const { numbers, values } = given;
     const leaf = (from: number): Node<T> => ({
-      guards: pairs(given, from),
+      guards: given.subarray(from),
       list: undefined,
       branch: undefined,
       children: new Map(),
@@ -167,17 +163,18 @@ export class GuardTree<T> {
     }
     for (let at = 0;;) {
       let i = 0;
-      for (; i < node.guards.length; i += 2, at++) {
-        if (node.guards[i] !== numbers[at]) return false;
-        if (node.guards[i + 1] !== ((values[at] as number) | 0)) break;
+      for (; i < node.guards.length; i += 2, at += 2) {
+        if (node.guards[i] !== given[at]) return false;
+        if (node.guards[i + 1] !== given[at + 1]) break;
       }
+      const value = (given[at + 1] as number) >>> 0;
       if (i < node.guards.length) {
         split(node, i);
-        node.children.set(values[at] as number, leaf(at + 1));
+        node.children.set(value, leaf(at + 2));
         return true;
       }
-      if (node.branch === undefined || node.branch !== numbers[at]) return false;
-      const value = values[at++] as number;
+      if (node.branch === undefined || node.branch !== given[at]) return false;
+      at += 2;
       const child: Node<T> | undefined = node.children.get(value);
       if (child === undefined) {
         node.children.set(value, leaf(at));
@@ -186,16 +183,6 @@ export class GuardTree<T> {
       node = child;
     }
   }
-}
-
-/** Guards from a place on, number and value of each. */
-export function pairs({ numbers, values }: Guards, from = 0): Int32Array {
-  const list = new Int32Array(2 * (numbers.length - from));
-  for (let i = from, to = 0; i < numbers.length; i++) {
-    list[to++] = numbers[i] as number;
-    list[to++] = values[i] as number;
-  }
-  return list;
 }
 
 /** Whether one of some words of the state is another. */
@@ -239,7 +226,7 @@ function othersDiffer({ words, memory }: Machine, guards: Int32Array): boolean {
 function split<T>(node: Node<T>, at: number): void {
   const { guards, branch, children, path } = node;
   const behind: Node<T> = {
-    guards: guards.slice(at + 2),
+    guards: guards.subarray(at + 2),
     list: undefined,
     branch,
     children,
@@ -247,7 +234,7 @@ function split<T>(node: Node<T>, at: number): void {
   };
   node.branch = guards[at] as number;
   node.children = new Map([[(guards[at + 1] as number) >>> 0, behind]]);
-  node.guards = guards.slice(0, at);
+  node.guards = guards.subarray(0, at);
   node.list = undefined;
   node.path = undefined;
 }

@@ -40,7 +40,7 @@ export class HistoryRecorder {
    * @param tell What is told.
    */
   note(
-    set: readonly number[],
+    set: Int32Array,
     originOf: (word: number) => WordNumber,
     values: Uint32Array,
     tell: Noted["tell"],

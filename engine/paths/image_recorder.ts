@@ -5,7 +5,9 @@
  */
 import { ImageBuffer } from "../svm/image_buffer.ts";
 import type { Template } from "./path.ts";
-import type { WordNumber } from "./guards.ts";
+import type { PathWriter } from "./path_writer.ts";
+import { Program } from "./program.ts";
+import type { Shadow } from "./shadow.ts";
 import { FOLLOWS, type Words } from "./words.ts";
 
 /** Follows one image at a time. */
@@ -13,6 +15,8 @@ export class ImageRecorder {
   /** Memory that the image is being made in, and where each word comes from. */
   #image: Uint32Array | undefined;
   #origin: Int32Array = new Int32Array(0);
+  readonly #origins = new Map<number, Int32Array>();
+  readonly #copies = new Program();
   readonly #buffers = new Map<number, ImageBuffer>();
 
   /** There is no image. */
@@ -41,30 +45,32 @@ export class ImageRecorder {
   /**
    * Takes the image that was made.
    *
-   * @param guarded Whether a word is a guard.
-   * @param slotOf Number of a word among those that are carried.
+   * @param shadow What is known of the words that it comes from.
+   * @param writer Who numbers those that are carried.
    * @returns The image; undefined where none was made.
    */
-  take(
-    guarded: (number: WordNumber) => boolean,
-    slotOf: (number: WordNumber) => number,
-  ): Template | undefined {
-    const image = this.#image, origin = this.#origin;
+  take(shadow: Shadow, writer: PathWriter): Template | undefined {
+    const image = this.#image, origin = this.#origin, copies = this.#copies;
     if (image === undefined) return undefined;
     this.#image = undefined;
-    const copies: number[] = [];
+    copies.clear();
     for (let word = 0; word < origin.length; word++) {
       const from = origin[word] as number;
-      if (from !== FOLLOWS && !guarded(from)) copies.push(word, slotOf(from));
+      if (from === FOLLOWS || shadow.guarded(from) !== undefined) continue;
+      copies.push(word);
+      copies.push(writer.slot(from));
     }
-    return { words: image.slice(), copies: Int32Array.from(copies) };
+    return { words: image.slice(), copies: copies.copy() };
   }
 
   /** Where the words of an image come from; it is the only one that is being made. */
   #originsIn(to: Uint32Array): Int32Array {
     if (this.#image !== to) {
       this.#image = to;
-      this.#origin = new Int32Array(to.length).fill(FOLLOWS);
+      const { length } = to;
+      let origin = this.#origins.get(length);
+      if (origin === undefined) this.#origins.set(length, origin = new Int32Array(length));
+      this.#origin = origin.fill(FOLLOWS);
     }
     return this.#origin;
   }

@@ -9,7 +9,7 @@ import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";
-import { GuardList, type Guards, pairs } from "./guards.ts";
+import { GuardList, type Guards } from "./guards.ts";
 import { sizeOf } from "./history.ts";
 import type { PathLists } from "./program.ts";
 
@@ -91,7 +91,7 @@ class KnownPath implements Repeated {
   #all(): ReadonlySet<number> {
     const c = this.#carried;
     const carried = Array.from({ length: c[0] as number }, (_, i) => c[1 + 2 * i] as number);
-    return new Set([...this.#guards.numbers, ...carried]);
+    return new Set([...this.#guards.filter((_, i) => i % 2 === 0), ...carried]);
   }
 }
 
@@ -164,7 +164,7 @@ export class Path {
   matches(v: Vcpu): boolean {
     const compiled = this.#compiled;
     if (compiled !== undefined) return compiled.matches(v.words, v.memory);
-    return (this.#list ??= new GuardList(pairs(this.guards), v.words.length)).holdsIn(v);
+    return (this.#list ??= new GuardList(this.guards, v.words.length)).holdsIn(v);
   }
 
   /**

@@ -7,29 +7,30 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import type { WordNumber } from "./guards.ts";
 import { type PathLists, Program } from "./program.ts";
-import { DIRTY, FOLLOWS, type Page, type Words, WRITTEN } from "./words.ts";
+import type { Shadow } from "./shadow.ts";
+import { DIRTY, FOLLOWS, type Words, WRITTEN } from "./words.ts";
 
 /** Writes the lists of one path at a time. */
 export class PathWriter {
   readonly #stateWords: number;
-  readonly #guarded: (number: WordNumber) => number | undefined;
-  /** Slots of carried words, in their order. */
-  readonly #slots = new Map<WordNumber, number>();
+  readonly #shadow: Shadow;
+  /** Numbers of carried words, in the order of their slots. */
+  readonly #slots = new Program();
   readonly #program = new Program();
   readonly #loads = new Program();
   /** Words of a stage while they are sorted: copied ones with their slots, others with their values. */
-  readonly #copied: number[] = [];
-  readonly #set: number[] = [];
+  readonly #copied = new Program();
+  readonly #set = new Program();
 
   /**
    * Begins with nothing.
    *
    * @param stateWords Words of a state.
-   * @param guarded Value of a word that is a guard; undefined for others.
+   * @param shadow What is known of each word.
    */
-  constructor(stateWords: number, guarded: (number: WordNumber) => number | undefined) {
+  constructor(stateWords: number, shadow: Shadow) {
     this.#stateWords = stateWords;
-    this.#guarded = guarded;
+    this.#shadow = shadow;
   }
 
   /** Begins another path. */
@@ -40,8 +41,8 @@ export class PathWriter {
 
   /** Number of a word among those that are carried. */
   slot(from: WordNumber): number {
-    let slot = this.#slots.get(from);
-    if (slot === undefined) this.#slots.set(from, slot = this.#slots.size);
+    const slots = this.#slots, slot = this.#shadow.slot(from, slots.length);
+    if (slot === slots.length) slots.push(from);
     return slot;
   }
 
@@ -49,17 +50,10 @@ export class PathWriter {
    * Puts down what was set since the last stage.
    *
    * @param mapped Number of a page that the work area becomes a copy of at first; or -1.
-   * @param state Words of the state.
-   * @param pages Pages that were written, by their numbers.
    * @param v The vCPU, as it is now.
    */
-  stage(
-    mapped: number,
-    state: Words,
-    pages: ReadonlyMap<number, Page>,
-    { words, memory }: Vcpu,
-  ): void {
-    const program = this.#program;
+  stage(mapped: number, { words, memory }: Vcpu): void {
+    const program = this.#program, { state, pages } = this.#shadow;
     program.push(mapped);
     this.#writes(state, words);
     const count = program.later();
@@ -80,46 +74,50 @@ export class PathWriter {
 
   /** What was put down. */
   lists(): PathLists {
-    return { carried: this.#carried(), slots: this.#slots.size, program: this.#program.copy() };
+    return { carried: this.#carried(), slots: this.#slots.length, program: this.#program.copy() };
   }
 
   /** Appends what was set of words, which have these values now. */
   #writes(words: Words, values: Uint32Array): void {
-    const { marks, dirty } = words;
+    const { marks } = words, dirty = words.takeDirty();
+    const program = this.#program, copied = this.#copied, set = this.#set;
+    copied.clear();
+    set.clear();
     for (let i = 0; i < dirty.length; i++) {
       const word = dirty[i] as number, mark = marks[word] as number;
       const sorted = this.#sort(words, word, values[word] as number, (mark & WRITTEN) !== 0);
-      marks[word] = sorted ? mark & ~DIRTY | WRITTEN : mark & ~DIRTY;
+      marks[word] = (marks[word] as number) & ~DIRTY | (sorted ? WRITTEN : 0);
     }
-    dirty.length = 0;
-    const program = this.#program, copied = this.#copied, set = this.#set;
     program.push(copied.length >> 1);
-    for (let i = 0; i < copied.length; i++) program.push(copied[i] as number);
+    program.append(copied);
     const stretches = program.later();
     let length = -1, next = -1;
     for (let i = 0; i < set.length; i += 2) {
-      const place = set[i] as number;
+      const place = set.at(i);
       if (place !== next) {
         program.count(stretches);
         program.push(place);
         length = program.later();
       }
-      program.push(set[i + 1] as number);
+      program.push(set.at(i + 1));
       program.count(length);
       next = place + 1;
     }
-    copied.length = set.length = 0;
   }
 
   /** Sorts a word by what it becomes, unless it is that already; whether it is to be set. */
   #sort(words: Words, word: number, value: number, written: boolean): boolean {
     const number = words.first + word, from = words.from(word);
-    const known = from === FOLLOWS ? value : this.#guarded(from);
-    if (!written) {
-      if (from === number || known !== undefined && this.#guarded(number) === known) return false;
+    if (!written && from === number) return false;
+    const known = from === FOLLOWS ? value : this.#shadow.guarded(from);
+    if (known === undefined) {
+      this.#copied.push(word);
+      this.#copied.push(this.slot(from));
+      return true;
     }
-    if (known !== undefined) this.#set.push(word, known);
-    else this.#copied.push(word, this.slot(from));
+    if (!written && words.guarded(word) === known) return false;
+    this.#set.push(word);
+    this.#set.push(known);
     return true;
   }
 
@@ -129,7 +127,8 @@ export class PathWriter {
     loads.clear();
     const count = loads.later();
     const pages = new Map<number, number[]>();
-    for (const [number, slot] of this.#slots) {
+    for (let slot = 0; slot < this.#slots.length; slot++) {
+      const number = this.#slots.at(slot);
       if (number < this.#stateWords) {
         loads.count(count);
         loads.push(number);

@@ -39,8 +39,8 @@ const SAME_STATE: Evidence = { for: 3, against: 1, most: 32 };
  * beforehand, and at once.
  */
 const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
-/** What a guard takes up, in those: number and value in a tree, and twice as much in the path. */
-const GUARD_SIZE = 6;
+/** How often a guard is there: as it was recorded, and sorted in a tree and in the path. */
+const GUARD_COPIES = 3;
 
 /** Stands for the path of runs that cannot be recorded. */
 const IN_VAIN = "in vain";
@@ -282,7 +282,7 @@ export class Paths {
   #add(root: Root, { guards, path }: Recorded): void {
     if (path !== undefined) path.root = root;
     const added = root.tree.add(guards, path ?? IN_VAIN);
-    this.#numbers += GUARD_SIZE * guards.numbers.length + (path?.size ?? 0);
+    this.#numbers += GUARD_COPIES * guards.length + (path?.size ?? 0);
     this.counts[added && path !== undefined ? "recorded" : "failed"]++;
   }
 }

@@ -38,12 +38,20 @@ export class Program {
 
   /** Appends a number. */
   push(number: number): void {
-    if (this.length === this.#numbers.length) {
-      const more = new Int32Array(2 * this.length);
-      more.set(this.#numbers);
-      this.#numbers = more;
-    }
+    if (this.length === this.#numbers.length) this.#grow();
     this.#numbers[this.length++] = number;
+  }
+
+  /** One of them. */
+  at(index: number): number {
+    return this.#numbers[index] as number;
+  }
+
+  /** Appends all of another list. */
+  append(list: Program): void {
+    while (this.length + list.length > this.#numbers.length) this.#grow();
+    this.#numbers.set(list.#numbers.subarray(0, list.length), this.length);
+    this.length += list.length;
   }
 
   /** Appends a count that is not known yet: the place of it, for {@linkcode Program.count}. */
@@ -60,5 +68,11 @@ export class Program {
   /** A copy of what there is. */
   copy(): Int32Array {
     return this.#numbers.slice(0, this.length);
+  }
+
+  #grow(): void {
+    const more = new Int32Array(2 * this.#numbers.length);
+    more.set(this.#numbers);
+    this.#numbers = more;
   }
 }

@@ -17,7 +17,8 @@ import { HistoryRecorder } from "./history.ts";
 import { ImageRecorder } from "./image_recorder.ts";
 import { Path, type Stage, type Template } from "./path.ts";
 import { PathWriter } from "./path_writer.ts";
-import { DIRTY, FOLLOWS, GUARD, Page, SETTLED, Words } from "./words.ts";
+import { Shadow } from "./shadow.ts";
+import { DIRTY, FOLLOWS, GUARD, type Page, SETTLED, type Words } from "./words.ts";
 
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
 const LONGEST = 1 << 11;
@@ -37,18 +38,19 @@ export class PathRecorder implements AccessRecorder {
   /** Whether the work area holds something to begin with. */
   #given = false;
   readonly #stateWords: number;
+  readonly #shadow: Shadow;
   readonly #state: Words;
   #v!: Vcpu;
   #words!: Uint32Array;
-  readonly #pages = new Map<number, Page>();
-  readonly #sparePages: Page[] = [];
-  #numbers: WordNumber[] = [];
-  #values: number[] = [];
-  /** Values of guards of the state, of which {@linkcode GUARD} says so; and those of memory. */
-  readonly #stateGuards: Uint32Array;
-  readonly #guards = new Map<WordNumber, number>();
+  /** Guards: number and value of each; how many numbers that makes. */
+  readonly #guards = new Int32Array(2 * LONGEST);
+  #guardsEnd = 0;
+  /** Pages of which it is a guard whether they are allocated. */
+  readonly #allocated = new Set<WordNumber>();
   readonly #writer: PathWriter;
   #stages: Stage[] = [];
+  /** Whether a page was written. */
+  #writes = false;
   #loose!: ReturnType<typeof shortState>;
   #failed = false;
   /** Whether steps are told, for which the work area is as they leave it. */
@@ -66,9 +68,9 @@ export class PathRecorder implements AccessRecorder {
    */
   constructor(stateWords: number) {
     this.#stateWords = stateWords;
-    this.#state = new Words(0, stateWords);
-    this.#stateGuards = new Uint32Array(stateWords);
-    this.#writer = new PathWriter(stateWords, (number) => this.#guarded(number));
+    this.#shadow = new Shadow(stateWords);
+    this.#state = this.#shadow.state;
+    this.#writer = new PathWriter(stateWords, this.#shadow);
   }
 
   /**
@@ -90,7 +92,7 @@ export class PathRecorder implements AccessRecorder {
     if (history !== undefined) {
       this.#note(undefined);
       // What could be told is known; all is set at once.
-      for (const word of history.ever) this.#state.dirty.push(word);
+      for (const word of history.ever) this.#state.setLater(word);
     }
     this.#tell(undefined, this.#image());
   }
@@ -121,7 +123,7 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #recordedWith(tail: boolean): Recorded {
-    const guards = { numbers: this.#numbers, values: this.#values };
+    const guards = this.#guards.slice(0, this.#guardsEnd);
     if (this.#failed) return { guards, path: undefined };
     const lists = this.#writer.lists();
     return { guards, path: new Path(guards, lists, this.#stages, tail, this.#history?.notes) };
@@ -140,15 +142,12 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #begin(v: Vcpu): void {
-    this.#state.begin(0);
-    this.#sparePages.push(...this.#pages.values());
-    this.#pages.clear();
+    this.#shadow.begin();
     this.#writer.begin();
-    this.#numbers = [];
-    this.#values = [];
-    this.#guards.clear();
+    this.#guardsEnd = 0;
+    this.#allocated.clear();
     this.#stages = [];
-    this.#failed = false;
+    this.#failed = this.#writes = false;
     this.#mapped = -1;
     this.#images.clear();
     this.#v = v;
@@ -167,7 +166,7 @@ export class PathRecorder implements AccessRecorder {
         what(observer, v);
         return;
       }
-      const later = sees === "nothing" || sees === "memory" && this.#pages.size === 0;
+      const later = sees === "nothing" || sees === "memory" && !this.#writes;
       if (this.#history !== undefined) this.#note(what);
       else if (later) this.#show(what, this.#image());
       else this.#tell(what, this.#image());
@@ -203,14 +202,16 @@ export class PathRecorder implements AccessRecorder {
 
   /** Is told of reads of the state. */
   read(at: number, length: number): void {
-    const last = at + length - 1 >> 2;
-    const state = this.#state;
+    const last = at + length - 1 >> 2, { marks } = this.#state;
     for (let i = at >> 2; i <= last; i++) {
-      if (((state.marks[i] as number) & SETTLED) !== 0) continue;
-      state.marks[i]! |= SETTLED;
-      const from = state.from(i);
-      if (from !== FOLLOWS) this.#guard(from, this.#words[i] as number);
+      if (((marks[i] as number) & SETTLED) === 0) this.#readWord(i);
     }
+  }
+
+  #readWord(word: number): void {
+    const state = this.#state, from = state.from(word);
+    state.marks[word]! |= SETTLED;
+    if (from !== FOLLOWS) this.#guard(from, this.#words[word] as number);
   }
 
   /** Is told of writes of the state. */
@@ -250,7 +251,7 @@ export class PathRecorder implements AccessRecorder {
   readMemory(gpa: number, length: number): void {
     const { memory } = this.#v;
     for (let at = gpa - gpa % 4; at < gpa + length; at += 4) {
-      const from = this.#from(at);
+      const from = this.#shadow.page(Math.floor(at / PAGE_SIZE)).from(at % PAGE_SIZE >> 2);
       if (from !== FOLLOWS) this.#guard(from, peek(memory, at));
     }
   }
@@ -260,7 +261,7 @@ export class PathRecorder implements AccessRecorder {
     const end = gpa + length;
     if (gpa % 4 !== 0) this.readMemory(gpa, 1);
     if (end % 4 !== 0) this.readMemory(end - 1, 1);
-    const page = this.#page(gpa);
+    const page = this.#written(gpa);
     for (let at = gpa - gpa % 4; at < end; at += 4) page.set(at % PAGE_SIZE >> 2, FOLLOWS);
   }
 
@@ -279,10 +280,10 @@ export class PathRecorder implements AccessRecorder {
       this.#note(undefined);
       history.map(Math.floor(gpa / PAGE_SIZE));
     }
-    const own = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
+    const page = this.#shadow.page(Math.floor(gpa / PAGE_SIZE));
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
     for (let i = 0; i < length >> 2; i++) {
-      const from = own === undefined ? first + i : own.from(inPage + i);
+      const from = page.from(inPage + i);
       if (!maps && history === undefined) {
         this.#setWord(into + i, from);
         continue;
@@ -300,10 +301,7 @@ export class PathRecorder implements AccessRecorder {
       this.writeMemory(gpa, length);
       return;
     }
-    const page = this.#page(gpa);
-    for (let i = 0; i < length; i += 4) {
-      page.set((gpa + i) % PAGE_SIZE >> 2, this.#state.from(from + i >> 2));
-    }
+    this.#written(gpa).setAll(gpa % PAGE_SIZE >> 2, this.#state, from >> 2, length >> 2);
   }
 
   /** Is told of copies to an image. */
@@ -319,11 +317,15 @@ export class PathRecorder implements AccessRecorder {
   /** Is told when a page's being there is looked at. */
   readAllocated(gpa: number): void {
     // What the run itself has written is there.
-    if (this.#pages.has(Math.floor(gpa / PAGE_SIZE))) return;
+    const number = allocatedWord(gpa);
+    if (this.#shadow.page(Math.floor(gpa / PAGE_SIZE)).written || this.#allocated.has(number)) {
+      return;
+    }
+    this.#allocated.add(number);
     const { memory } = this.#v;
     memory.recorder = undefined;
-    this.#guard(allocatedWord(gpa), memory.allocated(gpa) ? 1 : 0);
-    memory.recorder = this;
+    this.#addGuard(number, memory.allocated(gpa) ? 1 : 0);
+    memory.recorder = this.#failed ? undefined : this;
   }
 
   /** Is told that what follows depends on more than can be followed. */
@@ -332,25 +334,22 @@ export class PathRecorder implements AccessRecorder {
     this.#v.recorder = this.#v.memory.recorder = undefined;
   }
 
+  /** The path depends on a word of the state or of guest memory. */
   #guard(number: WordNumber, value: number): void {
-    if (number >= 0 && number < this.#stateWords) {
-      if (((this.#state.marks[number] as number) & GUARD) !== 0) return;
-      this.#state.marks[number]! |= GUARD;
-      this.#stateGuards[number] = value;
+    if (number < this.#stateWords) {
+      const state = this.#state;
+      if (((state.marks[number] as number) & GUARD) !== 0) return;
       if (!this.#given && number >= WORK_FROM && number < WORK_TO) this.giveUp();
-    } else if (this.#guards.has(number)) return;
-    if (this.#numbers.length === LONGEST) this.giveUp();
-    if (this.#failed) return;
-    if (number < 0 || number >= this.#stateWords) this.#guards.set(number, value);
-    this.#numbers.push(number);
-    this.#values.push(value);
+      state.guard(number, value);
+    } else if (!this.#shadow.guard(number, value)) return;
+    this.#addGuard(number, value);
   }
 
-  /** Value of a word that is a guard; undefined for others. */
-  #guarded(number: WordNumber): number | undefined {
-    if (number < 0 || number >= this.#stateWords) return this.#guards.get(number);
-    const mark = this.#state.marks[number] as number;
-    return (mark & GUARD) !== 0 ? this.#stateGuards[number] : undefined;
+  #addGuard(number: WordNumber, value: number): void {
+    if (this.#guardsEnd === this.#guards.length) this.giveUp();
+    if (this.#failed) return;
+    this.#guards[this.#guardsEnd++] = number;
+    this.#guards[this.#guardsEnd++] = value;
   }
 
   #setWord(word: number, from: number): void {
@@ -362,38 +361,22 @@ export class PathRecorder implements AccessRecorder {
     } else this.#state.set(word, from);
   }
 
-  /** Where the word of guest memory at an address comes from. */
-  #from(gpa: number): number {
-    const page = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
-    return page === undefined ? memoryWord(this.#stateWords, gpa) : page.from(gpa % PAGE_SIZE >> 2);
-  }
-
   /** A page that is about to be written. */
-  #page(gpa: number): Page {
-    const number = Math.floor(gpa / PAGE_SIZE);
-    let page = this.#pages.get(number);
-    if (page === undefined) {
-      const first = memoryWord(this.#stateWords, number * PAGE_SIZE);
-      page = this.#sparePages.pop() ?? new Page(first, PAGE_SIZE / 4);
-      page.begin(first);
-      this.#pages.set(number, page);
-    }
-    page.touched = true;
+  #written(gpa: number): Page {
+    const page = this.#shadow.page(Math.floor(gpa / PAGE_SIZE));
+    page.written = page.touched = this.#writes = true;
     return page;
   }
 
   /** The image that was made since something was last told, if there is one. */
   #image(): Template | undefined {
-    return this.#images.take(
-      (number) => this.#guarded(number) !== undefined,
-      (number) => this.#writer.slot(number),
-    );
+    return this.#images.take(this.#shadow, this.#writer);
   }
 
   /** Notes what was set up to here, and what is told. */
   #note(tell: Stage["tell"]): void {
     const state = this.#state;
-    const { dirty, marks } = state;
+    const dirty = state.takeDirty(), { marks } = state;
     for (const word of dirty) {
       marks[word]! &= ~DIRTY;
       const from = state.from(word);
@@ -401,14 +384,13 @@ export class PathRecorder implements AccessRecorder {
       const behind = from >= MACHINE_SIZE >> 2 && from < this.#stateWords;
       if (behind) this.#guard(from, this.#words[word] as number);
     }
-    const copied = (from: WordNumber) => this.#guarded(from) === undefined ? from : FOLLOWS;
+    const copied = (from: WordNumber) => this.#shadow.guarded(from) === undefined ? from : FOLLOWS;
     this.#history?.note(dirty, (word) => copied(state.from(word)), this.#words, tell);
-    dirty.length = 0;
   }
 
   /** Ends a stage. */
   #tell(tell: Stage["tell"], image?: Template): void {
-    this.#writer.stage(this.#mapped, this.#state, this.#pages, this.#v);
+    this.#writer.stage(this.#mapped, this.#v);
     this.#mapped = -1;
     this.#stages.push({ ...this.#short(), image, tell });
   }

@@ -1,5 +1,5 @@
 /**
- * Words as a run that is recorded leaves them: where each comes from.
+ * Words as a run that is recorded leaves them: where each comes from, and what is known of it.
  *
  * @module
  */
@@ -9,65 +9,133 @@ import type { WordNumber } from "./guards.ts";
 export const FOLLOWS = -1;
 
 /** What is known of a word that may have been written. */
-export const DIRTY = 1, WRITTEN = 2, GUARD = 4;
+export const DIRTY = 1, WRITTEN = 2;
+/** The path depends on what it was. */
+export const GUARD = 4;
 /** Reading it says nothing new: it follows from guards. */
 export const SETTLED = 8;
+/** It comes from elsewhere. */
+const PLACED = 16;
+/** What it was is carried elsewhere. */
+const CARRIED = 32;
 
 /** Words of the state, or of a page of guest memory, as the run leaves them. */
 export class Words {
   /** Number of the first. */
-  first: WordNumber;
-  /** Where each comes from: 0 for what it was, else two more than {@linkcode Words.from} gives. */
-  readonly #origin: Int32Array;
+  first: WordNumber = 0;
   /** What is known of each. */
   readonly marks: Uint8Array;
-  /** Those that were set since something was last told. */
-  readonly dirty: number[] = [];
+  /** Where each comes from that comes from elsewhere. */
+  readonly #origins: Int32Array;
+  /** What each was that is a guard. */
+  readonly #values: Uint32Array;
+  /** Number of each among those that are carried, if it is. */
+  readonly #slots: Int32Array;
+  /** Those that were set since something was last told, and how many. */
+  readonly #dirty: Int32Array;
+  #count = 0;
 
   /**
-   * Words that are what they were.
+   * Makes room.
    *
-   * @param first Number of the first.
-   * @param count How many.
+   * @param count For how many.
    */
-  constructor(first: WordNumber, count: number) {
-    this.first = first;
-    this.#origin = new Int32Array(count);
+  constructor(count: number) {
     this.marks = new Uint8Array(count);
+    this.#origins = new Int32Array(count);
+    this.#values = new Uint32Array(count);
+    this.#slots = new Int32Array(count);
+    this.#dirty = new Int32Array(count);
   }
 
   /** Each is what it was. */
   begin(first: WordNumber): void {
     this.first = first;
-    this.#origin.fill(0);
     this.marks.fill(0);
-    this.dirty.length = 0;
+    this.#count = 0;
   }
 
   /** The number of the word that a word comes from; or {@linkcode FOLLOWS}. */
   from(word: number): number {
-    const origin = this.#origin[word] as number;
-    return origin === 0 ? this.first + word : origin - 2;
+    return ((this.marks[word] as number) & PLACED) === 0
+      ? this.first + word
+      : this.#origins[word] as number;
   }
 
   /** Says where a word comes from of which nobody asks what became of it. */
   place(word: number, from: number): void {
-    this.#origin[word] = from === this.first + word ? 0 : from + 2;
-    this.marks[word]! &= ~SETTLED;
+    const { marks } = this;
+    if (from === this.first + word) {
+      marks[word] = (marks[word] as number) & ~(SETTLED | PLACED);
+      return;
+    }
+    this.#origins[word] = from;
+    marks[word] = (marks[word] as number) & ~SETTLED | PLACED;
   }
 
   /** A word becomes what another was, or something that follows from guards. */
   set(word: number, from: number): void {
-    const mark = this.marks[word] as number;
+    const { marks } = this, mark = marks[word] as number;
     if ((mark & (DIRTY | WRITTEN)) === 0 && from !== FOLLOWS && this.from(word) === from) return;
-    this.place(word, from);
-    if ((mark & DIRTY) === 0) this.dirty.push(word);
-    this.marks[word] = from === FOLLOWS ? mark | DIRTY | SETTLED : mark & ~SETTLED | DIRTY;
+    if ((mark & DIRTY) === 0) this.#dirty[this.#count++] = word;
+    this.#origins[word] = from;
+    marks[word] = from === FOLLOWS
+      ? mark | DIRTY | SETTLED | PLACED
+      : mark & ~SETTLED | DIRTY | PLACED;
+  }
+
+  /** Words become what others are now. */
+  setAll(to: number, words: Words, from: number, count: number): void {
+    for (let i = 0; i < count; i++) this.set(to + i, words.from(from + i));
+  }
+
+  /** Those that were set since they were last taken; each once, valid until the next is set. */
+  takeDirty(): Int32Array {
+    const dirty = this.#dirty.subarray(0, this.#count);
+    this.#count = 0;
+    return dirty;
+  }
+
+  /** A word counts as set since something was last told, which it does not yet. */
+  setLater(word: number): void {
+    this.#dirty[this.#count++] = word;
+  }
+
+  /** The path depends on what a word was. */
+  guard(word: number, value: number): void {
+    this.marks[word]! |= GUARD;
+    this.#values[word] = value;
+  }
+
+  /** What a word was that is a guard; undefined for others. */
+  guarded(word: number): number | undefined {
+    return ((this.marks[word] as number) & GUARD) !== 0 ? this.#values[word] : undefined;
+  }
+
+  /**
+   * Number of a word among those that are carried.
+   *
+   * @param word The word.
+   * @param next The number that it has from now on if it has none.
+   */
+  slot(word: number, next: number): number {
+    const mark = this.marks[word] as number;
+    if ((mark & CARRIED) !== 0) return this.#slots[word] as number;
+    this.marks[word] = mark | CARRIED;
+    return this.#slots[word] = next;
   }
 }
 
-/** A page of guest memory that the run has written. */
+/** A page of guest memory that the run has read or written. */
 export class Page extends Words {
-  /** Whether since something was last told. */
+  /** Whether it was written. */
+  written = false;
+  /** Whether it was since something was last told. */
   touched = false;
+
+  /** As before the run. */
+  override begin(first: WordNumber): void {
+    super.begin(first);
+    this.written = this.touched = false;
+  }
 }
