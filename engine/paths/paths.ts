@@ -114,6 +114,8 @@ export interface PathsOptions {
  * same words as an earlier one, apart from those that it only copies, does the same with them.
  */
 export class Paths {
+  /** Pages by which it is told that a state comes again: numbers of those that a trace sets. */
+  pages: readonly number[] = [];
   /** What became of the runs so far. */
   readonly counts: PathCounts = { followed: 0, recorded: 0, failed: 0 };
   readonly #policy: Policy;
@@ -230,9 +232,7 @@ export class Paths {
 
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
   #pays(v: Vcpu, alike: boolean): boolean {
-    // Summing up a state costs something, too: it begins where runs part alike.
-    const same = !this.#takenOver && (alike || this.#same > 0) &&
-      this.#states.seen(v, this.#given);
+    const same = !this.#takenOver && this.#states.seen(v, this.#given, this.pages);
     this.#alike = weighed(PARTS_ALIKE, this.#alike, alike || same);
     this.#same = weighed(SAME_STATE, this.#same, same);
     if (this.#numbers >= MOST_NUMBERS) return false;

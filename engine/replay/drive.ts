@@ -272,8 +272,8 @@ export class Driver {
   run(): void {
     const paths = this.paths?.run;
     this.#rest();
-    this.#go(paths === undefined ? runVcpu : (v) => paths.run(v, runVcpu));
-    this.#ranOn = paths;
+    if (paths === undefined) this.#go(runVcpu);
+    else this.#goOn(paths, runVcpu);
   }
 
   /**
@@ -295,6 +295,12 @@ export class Driver {
   #rest(): void {
     this.#ranOn?.rest();
     this.#ranOn = undefined;
+  }
+
+  #goOn(paths: Paths, run: (v: Vcpu) => void): void {
+    paths.pages = this.#given.numbers;
+    this.#go((v) => paths.run(v, run));
+    this.#ranOn = paths;
   }
 
   #go(run: (v: Vcpu) => void): void {
@@ -370,8 +376,7 @@ export class Driver {
     v.bytes.set(regs.bytes, MAPPED_AT);
     this.#running = true;
     const known = this.observer?.looker === undefined ? paths.vmrun : paths.seen;
-    this.#go((v) => known.run(v, loadAndRun));
-    this.#ranOn = known;
+    this.#goOn(known, loadAndRun);
   }
 
   /** Queues what was injected before the run, and looks, as userspace did. */

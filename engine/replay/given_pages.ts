@@ -8,6 +8,8 @@ import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 
 /** The images that pages were set to last. */
 export class GivenPages {
+  /** Numbers of the pages that were set, in the order in which they were set first. */
+  readonly numbers: number[] = [];
   #memory: GuestMemory | undefined;
   /** By number of the page: its image, the image's revision, and the page's version behind that. */
   readonly #images: (Image | undefined)[] = [];
@@ -19,7 +21,7 @@ export class GivenPages {
    *
    * @param memory The guest's memory.
    * @param gpa Where the page lies.
-   * @param image The image; of one without a revision it is not known whether it changed.
+   * @param image The image.
    */
   holds(memory: GuestMemory, gpa: number, image: Image): boolean {
     const page = gpa / PAGE_SIZE | 0;
@@ -35,12 +37,10 @@ export class GivenPages {
    * @param image The image.
    */
   set(memory: GuestMemory, gpa: number, image: Image): void {
-    const { revision } = image;
-    if (revision === undefined) return;
     const page = gpa / PAGE_SIZE | 0, images = this.#images;
     if (memory !== this.#memory) {
       this.#memory = memory;
-      images.length = 0;
+      images.length = this.numbers.length = 0;
     }
     // Without holes it is no hash table.
     while (images.length <= page) {
@@ -48,8 +48,10 @@ export class GivenPages {
       this.#revisions.push(0);
       this.#versions.push(0);
     }
+    if (images[page] === undefined) this.numbers.push(page);
     images[page] = image;
-    this.#revisions[page] = revision;
+    // Of an image without one it is not known whether it changes: no number is like this one.
+    this.#revisions[page] = image.revision ?? NaN;
     this.#versions[page] = memory.versions[page] as number;
   }
 }
