@@ -3,17 +3,27 @@ import fc from "fast-check";
 import { Driver, UPSTREAM, type Vcpu } from "../engine/mod.ts";
 
 Deno.test("a page that is set holds what it was set to, whatever was written in between", () => {
-  const page = fc.integer({ min: 0, max: 2 }), value = fc.integer({ min: 1, max: 255 });
+  const page = fc.integer({ min: 0, max: 1 }), value = fc.integer({ min: 1, max: 255 });
   const act = fc.oneof(
-    fc.record({ what: fc.constant("set" as const), page, image: page }),
-    fc.record({ what: fc.constant("guest writes" as const), page, value }),
-    fc.record({ what: fc.constant("image changes" as const), image: page, value }),
-    fc.record({ what: fc.constant("other memory" as const) }),
+    {
+      weight: 8,
+      arbitrary: fc.record({ what: fc.constant("set" as const), page, image: page }),
+    },
+    {
+      weight: 4,
+      arbitrary: fc.record({ what: fc.constant("guest writes" as const), page, value }),
+    },
+    {
+      weight: 4,
+      arbitrary: fc.record({ what: fc.constant("image changes" as const), image: page, value }),
+    },
+    { weight: 1, arbitrary: fc.record({ what: fc.constant("other memory" as const) }) },
   );
-  fc.assert(fc.property(fc.array(act, { maxLength: 40 }), fc.boolean(), (acts, revised) => {
+  const acts = fc.array(act, { minLength: 10, maxLength: 40 });
+  fc.assert(fc.property(acts, fc.boolean(), (acts, revised) => {
     const driver = new Driver(UPSTREAM);
-    const images = [0, 1, 2].map(() => ({ bytes: new Uint8Array(4096), revision: 0 }));
-    const expected = [0, 1, 2].map(() => 0);
+    const images = [0, 1].map(() => ({ bytes: new Uint8Array(4096), revision: 0 }));
+    const expected = [0, 1].map(() => 0);
     driver.feed({ kind: "session", vcpu: 0, meta: {} }, 0);
     for (const act of acts) {
       const v = driver.vcpu as Vcpu;
@@ -34,7 +44,7 @@ Deno.test("a page that is set holds what it was set to, whatever was written in 
         driver.vcpu = v.fork(UPSTREAM);
       }
       const memory = driver.vcpu!.memory;
-      assertEquals([0, 1, 2].map((page) => memory.read8(4096 * page + 7)), expected);
+      assertEquals([0, 1].map((page) => memory.read8(4096 * page + 7)), expected);
     }
   }));
 });
