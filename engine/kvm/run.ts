@@ -301,6 +301,7 @@ function runStandIn(v: Vcpu, vmcb: number, freeDr: boolean): number {
   if (did === "exit") {
     // Without guest code to decode, the length of the instruction has to come from the recording.
     v.copy64(V.next_rip, vmcb + C.next_rip);
+    if (v.exiting !== undefined) v.exiting({ ...now });
     return handleExit(v);
   }
   nestedVmexit(v);

@@ -8,6 +8,8 @@ import { HOLE } from "./fill_unknown.ts";
 
 /** Guest memory at any address, of which a few pages are used. */
 export class FewPages extends GuestMemory {
+  /** Whether anybody asked for a page, to read it or to write it; for others to clear. */
+  asked = false;
   readonly #pages: Map<number, Uint8Array>;
   readonly #limit: number;
   #journal: PageJournal | undefined;
@@ -28,6 +30,7 @@ export class FewPages extends GuestMemory {
   }
 
   override fork(): GuestMemory {
+    this.asked = true;
     const copy = new FewPages(Math.log2(this.#limit));
     for (const [at, page] of this.#pages) copy.#pages.set(at, page.slice());
     return copy;
@@ -46,6 +49,7 @@ export class FewPages extends GuestMemory {
   }
 
   override page(gpa: number): Uint8Array {
+    this.asked = true;
     return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
   }
 
@@ -57,6 +61,7 @@ export class FewPages extends GuestMemory {
   }
 
   override writable(gpa: number): Uint8Array {
+    this.asked = true;
     const at = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(at);
     if (page === undefined) {
@@ -74,6 +79,7 @@ export class FewPages extends GuestMemory {
   }
 
   override clear(from: number, to: number): void {
+    this.asked = true;
     for (let gpa = from; gpa < to; gpa += PAGE_SIZE) this.#pages.delete(gpa / PAGE_SIZE);
   }
 

@@ -28,7 +28,7 @@ import { SAVE_AREA, VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 export interface Assumption {
   /** vmcb12. */
   readonly vmcb12: Uint8Array;
-  /** L1's registers, of layout `regs`. */
+  /** L1's registers, of layout `regs`; shared where nothing was seen of them. */
   readonly regs: Uint8Array;
   /** What L2 leaves in its VMCB as it stops, where that is not what was there. */
   readonly l2: Image | undefined;
@@ -170,7 +170,12 @@ const REGS_FILLINGS: Record<"seen" | "unseen", Uint8Array[]> = { seen: [], unsee
 function fillRegs(seen: Image | undefined, variant: number): Uint8Array {
   const fillings = REGS_FILLINGS[seen === undefined ? "unseen" : "seen"];
   const filling = fillings[variant] ??= regsFilling(seen !== undefined, variant);
-  return seen === undefined ? filling.slice() : fillUp(REGS_LAYOUT, seen, filling);
+  return seen === undefined ? filling : fillUp(REGS_LAYOUT, seen, filling);
+}
+
+/** Whether these are registers that every logged run begins with of which nothing was seen of them. */
+export function sharedRegs(regs: Uint8Array): boolean {
+  return REGS_FILLINGS.unseen.includes(regs);
 }
 
 function regsFilling(seen: boolean, variant: number): Uint8Array {

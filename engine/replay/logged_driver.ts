@@ -8,7 +8,7 @@ import type { Image } from "../event.ts";
 import { fitImage, knownWordsOf, overlayImage } from "../image/fields.ts";
 import { EXIT } from "../kvm/constants.ts";
 import { createVcpu } from "../kvm/ioctls.ts";
-import { runVcpu } from "../kvm/run.ts";
+import { goOnFromExit, runVcpu } from "../kvm/run.ts";
 import { type Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { featuresOf, RULES_7_3 } from "../checks/cpu_rules.ts";
@@ -22,8 +22,16 @@ import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
-import { assume, type Assumption, LEFT_BITS, LEFT_WORDS, withRegs } from "./fill_unknown.ts";
+import {
+  assume,
+  type Assumption,
+  LEFT_BITS,
+  LEFT_WORDS,
+  sharedRegs,
+  withRegs,
+} from "./fill_unknown.ts";
 import { FewPages } from "./few_pages.ts";
+import { type Entry, InterceptedVmruns } from "./intercepted_vmruns.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 
@@ -188,6 +196,8 @@ export class LoggedDriver {
   observer: Observer | undefined;
   /** A vCPU that was created and did nothing yet. */
   #created: Vcpu | undefined;
+  /** States at which runs begin. */
+  readonly #intercepted = new InterceptedVmruns();
   /** vCPUs that nobody needs any more. */
   readonly #spare: Vcpu[] = [];
 
@@ -221,23 +231,20 @@ export class LoggedDriver {
   runFrom(unit: LoggedRun, state: Assumption): Reached {
     const gpa = vmcb12Of(unit);
     const caps = assumedCaps(unit);
-    const v = this.#create(caps);
+    // L1's registers that were seen are others most of the time.
+    const entry = sharedRegs(state.regs)
+      ? { caps, regs: state.regs, rip: unit.rip, gpa }
+      : undefined;
+    const known = entry && this.#intercepted.find(entry);
+    const v = this.#create(caps, known?.vcpu);
     this.vmcb12 = Number(gpa & ~0xfffn);
     if (unit.check?.id === "pdptrs") badPdptes(v, state);
     for (const [at, page] of unit.memory) writePage(v, at, page);
     if (v.memory.backed(this.vmcb12, PAGE_SIZE)) {
       writePage(v, this.vmcb12, { bytes: state.vmcb12 });
     }
-    this.#prepare(v, unit, state, gpa);
     let progress: Reached = "refused";
-    let began = false;
-    v.standIn = () => {
-      if (!began) {
-        began = true;
-        leaveVmrun(v, unit);
-        v.observer = this.observer;
-        return "exit";
-      }
+    const stopped = () => {
       if (!v.guestMode) return "stop";
       progress = "entered";
       if (!ranL2(unit) || unit.exit === undefined) return "stop";
@@ -245,10 +252,41 @@ export class LoggedDriver {
       leaveExit(v, unit, state);
       return "l1";
     };
-    runVcpu(v);
+    if (known === undefined) {
+      this.#toVmrun(v, unit, state, entry, stopped);
+      runVcpu(v);
+    } else {
+      v.standIn = stopped;
+      v.observer = this.observer;
+      goOnFromExit(v, known.entered);
+    }
     v.observer = undefined;
-    v.standIn = undefined;
+    v.standIn = v.exiting = undefined;
     return progress;
+  }
+
+  /** Has a vCPU execute VMRUN as it runs, and then L2 stop. */
+  #toVmrun(
+    v: Vcpu,
+    unit: LoggedRun,
+    state: Assumption,
+    entry: Entry | undefined,
+    stopped: NonNullable<Vcpu["standIn"]>,
+  ): void {
+    const memory = v.memory as FewPages;
+    memory.asked = false;
+    this.#prepare(v, unit, state, entry?.gpa ?? vmcb12Of(unit));
+    v.standIn = () => {
+      leaveVmrun(v, unit);
+      v.standIn = stopped;
+      v.observer = this.observer;
+      return "exit";
+    };
+    v.exiting = (entered) => {
+      v.exiting = undefined;
+      // What guest memory holds has had no part in it.
+      if (entry !== undefined && !memory.asked) this.#intercepted.keep(v, entry, entered);
+    };
   }
 
   /**
@@ -267,8 +305,8 @@ export class LoggedDriver {
     if (v.caps === this.#created?.caps) this.#spare.push(v);
   }
 
-  /** A new vCPU, with memory of which nothing was written. */
-  #create(caps: Capabilities): Vcpu {
+  /** A vCPU that is new, or in a state of before, with memory of which nothing was written. */
+  #create(caps: Capabilities, before?: Vcpu): Vcpu {
     const { policy } = this;
     if (this.#created?.caps !== caps) {
       this.#created = createVcpu(caps, policy);
@@ -276,8 +314,9 @@ export class LoggedDriver {
       this.vcpu = undefined;
     }
     const v = this.vcpu ?? this.#spare.pop() ?? new Vcpu(caps, policy);
-    copyWords(v.words, this.#created.words);
-    v.adopt(this.#created);
+    const from = before ?? this.#created;
+    copyWords(v.words, from.words);
+    v.adopt(from);
     if (v.memory instanceof FewPages) v.memory.begin();
     else v.memory = new FewPages(caps.physicalBits);
     this.vcpu = v;
