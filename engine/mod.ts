@@ -60,13 +60,8 @@ export {
   RULES_7_3,
 } from "./checks/cpu_rules.ts";
 export { checkPolicy, PolicyError } from "./policy_check.ts";
-export {
-  type CheckVerdict,
-  checkVerdict,
-  type Evidence,
-  type SetVerdict,
-  setVerdict,
-} from "./checks/verdict.ts";
+export { type CheckVerdict, checkVerdict } from "./checks/check_verdict.ts";
+export { type Evidence, type SetOutcome, type SetVerdict, setVerdict } from "./checks/verdict.ts";
 export { type KvmRunResult, LOOSE_FIELDS, type LooseState } from "./kvm/loose_state.ts";
 export {
   type Entered,

@@ -8,7 +8,7 @@ import {
   VMCB_LAYOUT,
   VMCB_SIZE,
 } from "../engine/mod.ts";
-import { wholeVerdicts } from "../engine/checks/verdict.ts";
+import { wholeVerdicts } from "../engine/checks/check_verdict.ts";
 import { fieldNamed, writeField } from "../engine/image/fields.ts";
 
 const CAPS = [

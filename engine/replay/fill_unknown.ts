@@ -20,7 +20,8 @@ import {
 import type { Check } from "../checks/sets.ts";
 import type { Capabilities } from "../svm/machine.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { type Evidence, wholeVerdicts } from "../checks/verdict.ts";
+import { wholeVerdicts } from "../checks/check_verdict.ts";
+import type { Evidence } from "../checks/verdict.ts";
 import { witness } from "../checks/witness.ts";
 import { SAVE_AREA, VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 
@@ -123,12 +124,8 @@ function fillUp(layout: Layout, seen: Image, filling: Uint8Array): Uint8Array {
 /** By variant. */
 const VMCB_FILLINGS: Uint8Array[] = [];
 
-function fillVmcb(seen: Image, variant: number): Uint8Array {
-  return fillUp(VMCB_LAYOUT, seen, VMCB_FILLINGS[variant] ??= vmcbFilling(variant));
-}
-
 function vmcbFilling(variant: number): Uint8Array {
-  return fillingOf(VMCB_LAYOUT, (row) => {
+  return VMCB_FILLINGS[variant] ??= fillingOf(VMCB_LAYOUT, (row) => {
     if (variant >= 2 && INERT.test(row.name)) return arbitrary(row.name, variant);
     // An event to inject that nobody saw may be there.
     if (variant === 2 && row.name === "control.event_inj") return 0x80000202n;
@@ -154,7 +151,11 @@ export const LEFT_WORDS: Uint16Array = knownWordsOf(LEFT_BITS);
 /** By variant. */
 const L2_LEFT: Image[] = [];
 
-function leftByL2(variant: number): Image {
+function leftByL2(variant: number): Image | undefined {
+  return variant < 2 ? undefined : L2_LEFT[variant] ??= arbitraryLeft(variant);
+}
+
+function arbitraryLeft(variant: number): Image {
   const bytes = new Uint8Array(VMCB_SIZE), known = new Uint8Array(VMCB_SIZE);
   for (const row of LEFT_BY_L2) {
     if (!INERT.test(row.name)) continue;
@@ -269,7 +270,7 @@ export function assume(
   evidence: Evidence,
   variant: number,
 ): Assumption | undefined {
-  const now = { bytes: fillVmcb(vmcb12, variant) };
+  const now = { bytes: fillUp(VMCB_LAYOUT, vmcb12, vmcbFilling(variant)) };
   const failed = checks.find((check) => check.id === evidence.failed);
   if (evidence.failed !== undefined && failed === undefined) return undefined;
   // CR3 is loaded after the other checks: in long mode those have looked at it already.
@@ -291,23 +292,58 @@ export function assume(
   return {
     vmcb12: now.bytes,
     regs: fillRegs(regs, variant),
-    l2: variant < 2 ? undefined : L2_LEFT[variant] ??= leftByL2(variant),
+    l2: leftByL2(variant),
   };
 }
 
 /**
- * A state with L1's registers filled in in another way.
+ * The same state filled in in another way. The ways differ in fields that no check reads, so that
+ * this is what {@linkcode assume} gives, where that gives the state.
  *
- * @param state The state.
+ * @param state The state, filled in in the first way.
+ * @param vmcb12 vmcb12, as far as it was seen.
  * @param regs L1's registers, as far as they were seen.
  * @param variant Which of the {@linkcode VARIANTS} ways of filling in.
  */
-export function withRegs(
+export function refill(
   state: Assumption,
+  vmcb12: Image,
   regs: Image | undefined,
   variant: number,
 ): Assumption {
-  return { ...state, regs: fillRegs(regs, variant) };
+  const words = apartFromFirst(variant);
+  return {
+    vmcb12: words.length === 0 ? state.vmcb12 : refilled(state.vmcb12, vmcb12, words, variant),
+    regs: fillRegs(regs, variant),
+    l2: leftByL2(variant),
+  };
+}
+
+function refilled(
+  first: Uint8Array,
+  seen: Image,
+  words: Uint16Array,
+  variant: number,
+): Uint8Array {
+  const { known } = fitImage(VMCB_LAYOUT, seen);
+  if (known === undefined) return first;
+  const filling = vmcbFilling(variant), bytes = first.slice();
+  for (let i = 0; i < words.length; i++) {
+    for (let k = 0, at = 4 * words[i]!; k < 4; k++, at++) {
+      bytes[at] = bytes[at]! & known[at]! | filling[at]! & ~known[at]!;
+    }
+  }
+  return bytes;
+}
+
+/** By variant. */
+const APART: Uint16Array[] = [];
+
+/** Words of vmcb12 that are filled in otherwise than in the first way. */
+function apartFromFirst(variant: number): Uint16Array {
+  return APART[variant] ??= knownWordsOf(
+    vmcbFilling(variant).map((byte, at) => byte ^ vmcbFilling(0)[at]!),
+  );
 }
 
 function leaveLongMode(seen: Image, bytes: Uint8Array): void {

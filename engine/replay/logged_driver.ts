@@ -19,7 +19,13 @@ import { copyWords } from "../svm/copy_words.ts";
 import { C, type Capabilities, S, V, VMCB01_AT, VMCB02_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
-import { type Evidence, type SetVerdict, setVerdict } from "../checks/verdict.ts";
+import {
+  type Evidence,
+  type SetOutcome,
+  setOutcome,
+  type SetVerdict,
+  setVerdict,
+} from "../checks/verdict.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import { offsets } from "../layout.ts";
 import {
@@ -27,8 +33,8 @@ import {
   type Assumption,
   LEFT_BITS,
   LEFT_WORDS,
+  refill,
   sharedRegs,
-  withRegs,
 } from "./fill_unknown.ts";
 import { FewPages } from "./few_pages.ts";
 import { type Entry, InterceptedVmruns } from "./intercepted_vmruns.ts";
@@ -76,27 +82,33 @@ function passedBefore(at: number): ReadonlySet<string> {
 }
 
 /**
- * What a set of checks says of a logged run's vmcb12.
+ * What a set of checks says of a logged run's vmcb12, with what the recorded kernel made of them.
  *
  * @param unit The logged run.
  * @param set The set.
- * @param seen Whether only the bits count that were seen, not what the recorded kernel made of them.
  */
-export function verdictOf(unit: LoggedRun, set: CheckSet, seen = false): SetVerdict {
-  const known = seen ? verdictsSeen : verdicts;
-  let ofRun = known.get(unit);
-  if (ofRun === undefined) known.set(unit, ofRun = new Map());
+export function verdictOf(unit: LoggedRun, set: CheckSet): SetVerdict {
+  let ofRun = verdicts.get(unit);
+  if (ofRun === undefined) verdicts.set(unit, ofRun = new Map());
   let verdict = ofRun.get(set);
-  if (verdict === undefined) ofRun.set(set, verdict = lookUp(unit, set, seen));
+  if (verdict === undefined) {
+    verdict = setVerdict(ofVmrun(set), unit.caps, unit.vmcb12, evidenceOf(unit));
+    ofRun.set(set, verdict);
+  }
   return verdict;
 }
 
 // Several replays look at one run.
 const verdicts = new WeakMap<LoggedRun, Map<CheckSet, SetVerdict>>();
-const verdictsSeen = new WeakMap<LoggedRun, Map<CheckSet, SetVerdict>>();
 
-function lookUp(unit: LoggedRun, set: CheckSet, seen: boolean): SetVerdict {
-  return setVerdict(ofVmrun(set), unit.caps, unit.vmcb12, seen ? {} : evidenceOf(unit));
+/**
+ * What a set of checks says of the bits alone that were seen of a logged run's vmcb12.
+ *
+ * @param unit The logged run.
+ * @param set The set.
+ */
+export function seenOutcome(unit: LoggedRun, set: CheckSet): SetOutcome {
+  return setOutcome(ofVmrun(set), unit.caps, unit.vmcb12);
 }
 
 /** The checks of a set that VMRUN makes. */
@@ -122,19 +134,10 @@ export function assumptionOf(unit: LoggedRun, variant: number): Assumption | und
   if (unit.way === "rsm") return undefined;
   let known = assumptions.get(unit);
   if (known === undefined) assumptions.set(unit, known = []);
-  if (!(variant in known)) {
-    // The first two are apart in L1's registers alone.
-    const first = variant === 1 ? assumptionOf(unit, 0) : undefined;
-    known[variant] = variant === 1 ? first && withRegs(first, unit.regs, variant) : assume(
-      RECORDED,
-      unit.caps,
-      unit.vmcb12,
-      unit.regs,
-      evidenceOf(unit),
-      variant,
-    );
-  }
-  return known[variant];
+  const { vmcb12, regs } = unit;
+  if (!(0 in known)) known[0] = assume(RECORDED, unit.caps, vmcb12, regs, evidenceOf(unit), 0);
+  const [first] = known;
+  return known[variant] ??= first && refill(first, vmcb12, regs, variant);
 }
 
 // What was recorded decides, not a policy; several may look at one run.

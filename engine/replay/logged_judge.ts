@@ -20,7 +20,7 @@ import {
   LoggedDriver,
   ranL2,
   type Reached,
-  verdictOf,
+  seenOutcome,
 } from "./logged_driver.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 import { checksAtRsm, Printed, type Prints, printsOf } from "./printed.ts";
@@ -62,14 +62,6 @@ export interface Judgment {
   readonly found: readonly Found[];
 }
 
-/** What a judge is asked for. */
-export interface JudgeOptions {
-  /** Every way of filling in is tried, though the first one contradicts nothing. */
-  readonly whole?: boolean;
-  /** It is said of each run whether no state is known that fits. */
-  readonly explain?: boolean;
-}
-
 /** Judges logged runs under one policy. */
 export class LoggedJudge {
   /** Whether it is known of the policy what it goes by. */
@@ -77,8 +69,9 @@ export class LoggedJudge {
   readonly #policy: Policy;
   readonly #driver: LoggedDriver;
   readonly #whole: boolean;
-  readonly #explain: boolean;
   readonly #checksAtRsm: boolean;
+  /** The run that was looked at last. */
+  #unit: LoggedRun | undefined;
   /** What came of each way of filling in that was tried: how far, what is left, and what was printed. */
   readonly #results: Reached[] = [];
   readonly #pages: readonly Uint8Array[] = Array.from(
@@ -90,14 +83,13 @@ export class LoggedJudge {
 
   /**
    * @param policy The policy.
-   * @param options What is asked for.
+   * @param whole Whether every way of filling in is tried, though the first one contradicts nothing.
    */
-  constructor(policy: Policy, { whole = false, explain = false }: JudgeOptions) {
+  constructor(policy: Policy, whole: boolean) {
     this.#policy = policy;
     this.#driver = new LoggedDriver(policy, 0);
     this.builtIn = builtIn(policy);
     this.#whole = whole || !this.builtIn;
-    this.#explain = explain;
     this.#checksAtRsm = checksAtRsm(policy);
   }
 
@@ -120,7 +112,7 @@ export class LoggedJudge {
       };
     }
     const found = [...this.#checks(unit)];
-    this.#results.length = this.#left.length = this.#printed.length = 0;
+    this.#begin(unit);
     return (this.#whole ? undefined : this.#judgeFirst(unit, found)) ?? this.#judgeAll(unit, found);
   }
 
@@ -131,16 +123,22 @@ export class LoggedJudge {
    * @returns What each way of filling in the unknown prints; undefined where the checks need not fail.
    */
   printsOf(unit: LoggedRun): Prints | undefined {
-    this.#results.length = this.#left.length = this.#printed.length = 0;
+    this.#begin(unit);
     return this.#tryAll(unit) ? this.#prints(unit) : undefined;
+  }
+
+  /** Nothing was tried of a run yet, unless it was looked at last. */
+  #begin(unit: LoggedRun): void {
+    if (unit === this.#unit) return;
+    this.#unit = unit;
+    this.#results.length = this.#left.length = this.#printed.length = 0;
   }
 
   /** Judges a run by the first way alone; undefined where that does not do. */
   #judgeFirst(unit: LoggedRun, found: readonly Found[]): Judgment | undefined {
-    if (!this.#try(unit, 0)) return undefined;
+    if (this.#results.length === 0 && !this.#try(unit, 0)) return undefined;
     const [progress] = this.#results as [Reached];
     if (unit.exit !== undefined && !this.#fits(unit, progress)) return undefined;
-    if (this.#explain && !explained(unit)) return { ...UNEXPLAINED, found };
     const prints = this.#prints(unit);
     return {
       exited: progress === "exited",
@@ -256,7 +254,7 @@ export class LoggedJudge {
       const recorded = "L1 received a #VMEXIT";
       yield { at: "exit", field, recorded, replayed: "the vCPU shuts down" };
     } else if (check === undefined && ranL2(unit) && this.#checksAtRsm) {
-      const { verdict, check: failed } = verdictOf(unit, this.#policy.kernel.checks, true);
+      const { verdict, check: failed } = seenOutcome(unit, this.#policy.kernel.checks);
       if (verdict !== "fails") return;
       const replayed = `check failed: ${failed}, and the vCPU shuts down`;
       yield { at: "start", field, recorded: "L2 ran", replayed };
@@ -268,7 +266,7 @@ export class LoggedJudge {
     const refused = unit.check !== undefined ||
       exitCodeOf(unit) === 0xffffffff;
     if (!refused && !ranL2(unit)) return;
-    const { verdict, check } = verdictOf(unit, this.#policy.kernel.checks, true);
+    const { verdict, check } = seenOutcome(unit, this.#policy.kernel.checks);
     const at = unit.check ? "check" : unit.exit ? "exit" : "start";
     const recorded = refused
       ? `check failed: ${unit.check?.text ?? "not recorded which"}`
@@ -289,12 +287,6 @@ export class LoggedJudge {
 
 /** What is said of a run for which no state is known that fits. */
 const UNEXPLAINED = { exited: false, unexplained: true, prints: undefined, certain: true } as const;
-
-/** Whether a state that fits is known for every way of filling in. */
-function explained(unit: LoggedRun): boolean {
-  for (let i = 0; i < VARIANTS; i++) if (assumptionOf(unit, i) === undefined) return false;
-  return true;
-}
 
 /** Whether it counts what a policy prints of a run. */
 function watched({ kvm, check }: LoggedRun): boolean {

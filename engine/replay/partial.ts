@@ -7,7 +7,8 @@
 import type { MismatchValues } from "./agreement.ts";
 import type { Policy } from "../policy.ts";
 import { CHECK_SETS } from "../checks/sets.ts";
-import type { CheckVerdict, SetVerdict } from "../checks/verdict.ts";
+import type { CheckVerdict } from "../checks/check_verdict.ts";
+import type { SetVerdict } from "../checks/verdict.ts";
 import { verdictOf } from "./logged_driver.ts";
 import { type Found, type Judgment, LoggedJudge } from "./logged_judge.ts";
 import { checksAtRsm, claimsOf, type OrderClaim, type Prints } from "./printed.ts";
@@ -94,7 +95,7 @@ const NONE = { passes: 0, fails: 0, unknown: 0 };
 export interface PartialOptions {
   /** Every logged run is carried out in every way, though one before was like it. */
   readonly each?: boolean;
-  /** Contradictions alone are asked for: what checks say is not counted, nor what no state is known for. */
+  /** Contradictions alone are asked for: what checks say is not counted. */
   readonly bare?: boolean;
 }
 
@@ -134,7 +135,7 @@ export class PartialReplayer {
     { each = false, bare = false }: PartialOptions = {},
   ) {
     this.#report = report;
-    this.#judge = new LoggedJudge(policy, { whole: each, explain: !bare });
+    this.#judge = new LoggedJudge(policy, each);
     this.#checksAtRsm = checksAtRsm(policy);
     this.#each = each;
     this.#bare = bare;

@@ -6,7 +6,8 @@
 import type { Check } from "../checks/check.ts";
 import type { CheckSet } from "../checks/check_set.ts";
 import { CHECK_SETS, checkById } from "../checks/sets.ts";
-import { type CheckVerdict, setVerdict } from "../checks/verdict.ts";
+import type { CheckVerdict } from "../checks/check_verdict.ts";
+import { setVerdict } from "../checks/verdict.ts";
 import { POLICIES } from "../policies/mod.ts";
 import { type FoundRun, runFailed } from "./failed_run.ts";
 import { type ReadField, readFields } from "./offending.ts";

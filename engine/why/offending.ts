@@ -4,7 +4,7 @@
  * @module
  */
 import type { Check } from "../checks/check.ts";
-import { checkVerdict } from "../checks/verdict.ts";
+import { checkVerdict } from "../checks/check_verdict.ts";
 import { witness } from "../checks/witness.ts";
 import type { Image } from "../event.ts";
 import { formatValue } from "../image/format.ts";
