@@ -26,11 +26,13 @@ import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 import { checksAtRsm, Printed, type Prints, printsOf } from "./printed.ts";
 import {
   applyQuirks,
+  comparedOfVmcb12,
   dropInvalidEvent,
-  keptOfExit,
+  keptOfRegs,
   leaveRegs,
   leaveVmcb12,
   strayInterrupt,
+  withQuirks,
 } from "./vmexit_defines.ts";
 import { regsBytes } from "./views.ts";
 
@@ -151,13 +153,17 @@ export class LoggedJudge {
 
   /** Whether the first way leaves what the recorded #VMEXIT shows. */
   #fits(unit: LoggedRun, progress: Reached): boolean {
-    const { kvm, exit } = unit;
-    const plain = kvm && progress !== "entered" && exit?.regs === undefined;
-    if (plain && exit?.vmcb12 !== undefined) {
-      const kept = progress === "exited" ? keptOfExit(unit) : undefined;
-      if (shows(exit.vmcb12, this.#pages[0]!, kept)) return true;
-    }
-    return this.#exit(unit, progress, this.#pages.slice(0, 1), this.#left).next().done === true;
+    const [page] = this.#pages as [Uint8Array];
+    const { vmcb12, regs } = unit.exit!;
+    const ran = progress === "exited";
+    // What the quirks make unknown is asked for here, which is stricter.
+    const now = progress === "entered" || strayInterrupt(unit) !== undefined
+      ? undefined
+      : withQuirks(unit, page);
+    const same = now !== undefined &&
+      (vmcb12 === undefined || shows(vmcb12, now, comparedOfVmcb12(unit, ran, vmcb12, now))) &&
+      (regs === undefined || shows(regs, this.#left[0]!, ran ? keptOfRegs(unit) : undefined));
+    return same || this.#exit(unit, progress, [page], this.#left).next().done === true;
   }
 
   /** Judges a run by all ways. */
@@ -293,16 +299,35 @@ function watched({ kvm, check }: LoggedRun): boolean {
   return kvm && check !== undefined;
 }
 
-/** Whether a page has all that is known of an image, but for bits that are none of `kept`. */
-function shows(seen: Image, page: Uint8Array, kept: Uint8Array | undefined): boolean {
+/** Whether an image is, in all that is known of another but for bits that are none of `kept`, like that. */
+function shows(seen: Image, now: Uint8Array, kept: Uint8Array | undefined): boolean {
   const { bytes, known, knownWords } = seen;
-  if (known === undefined || knownWords === undefined || bytes.length !== page.length) return false;
+  if (bytes.length !== now.length || bytes.length % 4 !== 0) return false;
+  if (known === undefined || knownWords === undefined) {
+    for (let at = 0; at < bytes.length; at += 4) {
+      if (differs(bytes, now, at, known, kept)) return false;
+    }
+    return true;
+  }
   for (let i = 0; i < knownWords.length; i++) {
-    const at = 4 * (knownWords[i] as number);
-    const counts = kept === undefined ? wordAt(known, at) : wordAt(known, at) & wordAt(kept, at);
-    if (((wordAt(bytes, at) ^ wordAt(page, at)) & counts) !== 0) return false;
+    if (differs(bytes, now, 4 * (knownWords[i] as number), known, kept)) return false;
   }
   return true;
+}
+
+/** Whether a word of two images is another in the bits that count. */
+function differs(
+  a: Uint8Array,
+  b: Uint8Array,
+  at: number,
+  known: Uint8Array | undefined,
+  kept: Uint8Array | undefined,
+): boolean {
+  let apart = wordAt(a, at) ^ wordAt(b, at);
+  if (apart === 0) return false;
+  if (known !== undefined) apart &= wordAt(known, at);
+  if (kept !== undefined) apart &= wordAt(kept, at);
+  return apart !== 0;
 }
 
 /**

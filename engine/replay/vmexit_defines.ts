@@ -5,10 +5,10 @@
  * @module
  */
 import type { Image } from "../event.ts";
-import { fieldMask, fieldNamed, readField, writeField } from "../image/fields.ts";
+import { fieldMask, fieldNamed, readBigint, readField, writeField } from "../image/fields.ts";
 import type { Layout } from "../layout.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
-import { VMCB_LAYOUT } from "../svm/vmcb_fields.ts";
+import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
 import type { LoggedRun } from "./logged_runs.ts";
 
 const SEGMENT_PARTS = ["selector", "attrib", "limit", "base"] as const;
@@ -37,6 +37,9 @@ const LBR_CTL = 1n;
 const EVENT_VALID = 1n << 31n;
 /** Bits of DR6 that are always 1: all but those that say what happened. */
 const DR6_ONES = 0xffff07f0n;
+
+const DR6 = fieldNamed(VMCB_LAYOUT, "save.dr6");
+const EVENT = fieldNamed(VMCB_LAYOUT, "control.exit_int_info");
 
 /** What a #VMEXIT writes about L2, or what is L2's own while it runs. */
 const LEFT_BEHIND = [
@@ -138,13 +141,8 @@ const keptOfVmcb12: Uint8Array[] = [];
 // Several replays look at one run.
 const freedoms = new WeakMap<LoggedRun, number>();
 
-/**
- * The bits of vmcb12 that L2 cannot have changed before a #VMEXIT.
- *
- * @param run The transition.
- * @returns A mask of a VMCB's size, not to be changed.
- */
-export function keptOfExit(unit: LoggedRun): Uint8Array {
+/** Bits of vmcb12 that L2 cannot have changed before a #VMEXIT: a mask, not to be changed. */
+function keptOfExit(unit: LoggedRun): Uint8Array {
   let may = freedoms.get(unit);
   if (may === undefined) freedoms.set(unit, may = freedomOf(unit));
   return keptOfVmcb12[may] ??= keptOf(VMCB_LAYOUT, ofL2(may));
@@ -171,14 +169,24 @@ const [WITHOUT_CR8, WITH_CR8] = [false, true].map((masked) =>
 ) as [Uint8Array, Uint8Array];
 
 /**
+ * The bits of L1's registers that a #VMEXIT restores.
+ *
+ * @param run The transition.
+ * @returns A mask of their size, not to be changed.
+ */
+export function keptOfRegs(unit: LoggedRun): Uint8Array {
+  const masked = (sure(unit.vmcb12, "control.int_ctl") & V_INTR_MASKING) !== 0n;
+  return masked ? WITH_CR8 : WITHOUT_CR8;
+}
+
+/**
  * Makes unknown of L1's registers what a #VMEXIT does not restore.
  *
  * @param run The transition.
  * @param regs L1's registers as a replay leaves them; changed.
  */
 export function leaveRegs(unit: LoggedRun, regs: Image): void {
-  const masked = (sure(unit.vmcb12, "control.int_ctl") & V_INTR_MASKING) !== 0n;
-  keep(regs, masked ? WITH_CR8 : WITHOUT_CR8);
+  keep(regs, keptOfRegs(unit));
 }
 
 /** What a refused VMRUN may write when the processor saves its own state, and the event, all the same. */
@@ -206,13 +214,31 @@ export function applyQuirks(unit: LoggedRun, refused: boolean, vmcb12: Image): v
     forget(vmcb12, VMCB_LAYOUT, "control.exit_code_hi", ALL);
   }
   if (processor?.debugBitsAsGiven) {
-    const row = fieldNamed(VMCB_LAYOUT, "save.dr6");
+    const row = DR6;
     const before = readField(unit.vmcb12, row);
     const now = readField(vmcb12, row);
     const ones = DR6_ONES & before.known & now.known;
     forget(vmcb12, VMCB_LAYOUT, row.name, DR6_ONES & ~before.known);
     writeField(vmcb12.bytes, row, now.value & ~DR6_ONES | before.value & ones);
   }
+}
+
+/**
+ * vmcb12 with what {@linkcode applyQuirks} sets; what that makes unknown stays as it is.
+ *
+ * @param run The transition.
+ * @param page vmcb12 as a replay leaves it; not changed.
+ * @returns The page itself where nothing is set; undefined where that depends on what was not seen.
+ */
+export function withQuirks(unit: LoggedRun, page: Uint8Array): Uint8Array | undefined {
+  if (unit.kvm || unit.caps.processor?.debugBitsAsGiven !== true) return page;
+  const before = readField(unit.vmcb12, DR6), now = readBigint(page, DR6);
+  if ((before.known & DR6_ONES) !== DR6_ONES) return undefined;
+  const ones = before.value & DR6_ONES;
+  if ((now & DR6_ONES) === ones) return page;
+  const set = page.slice();
+  writeField(set, DR6, now & ~DR6_ONES | ones);
+  return set;
 }
 
 /**
@@ -223,11 +249,44 @@ export function applyQuirks(unit: LoggedRun, refused: boolean, vmcb12: Image): v
  * @param replayed vmcb12 as a replay leaves it; changed.
  */
 export function dropInvalidEvent(recorded: Image, replayed: Image): void {
-  const row = fieldNamed(VMCB_LAYOUT, "control.exit_int_info");
+  const row = EVENT;
   const was = readField(recorded, row), is = readField(replayed, row);
   if (((was.value | is.value) & EVENT_VALID) !== 0n) return;
   forget(replayed, VMCB_LAYOUT, row.name, ~EVENT_VALID & ALL);
   forget(replayed, VMCB_LAYOUT, "control.exit_int_info_err", ALL);
+}
+
+/** By what else is kept: the same without an event that says nothing. */
+const withoutEvent = new WeakMap<Uint8Array, Uint8Array>();
+const ALL_OF_VMCB12: Uint8Array = keptOf(VMCB_LAYOUT, []);
+
+/**
+ * The bits of vmcb12 that a recorded #VMEXIT is held against a replay in: those of which neither
+ * {@linkcode leaveVmcb12} nor {@linkcode dropInvalidEvent} says that they may be anything.
+ *
+ * @param run The transition.
+ * @param ran Whether L2 ran.
+ * @param recorded vmcb12 as recorded.
+ * @param replayed vmcb12 as a replay leaves it.
+ * @returns A mask of a VMCB's size, not to be changed.
+ */
+export function comparedOfVmcb12(
+  unit: LoggedRun,
+  ran: boolean,
+  recorded: Image,
+  replayed: Uint8Array,
+): Uint8Array {
+  const kept = ran ? keptOfExit(unit) : ALL_OF_VMCB12;
+  const was = readField(recorded, EVENT).value, is = readBigint(replayed, EVENT);
+  if (((was | is) & EVENT_VALID) !== 0n) return kept;
+  let without = withoutEvent.get(kept);
+  if (without === undefined) {
+    const image = { bytes: new Uint8Array(VMCB_SIZE), known: kept.slice() };
+    forget(image, VMCB_LAYOUT, EVENT.name, ~EVENT_VALID & ALL);
+    forget(image, VMCB_LAYOUT, "control.exit_int_info_err", ALL);
+    withoutEvent.set(kept, without = image.known);
+  }
+  return without;
 }
 
 /** Types of events in EVENTINJ and EXITINTINFO. */
