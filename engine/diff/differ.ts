@@ -230,7 +230,7 @@ export class Differ {
       case "session":
         this.#endRun();
         for (const pair of this.#pairs) pair.forget();
-        this.#scenario = this.#spec = undefined;
+        this.#scenario = this.#spec = this.#gap = undefined;
         break;
       case "unmodelled":
         this.#gap = `${event.what ?? "something"} (in the recording)`;

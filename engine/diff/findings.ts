@@ -4,6 +4,10 @@
  *
  * @module
  */
+import { alikeOf } from "./explained_runs.ts";
+import { outcomeWay, type Own, ownOf, type Part, partsOf } from "./finding_parts.ts";
+import type { GatheredRuns, OwnerSetting } from "./gathered_runs.ts";
+import { asBefore, makeAgain, Owners, type OwnerUse, pairOf } from "./owners.ts";
 import type {
   FieldDifference,
   Moment,
@@ -11,16 +15,12 @@ import type {
   RunRef,
   TwoValues,
 } from "./run_difference.ts";
-import type { Incident } from "./transitions.ts";
-import { alikeOf } from "./explained_runs.ts";
-import { oddSide, type Subject, subjectOf, SUBJECTS } from "./subjects.ts";
+import { oddSide, type Subject, SUBJECTS } from "./subjects.ts";
 import {
-  checkOf,
   fieldText,
   followOnTitle,
   outcomeTitle,
   partedText,
-  reportName,
   stateTitle,
   unsettledTitle,
 } from "./wording.ts";
@@ -81,9 +81,6 @@ interface Group {
   runs: number;
 }
 
-/** What only one of the policies reported, under each; what comes again counts once. */
-type Own = readonly [readonly Incident[], readonly Incident[]];
-
 /** A field of a group: the first difference of it, the bits that differ in any, and how many there are. */
 interface FieldRow {
   readonly first: FieldDifference;
@@ -105,70 +102,6 @@ interface Sorted {
 
 /** Ways in which the same differences were sorted that are kept at most. */
 const MOST_SORTED = 8;
-
-/** The owner of a field as it was asked for or made. */
-interface OwnerUse {
-  readonly owners: Owners;
-  /** Name of the field, if it was asked for one. */
-  readonly name: string | undefined;
-  readonly owner: string;
-  /** Whether the owner is that of the field that most recently became one that differs. */
-  readonly recent: boolean;
-  readonly made: boolean;
-}
-
-/** The ids of the groups that the own differences of fields last went to, to trace follow-ons. */
-class Owners {
-  readonly #groups = new Map<string, string>();
-  #last: string | undefined;
-
-  /** The group of a field, if it has one. */
-  known(name: string | undefined): string | undefined {
-    return name === undefined ? undefined : this.#groups.get(name);
-  }
-
-  /** The group of a field; of the one that most recently became one that differs where it has none. */
-  of(name: string | undefined): string {
-    return this.known(name) ?? this.known(this.#last) ?? "";
-  }
-
-  /** Says which group a field's own difference went to; whether that was another before. */
-  set(name: string, group: string): boolean {
-    const before = this.#groups.get(name);
-    if (before === group) return false;
-    if (before === undefined) this.#last = name;
-    this.#groups.set(name, group);
-    return true;
-  }
-}
-
-/** Whether owners are those that were asked for. */
-function asBefore(uses: readonly OwnerUse[]): boolean {
-  for (let i = 0; i < uses.length; i++) {
-    const { owners, name, owner, made } = uses[i] as OwnerUse;
-    if (!made && owners.of(name) !== owner) return false;
-  }
-  return true;
-}
-
-/** Makes those that were made; whether any was another before. */
-function makeAgain(uses: readonly OwnerUse[]): boolean {
-  let moved = false;
-  for (let i = 0; i < uses.length; i++) {
-    const { owners, name, owner, made } = uses[i] as OwnerUse;
-    if (made && name !== undefined && owners.set(name, owner)) moved = true;
-  }
-  return moved;
-}
-
-/** A part of a run's differences that has one cause. */
-interface Part {
-  readonly id: string;
-  readonly kind: Finding["kind"];
-  readonly subject?: Subject;
-  readonly fields: FieldDifference[];
-  readonly cause?: { readonly run: RunRef; readonly group: string };
-}
 
 /**
  * Collects run differences into findings.
@@ -210,6 +143,30 @@ export class Findings {
     return keys;
   }
 
+  /**
+   * Takes runs that were gathered apart; those before them have been taken.
+   *
+   * @param runs Runs that belong to the same findings.
+   */
+  gather({ difference, times, differing, owners }: GatheredRuns): void {
+    this.settle(owners);
+    const own = ownOf(difference);
+    const bits = new Map(difference.fields.map((field, i) => [field, differing[i] as bigint]));
+    for (const part of this.#partsOf(difference, own)) {
+      const { rows } = this.#put(keyOf(difference.policies, part.id), difference, part, own, times);
+      part.fields.forEach((field, i) => rows[i]!.differing |= bits.get(field) as bigint);
+    }
+  }
+
+  /**
+   * Takes over which findings the differences of fields last belonged to.
+   *
+   * @param owners The fields, each of which differed in a run that was taken, and the findings.
+   */
+  settle(owners: readonly OwnerSetting[]): void {
+    for (const [pair, name, part] of owners) this.#ownersOf(pair).set(name, part);
+  }
+
   /** Takes a run once, or as often as it belongs to the same findings. */
   #take(difference: RunDifference, times: number): { keys: string[]; taken: number } {
     const { fields, reports, parting, ends, reportsOrigin } = difference;
@@ -227,8 +184,6 @@ export class Findings {
     }
     const own = ownOf(difference);
     const keys: string[] = [];
-    this.#uses = [];
-    this.#moved = false;
     const parts = this.#partsOf(difference, own);
     // A run that makes owners may belong elsewhere when it comes again: follow-ons of it are then its own.
     const taken = this.#moved ? 1 : times;
@@ -295,80 +250,22 @@ export class Findings {
     };
   }
 
-  /** The parts of a run's differences, each with one cause. */
+  /** The parts of a run's differences; which owners they ask for and make is noted. */
   #partsOf(difference: RunDifference, own: Own): Part[] {
-    const pair = difference.policies.join("|");
-    const parts = new Map<string, Part>();
-    const put = (part: Omit<Part, "fields">, field?: FieldDifference) => {
-      let found = parts.get(part.id);
-      if (found === undefined) parts.set(part.id, found = { ...part, fields: [] });
-      if (field !== undefined) found.fields.push(field);
-      return part.id;
-    };
-    const { reportsOrigin } = difference;
-    const { ends } = difference;
-    const differs = namesOf(own[0]) !== namesOf(own[1]) || ends[0] !== ends[1];
-    if (differs && reportsOrigin === undefined) {
-      const id = outcomeId(difference, own);
-      const owner = put({ id, kind: "outcome" });
-      for (const field of difference.fields) {
-        put({ id, kind: "outcome" }, field);
-        this.#own(pair, field, owner);
-      }
-      return [...parts.values()];
-    }
-    const minor: FieldDifference[] = [];
-    const putOwn = (subject: Subject, field: FieldDifference, id: string) => {
-      this.#own(pair, field, put({ id, kind: "state", subject }, field));
-    };
-    const certainty = (field: FieldDifference) => Math.min(1, field.needs.length);
-    for (const field of difference.fields.toSorted((x, y) => certainty(x) - certainty(y))) {
-      const origin = field.origin ?? reportsOrigin;
-      if (origin !== undefined) {
-        const owner = this.#ownerOf(pair, field);
-        const id = `carried|${owner}`;
-        put({ id, kind: "carried", cause: { run: origin, group: owner } }, field);
-        continue;
-      }
-      const subject = subjectOf(field);
-      if (field.needs.length > 0) {
-        // It goes with what is certain of its subject, where anything is.
-        const certain = stateId(subject, field, difference);
-        if (parts.has(certain)) put({ id: certain, kind: "state", subject }, field);
-        else put({ id: `unsettled|${certain}`, kind: "unsettled", subject }, field);
-      } else if (subject.minor) minor.push(field);
-      else putOwn(subject, field, stateId(subject, field, difference));
-    }
-    for (const field of minor) {
-      const subject = subjectOf(field);
-      const major = [...parts.values()].find((part) =>
-        part.kind === "state" && part.fields[0]?.when === field.when
-      );
-      putOwn(major?.subject ?? subject, field, major?.id ?? stateId(subject, field, difference));
-    }
-    if (parts.size === 0 && reportsOrigin !== undefined) {
-      const owner = this.#ownerOf(pair, undefined);
-      put({
-        id: `carried|${owner}`,
-        kind: "carried",
-        cause: { run: reportsOrigin, group: owner },
-      });
-    }
-    return [...parts.values()];
-  }
-
-  #own(pair: string, field: FieldDifference, owner: string): void {
-    const owners = this.#ownersOf(pair), name = fieldText(field);
-    if (owners.set(name, owner)) this.#moved = true;
-    this.#uses.push({ owners, name, owner, recent: false, made: true });
-  }
-
-  /** The finding that a follow-on field comes from: the one its subject went to last, or the most recent. */
-  #ownerOf(pair: string, field: FieldDifference | undefined): string {
-    const owners = this.#ownersOf(pair), name = field && fieldText(field);
-    const owner = owners.of(name), recent = owners.known(name) === undefined;
-    this.#uses.push({ owners, name, owner, recent, made: false });
-    return owner;
+    const owners = this.#ownersOf(pairOf(difference.policies));
+    const uses: OwnerUse[] = this.#uses = [];
+    this.#moved = false;
+    return partsOf(difference, own, {
+      own: (name, owner) => {
+        if (owners.set(name, owner)) this.#moved = true;
+        uses.push({ owners, name, owner, recent: false, made: true });
+      },
+      ownerOf(name) {
+        const owner = owners.of(name), recent = owners.known(name) === undefined;
+        uses.push({ owners, name, owner, recent, made: false });
+        return owner;
+      },
+    });
   }
 
   #ownersOf(pair: string): Owners {
@@ -441,7 +338,7 @@ export class Findings {
 
 /** Key of a group: the policies, and what it is called. */
 function keyOf(policies: readonly [string, string], id: string): string {
-  return `${policies.join("|")}|${id}`;
+  return `${pairOf(policies)}|${id}`;
 }
 
 /** A group's fields, the most frequent first. */
@@ -460,54 +357,6 @@ function countRuns(
   if (check !== undefined) group.checks.set(check, (group.checks.get(check) ?? 0) + times);
 }
 
-function stateId(subject: Subject, field: FieldDifference, difference: RunDifference): string {
-  const when = subject.timeless ? "any" : field.when ?? "between";
-  return `${subject.id}|${when}|${difference.policies[oddSide(subject, field)]}`;
-}
-
 function refOf({ event, run, scenario, spec }: RunRef): RunRef {
   return { event, run, scenario, spec };
-}
-
-/** What each policy reported, less what both reported first. A VMRUN that is tried again and again meets the same each time. */
-function ownOf({ reports }: RunDifference): Own {
-  const [x = [], y = []] = reports ?? [];
-  let same = 0;
-  while (same < x.length && same < y.length && x[same]?.text === y[same]?.text) same++;
-  const once = (list: readonly Incident[]) =>
-    list.slice(same).filter((report, i, all) =>
-      all.findIndex((other) => reportName(other) === reportName(report)) === i
-    );
-  return [once(x), once(y)];
-}
-
-function namesOf(reports: readonly Incident[]): string {
-  return reports.map(reportName).join(", ");
-}
-
-/** The way in which the outcomes come to differ. */
-function outcomeWay(difference: RunDifference, [x, y]: Own): string {
-  return (x[0] ?? y[0])?.way || difference.parting.way;
-}
-
-function outcomeId(difference: RunDifference, own: Own): string {
-  const [a, b] = difference.policies;
-  const way = outcomeWay(difference, own);
-  // A step that goes wrong is one mechanism, whatever the other policy does meanwhile.
-  const wrong = own.findIndex(([first]) => first?.step !== undefined);
-  if (wrong >= 0) {
-    return `outcome|${way}|${difference.policies[wrong]}|${namesOf(own[wrong as 0 | 1])}`;
-  }
-  const [x, y] = own.map(mechanism);
-  // A check that fails or does not says all; how the run ends then follows from it.
-  const ends = x === y ? `|${difference.ends.join("|")}` : "";
-  return `outcome|${way}|${a}:${x}|${b}:${y}${ends}`;
-}
-
-/** Consistency checks of vmcb12 refuse alike, whichever of them fails; those of CR3 are each their own. */
-function mechanism(reports: readonly Incident[]): string {
-  return reports.map((report) => {
-    const group = checkOf(report)?.group;
-    return group === undefined || group === "cr3" ? reportName(report) : "vmcb12";
-  }).join();
 }

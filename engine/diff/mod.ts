@@ -8,6 +8,7 @@ export * from "./differ.ts";
 export * from "./run_difference.ts";
 export * from "./explain.ts";
 export * from "./findings.ts";
+export * from "./gathered_runs.ts";
 export * from "./minimize.ts";
 export { plainDifference, plainExplanation, plainFinding } from "./plain.ts";
 export { fieldText, partedText, shortTexts, type ValueTexts, valueTexts } from "./wording.ts";
