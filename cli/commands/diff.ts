@@ -150,10 +150,10 @@ export const diff = defineCommand({
     };
     if (jobs > 1 || shard !== undefined) {
       const { policies: named, processor, each } = options;
-      const task = { command: "diff", policies: named, processor, each } as const;
+      const task = { command: "diff", policies: named, processor, each, runs } as const;
       return await withShares(context, path, task, { jobs, shard }, async (work) => {
         if (shard !== undefined) {
-          context.out.json(await shardFile(shard, work, { ...task, runs, print }, policies));
+          context.out.json(await shardFile(shard, work, { ...task, print }, policies));
           return EXIT.ok;
         }
         const total = new DiffTotal(

@@ -6,7 +6,7 @@
  */
 import type { TraceFile } from "../../codecs/mod.ts";
 import { loadPolicies, loadPolicy } from "../policy_input.ts";
-import { type DiffShare, diffShare } from "./diff_share.ts";
+import { type DiffShare, GroupDiffer } from "./diff_share.ts";
 import { type Group, IndivisibleError } from "./groups.ts";
 import { Queue } from "./queue.ts";
 import { KnownPaths, type ReplayShare, replayShare } from "./replay_share.ts";
@@ -23,7 +23,15 @@ export type Task =
     readonly each: boolean;
   }
   | {
-    readonly command: "diff" | "report";
+    readonly command: "diff";
+    readonly policies: readonly string[];
+    readonly processor?: string | undefined;
+    readonly each: boolean;
+    /** Whether each run that ends up differently is wanted. */
+    readonly runs: boolean;
+  }
+  | {
+    readonly command: "report";
     readonly policies: readonly string[];
     readonly processor?: string | undefined;
     readonly each: boolean;
@@ -53,6 +61,14 @@ export interface Answer {
 /** Groups that may be done before the ones before them are taken, for each thread. */
 const AHEAD = 4;
 
+/** What a thread knows from the groups that it carried out, for the next one. */
+export class Learned {
+  /** The paths of a replay. */
+  readonly paths: KnownPaths = new KnownPaths();
+  /** What compares policies. */
+  differ: GroupDiffer | undefined;
+}
+
 /**
  * Carries out a task for one group, on this thread.
  *
@@ -60,24 +76,31 @@ const AHEAD = 4;
  * @param task The task.
  * @param group The group.
  * @param whole Whether it goes to the end of the trace, so that it depends on nothing after it.
- * @param known The paths that the thread knows from the groups before.
+ * @param learned What the thread knows from the groups before.
  */
 export async function shareOf<T extends Task>(
   trace: TraceFile,
   task: T,
   group: Group,
   whole: boolean,
-  known: KnownPaths,
+  learned: Learned,
 ): Promise<ShareOf<T>> {
   if (task.command === "replay") {
     const policy = task.policy === undefined
       ? undefined
       : await loadPolicy(task.policy, task.processor);
-    return await replayShare(trace, group, whole, policy, task, known) as ShareOf<T>;
+    return await replayShare(trace, group, whole, policy, task, learned.paths) as ShareOf<T>;
   }
-  const policies = await loadPolicies(task.policies, task.processor);
-  const share = task.command === "diff" ? diffShare : reportShare;
-  return await share(trace, group, whole, policies, task.each) as ShareOf<T>;
+  const policies = () => loadPolicies(task.policies, task.processor);
+  if (task.command === "report") {
+    return await reportShare(trace, group, whole, await policies(), task.each) as ShareOf<T>;
+  }
+  const differ = learned.differ ?? new GroupDiffer(await policies(), task);
+  // One that does not come to the end of a group can take no other.
+  learned.differ = undefined;
+  const share = await differ.share(trace, group, whole);
+  learned.differ = differ;
+  return share as ShareOf<T>;
 }
 
 /**
@@ -100,8 +123,8 @@ export async function* sharesOf<T extends Task>(
 ): AsyncGenerator<ShareOf<T>> {
   const pool = new Pool(groups, workers.threads);
   const end = trace.eventCount;
-  const known = new KnownPaths();
-  const here = (group: Group) => shareOf(trace, task, group, false, known);
+  const learned = new Learned();
+  const here = (group: Group) => shareOf(trace, task, group, false, learned);
   for (const [i, group] of groups.entries()) {
     const share = await pool.answer(i, here);
     if (share !== undefined) {
@@ -109,10 +132,12 @@ export async function* sharesOf<T extends Task>(
       continue;
     }
     try {
-      yield await shareOf(trace, task, group, all && group.to === end, known);
+      // One that failed is done again behind others that come after it: nothing is learned from those.
+      const before = pool.shares ? new Learned() : learned;
+      yield await shareOf(trace, task, group, all && group.to === end, before);
     } catch (error) {
       if (!all || !(error instanceof IndivisibleError)) throw error;
-      yield await shareOf(trace, task, { ...group, to: end }, true, known);
+      yield await shareOf(trace, task, { ...group, to: end }, true, new Learned());
       return;
     }
   }
@@ -164,6 +189,11 @@ class Pool {
       };
       worker.postMessage({ parts: this.#queue.parts });
     }
+  }
+
+  /** Whether others take part. */
+  get shares(): boolean {
+    return this.#queue !== undefined;
   }
 
   #settle(index: number, share: Answer["share"]): void {

@@ -4,7 +4,14 @@
  *
  * @module
  */
-import type { FieldDifference, RunDifference, RunRef } from "../../engine/diff/mod.ts";
+import type {
+  FieldDifference,
+  GatheredRuns,
+  OwnerSetting,
+  RunDifference,
+  RunGatherer,
+  RunRef,
+} from "../../engine/diff/mod.ts";
 import { rowOf } from "../../engine/diff/areas.ts";
 import type { FieldValue } from "../../engine/image/fields.ts";
 
@@ -19,6 +26,13 @@ export interface PackedDifferences {
    * the shape, then for the first run and each origin event, run, name, spec (0: none).
    */
   readonly rows: number[][];
+  /** Of gathered runs, which are a row each that stands for all of them. */
+  readonly gathered?: {
+    /** For each row, the bits of each field that differ in any of the runs. */
+    readonly differing: readonly (readonly string[])[];
+    /** What became of owners before each row, and behind the last. */
+    readonly owners: readonly (readonly OwnerSetting[])[];
+  };
 }
 
 /** Runs that differ alike, one after the other. */
@@ -35,17 +49,49 @@ export interface AlikeRuns {
 
 /** Packs differences one after the other. */
 export class DifferencePacker {
-  /** What was packed. */
-  readonly packed: PackedDifferences = { shapes: [], texts: [], rows: [] };
+  readonly #packed = { shapes: [] as string[], texts: [] as string[], rows: [] as number[][] };
+  readonly #events: number;
+  readonly #runs: number;
+  #gathered: PackedDifferences["gathered"];
   readonly #shapes = new Map<string, number>();
   readonly #texts = new Map<string, number>();
   #last: RunDifference | undefined;
+
+  /**
+   * Begins with nothing packed.
+   *
+   * @param events Events before those that are to be counted.
+   * @param runs Runs before those that are to be counted.
+   */
+  constructor(events = 0, runs = 0) {
+    this.#events = events;
+    this.#runs = runs;
+  }
+
+  /** What was packed. */
+  get packed(): PackedDifferences {
+    const gathered = this.#gathered;
+    return gathered === undefined ? this.#packed : { ...this.#packed, gathered };
+  }
 
   /** Appends a difference. */
   add(difference: RunDifference): void {
     const last = this.#last;
     this.#last = difference;
     if (last !== undefined && alike(last, difference) && this.#again(last, difference)) return;
+    this.#put(difference, 1);
+  }
+
+  /** Packs what was gathered, and nothing else. */
+  gathered({ runs, owners }: RunGatherer): void {
+    for (const { difference, times } of runs) this.#put(difference, times);
+    this.#gathered = {
+      differing: runs.map(({ differing }) => differing.map(hex)),
+      owners: [...runs.map((each) => each.owners), owners],
+    };
+  }
+
+  #put(difference: RunDifference, times: number): void {
     const origins: RunRef[] = [];
     const place = (origin: RunRef | undefined) => {
       if (origin === undefined) return undefined;
@@ -61,16 +107,16 @@ export class DifferencePacker {
       fields: difference.fields.map((field) => packField(field, place(field.origin))),
       reportsOrigin: place(difference.reportsOrigin),
     });
-    const row = [1, 0, 0, intern(this.#shapes, this.packed.shapes, shape)];
+    const row = [times, 0, 0, intern(this.#shapes, this.#packed.shapes, shape)];
     for (const { event, run, scenario, spec } of [difference, ...origins]) {
-      row.push(event, run, this.#text(scenario), this.#text(spec));
+      row.push(event - this.#events, run - this.#runs, this.#text(scenario), this.#text(spec));
     }
-    this.packed.rows.push(row);
+    this.#packed.rows.push(row);
   }
 
   /** Counts one more of the last row, if it is as far from the one before as that is from its own. */
   #again(last: RunDifference, difference: RunDifference): boolean {
-    const row = this.packed.rows.at(-1)!;
+    const row = this.#packed.rows.at(-1)!;
     const events = difference.event - last.event, runs = difference.run - last.run;
     if (row[0] === 1) [row[1], row[2]] = [events, runs];
     else if (row[1] !== events || row[2] !== runs) return false;
@@ -79,7 +125,7 @@ export class DifferencePacker {
   }
 
   #text(text: string | undefined): number {
-    return text === undefined ? 0 : 1 + intern(this.#texts, this.packed.texts, text);
+    return text === undefined ? 0 : 1 + intern(this.#texts, this.#packed.texts, text);
   }
 }
 
@@ -183,5 +229,30 @@ export function* unpackDifferences(
       reportsOrigin: origin(shape.reportsOrigin),
     };
     yield { difference, times, events: eventStep, runs: runStep };
+  }
+}
+
+/**
+ * What was gathered, again.
+ *
+ * @param packed It, packed.
+ * @param events Events before those that it counts.
+ * @param runs Runs before those that it counts.
+ */
+export function* unpackGathered(
+  packed: PackedDifferences,
+  events: number,
+  runs: number,
+): Generator<GatheredRuns> {
+  const { differing = [], owners = [] } = packed.gathered ?? {};
+  let row = 0;
+  for (const { difference, times } of unpackDifferences(packed, events, runs)) {
+    yield {
+      difference,
+      times,
+      differing: differing[row]?.map(BigInt) ?? [],
+      owners: owners[row] ?? [],
+    };
+    row++;
   }
 }

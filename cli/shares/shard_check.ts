@@ -66,6 +66,10 @@ const valuesOf = (look: Look): Look => (value, place) => {
   for (const [name, item] of Object.entries(value as object)) look(item, `${place}.${name}`);
 };
 
+const owner: Look = (value, place) => {
+  list(text)(value, place);
+  demand((value as unknown[]).length === 3, place, "policies, a field and a finding");
+};
 const digest = matching(/^[0-9a-f]{8}$/);
 const mismatch = object({
   event: count,
@@ -136,7 +140,12 @@ const PARTS: Readonly<Record<string, Readonly<Record<string, Look>>>> = {
       from: count,
       to: count,
       result: diffResult,
-      differences: object({ shapes: list(text), texts: list(text), rows: list(list(count)) }),
+      differences: object({
+        shapes: list(text),
+        texts: list(text),
+        rows: list(list(count)),
+        gathered: optional(object({ differing: list(list(text)), owners: list(list(owner)) })),
+      }),
     })),
   },
   stats: {
@@ -230,6 +239,10 @@ interface Share {
     readonly shapes: readonly string[];
     readonly texts: readonly unknown[];
     readonly rows: readonly (readonly number[])[];
+    readonly gathered?: {
+      readonly differing: readonly unknown[];
+      readonly owners: readonly unknown[];
+    };
   };
 }
 
@@ -249,7 +262,13 @@ function checkSums({ from, to, results, result, differences }: Share): void {
     );
   }
   if (differences === undefined) return;
-  const { shapes, texts, rows } = differences;
+  const { shapes, texts, rows, gathered } = differences;
+  demand(
+    gathered === undefined ||
+      gathered.differing.length === rows.length && gathered.owners.length === rows.length + 1,
+    "differences.gathered",
+    "something for each row",
+  );
   for (const row of rows) {
     const [times = 0, , , shape = -1, ...refs] = row;
     const known = refs.every((ref, i) => i % 4 < 2 ? ref <= to - from : ref <= texts.length);

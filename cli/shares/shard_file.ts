@@ -20,7 +20,7 @@ import { checkShard, checksumOf, ShardProblem, stretchesOf } from "./shard_check
 import type { ReplayShare } from "./replay_share.ts";
 
 /** Version of what is printed. */
-const FORMAT = 3;
+const FORMAT = 4;
 
 /** What every part says about itself. */
 interface Head {

@@ -6,10 +6,9 @@
 /// <reference lib="deno.worker" />
 import { fileSource, TraceFile } from "../../codecs/mod.ts";
 import type { Group } from "./groups.ts";
-import { type Answer, type Assignment, shareOf } from "./jobs.ts";
+import { type Answer, type Assignment, Learned, shareOf } from "./jobs.ts";
 import { keepQuiet } from "../policy_thread.ts";
 import { isAlive, watchedThread } from "../watchdog.ts";
-import { KnownPaths } from "./replay_share.ts";
 import { Queue, type QueueParts } from "./queue.ts";
 
 /** Whom the thread works for. */
@@ -24,12 +23,12 @@ async function carryOut(
   giver: Giver,
 ) {
   const queue = new Queue(parts);
-  const known = new KnownPaths();
+  const learned = new Learned();
   let trace: Promise<TraceFile> | undefined;
   const share = async (group: Group) => {
     try {
       trace ??= TraceFile.open(fileSource(path));
-      return { share: await shareOf(await trace, task, group, false, known) };
+      return { share: await shareOf(await trace, task, group, false, learned) };
     } catch {
       // Who uses the answers does it again, and meets the same error where it can be told.
       return {};
