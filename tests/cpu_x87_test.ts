@@ -36,6 +36,41 @@ Deno.test("x87: constants, arithmetic and integers", () => {
   assertEquals(rax(`c704250060000051000000 db042500600000 d9fa ${RESULT}`), 9n, "root of 81");
 });
 
+/** Loads ten bytes, carries out code, stores ST(0) as ten bytes, and gives back its significand. */
+function significand(low: string, high: string, code: string, pops = ""): bigint {
+  const put = (value: string, at: string) =>
+    `48b8${value.match(/../g)!.reverse().join("")} 48890425${at}600000`;
+  return rax(
+    `${put(low, "00")} ${put(high, "08")} db2c2500600000 ${code} ${pops} ` +
+      "db3c2520600000 488b042520600000",
+  );
+}
+
+// As QEMU's processor in the lab.
+Deno.test("x87: FXTRACT parts exponent and significand", () => {
+  const of = (low: string, high: string, pops?: string) => significand(low, high, "d9f4", pops);
+  const minus100 = ["c800000000000000", "000000000000c005"] as const;
+  assertEquals(of(...minus100), 0xc800000000000000n, "100 / 64");
+  assertEquals(of(...minus100, "ddd8"), 0xc000000000000000n, "6, below it");
+  const zero = ["0000000000000000", "0000000000000000"] as const;
+  assertEquals(of(...zero), 0n);
+  assertEquals(of(...zero, "ddd8"), 1n << 63n, "minus infinity");
+  assertEquals(rax("d9ee d9f4 dfe0"), 0x3004n, "which is noted as a division by zero");
+  const denormal = ["0000000000000123", "0000000000000000"] as const;
+  assertEquals(of(...denormal), 0x9180000000000000n);
+});
+
+Deno.test("x87: decimal numbers are stored and loaded", () => {
+  const at = "2500600000";
+  const stored = (load: string) => rax(`${load} df34${at} 488b04${at}`);
+  assertEquals(stored(`c704${at}d2040000 db04${at}`), 0x1234n, "fild 1234");
+  assertEquals(stored(`c704${at}2efbffff db04${at}`), 0x1234n, "of -1234 the sign is elsewhere");
+  assertEquals(rax(`c704${at}2efbffff db04${at} df34${at} 8b042508600000`) & 0xffffn, 0x8000n);
+  assertEquals(rax(`48c704${at}99990000 df24${at} ${RESULT}`), 9999n, "fbld");
+  // 1 divided by 0 has no digits.
+  assertEquals(stored("d9e8 d9ee def9"), 0xc000_0000_0000_0000n);
+});
+
 Deno.test("x87: the status word, and a reset of it", () => {
   assertEquals(rax("d9e8 d9ee d8d9 dfe0"), 0x3900n, "0 < 1: C0, and one number left");
   assertEquals(rax("d9e8 dbe3 dfe0"), 0n);

@@ -1,5 +1,5 @@
 /**
- * The x87, but for its transcendental functions and decimal numbers. As in QEMU a stack that runs
+ * The x87, but for its transcendental functions. As in QEMU a stack that runs
  * over or under is no exception, and where the last instruction and its operand lie is not kept.
  *
  * @module
@@ -149,10 +149,54 @@ function other(cpu: Processor, op: number, r: n.Rounding): number {
     case 0x3f:
       return put(cpu, 8, true, r.mode, true, r);
     case 0x3c:
+      return loadDecimal(cpu);
     case 0x3e:
-      return UNMODELLED;
+      return storeDecimal(cpu, r);
   }
   return ud(cpu);
+}
+
+/** Bytes of two digits each in a decimal number; one with the sign follows. */
+const DECIMAL_BYTES = 9;
+/** The least number with too many digits, and the bytes that stand for any such number. */
+const TOO_LONG = 10n ** 18n, NO_DECIMAL = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff] as const;
+
+/** FBLD. */
+function loadDecimal(cpu: Processor): number {
+  let value = 0n;
+  for (let i = DECIMAL_BYTES - 1; i >= 0; i--) {
+    const digits = load(cpu, 1, i);
+    if (digits === undefined) return cpu.failure;
+    value = value * 100n + (digits >> 4n) * 10n + (digits & 15n);
+  }
+  const sign = load(cpu, 1, DECIMAL_BYTES);
+  if (sign === undefined) return cpu.failure;
+  const x = n.fromInteger(value);
+  st.push(cpu, (sign & 0x80n) === 0n ? x : { ...x, sign: 1 });
+  return NEXT;
+}
+
+/** FBSTP, which writes the sign first. */
+function storeDecimal(cpu: Processor, r: n.Rounding): number {
+  const x = st.get(cpu, 0);
+  const value = n.toInteger(x, 64, r.mode, r);
+  let rest = value < 0n ? -value : value;
+  const bytes: number[] = [];
+  if (rest >= TOO_LONG) {
+    r.flags = n.FPU_EXCEPTION.invalid;
+    bytes.push(...NO_DECIMAL);
+  } else {
+    if (!save(cpu, 1, BigInt(x.sign << 7), DECIMAL_BYTES)) return cpu.failure;
+    for (let i = 0; i < DECIMAL_BYTES; i++, rest /= 100n) {
+      bytes.push(Number(rest / 10n % 10n << 4n | rest % 10n));
+    }
+  }
+  for (const [i, byte] of bytes.entries()) {
+    if (!save(cpu, 1, BigInt(byte), i)) return cpu.failure;
+  }
+  st.merge(cpu, r);
+  st.pop(cpu);
+  return NEXT;
 }
 
 function loadExtended(cpu: Processor, offset: number): n.Extended | undefined {
@@ -409,9 +453,20 @@ function constant(cpu: Processor, index: number, r: n.Rounding): number {
   return NEXT;
 }
 
-/** FDECSTP, FINCSTP, FSQRT and FRNDINT; the functions around them are not modelled. */
+/** FXTRACT: the exponent where the number was, and its significand on top of it. */
+function extract(cpu: Processor, r: n.Rounding): void {
+  const { exponent, significand } = n.extract(st.get(cpu, 0), r);
+  st.merge(cpu, r);
+  st.set(cpu, 0, exponent);
+  st.push(cpu, significand);
+}
+
+/** FXTRACT, FDECSTP, FINCSTP, FSQRT and FRNDINT; the functions around them are not modelled. */
 function special(cpu: Processor, index: number, r: n.Rounding): number {
   switch (index) {
+    case 4:
+      extract(cpu, r);
+      return NEXT;
     case 6:
     case 7:
       st.rotate(cpu, index === 6 ? -1 : 1);

@@ -17,6 +17,7 @@ export interface Extended {
 /** Exceptions, as the status word has them. */
 export const FPU_EXCEPTION = {
   invalid: 1,
+  denormal: 2,
   zeroDivide: 4,
   overflow: 8,
   underflow: 0x10,
@@ -380,4 +381,26 @@ export function roundToInteger(x: Extended, r: Rounding): Extended {
     : shifted(x.significand, -unit(x), false, r.mode, x.sign);
   if (!exact) r.flags |= FPU_EXCEPTION.precision;
   return value === 0n ? zero(x.sign) : { ...fromInteger(value), sign: x.sign };
+}
+
+/** Exponent and significand of a number, both as numbers: of zero minus infinity and that zero. */
+export function extract(
+  x: Extended,
+  r: Rounding,
+): { readonly exponent: Extended; readonly significand: Extended } {
+  if (special(x)) {
+    const nan = nanOf(x, x, r);
+    return { exponent: nan, significand: nan };
+  }
+  if (isInfinite(x)) return { exponent: infinity(0), significand: x };
+  if (isZero(x)) {
+    r.flags |= FPU_EXCEPTION.zeroDivide;
+    return { exponent: infinity(1), significand: x };
+  }
+  if (x.exponent === 0) r.flags |= FPU_EXCEPTION.denormal;
+  const length = bitLength(x.significand);
+  return {
+    exponent: fromInteger(BigInt(unit(x) + length - 1)),
+    significand: { ...x, exponent: BIAS, significand: x.significand << BigInt(64 - length) },
+  };
 }
