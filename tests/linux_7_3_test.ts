@@ -25,6 +25,28 @@ Deno.test("a vmcb12 without memory ends VMRUN in an internal error, and L1 stays
   assertEquals(run("rax=fffff000", LINUX_6_12).post?.exit, SHUTDOWN);
 });
 
+Deno.test("outside 64-bit code VMRUN takes EAX, whatever the rest of RAX holds", () => {
+  const spec = "l1pae rax=100010000";
+  const { post } = run(`${spec} c.58.4=0`);
+  assertEquals([post?.exit, post?.rip, post?.gif], [IO, "8003", 0], "vmcb12 is read, and refused");
+  assertEquals(run(spec, LINUX_6_12).post?.ev_exc, "0/0/d/0", "#GP");
+  assertEquals(run("rax=100010000").post?.exit, INTERNAL_ERROR, "in 64-bit code all of it counts");
+});
+
+Deno.test("VMLOAD and VMSAVE stop KVM_RUN where their page has no memory", () => {
+  // vmsave; out 0x80, al
+  const vmsave = "m.8000=80e6db010f";
+  const { post } = run(`${vmsave} rax=8000000`);
+  assertEquals([post?.exit, post?.rip, post?.ev_exc], [INTERNAL_ERROR, "8000", "0/0/0/0"]);
+  assertEquals(run(`${vmsave} rax=8000000`, LINUX_6_12).post?.ev_exc, "0/0/d/0");
+  for (const rax of ["8000800", "10000000000"]) {
+    assertEquals(run(`${vmsave} rax=${rax}`).post?.ev_exc, "0/0/d/0", "not a page L1 can have");
+  }
+  // EAX of a PAE L1, and of L2 in compatibility mode: vmload; vmmcall
+  assertEquals(run(`${vmsave} l1pae rax=100010000`).post?.rip, "8003");
+  assertEquals(exitCode(run("s.1f8=100011000 m.9000=d9010fda010f s.12.2=c9b")).slice(-2), "81");
+});
+
 Deno.test("GIF is restored as clear although EFER.SVME is", () => {
   const spec = "efer=0 cr0=11 cr4=0 gif=0";
   assertEquals([run(spec).post?.gif, run(spec, LINUX_6_12).post?.gif], [0, 1]);

@@ -135,6 +135,7 @@ const TRAITS: KernelTraits = {
   retriesStatePages: true,
   freeingDropsTracking: false,
   cleanBits: ALL_CLEAN,
+  stopsWithoutVmcbPage: false,
   interceptsIcebp: false,
   recalcsByRequest: false,
   updatesStealTime: true,

@@ -23,6 +23,7 @@ const TRAITS: KernelTraits = {
   ...KERNEL_6_12.traits,
   guest: GUEST_7_3,
   cleanBits: KERNEL_6_12.traits.cleanBits | 1 << CLEAN.CET,
+  stopsWithoutVmcbPage: true,
   interceptsIcebp: true,
   recalcsByRequest: true,
   updatesStealTime: false,

@@ -79,6 +79,11 @@ export interface KernelTraits {
   readonly freeingDropsTracking: boolean;
   /** Clean bits of a VMCB after a run (VMCB_ALL_CLEAN_MASK less those always dirty). */
   readonly cleanBits: number;
+  /**
+   * VMLOAD and VMSAVE take of RAX what the mode has of it, and KVM_RUN ends with an internal error
+   * where that page is not in memory; else all of RAX counts, and they are #GP there.
+   */
+  readonly stopsWithoutVmcbPage: boolean;
   /** L0 intercepts ICEBP. */
   readonly interceptsIcebp: boolean;
   /**

@@ -24,6 +24,7 @@ import { base, forL1 } from "./exit_owner.ts";
 import { cpuidFaults, emulateCpuid } from "./cpuid.ts";
 import { readMsr, writeMsr } from "./msrs.ts";
 import { PF } from "../paging/walk.ts";
+import { legalGpa } from "../paging/pdptrs.ts";
 import { isDeviceAt } from "../paging/shadow_walk.ts";
 import { clearIntercept, clearVintr, isIntercept, setDrIntercepts, setGif } from "./control.ts";
 import { resetVcpu } from "./reset.ts";
@@ -255,9 +256,14 @@ const LOADSAVE = [
 
 function vmloadVmsave(v: Vcpu, code: number): number {
   if (!permitted(v)) return RESUME;
-  const gpa = base(v, v.vmcb + S.rax);
+  const { stopsWithoutVmcbPage } = v.traits;
+  const gpa = stopsWithoutVmcbPage && !v.code64 ? v.u32(v.vmcb + S.rax) : base(v, v.vmcb + S.rax);
   const page = gpa - gpa % 4096;
   if (!v.memory.backed(page, 4096)) {
+    if (stopsWithoutVmcbPage && gpa === page && legalGpa(v, BigInt(gpa))) {
+      v.result.exit = KVM_EXIT.INTERNAL_ERROR;
+      return USERSPACE;
+    }
     injectGp(v);
     return RESUME;
   }
@@ -301,7 +307,7 @@ const ENOSYS = -1000n, EPERM = -1n;
 
 function hypercall(v: Vcpu): number {
   if (v.guestMode) return undefinedInstruction(v);
-  const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
+  const wide = v.code64;
   const value = v.u8(v.vmcb + S.cpl) !== 0 ? EPERM : v.u32(V.rax) === 1 ? 0n : ENOSYS;
   v.set64(V.rax, wide ? value : value & 0xffffffffn);
   return skip(v);

@@ -192,7 +192,7 @@ export function queueInterrupt(v: Vcpu, vector: number, soft: boolean): void {
 
 /** RIP as a linear address: without CS base in 64-bit code, else 32 bits wide (kvm_get_linear_rip). */
 export function linearRip(v: Vcpu): bigint {
-  if (v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0) return v.u64(V.rip);
+  if (v.code64) return v.u64(V.rip);
   return v.u64(v.vmcb + S.cs_base) + v.u64(V.rip) & 0xffffffffn;
 }
 

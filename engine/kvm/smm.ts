@@ -213,8 +213,7 @@ export function leaveSmm(v: Vcpu): boolean {
   if (!loaded && left) leaveNested(v);
   if (!loaded) v.request(REQ.TRIPLE_FAULT);
   if ((loaded || !v.traits.failedRsmCompletes) && !possible(v, to)) return false;
-  const wide = v.longMode && (v.u16(v.vmcb + S.cs_attrib) & 0x200) !== 0;
-  if (!wide) to.rip &= 0xffffffffn;
+  if (!v.code64) to.rip &= 0xffffffffn;
   if (to.gprs !== undefined) to.gprs.forEach((value, i) => v.set64(V.rax + i * 8, value));
   v.set64(V.rip, to.rip);
   v.set64(v.vmcb + S.rflags, to.rflags);

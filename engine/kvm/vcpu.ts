@@ -6,7 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { hexOf } from "../hex.ts";
-import { type Capabilities, Machine, V } from "../svm/machine.ts";
+import { type Capabilities, Machine, S, V } from "../svm/machine.ts";
 import type { Outcome, Policy, Step, Way } from "../policy.ts";
 import type { KernelTraits } from "../kernels/traits.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
@@ -122,7 +122,7 @@ export interface Entered {
 /** Fields of a vCPU that a copy does not take: its policy, who listens or stands in, what it works with. */
 type OwnFields = "policy" | "observer" | "standIn" | "exiting" | "tools";
 /** What is computed from the bytes, or from what the fields refer to. */
-type ComputedFields = "looseKey" | "paging" | "longMode" | "paePaging" | "traits";
+type ComputedFields = "looseKey" | "paging" | "longMode" | "code64" | "paePaging" | "traits";
 /** Names of all fields of a vCPU that a machine has not. */
 type Fields = {
   [K in Exclude<keyof Vcpu, keyof Machine>]: Vcpu[K] extends (...args: never[]) => unknown ? never
@@ -384,6 +384,11 @@ export class Vcpu extends Machine implements LooseState {
   /** Whether the guest runs in long mode (EFER.LMA). */
   get longMode(): boolean {
     return (this.u32(V.efer) & 0x400) !== 0;
+  }
+
+  /** Whether the guest runs 64-bit code (is_64_bit_mode). */
+  get code64(): boolean {
+    return this.longMode && (this.u16(this.vmcb + S.cs_attrib) & 0x200) !== 0;
   }
 
   /** Whether the guest uses PAE paging: paging and CR4.PAE without long mode. */

@@ -20,9 +20,11 @@ import { address, cacheVmcb12, mapPage, UNMAPPED } from "./vmcb12.ts";
 /** RAX has to name a page that L1 can have. */
 export const requireVmcb12Address: Step = {
   name: "require vmcb12 address",
-  doc: "Queues #GP when RAX is not page aligned or beyond L1's physical address width",
+  doc:
+    "Queues #GP when RAX, or EAX outside 64-bit code, is not page aligned or beyond L1's physical address width",
   run(v) {
     v.copy64(V.pending_vmcb12_gpa, v.vmcb + S.rax);
+    if (!v.code64) v.set32(V.pending_vmcb12_gpa + 4, 0);
     const gpa = v.u64(V.pending_vmcb12_gpa);
     if ((gpa & 0xfffn) === 0n && legalGpa(v, gpa)) return OK;
     injectGp(v);
