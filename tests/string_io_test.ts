@@ -63,3 +63,22 @@ Deno.test("OUTS faults where its operand cannot be read", () => {
   // mov rsi, 0x10000000: no page is there, and L2 has no IDT.
   assertEquals(after("6e10000000be48").slice(0, 2), [IO, "80"]);
 });
+
+/** What the second of two cases on one virtual machine ends with. */
+function second(first: string, next: string) {
+  const emulator = new Emulator(LINUX_7_3, { npt: true });
+  emulator.run(parseScenario(`first ${first}`));
+  const { events, post } = emulator.run(parseScenario(`next keepvm ${next}`));
+  return { vmruns: events.filter((e) => "at" in e).length, ...post };
+}
+
+// As the lab says: the emulator goes on with what it had decoded.
+Deno.test("INS that waited goes on after itself, whatever registers userspace has set since", () => {
+  // insb; vmmcall in L2; then L1 is set up anew, and runs from behind the INS: not from its VMRUN.
+  const { vmruns, rip, port } = second("m.9000=d9010f6c", "m.9001=80e6");
+  assertEquals([vmruns, rip, port], [0, "9001", "80"]);
+  // The flags are L2's, too; RDI moves as wide as addresses were.
+  assertEquals(second("m.9000=d9010f6c s.170=402", "m.9001=80e6").rflags, "402");
+  const plain = second("m.9000=d9010fec", "");
+  assertEquals([plain.vmruns > 0, plain.rip], [true, "8003"], "IN alone is forgotten");
+});

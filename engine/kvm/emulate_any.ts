@@ -11,7 +11,7 @@ import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode, type Instruction, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
-import { address, addSegment, getOperand, getRegister } from "../cpu/operands.ts";
+import { getOperand } from "../cpu/operands.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState, storeSegments } from "../cpu/vmcb_state.ts";
 import { FETCH, READ, USER, WALK_FAULT, WRITE } from "../paging/walk.ts";
@@ -228,22 +228,21 @@ export function memoryOperand(v: Vcpu, code: Uint8Array, count: number, size: nu
 }
 
 /**
- * Writes zeros where a string instruction stores: at ES:RDI.
+ * Writes zeros where a string instruction stores.
  *
  * @param size Bytes, at most 4.
- * @param aflag Size of the address, see `Instruction.aflag`.
+ * @param linear The linear address.
  * @returns Whether that went well; if not, the exception is queued.
  */
-export function storeZeros(v: Vcpu, size: number, aflag: number): boolean {
+export function storeZeros(v: Vcpu, size: number, linear: bigint): boolean {
   const { vmcb } = v, cpu = EMULATOR.of(v);
   v.copy64(vmcb + S.rax, V.rax);
   v.copy64(vmcb + S.rsp, V.rsp);
   v.copy64(vmcb + S.rip, V.rip);
   begin(v, vmcb);
   cpu.device = NONE;
-  getRegister(cpu, 7, 1 << aflag);
-  addSegment(cpu, SEG.es, cpu.lo, cpu.hi);
-  if (!cpu.write(address.lo, address.hi, size, 0, 0, cpu.who)) {
+  const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n);
+  if (!cpu.write(lo, hi, size, 0, 0, cpu.who)) {
     queueFault(v, cpu);
     return false;
   }

@@ -6,9 +6,9 @@
 import { C, S, V } from "../svm/machine.ts";
 import { PREFIX } from "../cpu/decode.ts";
 import { codeWidth, fetch, insn, protectedCode } from "./code_at_rip.ts";
-import { EXIT, KVM_EXIT, RFLAGS } from "./constants.ts";
+import { EXIT, KVM_EXIT, RFLAGS, VECTOR } from "./constants.ts";
 import { finish, intercepted, unmodelled } from "./emulation.ts";
-import { injectGp, linearRip } from "./queue.ts";
+import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { addressRegister, FAULTED, IN_DEVICE, moveRegister, readSource } from "./string_operand.ts";
 import { storeZeros } from "./emulate_any.ts";
@@ -66,6 +66,9 @@ export function portIo(v: Vcpu): boolean {
 
 /** `pendingIo` is the linear address of the instruction, what IN wants in bytes, and whether it is INS. */
 const SIZE_AT = 64n, STRING = 1n << 72n;
+/** Of INS without REP also what the emulator decoded: the mode, flags, the next RIP, and the offset. */
+const ONCE = 1n << 73n, WIDE = 1n << 74n, AFLAG_AT = 75n, FLAGS_AT = 80n, NEXT_AT = 112n;
+const OFFSET_AT = 176n;
 /** Bytes that KVM reads ahead for INS. */
 const READ_AHEAD = 1024n;
 
@@ -88,8 +91,9 @@ export function completeIo(v: Vcpu): boolean {
   const waiting = v.pendingIo, size = Number(waiting >> SIZE_AT & 0xffn);
   v.pendingIo = -1n;
   const string = (waiting & STRING) !== 0n;
+  if ((waiting & ONCE) !== 0n) return completeDecoded(v, waiting, size);
   if (linearRip(v) !== BigInt.asUintN(64, waiting)) {
-    if (string) v.miss("INS that goes on with other registers");
+    if (string) v.miss("REP INS that goes on with other registers");
     return true;
   }
   if (string) return completeInString(v, size);
@@ -105,29 +109,59 @@ function inString(v: Vcpu, port: number, size: number): boolean {
   if (repeated && addressRegister(v, V.rcx, aflag) === 0n) return finish(v, true);
   v.result.exit = KVM_EXIT.IO;
   v.result.port = port;
-  v.pendingIo = waitingIo(v, size) | STRING;
+  v.pendingIo = waitingIo(v, size) | STRING | (repeated ? 0n : decoded(v));
   return false;
 }
 
-/** What was read goes to memory: with REP as much as was asked for, up to the end of the page. */
+/** What the emulator keeps of INS. */
+function decoded(v: Vcpu): bigint {
+  const { aflag, length } = insn(v), wide = codeWidth(v) === 64;
+  const next = v.u64(V.rip) + BigInt(length);
+  return ONCE | (wide ? WIDE : 0n) | BigInt(aflag) << AFLAG_AT |
+    BigInt(rflags(v) >>> 0) << FLAGS_AT | BigInt.asUintN(wide ? 64 : 32, next) << NEXT_AT |
+    addressRegister(v, V.rdi, aflag) << OFFSET_AT;
+}
+
+/** The linear address of an offset in ES. */
+function destination(v: Vcpu, offset: bigint, wide: boolean): bigint {
+  return wide ? offset : v.u64(v.vmcb + S.es_base) + offset & 0xffffffffn;
+}
+
+/**
+ * Goes on with INS where it was, whatever userspace did to the registers since: segments, paging
+ * and RDI are those of now, the offset, the flags and the next RIP those that were decoded.
+ */
+function completeDecoded(v: Vcpu, waiting: bigint, size: number): boolean {
+  const flags = Number(waiting >> FLAGS_AT & 0xffffffffn), aflag = Number(waiting >> AFLAG_AT & 3n);
+  const offset = BigInt.asUintN(64, waiting >> OFFSET_AT);
+  if (!storeZeros(v, size, destination(v, offset, (waiting & WIDE) !== 0n))) return true;
+  moveRegister(v, V.rdi, aflag, (flags & RFLAGS.DF) !== 0 ? -size : size);
+  v.set64(V.rip, BigInt.asUintN(64, waiting >> NEXT_AT));
+  v.clear32(v.vmcb + C.int_state, 1);
+  if ((flags & RFLAGS.TF) !== 0) queueException(v, VECTOR.DB, NO_ERROR, 1n << 14n);
+  setRflagsLow(v, flags & ~RFLAGS.RF);
+  return true;
+}
+
+/** What REP INS read goes to memory: as much as was asked for, up to the end of the page. */
 function completeInString(v: Vcpu, size: number): boolean {
   if (!fetch(v, true)) {
     v.miss("INS that goes on with other code");
     return true;
   }
-  const { prefixes, aflag } = insn(v);
-  const repeated = (prefixes & (PREFIX.repz | PREFIX.repnz)) !== 0;
+  const { aflag } = insn(v);
   const down = (rflags(v) & RFLAGS.DF) !== 0;
   const inPage = addressRegister(v, V.rdi, aflag) & 0xfffn;
-  const count = repeated ? addressRegister(v, V.rcx, aflag) & 0xffffffffn : 1n;
+  const count = addressRegister(v, V.rcx, aflag) & 0xffffffffn;
   const most = [down ? inPage : 4096n - inPage, READ_AHEAD / BigInt(size), count];
   const pieces = Number(most.reduce((a, b) => a < b ? a : b)) || 1;
   for (let done = 0; done < pieces; done++) {
-    if (!storeZeros(v, size, aflag)) return true;
+    const offset = addressRegister(v, V.rdi, aflag);
+    if (!storeZeros(v, size, destination(v, offset, codeWidth(v) === 64))) return true;
     moveRegister(v, V.rdi, aflag, down ? -size : size);
-    if (repeated) moveRegister(v, V.rcx, aflag, -1);
+    moveRegister(v, V.rcx, aflag, -1);
   }
-  if (!repeated || addressRegister(v, V.rcx, aflag) === 0n) return finish(v, true);
+  if (addressRegister(v, V.rcx, aflag) === 0n) return finish(v, true);
   setRflagsLow(v, rflags(v) | RFLAGS.RF);
   return true;
 }
