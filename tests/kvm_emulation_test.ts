@@ -119,3 +119,33 @@ Deno.test("RSM brings RFLAGS.RF back", () => {
   const { post } = run("entry=rsm c.a8=80000319 s.170=4010002", LINUX_7_3);
   assertEquals([post?.smm, post?.rflags], [0, "4010002"]);
 });
+
+Deno.test("a nested NPT that nobody checked has no PAE root to be shadowed by", () => {
+  // RSM of these kernels looks at nothing, and the hypervisor has no nested paging itself.
+  const spec = "entry=rsm xc.90=1 xc.b0=60000", EIO = 5;
+  const end = run(`${spec} l1pae`, EARLY_EXIT, false).post;
+  assertEquals([end?.rc, end?.errno, end?.guest_mode, end?.run_pending], [-1, EIO, 1, 1]);
+  // A 64-bit L1 has four levels, and L2 gets in to fault for ever.
+  assertEquals(run(spec, EARLY_EXIT, false).post?.errno, 4);
+  assertEquals(run(`${spec} l1pae`, LINUX_6_12, false).post?.errno, 0, "checked");
+});
+
+Deno.test("L2's tables beyond memory are not there, however far beyond", () => {
+  for (const page of ["8000000087", "8000000000087"]) {
+    const spec = `pa=34 c.90=1 c.b0=60000 m.61000=${page}`;
+    assertEquals(exit(spec), [code(0x7f), "0000000080000b0e"], "a #PF that L2 has no IDT for");
+  }
+});
+
+/** L2 takes interrupt 31 at 0x9100 in a loop or a sled; an NMI that waits meanwhile pops RIP into RAX. */
+const WAITING_NMI = "entry=mid midnmi=1 midirq=31 s.170=202 s.64.4=3f m.4008=00af9b000000ffff " +
+  "m.4010=00cf93000000ffff s.84.4=fff m.5310=8e0000089100 m.5020=8e0000089020 m.9020=d9010f58";
+
+Deno.test("an event that waits for the next exit gets it, at the latest as the timer ticks", () => {
+  const { post } = run(`${WAITING_NMI} m.9100=feeb`);
+  assertEquals([post?.vmcb12?.["070"], post?.vmcb12?.["5f8"]], [code(0x81), code(0x9100)]);
+  // add [rax], al over and over; RAX leads to L2's stack.
+  const sled = run(`${WAITING_NMI} s.1f8=6e00`).post?.vmcb12;
+  const rip = Number(`0x${sled?.["5f8"]}`);
+  assertEquals(rip > 0x9100 && rip < 0xa000, true, rip.toString(16));
+});

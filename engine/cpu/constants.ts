@@ -47,6 +47,7 @@ export const EXIT_CODE = {
   readDr: EXITS.READ_DR0,
   writeDr: EXITS.WRITE_DR0,
   exception: EXITS.EXCP,
+  intr: EXITS.INTR,
   vintr: EXITS.VINTR,
   cr0Write: EXITS.CR0_SEL_WRITE,
   idtrRead: EXITS.IDTR_READ,

@@ -31,7 +31,7 @@ import { injectable } from "../svm/injectable.ts";
 import { savesNextRip } from "./vmcb_state.ts";
 import { exitIsKnown, goesOn } from "./unknown.ts";
 import { load, refuse, writeBack } from "./vmcb_state.ts";
-import { passZeros } from "./zeros.ts";
+import { passZeros, rewritesItself } from "./zeros.ts";
 
 /**
  * How a run ended: `"exit"` with a #VMEXIT, `"stuck"` without one (a halt, a
@@ -48,6 +48,8 @@ export interface RunOptions {
   readonly model?: ProcessorModel;
   /** XCR0 as the hypervisor loaded it, low half; 1 when left out. */
   readonly xcr0?: number;
+  /** Instructions after which an interrupt of the hypervisor's own ends the run; none comes when left out. */
+  readonly interruptAfter?: number | undefined;
 }
 
 /** Instructions after which a run counts as stuck. */
@@ -126,7 +128,8 @@ export function runVmcb(
   cpu.model = options.model ?? AMD;
   cpu.msrIntercepted = options.msrIntercepted ?? ALL_MSRS;
   cpu.xcr0 = options.xcr0 ?? 1;
-  let budget = INSTRUCTION_BUDGET;
+  const { interruptAfter } = options;
+  let budget = interruptAfter ?? INSTRUCTION_BUDGET;
   let status = load(cpu, m, vmcb, paging);
   const before = cpu.unknown;
   // What made them unknown is told from before this run.
@@ -138,13 +141,16 @@ export function runVmcb(
       if (cpu.virq && interruptible(cpu)) status = takeVirq(cpu);
       else {
         status = budget-- > 0 ? step(cpu) : HALTED;
-        if (status === NEXT) budget -= passZeros(cpu, budget);
+        if (status !== NEXT) continue;
+        budget -= passZeros(cpu, budget);
+        if (interruptAfter !== undefined && rewritesItself(cpu)) budget = Math.min(budget, 1);
       }
     } else if (status === FAULT) {
       status = deliver(cpu, cpu.vector, cpu.isInt, cpu.errorCode, false);
       if (status === NEXT) cpu.oldException = -1;
     } else break;
   }
+  if (status === HALTED && interruptAfter !== undefined && cpu.check(EXIT_CODE.intr)) status = EXIT;
   if (status === EXIT) {
     if (cpu.unknown !== 0 && !exitIsKnown(cpu)) status = UNMODELLED;
     else writeBack(cpu);

@@ -53,6 +53,24 @@ export function passZeros(cpu: Processor, most: number): number {
   return count;
 }
 
+/** Bytes of zeros that QEMU translates at once. */
+const BLOCK = 1000;
+
+/**
+ * Whether an instruction of zeros wrote to what QEMU translated with it: a block that is changed
+ * meanwhile is left at once, which is when an interrupt that came in the meantime is seen.
+ *
+ * @param cpu The processor, whose last instruction succeeded.
+ * @returns Whether it did.
+ */
+export function rewritesItself(cpu: Processor): boolean {
+  const { insn } = cpu;
+  if (insn.opcode !== 0 || insn.modrm !== 0 || insn.length !== 2) return false;
+  const base = cpu.width === 64 ? 0 : (cpu.segBase[SEG.cs * 2] as number);
+  const after = (address.lo - (cpu.ripLo - insn.length + base)) >>> 0;
+  return after < BLOCK;
+}
+
 /** How many instructions of zeros there are from a place of a page on whose successor lies on it, too. */
 function zeros(page: Uint8Array, from: number): number {
   let at = from;

@@ -199,15 +199,25 @@ export function resetContext(v: Vcpu): void {
   initMmu(v);
 }
 
+/** EIO: what KVM_RUN fails with when there cannot be a root. */
+const EIO = 5;
+
 /**
  * Makes sure that the MMU in use has a root, before the guest is entered (kvm_mmu_reload).
  *
- * @returns Whether it has one now; if not, a triple fault is requested.
+ * @returns Whether it has one now; if not, a triple fault is requested, or KVM_RUN has failed.
  */
 export function reload(v: Vcpu): boolean {
   const r = roots(v);
   if (v.u32(r.roles[0] as number) !== 0) return true;
   const role = v.u32(r.role);
+  // Without NPT of its own KVM has made no tables that L1's PAE tables could be shadowed by: a
+  // nested NPT that RSM did not check (mmu_alloc_special_roots).
+  if (r === GUEST_MMU && !v.caps.npt && (v.u32(V.guest_cpu_role) & 15) < 4) {
+    v.result.rc = -1;
+    v.result.errno = EIO;
+    return false;
+  }
   if ((role & ROLE.DIRECT) !== 0 && (v.caps.npt || (role & 15) >= 4)) {
     v.set32(r.roles[0] as number, role);
     v.set64(r.pgd[0] as number, 0n);

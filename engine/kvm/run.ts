@@ -130,6 +130,9 @@ function isOver(v: Vcpu, status: number): boolean {
   return true;
 }
 
+/** Instructions that a guest gets carried out, about, before the host's timer ticks. */
+const TICK = 500;
+
 /** A number that changes as a guest gets on: of where it is, its stack, and what it counts with. */
 function progress({ words }: Vcpu): number {
   let sum = words[V.rip >> 2] as number;
@@ -213,7 +216,7 @@ function enterGuest(v: Vcpu): number {
   if (!reload(v)) {
     if (immediate) v.requestEvent();
     cancelInjection(v);
-    return RESUME;
+    return v.result.rc < 0 ? USERSPACE : RESUME;
   }
   // What was requested meanwhile is served before the guest is entered: an event
   // put into the VMCB is taken back and injected anew.
@@ -240,7 +243,12 @@ function virtualTpr(v: Vcpu): boolean {
 /** The processor that a vCPU runs on, and what that asks for; the model is set for each run. */
 class Core {
   readonly processor = new Processor();
-  readonly options: { msrIntercepted: MsrIntercepted; model: ProcessorModel; xcr0: number };
+  readonly options: {
+    msrIntercepted: MsrIntercepted;
+    model: ProcessorModel;
+    xcr0: number;
+    interruptAfter: number | undefined;
+  };
 
   constructor(v: Vcpu) {
     this.processor.translations.enabled = true;
@@ -248,6 +256,7 @@ class Core {
       msrIntercepted: (msr, write) => msrIntercepted(v, v.vmcb, msr, write),
       model: AMD,
       xcr0: 1,
+      interruptAfter: undefined,
     };
   }
 }
@@ -258,7 +267,7 @@ const CORE = new Tool((v) => new Core(v));
 function run(v: Vcpu, forceExit: boolean): number {
   const vmcb = v.vmcb;
   // KVM also sends itself an interrupt, to be back at once. On the one processor of the
-  // recordings' kernels that is nothing: the guest runs until it exits by itself.
+  // recordings' kernels that is nothing: the guest runs until it exits by itself, or the timer ticks.
   if (forceExit) v.requestEvent();
   v.copy64(vmcb + S.rax, V.rax);
   v.copy64(vmcb + S.rsp, V.rsp);
@@ -281,6 +290,7 @@ function run(v: Vcpu, forceExit: boolean): number {
   const { processor, options } = CORE.of(v);
   options.model = v.policy.processor ?? v.caps.processor ?? AMD;
   options.xcr0 = v.u32(V.xcr0) ^ 1;
+  options.interruptAfter = forceExit ? TICK : undefined;
   const paging = processorPaging(v, !v.caps.npt && mismatched(v));
   const status = runVmcb(processor, v, vmcb, paging, options);
   if (status === "stuck") return STUCK;

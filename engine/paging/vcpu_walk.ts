@@ -126,7 +126,10 @@ class Walks {
         lookUpShadow(v, root, r.cr4, lo, hi, access, who, out),
     };
     this.memory = memoryOnly(v);
-    this.l1 = (gpa) => walkL1Npt(v, gpa);
+    this.l1 = (gpa, _access, table) => {
+      const at = walkL1Npt(v, gpa);
+      return table && !v.memory.backed(at) ? -1 : at;
+    };
   }
 }
 
