@@ -4,7 +4,9 @@ import fc from "fast-check";
 import {
   checkByText,
   Differ,
+  FIXES,
   type Image,
+  kernelPolicy,
   LINUX_6_12,
   list,
   MemoizedDiffer,
@@ -17,15 +19,21 @@ import {
   type RunDifference,
   type Step,
   type TraceEvent,
+  UNIFIED,
   VMCB_LAYOUT,
   VMCB_SIZE,
+  withFixes,
 } from "../engine/mod.ts";
 import { PartialDiffer } from "../engine/diff/partial_differ.ts";
 import { fieldNamed, readBigint, writeField } from "../engine/image/fields.ts";
 import { contentOf } from "../engine/replay/logged_content.ts";
 import { assumptionOf } from "../engine/replay/logged_driver.ts";
 import { type LoggedRun, LoggedRunCollector } from "../engine/replay/logged_runs.ts";
-import { type Contradiction, PartialReplayer } from "../engine/replay/partial.ts";
+import {
+  type Contradiction,
+  type PartialOptions,
+  PartialReplayer,
+} from "../engine/replay/partial.ts";
 import { REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
 import { LoggedOutcomes } from "../report/logged_outcomes.ts";
 
@@ -71,6 +79,8 @@ interface Shown {
   /** What it shows of the TSC offset after the #VMEXIT, and before VMRUN. */
   readonly tsc?: bigint | undefined;
   readonly before?: bigint | undefined;
+  /** What it shows of EVENTINJ after the #VMEXIT. */
+  readonly injected?: bigint | undefined;
 }
 
 /** What is only copied on the way into L2 and out. */
@@ -94,6 +104,7 @@ const KIND = fc.record({
   ),
   code: fc.constantFrom(0x81n, 0x400n, 0xffffffffn, undefined),
   left: fc.option(ADDRESS, { nil: undefined, freq: 1 }),
+  injected: fc.constantFrom(undefined, undefined, 0n, 0x80000302n, 0x302n),
   tsc: fc.constantFrom(undefined, undefined, 0n, 5n, 0x7fffn),
 });
 
@@ -109,6 +120,7 @@ function* eventsOf(runs: readonly Shown[]): Generator<TraceEvent> {
   for (const run of runs) {
     const { rip, l2rip, info, intercepts, eventInj, cr3, npt, check, code, left, tsc, before } =
       run;
+    const { injected } = run;
     const vmcb12 = vmcb({
       "control.intercept_word3": 0x80000000n,
       "control.intercept_word4": intercepts,
@@ -129,6 +141,7 @@ function* eventsOf(runs: readonly Shown[]): Generator<TraceEvent> {
       "control.exit_info_2": info[1],
       ...(left === undefined ? {} : { "save.rip": left }),
       ...(tsc === undefined ? {} : { "control.tsc_offset": tsc }),
+      ...(injected === undefined ? {} : { "control.event_inj": injected }),
     });
     yield { kind: "exit", vcpu, vmcb12: exited };
   }
@@ -163,6 +176,24 @@ const together = (policy: Policy) => (report: (found: Contradiction) => void) =>
 };
 const alone = (policy: Policy) => (report: (found: Contradiction) => void) => () =>
   new PartialReplayer(policy, report, { each: true });
+
+/** The logged runs of a log. */
+function runsOf(log: readonly Shown[]): LoggedRun[] {
+  const runs: LoggedRun[] = [];
+  const collector = new LoggedRunCollector((run) => runs.push(run));
+  let index = 0;
+  for (const event of eventsOf(log)) {
+    if (collector.claims(event)) collector.feed(event, index++);
+  }
+  collector.finish();
+  return runs;
+}
+
+/** A replay, and what it says. */
+function replayOf(policy: Policy, options: PartialOptions) {
+  const found: Contradiction[] = [];
+  return { found, replayer: new PartialReplayer(policy, (one) => found.push(one), options) };
+}
 
 Deno.test("what one run says for others like it is what each of them says alone", () => {
   let shared = 0, contradicted = 0;
@@ -232,6 +263,35 @@ Deno.test("what contradicts one way of filling in the unknown alone is not said 
   }
 });
 
+Deno.test("what a run came to is taken over by policies that come by the same steps, by no others", () => {
+  const fixes = fc.subarray(FIXES.map(({ id }) => id));
+  const count = { all: 0, carriedOut: 0, apart: 0 };
+  fc.assert(
+    fc.property(LOG, fc.array(fixes, { minLength: 2, maxLength: 6 }), (log, chosen) => {
+      const policies = [...chosen.map((some) => kernelPolicy(withFixes(some))), UNIFIED];
+      const runs = runsOf(log);
+      const together = policies.map((policy) => replayOf(policy, { trails: true }));
+      for (const run of runs) {
+        together.forEach(({ replayer }, i) =>
+          replayer.take(run, together.slice(0, i).map((other) => other.replayer))
+        );
+      }
+      const said = together.map(({ replayer, found }) => ({ result: replayer.finish(), found }));
+      const alone = policies.map((policy) => {
+        const { replayer, found } = replayOf(policy, { each: true });
+        for (const run of runs) replayer.take(run);
+        return { result: replayer.finish(), found };
+      });
+      assertEquals(said, alone);
+      count.all += runs.length * policies.length;
+      for (const { replayer } of together) count.carriedOut += replayer.carriedOut;
+      if (new Set(alone.map(({ found }) => found.length)).size > 1) count.apart++;
+    }),
+    { numRuns: 40 },
+  );
+  assert(count.apart > 5 && count.carriedOut < count.all / 4, JSON.stringify(count));
+});
+
 Deno.test("a run's content has all of it but its place in the log", () => {
   const [first, ...others] = said(
     eventsOf([0, 1, 2, 3, 4].map((i) => ({
@@ -268,13 +328,7 @@ Deno.test("what two policies part in is for others like a run what it is for eac
   const policies = fc.shuffledSubarray(Object.values(POLICIES), { minLength: 2, maxLength: 2 });
   fc.assert(
     fc.property(LOG, policies, (log, [a, b]) => {
-      const runs: LoggedRun[] = [];
-      const collector = new LoggedRunCollector((run) => runs.push(run));
-      let index = 0;
-      for (const event of eventsOf(log)) {
-        if (collector.claims(event)) collector.feed(event, index++);
-      }
-      collector.finish();
+      const runs = runsOf(log);
       const together = new PartialDiffer(a!, b!);
       for (const run of runs) {
         const answer = together.compare(run);

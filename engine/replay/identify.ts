@@ -106,7 +106,15 @@ class Trials {
   readonly #plain = new Set<number>();
   #plainRuns = 0;
 
-  constructor(policies: readonly Policy[]) {
+  /** Replays of logged runs that take over from one another what they came to. */
+  readonly #sharing: boolean;
+
+  /**
+   * @param policies The policies.
+   * @param alike Whether most of them do the same for most runs.
+   */
+  constructor(policies: readonly Policy[], alike: boolean) {
+    this.#sharing = alike;
     this.trials = policies.map((policy) => (
       { policy, against: new Map(), transitions: undefined, replayer: undefined }
     ));
@@ -159,7 +167,7 @@ class Trials {
       trial.transitions ??= new PartialReplayer(
         onProcessor(trial.policy, processor),
         (found) => this.#note(trial, { ...found, scenario: undefined }),
-        { bare: true },
+        { bare: true, trails: this.#sharing },
       );
     }
   }
@@ -171,7 +179,11 @@ class Trials {
       return;
     }
     let plain = true;
-    for (const { transitions } of this.trials) plain = transitions?.take(run) === true && plain;
+    const before: PartialReplayer[] = [];
+    for (const { transitions } of this.trials) {
+      plain = transitions?.take(run, before) === true && plain;
+      if (this.#sharing && transitions !== undefined) before.push(transitions);
+    }
     if (!plain) return;
     if (this.#plain.size >= MOST_KEPT) this.#plain.clear();
     this.#plain.add(entered);
@@ -209,8 +221,9 @@ class Trials {
 async function tryAll(
   policies: readonly Policy[],
   events: AsyncIterable<TraceEvent> | Iterable<TraceEvent>,
+  alike = false,
 ) {
-  const trials = new Trials(policies);
+  const trials = new Trials(policies, alike);
   for await (const event of events) trials.feed(event);
   return { runs: trials.finish(), trials: trials.trials };
 }
@@ -276,7 +289,7 @@ async function findBetween(
 ): Promise<KernelVerdict | undefined> {
   const choices = selections();
   const policies = choices.map((fixes) => withChecks(kernelPolicy(withFixes(fixes)), checks));
-  const { trials } = await tryAll(policies, open());
+  const { trials } = await tryAll(policies, open(), true);
   const least = Math.min(...trials.map((trial) => trial.against.size));
   if (least >= against) return undefined;
   const fitting = choices.filter((_, i) => trials[i]!.against.size === least);

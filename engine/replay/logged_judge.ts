@@ -24,6 +24,7 @@ import {
 } from "./logged_driver.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
 import { checksAtRsm, Printed, type Prints, printsOf } from "./printed.ts";
+import { type StepTrail, StepTrailer } from "./step_trail.ts";
 import {
   applyQuirks,
   comparedOfVmcb12,
@@ -62,6 +63,16 @@ export interface Judgment {
   readonly certain: boolean;
   /** What contradicts it. */
   readonly found: readonly Found[];
+  /** The steps of each way of filling in that was tried, where they are noted and are all that it depends on. */
+  readonly trails: readonly StepTrail[] | undefined;
+}
+
+/** What a judge does beside judging. */
+export interface JudgeOptions {
+  /** It tries every way of filling in, though the first one contradicts nothing. */
+  readonly whole?: boolean;
+  /** It notes the steps. */
+  readonly trails?: boolean;
 }
 
 /** Judges logged runs under one policy. */
@@ -71,6 +82,7 @@ export class LoggedJudge {
   readonly #policy: Policy;
   readonly #driver: LoggedDriver;
   readonly #whole: boolean;
+  readonly #trails: boolean;
   readonly #checksAtRsm: boolean;
   /** The run that was looked at last. */
   #unit: LoggedRun | undefined;
@@ -81,17 +93,18 @@ export class LoggedJudge {
     () => new Uint8Array(VMCB_SIZE),
   );
   readonly #left: Uint8Array[] = [];
-  readonly #printed: Printed[] = [];
+  readonly #printed: (Printed | StepTrailer)[] = [];
 
   /**
    * @param policy The policy.
-   * @param whole Whether every way of filling in is tried, though the first one contradicts nothing.
+   * @param options What it does beside judging.
    */
-  constructor(policy: Policy, whole: boolean) {
+  constructor(policy: Policy, { whole = false, trails = false }: JudgeOptions = {}) {
     this.#policy = policy;
     this.#driver = new LoggedDriver(policy, 0);
     this.builtIn = builtIn(policy);
     this.#whole = whole || !this.builtIn;
+    this.#trails = trails && this.builtIn;
     this.#checksAtRsm = checksAtRsm(policy);
   }
 
@@ -111,6 +124,7 @@ export class LoggedJudge {
         prints: undefined,
         certain: true,
         found: [...this.#resumed(unit)],
+        trails: undefined,
       };
     }
     const found = [...this.#checks(unit)];
@@ -119,14 +133,16 @@ export class LoggedJudge {
   }
 
   /**
-   * What the policy prints of a run whose checks fail.
+   * Makes it certain what the policy prints of a run whose checks fail: what each way of filling in
+   * the unknown prints.
    *
-   * @param unit The run, which is no RSM.
-   * @returns What each way of filling in the unknown prints; undefined where the checks need not fail.
+   * @param unit The run.
+   * @param judgment What was judged of it.
    */
-  printsOf(unit: LoggedRun): Prints | undefined {
+  settle(unit: LoggedRun, judgment: Judgment): Judgment {
     this.#begin(unit);
-    return this.#tryAll(unit) ? this.#prints(unit) : undefined;
+    const prints = this.#tryAll(unit) ? this.#prints(unit) : undefined;
+    return { ...judgment, prints, certain: true, trails: this.#trailed() };
   }
 
   /** Nothing was tried of a run yet, unless it was looked at last. */
@@ -148,6 +164,7 @@ export class LoggedJudge {
       prints,
       certain: prints === undefined,
       found,
+      trails: this.#trailed(),
     };
   }
 
@@ -168,7 +185,7 @@ export class LoggedJudge {
 
   /** Judges a run by all ways. */
   #judgeAll(unit: LoggedRun, found: Found[]): Judgment {
-    if (!this.#tryAll(unit)) return { ...UNEXPLAINED, found };
+    if (!this.#tryAll(unit)) return { ...UNEXPLAINED, found, trails: this.#trailed() };
     const results = this.#results;
     const [progress] = results as [Reached];
     const alike = results.every((one) => one === progress);
@@ -176,7 +193,8 @@ export class LoggedJudge {
       found.push(...this.#exit(unit, progress, this.#pages, this.#left));
     }
     const exited = alike && progress === "exited";
-    return { exited, unexplained: false, prints: this.#prints(unit), certain: true, found };
+    const prints = this.#prints(unit), trails = this.#trailed();
+    return { exited, unexplained: false, prints, certain: true, found, trails };
   }
 
   /** Carries a run out in the ways of filling in that were not tried; whether a state is known for each. */
@@ -191,12 +209,19 @@ export class LoggedJudge {
     if (state === undefined) return false;
     const driver = this.#driver;
     driver.observer = undefined;
-    if (watched(unit)) this.#printed.push(driver.observer = new Printed());
+    const observer = this.#trails ? new StepTrailer() : watched(unit) ? new Printed() : undefined;
+    if (observer !== undefined) this.#printed.push(driver.observer = observer);
     this.#results.push(driver.runFrom(unit, state));
     const vcpu = driver.vcpu as Vcpu;
     this.#pages[variant]!.set(vcpu.memory.page(driver.vmcb12));
     if (unit.exit?.regs !== undefined) this.#left.push(regsBytes(vcpu));
     return true;
+  }
+
+  /** The steps of the ways that were tried, where they are noted. */
+  #trailed(): readonly StepTrail[] | undefined {
+    if (!this.#trails) return undefined;
+    return this.#printed.flatMap((one) => one instanceof StepTrailer ? [one.trail()] : []);
   }
 
   /** What was printed in the ways that were tried, where the checks failed in each. */

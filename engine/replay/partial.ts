@@ -12,9 +12,10 @@ import type { SetVerdict } from "../checks/verdict.ts";
 import { verdictOf } from "./logged_driver.ts";
 import { type Found, type Judgment, LoggedJudge } from "./logged_judge.ts";
 import { checksAtRsm, claimsOf, type OrderClaim, type Prints } from "./printed.ts";
-import { contentOf } from "./logged_content.ts";
+import { contentOf, type LoggedContent } from "./logged_content.ts";
 import type { LoggedRun } from "./logged_runs.ts";
 import { OpenClaims } from "./open_claims.ts";
+import { sharesAllButSteps, sharesTrail } from "./step_trail.ts";
 
 /** What one set of checks says of a log's VMRUNs. */
 export interface SetCount {
@@ -62,6 +63,8 @@ interface Kept {
   judgment: Judgment;
   /** Undefined where nobody counts them. */
   readonly verdicts: Verdicts | undefined;
+  /** Whether it was carried out, not taken over from another policy. */
+  readonly own: boolean;
   /** How many of them are not counted yet. */
   more: number;
 }
@@ -97,10 +100,13 @@ export interface PartialOptions {
   readonly each?: boolean;
   /** Contradictions alone are asked for: what checks say is not counted. */
   readonly bare?: boolean;
+  /** Other replays may take over what runs came to. */
+  readonly trails?: boolean;
 }
 
 /** Replays logged runs under one policy. */
 export class PartialReplayer {
+  readonly #policy: Policy;
   readonly #judge: LoggedJudge;
   readonly #report: (found: Contradiction) => void;
   readonly #sets = new Map<
@@ -132,10 +138,11 @@ export class PartialReplayer {
   constructor(
     policy: Policy,
     report: (found: Contradiction) => void,
-    { each = false, bare = false }: PartialOptions = {},
+    { each = false, bare = false, trails = false }: PartialOptions = {},
   ) {
+    this.#policy = policy;
     this.#report = report;
-    this.#judge = new LoggedJudge(policy, each);
+    this.#judge = new LoggedJudge(policy, { whole: each, trails });
     this.#checksAtRsm = checksAtRsm(policy);
     this.#each = each;
     this.#bare = bare;
@@ -145,12 +152,14 @@ export class PartialReplayer {
    * Takes one logged run.
    *
    * @param run The run.
+   * @param others Replays that took it already: what it came to under a policy that does the same is
+   * taken over.
    * @returns Whether nothing contradicts it, nor any with the same `LoggedContent.entered`.
    */
-  take(unit: LoggedRun): boolean {
+  take(unit: LoggedRun, others: readonly PartialReplayer[] = []): boolean {
     this.#transitions++;
     if (unit.way === "rsm") this.#rsm++;
-    const kept = this.#keptOf(unit);
+    const kept = this.#keptOf(unit, others);
     kept.more++;
     const { unexplained, found, exited } = kept.judgment;
     if (unexplained) this.#unexplained++;
@@ -165,37 +174,59 @@ export class PartialReplayer {
   #printsOf(unit: LoggedRun, kept: Kept): Prints | undefined {
     const { prints, certain } = kept.judgment;
     if (certain || prints === undefined || claimsOf(unit, prints).next().done) return prints;
-    const all = this.#judge.printsOf(unit);
-    kept.judgment = { ...kept.judgment, prints: all, certain: true };
-    return all;
+    kept.judgment = this.#judge.settle(unit, kept.judgment);
+    return kept.judgment.prints;
   }
 
-  #keptOf(unit: LoggedRun): Kept {
+  #keptOf(unit: LoggedRun, others: readonly PartialReplayer[]): Kept {
     if (this.#each) {
-      const kept = this.#carryOut(unit);
+      const kept = this.#carryOut(unit, others);
       if (kept.verdicts !== undefined) this.#count(kept.verdicts, 1);
       return kept;
     }
     const content = contentOf(unit);
-    const { builtIn } = this.#judge;
-    const known = builtIn
-      ? this.#kept.get(content.entered) ?? this.#kept.get(content.refused)
-      : this.#kept.get(content.all);
+    const known = this.#known(content);
     if (known !== undefined) return known;
     if (this.#kept.size >= KEPT) {
       this.#countKept();
       this.#kept.clear();
     }
-    const kept = this.#carryOut(unit);
+    const kept = this.#carryOut(unit, others);
     const { entered, refused, all } = content;
-    this.#kept.set(!builtIn ? all : kept.judgment.exited ? entered : refused, kept);
+    this.#kept.set(!this.#judge.builtIn ? all : kept.judgment.exited ? entered : refused, kept);
     return kept;
   }
 
-  #carryOut(unit: LoggedRun): Kept {
-    this.carriedOut++;
-    const judgment = this.#judge.judge(unit);
-    return { judgment, verdicts: this.#bare ? undefined : verdictsOf(unit), more: 0 };
+  #known(content: LoggedContent): Kept | undefined {
+    return this.#judge.builtIn
+      ? this.#kept.get(content.entered) ?? this.#kept.get(content.refused)
+      : this.#kept.get(content.all);
+  }
+
+  #carryOut(unit: LoggedRun, others: readonly PartialReplayer[]): Kept {
+    const known = others.length === 0 ? undefined : this.#judgedAlike(contentOf(unit), others);
+    if (known === undefined) this.carriedOut++;
+    return {
+      judgment: known ?? this.#judge.judge(unit),
+      verdicts: this.#bare ? undefined : verdictsOf(unit),
+      own: known === undefined,
+      more: 0,
+    };
+  }
+
+  /** What a run came to under another policy, where this one would have come by the same steps. */
+  #judgedAlike(
+    content: LoggedContent,
+    others: readonly PartialReplayer[],
+  ): Judgment | undefined {
+    const mine = this.#policy;
+    for (const other of others) {
+      const kept = other.#known(content), theirs = other.#policy;
+      const trails = kept?.own ? kept.judgment.trails : undefined;
+      if (trails === undefined || !sharesAllButSteps(theirs, mine)) continue;
+      if (trails.every((trail) => sharesTrail(trail, theirs, mine))) return kept!.judgment;
+    }
+    return undefined;
   }
 
   /** Something that the order of events says against the policy is certain. */
