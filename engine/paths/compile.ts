@@ -133,6 +133,14 @@ class Numbers {
   times(each: () => void): void {
     for (let n = this.next(); n > 0; n--) each();
   }
+
+  /** Goes through copies: place and slot of each. */
+  copies(each: (place: number, slot: number) => void): void {
+    this.times(() => {
+      let place = this.next(), slot = this.next();
+      this.times(() => each(place++, slot++));
+    });
+  }
 }
 
 function followTexts(
@@ -166,7 +174,7 @@ function stageText(
 ): boolean {
   if (program.next() >= 0) return false;
   const set = (words: string) => {
-    program.times(() => lines.push(`${words}[${program.next()}] = ${slotName(program.next())};`));
+    program.copies((place, slot) => lines.push(`${words}[${place}] = ${slotName(slot)};`));
     program.times(() => {
       let to = program.next();
       program.times(() => lines.push(`${words}[${to++}] = ${program.next()};`));
@@ -184,16 +192,16 @@ function stageText(
 
 function loadText(carried: Numbers, kept: ReadonlySet<number>): string[] {
   const lines: string[] = [];
-  const load = (from: string) => {
-    const place = carried.next(), slot = carried.next();
-    lines.push(`const s${slot} = ${from}[${place}];`);
-    if (kept.has(slot)) lines.push(`c[${slot}] = s${slot};`);
-  };
-  carried.times(() => load("w"));
+  const load = (from: string) =>
+    carried.copies((place, slot) => {
+      lines.push(`const s${slot} = ${from}[${place}];`);
+      if (kept.has(slot)) lines.push(`c[${slot}] = s${slot};`);
+    });
+  load("w");
   carried.times(() => {
     const page = carried.next();
     lines.push(`const q${page} = m.words(${page * PAGE_SIZE});`);
-    carried.times(() => load(`q${page}`));
+    load(`q${page}`);
   });
   return lines;
 }

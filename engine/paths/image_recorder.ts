@@ -17,6 +17,7 @@ export class ImageRecorder {
   #origin: Int32Array = new Int32Array(0);
   readonly #origins = new Map<number, Int32Array>();
   readonly #copies = new Program();
+  readonly #stretches = new Program();
   readonly #buffers = new Map<number, ImageBuffer>();
 
   /** There is no image. */
@@ -60,7 +61,9 @@ export class ImageRecorder {
       copies.push(word);
       copies.push(writer.slot(from));
     }
-    return { words: image.slice(), copies: copies.copy() };
+    this.#stretches.clear();
+    this.#stretches.copies(copies);
+    return { words: image.slice(), copies: this.#stretches.copy() };
   }
 
   /** Where the words of an image come from; it is the only one that is being made. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { applyShort, type KvmRunResult, type ShortChange } from "../kvm/loose_state.ts";
+import { copyShort, type ShortState } from "../kvm/loose_state.ts";
 import type { Noted, Observer, Repeated, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
@@ -17,16 +17,14 @@ import type { PathLists } from "./program.ts";
 export interface Template {
   /** Its words as they were, and as those are that follow from guards. */
   readonly words: Uint32Array;
-  /** Words that are copied to, each with the number of the carried word that it becomes. */
+  /** Those that become carried words, as copies in stretches. */
   readonly copies: Int32Array;
 }
 
 /** What follows the words that are set between one thing that is told and the next. */
 export interface Stage {
   /** What is neither in the bytes nor in memory, where it changed. */
-  readonly loose: ShortChange | undefined;
-  /** What KVM_RUN has to say by then, where that changed. */
-  readonly result: KvmRunResult | undefined;
+  readonly loose: ShortState | undefined;
   /** What the observer is to see of it, or whoever has it done. */
   readonly image: Template | undefined;
   /** What the observer is told then. */
@@ -59,14 +57,17 @@ class PathImage implements ShownImage {
 
   /** Numbers of the carried words that it shows. */
   get slots(): number[] {
-    return [...this.#copies].filter((_, i) => i % 2 === 1);
+    const slots: number[] = [];
+    eachCopy(this.#copies, (_, slot) => slots.push(slot));
+    return slots;
   }
 
   fill({ words }: ImageBuffer): void {
     const copies = this.#copies, values = this.#values;
     words.set(this.#words);
-    for (let i = 0; i < copies.length; i += 2) {
-      words[copies[i] as number] = values[copies[i + 1] as number] as number;
+    for (let i = 1; i < copies.length;) {
+      let to = copies[i++] as number, slot = copies[i++] as number;
+      for (let n = copies[i++] as number; n > 0; n--) words[to++] = values[slot++] as number;
     }
   }
 }
@@ -89,8 +90,8 @@ class KnownPath implements Repeated {
   }
 
   #all(): ReadonlySet<number> {
-    const c = this.#carried;
-    const carried = Array.from({ length: c[0] as number }, (_, i) => c[1 + 2 * i] as number);
+    const carried: number[] = [];
+    eachCopy(this.#carried, (word) => carried.push(word));
     return new Set([...this.#guards.filter((_, i) => i % 2 === 0), ...carried]);
   }
 }
@@ -211,14 +212,16 @@ export class Path {
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
     const { words, memory } = v;
     const c = this.#carried, values = this.#values;
-    let at = 1;
-    for (const end = 1 + 2 * (c[0] as number); at < end; at += 2) {
-      values[c[at + 1] as number] = words[c[at] as number] as number;
+    let at = 0;
+    for (let stretches = c[at++] as number; stretches > 0; stretches--) {
+      let from = c[at++] as number, slot = c[at++] as number;
+      for (let n = c[at++] as number; n > 0; n--) values[slot++] = words[from++] as number;
     }
     for (let pages = c[at++] as number; pages > 0; pages--) {
       const page = memory.words((c[at++] as number) * PAGE_SIZE);
-      for (let n = c[at++] as number; n > 0; n--, at += 2) {
-        values[c[at + 1] as number] = page[c[at] as number] as number;
+      for (let stretches = c[at++] as number; stretches > 0; stretches--) {
+        let from = c[at++] as number, slot = c[at++] as number;
+        for (let n = c[at++] as number; n > 0; n--) values[slot++] = page[from++] as number;
       }
     }
     this.#tailAt = 0;
@@ -233,8 +236,9 @@ export class Path {
     const p = this.#program, values = this.#values;
     const mapped = p[at++] as number;
     if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
-    for (let n = p[at++] as number; n > 0; n--, at += 2) {
-      words[p[at] as number] = values[p[at + 1] as number] as number;
+    for (let stretches = p[at++] as number; stretches > 0; stretches--) {
+      let to = p[at++] as number, slot = p[at++] as number;
+      for (let n = p[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
     }
     for (let stretches = p[at++] as number; stretches > 0; stretches--) {
       let to = p[at++] as number;
@@ -242,8 +246,9 @@ export class Path {
     }
     for (let pages = p[at++] as number; pages > 0; pages--) {
       const page = memory.writableWords((p[at++] as number) * PAGE_SIZE);
-      for (let n = p[at++] as number; n > 0; n--, at += 2) {
-        page[p[at] as number] = values[p[at + 1] as number] as number;
+      for (let stretches = p[at++] as number; stretches > 0; stretches--) {
+        let to = p[at++] as number, slot = p[at++] as number;
+        for (let n = p[at++] as number; n > 0; n--) page[to++] = values[slot++] as number;
       }
       for (let stretches = p[at++] as number; stretches > 0; stretches--) {
         let to = p[at++] as number;
@@ -262,18 +267,19 @@ export class Path {
    * @param into Where the image belongs that is made at the end.
    */
   end(stage: number, v: Vcpu, into: ImageBuffer | undefined): void {
-    const { loose, result, tell, image } = this.#ends[stage] as End;
-    if (loose !== undefined) applyShort(v, loose);
-    if (result !== undefined) copyResult(v.result, result);
+    const { loose, tell, image } = this.#ends[stage] as End;
+    if (loose !== undefined) copyShort(v, loose);
     if (tell === undefined) {
       if (image !== undefined && into !== undefined) image.fill(into);
     } else if (v.observer !== undefined) tell(v.observer, v, image);
   }
 }
 
-function copyResult(to: KvmRunResult, { rc, errno, exit, port }: KvmRunResult): void {
-  to.rc = rc;
-  to.errno = errno;
-  to.exit = exit;
-  to.port = port;
+/** Calls back with place and slot of each of the copies that a list begins with. */
+function eachCopy(list: Int32Array, each: (place: number, slot: number) => void): void {
+  let i = 0;
+  for (let stretches = list[i++] as number; stretches > 0; stretches--) {
+    const place = list[i++] as number, slot = list[i++] as number, length = list[i++] as number;
+    for (let n = 0; n < length; n++) each(place + n, slot + n);
+  }
 }

@@ -88,8 +88,7 @@ export class PathWriter {
       const sorted = this.#sort(words, word, values[word] as number, (mark & WRITTEN) !== 0);
       marks[word] = (marks[word] as number) & ~DIRTY | (sorted ? WRITTEN : 0);
     }
-    program.push(copied.length >> 1);
-    program.append(copied);
+    program.copies(copied);
     const stretches = program.later();
     let length = -1, next = -1;
     for (let i = 0; i < set.length; i += 2) {
@@ -123,28 +122,28 @@ export class PathWriter {
 
   /** The carried words, as a path has them. */
   #carried(): Int32Array {
-    const loads = this.#loads;
+    const loads = this.#loads, list = this.#copied;
     loads.clear();
-    const count = loads.later();
-    const pages = new Map<number, number[]>();
+    list.clear();
+    const pages = new Map<number, Program>();
     for (let slot = 0; slot < this.#slots.length; slot++) {
       const number = this.#slots.at(slot);
       if (number < this.#stateWords) {
-        loads.count(count);
-        loads.push(number);
-        loads.push(slot);
+        list.push(number);
+        list.push(slot);
         continue;
       }
       const gpa = (number - this.#stateWords) * 4, page = Math.floor(gpa / PAGE_SIZE);
-      let list = pages.get(page);
-      if (list === undefined) pages.set(page, list = []);
-      list.push(gpa % PAGE_SIZE >> 2, slot);
+      let ofPage = pages.get(page);
+      if (ofPage === undefined) pages.set(page, ofPage = new Program());
+      ofPage.push(gpa % PAGE_SIZE >> 2);
+      ofPage.push(slot);
     }
+    loads.copies(list);
     loads.push(pages.size);
-    for (const [page, list] of pages) {
+    for (const [page, ofPage] of pages) {
       loads.push(page);
-      loads.push(list.length >> 1);
-      for (const number of list) loads.push(number);
+      loads.copies(ofPage);
     }
     return loads.copy();
   }

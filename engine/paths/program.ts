@@ -6,30 +6,39 @@
 
 /**
  * What a path does, as two lists of numbers, so that little memory is touched. Places are numbers of
- * words, in the state or in a page.
+ * words, in the state or in a page. Copies are told by stretches: how many, then place and slot of
+ * the first and how many it are.
  */
 export interface PathLists {
   /**
-   * Words that are carried elsewhere, whatever they hold: of the state, how many, then place and slot
-   * of each; then of how many pages, and for each its number, how many, and their places and slots.
+   * Words that are carried elsewhere, whatever they hold, copied to their slots: those of the state;
+   * then of how many pages, and for each its number and those of it.
    */
   readonly carried: Int32Array;
   /** How many slots there are. */
   readonly slots: number;
   /**
-   * For each stage the page that the work area becomes a copy of at first, or -1; its copies: how
-   * many, then place and slot of each; its constants: how many stretches, then place, length and
-   * values of each; and the same of its pages: how many, then for each its number, copies and
-   * constants.
+   * For each stage the page that the work area becomes a copy of at first, or -1; its copies; its
+   * constants: how many stretches, then place, length and values of each; and the same of its pages:
+   * how many, then for each its number, copies and constants.
    */
   readonly program: Int32Array;
 }
 
 /** A list of signed 32-bit numbers that grows, in memory that is used again. */
 export class Program {
-  #numbers = new Int32Array(1 << 10);
+  #numbers: Int32Array;
   /** How many there are. */
   length = 0;
+
+  /**
+   * Begins with none.
+   *
+   * @param room For how many there is room at first.
+   */
+  constructor(room = 1 << 8) {
+    this.#numbers = new Int32Array(room);
+  }
 
   /** Begins anew. */
   clear(): void {
@@ -47,11 +56,21 @@ export class Program {
     return this.#numbers[index] as number;
   }
 
-  /** Appends all of another list. */
-  append(list: Program): void {
-    while (this.length + list.length > this.#numbers.length) this.#grow();
-    this.#numbers.set(list.#numbers.subarray(0, list.length), this.length);
-    this.length += list.length;
+  /** Appends copies, of which another list has place and slot of each. */
+  copies(list: Program): void {
+    const stretches = this.later();
+    let length = -1, place = -1, slot = -1;
+    for (let i = 0; i < list.length; i += 2) {
+      if (list.at(i) !== place || list.at(i + 1) !== slot) {
+        this.count(stretches);
+        this.push(place = list.at(i));
+        this.push(slot = list.at(i + 1));
+        length = this.later();
+      }
+      this.count(length);
+      place++;
+      slot++;
+    }
   }
 
   /** Appends a count that is not known yet: the place of it, for {@linkcode Program.count}. */

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { changeOfShort, copyShort, sameShort, shortState } from "../kvm/loose_state.ts";
+import { copyShort, sameShort, type ShortState, shortState } from "../kvm/loose_state.ts";
 import type { Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import type { AccessRecorder } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
@@ -21,7 +21,7 @@ import { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, GUARD, type Page, SETTLED, type Words } from "./words.ts";
 
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
-const LONGEST = 1 << 11;
+const LONGEST = 1 << 13;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
 
@@ -392,21 +392,20 @@ export class PathRecorder implements AccessRecorder {
   #tell(tell: Stage["tell"], image?: Template): void {
     this.#writer.stage(this.#mapped, this.#v);
     this.#mapped = -1;
-    this.#stages.push({ ...this.#short(), image, tell });
+    this.#stages.push({ loose: this.#short(), image, tell });
   }
 
   /** Ends a stage of whose state nothing is seen but an image: what was set is set in the next one. */
   #show(tell: Stage["tell"], image: Template | undefined): void {
     this.#writer.empty();
-    this.#stages.push({ loose: undefined, result: undefined, image, tell });
+    this.#stages.push({ loose: undefined, image, tell });
   }
 
-  /** What changed since the last stage of what is no byte. */
-  #short(): Pick<Stage, "loose" | "result"> {
+  /** What is no byte, if it changed since the last stage. */
+  #short(): ShortState | undefined {
     const v = this.#v, before = this.#loose;
-    if (sameShort(v, before)) return { loose: undefined, result: undefined };
-    const loose = changeOfShort(before, v);
+    if (sameShort(v, before)) return undefined;
     copyShort(before, v);
-    return { loose, result: { ...v.result } };
+    return shortState(v);
   }
 }

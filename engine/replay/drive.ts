@@ -51,9 +51,6 @@ export function sharesEntry({ kernel: a, processor }: Policy, other: Policy): bo
 /** How often a run goes on at most, after an SMI or for userspace: recorded ones do a few times. */
 const MOST_GOES = 256;
 
-/** Kinds of events with which something else begins. */
-const BEGINS: ReadonlySet<string> = new Set(["session", "case", "vmrun", "setstate"]);
-
 /**
  * Runs one vCPU's inputs under a policy.
  *
@@ -123,17 +120,18 @@ export class Driver {
    */
   feed(event: TraceEvent, index: number): void {
     this.#rest();
-    if (BEGINS.has(event.kind)) this.#goes = 0;
     this.#index = index;
     switch (event.kind) {
       case "session":
         this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy, this.vcpu);
+        this.#goes = 0;
         this.#running = false;
         this.#queued = [];
         this.saved = this.restored = undefined;
         this.#pages = 0;
         break;
       case "case":
+        this.#goes = 0;
         this.#running = false;
         break;
       case "memory":
@@ -145,9 +143,11 @@ export class Driver {
         this.#inject(event, index);
         break;
       case "vmrun":
+        this.#goes = 0;
         if (event.regs !== undefined) this.#vmrun(event, event.regs, index);
         break;
       case "setstate":
+        this.#goes = 0;
         this.#setState(event, index);
         break;
       case "rsm":
