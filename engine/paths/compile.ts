@@ -7,7 +7,7 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 import type { Guards } from "./guards.ts";
-import type { PathLists } from "./program.ts";
+import type { PathList } from "./program.ts";
 
 /** What is done between the stages of a path. */
 export interface Between {
@@ -42,7 +42,7 @@ const AT_ONCE = 16;
  *
  * @param guards What it depends on.
  * @param stateWords Words of a state.
- * @param lists What it does.
+ * @param list What it does.
  * @param stages How many stages are followed at once.
  * @param tail Whether there is one more.
  * @param shown Slots whose values images need.
@@ -52,12 +52,12 @@ const AT_ONCE = 16;
 export function compilePath(
   guards: Guards,
   stateWords: number,
-  lists: Pick<PathLists, "carried" | "program">,
+  list: PathList,
   stages: number,
   tail: boolean,
   shown: ReadonlySet<number>,
 ): CompiledPath | undefined {
-  const texts = followTexts(lists, stages, tail, shown);
+  const texts = followTexts(list, stages, tail, shown);
   if (texts === undefined) return undefined;
   const made = (text: string) => new Function("w", "m", "c", "p", "v", "i", text) as Followed;
   try {
@@ -119,10 +119,11 @@ function pagesText(pages: ReadonlyMap<number, string>): string[] {
 /** Numbers of a list, one after the other. */
 class Numbers {
   readonly #list: Int32Array;
-  #at = 0;
+  #at: number;
 
-  constructor(list: Int32Array) {
+  constructor(list: Int32Array, at: number) {
     this.#list = list;
+    this.#at = at;
   }
 
   next(): number {
@@ -144,14 +145,14 @@ class Numbers {
 }
 
 function followTexts(
-  lists: Pick<PathLists, "carried" | "program">,
+  { numbers, program: programAt }: PathList,
   stages: number,
   hasTail: boolean,
   shown: ReadonlySet<number>,
 ): { follow: string; tail: string } | undefined {
   // What images and the last stage are made of is left behind.
   const kept = new Set(shown);
-  const program = new Numbers(lists.program);
+  const program = new Numbers(numbers, programAt);
   const local = (slot: number) => `s${slot}`;
   const left = (slot: number) => {
     kept.add(slot);
@@ -162,7 +163,7 @@ function followTexts(
     if (!stageText(program, stage, local, lines)) return undefined;
   }
   if (hasTail && !stageText(program, stages, left, tail)) return undefined;
-  const loads = loadText(new Numbers(lists.carried), kept);
+  const loads = loadText(new Numbers(numbers, 0), kept);
   return { follow: [...loads, ...lines].join("\n"), tail: tail.join("\n") };
 }
 

@@ -41,8 +41,9 @@ export type Guards = Int32Array;
 
 /** Words and their values, to be asked whether they hold: those of the state first. */
 export class GuardList {
-  readonly #state: Int32Array;
-  readonly #others: Int32Array;
+  readonly #sorted: Int32Array;
+  /** Where those begin that are not of the state. */
+  readonly #others: number;
 
   /**
    * Sorts them.
@@ -52,26 +53,45 @@ export class GuardList {
    */
   constructor(guards: Guards, stateWords: number) {
     const { length } = guards;
-    const state = new Int32Array(length), others = new Int32Array(length);
-    let toState = 0, toOthers = 0;
+    const sorted = this.#sorted = new Int32Array(length);
+    let first = 0, last = length;
     for (let i = 0; i < length; i += 2) {
       const number = guards[i] as number, value = guards[i + 1] as number;
       if (number >= 0 && number < stateWords) {
-        state[toState++] = number;
-        state[toState++] = value;
+        sorted[first++] = number;
+        sorted[first++] = value;
       } else {
-        others[toOthers++] = number;
-        others[toOthers++] = value;
+        sorted[--last] = value;
+        sorted[--last] = number;
       }
     }
-    this.#state = state.subarray(0, toState);
-    this.#others = others.subarray(0, toOthers);
+    this.#others = last;
   }
 
   /** Whether all of them hold in a state. */
   holdsIn(m: Machine): boolean {
-    return !differs(m.words, this.#state) && !othersDiffer(m, this.#others);
+    const sorted = this.#sorted, others = this.#others;
+    return hold(m, sorted, 0, others, sorted.length);
   }
+}
+
+/**
+ * Whether guards hold in a state.
+ *
+ * @param m The state.
+ * @param list A list in which they are.
+ * @param from Where those of the state begin.
+ * @param others Where the others begin.
+ * @param end Where they end.
+ */
+export function hold(
+  m: Machine,
+  list: Int32Array,
+  from: number,
+  others: number,
+  end: number,
+): boolean {
+  return !differs(m.words, list, from, others) && !othersDiffer(m, list, others, end);
 }
 
 interface Node<T> {
@@ -186,28 +206,32 @@ export class GuardTree<T> {
 }
 
 /** Whether one of some words of the state is another. */
-function differs(words: Uint32Array, guards: Int32Array): boolean {
-  const { length } = guards;
-  let i = 0;
+function differs(words: Uint32Array, guards: Int32Array, from: number, end: number): boolean {
+  let i = from;
   // Most often none is: several at a time cost less than one after the other.
-  for (const end = length - 7; i < end; i += 8) {
+  for (const last = end - 7; i < last; i += 8) {
     const bits = ((words[guards[i] as number] as number) ^ (guards[i + 1] as number)) |
       ((words[guards[i + 2] as number] as number) ^ (guards[i + 3] as number)) |
       ((words[guards[i + 4] as number] as number) ^ (guards[i + 5] as number)) |
       ((words[guards[i + 6] as number] as number) ^ (guards[i + 7] as number));
     if (bits !== 0) return true;
   }
-  for (; i < length; i += 2) {
+  for (; i < end; i += 2) {
     if (((words[guards[i] as number] as number) | 0) !== guards[i + 1]) return true;
   }
   return false;
 }
 
 /** Whether a word of memory is another, or another page is allocated. */
-function othersDiffer({ words, memory }: Machine, guards: Int32Array): boolean {
+function othersDiffer(
+  { words, memory }: Machine,
+  guards: Int32Array,
+  from: number,
+  end: number,
+): boolean {
   const stateWords = words.length;
   let pageAt = 0, page = memory.words(0);
-  for (let i = 0; i < guards.length; i += 2) {
+  for (let i = from; i < end; i += 2) {
     const number = guards[i] as number;
     let value: number;
     if (number < 0) value = memory.allocated((-1 - number) * PAGE_SIZE) ? 1 : 0;

@@ -9,9 +9,9 @@ import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { type CompiledPath, compilePath } from "./compile.ts";
-import { GuardList, type Guards } from "./guards.ts";
+import { type Guards, hold } from "./guards.ts";
 import { sizeOf } from "./history.ts";
-import type { PathLists } from "./program.ts";
+import type { PathList } from "./program.ts";
 
 /** An image that is made of a state, to be filled in again from another. */
 export interface Template {
@@ -41,33 +41,32 @@ type End = Omit<Stage, "image"> & { readonly image: PathImage | undefined };
 
 /** An image that goes with a path. */
 class PathImage implements ShownImage {
-  readonly #words: Uint32Array;
-  readonly #copies: Int32Array;
+  readonly #list: Int32Array;
+  /** Where it begins in the list. */
+  readonly #at: number;
   readonly #values: Uint32Array;
 
-  constructor({ words, copies }: Template, values: Uint32Array) {
-    this.#words = words;
-    this.#copies = copies;
+  constructor(list: Int32Array, at: number, values: Uint32Array) {
+    this.#list = list;
+    this.#at = at;
     this.#values = values;
-  }
-
-  get size(): number {
-    return this.#words.length + this.#copies.length;
   }
 
   /** Numbers of the carried words that it shows. */
   get slots(): number[] {
-    const slots: number[] = [];
-    eachCopy(this.#copies, (_, slot) => slots.push(slot));
+    const slots: number[] = [], list = this.#list, at = this.#at;
+    eachCopy(list, at + 1 + (list[at] as number), (_, slot) => slots.push(slot));
     return slots;
   }
 
   fill({ words }: ImageBuffer): void {
-    const copies = this.#copies, values = this.#values;
-    words.set(this.#words);
-    for (let i = 1; i < copies.length;) {
-      let to = copies[i++] as number, slot = copies[i++] as number;
-      for (let n = copies[i++] as number; n > 0; n--) words[to++] = values[slot++] as number;
+    const list = this.#list, values = this.#values;
+    let at = this.#at;
+    const count = list[at++] as number;
+    for (let word = 0; word < count; word++) words[word] = list[at++] as number;
+    for (let stretches = list[at++] as number; stretches > 0; stretches--) {
+      let to = list[at++] as number, slot = list[at++] as number;
+      for (let n = list[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
     }
   }
 }
@@ -91,7 +90,7 @@ class KnownPath implements Repeated {
 
   #all(): ReadonlySet<number> {
     const carried: number[] = [];
-    eachCopy(this.#carried, (word) => carried.push(word));
+    eachCopy(this.#carried, 0, (word) => carried.push(word));
     return new Set([...this.#guards.filter((_, i) => i % 2 === 0), ...carried]);
   }
 }
@@ -100,8 +99,8 @@ class KnownPath implements Repeated {
 export class Path {
   /** What it depends on. */
   readonly guards: Guards;
-  readonly #carried: Int32Array;
-  readonly #program: Int32Array;
+  readonly #list: PathList;
+  readonly #numbers: Int32Array;
   readonly #ends: readonly End[];
   readonly #values: Uint32Array;
   readonly #repeated: Repeated | undefined;
@@ -115,7 +114,6 @@ export class Path {
   root: object | undefined;
   /** The path that was followed after this one last. */
   next: Path | undefined;
-  #list: GuardList | undefined;
   #followed = 0;
   #compiled: CompiledPath | undefined;
 
@@ -123,37 +121,37 @@ export class Path {
    * A path.
    *
    * @param guards What it depends on.
-   * @param lists What it does.
+   * @param list That, and what it does.
    * @param stages What follows in each stage, in order.
    * @param tail Whether the last stage is one that is not followed with the others.
    * @param history What the observer learns of it afterwards, if it does.
    */
   constructor(
     guards: Guards,
-    { carried, slots, program }: PathLists,
+    list: PathList,
     stages: readonly Stage[],
     tail = false,
     history?: readonly Noted[],
   ) {
-    this.#repeated = history && new KnownPath(history, guards, carried);
+    const { numbers, slots, images } = list;
+    this.#repeated = history && new KnownPath(history, guards, numbers);
     this.hasTail = tail;
     this.#stages = stages.length - (tail ? 1 : 0);
     this.guards = guards;
-    this.#carried = carried;
-    this.#program = program;
+    this.#list = list;
+    this.#numbers = numbers;
     const values = this.#values = new Uint32Array(slots);
-    this.#ends = stages.map((stage) => ({
-      ...stage,
-      image: stage.image && new PathImage(stage.image, values),
+    this.#ends = stages.map(({ loose, tell, image }, i) => ({
+      loose,
+      tell,
+      image: image && new PathImage(numbers, images[i] as number, values),
     }));
   }
 
   /** What it takes up, in numbers of 32 bits. */
   get size(): number {
-    return this.#ends.reduce(
-      (sum, { image }) => sum + END_SIZE + (image?.size ?? 0),
-      this.#carried.length + this.#program.length + sizeOf(this.#repeated?.notes ?? []),
-    );
+    return this.#numbers.length + END_SIZE * this.#ends.length +
+      sizeOf(this.#repeated?.notes ?? []);
   }
 
   /**
@@ -165,7 +163,8 @@ export class Path {
   matches(v: Vcpu): boolean {
     const compiled = this.#compiled;
     if (compiled !== undefined) return compiled.matches(v.words, v.memory);
-    return (this.#list ??= new GuardList(this.guards, v.words.length)).holdsIn(v);
+    const { guards, others, guardsEnd } = this.#list;
+    return hold(v, this.#numbers, guards, others, guardsEnd);
   }
 
   /**
@@ -175,8 +174,8 @@ export class Path {
    */
   compile(stateWords: number): void {
     const shown = new Set(this.#ends.flatMap(({ image }) => image?.slots ?? []));
-    const lists = { carried: this.#carried, program: this.#program };
-    this.#compiled = compilePath(this.guards, stateWords, lists, this.#stages, this.hasTail, shown);
+    const { guards } = this;
+    this.#compiled = compilePath(guards, stateWords, this.#list, this.#stages, this.hasTail, shown);
   }
 
   /**
@@ -211,7 +210,7 @@ export class Path {
 
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
     const { words, memory } = v;
-    const c = this.#carried, values = this.#values;
+    const c = this.#numbers, values = this.#values;
     let at = 0;
     for (let stretches = c[at++] as number; stretches > 0; stretches--) {
       let from = c[at++] as number, slot = c[at++] as number;
@@ -224,7 +223,7 @@ export class Path {
         for (let n = c[at++] as number; n > 0; n--) values[slot++] = page[from++] as number;
       }
     }
-    this.#tailAt = 0;
+    this.#tailAt = this.#list.program;
     for (let stage = 0; stage < this.#stages; stage++) {
       this.#tailAt = this.#followStage(v, stage, this.#tailAt, into);
     }
@@ -233,7 +232,7 @@ export class Path {
   /** Follows a stage; where the next one begins. */
   #followStage(v: Vcpu, stage: number, at: number, into: ImageBuffer | undefined): number {
     const { words, memory } = v;
-    const p = this.#program, values = this.#values;
+    const p = this.#numbers, values = this.#values;
     const mapped = p[at++] as number;
     if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
     for (let stretches = p[at++] as number; stretches > 0; stretches--) {
@@ -275,9 +274,13 @@ export class Path {
   }
 }
 
-/** Calls back with place and slot of each of the copies that a list begins with. */
-function eachCopy(list: Int32Array, each: (place: number, slot: number) => void): void {
-  let i = 0;
+/** Calls back with place and slot of each of the copies at a place of a list. */
+function eachCopy(
+  list: Int32Array,
+  at: number,
+  each: (place: number, slot: number) => void,
+): void {
+  let i = at;
   for (let stretches = list[i++] as number; stretches > 0; stretches--) {
     const place = list[i++] as number, slot = list[i++] as number, length = list[i++] as number;
     for (let n = 0; n < length; n++) each(place + n, slot + n);

@@ -5,19 +5,20 @@
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
-import type { WordNumber } from "./guards.ts";
-import { type PathLists, Program } from "./program.ts";
+import type { Guards, WordNumber } from "./guards.ts";
+import type { Template } from "./path.ts";
+import { type PathList, Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, type Words, WRITTEN } from "./words.ts";
 
-/** Writes the lists of one path at a time. */
+/** Writes the list of one path at a time. */
 export class PathWriter {
   readonly #stateWords: number;
   readonly #shadow: Shadow;
   /** Numbers of carried words, in the order of their slots. */
   readonly #slots = new Program();
   readonly #program = new Program();
-  readonly #loads = new Program();
+  readonly #list = new Program();
   /** Words of a stage while they are sorted: copied ones with their slots, others with their values. */
   readonly #copied = new Program();
   readonly #set = new Program();
@@ -72,9 +73,49 @@ export class PathWriter {
     for (let i = 0; i < 3; i++) this.#program.push(0);
   }
 
-  /** What was put down. */
-  lists(): PathLists {
-    return { carried: this.#carried(), slots: this.#slots.length, program: this.#program.copy() };
+  /**
+   * What was put down.
+   *
+   * @param guards What the path depends on.
+   * @param images The image of each stage, if it has one.
+   */
+  list(guards: Guards, images: readonly (Template | undefined)[]): PathList {
+    const list = this.#list;
+    list.clear();
+    this.#carried();
+    const program = list.length;
+    list.add(this.#program);
+    const guardsAt = list.length;
+    const others = this.#guards(guards, (number) => number >= 0 && number < this.#stateWords);
+    const end = this.#guards(guards, (number) => number < 0 || number >= this.#stateWords);
+    const at = images.map((image) => {
+      if (image === undefined) return -1;
+      list.push(image.words.length);
+      list.append(image.words);
+      list.append(image.copies);
+      return list.length - image.words.length - image.copies.length - 1;
+    });
+    const slots = this.#slots.length;
+    return {
+      numbers: list.copy(),
+      slots,
+      program,
+      guards: guardsAt,
+      others,
+      guardsEnd: end,
+      images: at,
+    };
+  }
+
+  /** Appends some of the guards; where they end. */
+  #guards(guards: Guards, which: (number: WordNumber) => boolean): number {
+    const list = this.#list;
+    for (let i = 0; i < guards.length; i += 2) {
+      if (!which(guards[i] as number)) continue;
+      list.push(guards[i] as number);
+      list.push(guards[i + 1] as number);
+    }
+    return list.length;
   }
 
   /** Appends what was set of words, which have these values now. */
@@ -120,10 +161,9 @@ export class PathWriter {
     return true;
   }
 
-  /** The carried words, as a path has them. */
-  #carried(): Int32Array {
-    const loads = this.#loads, list = this.#copied;
-    loads.clear();
+  /** Appends the carried words. */
+  #carried(): void {
+    const loads = this.#list, list = this.#copied;
     list.clear();
     const pages = new Map<number, Program>();
     for (let slot = 0; slot < this.#slots.length; slot++) {
@@ -145,6 +185,5 @@ export class PathWriter {
       loads.push(page);
       loads.copies(ofPage);
     }
-    return loads.copy();
   }
 }

@@ -39,8 +39,8 @@ const SAME_STATE: Evidence = { for: 3, against: 1, most: 32 };
  * beforehand, and at once.
  */
 const COST = 2, CREDIT = 32, MOST_CREDIT = 1024;
-/** How often a guard is there: as it was recorded, and sorted in a tree and in the path. */
-const GUARD_COPIES = 3;
+/** How often a guard is there besides in the path: as it was recorded, and sorted in a tree. */
+const GUARD_COPIES = 2;
 
 /** Stands for the path of runs that cannot be recorded. */
 const IN_VAIN = "in vain";

@@ -5,24 +5,34 @@
  */
 
 /**
- * What a path does, as two lists of numbers, so that little memory is touched. Places are numbers of
- * words, in the state or in a page. Copies are told by stretches: how many, then place and slot of
- * the first and how many it are.
+ * A path as one list of numbers, so that little memory is touched, all of it in a row. Places are
+ * numbers of words, in the state, in a page or in an image. Copies are told by stretches: how many,
+ * then place and slot of the first and how many it are.
  */
-export interface PathLists {
+export interface PathList {
   /**
-   * Words that are carried elsewhere, whatever they hold, copied to their slots: those of the state;
-   * then of how many pages, and for each its number and those of it.
+   * First the words that are carried elsewhere, whatever they hold, copied to their slots: those of
+   * the state; then of how many pages, and for each its number and those of it.
    */
-  readonly carried: Int32Array;
+  readonly numbers: Int32Array;
   /** How many slots there are. */
   readonly slots: number;
   /**
-   * For each stage the page that the work area becomes a copy of at first, or -1; its copies; its
-   * constants: how many stretches, then place, length and values of each; and the same of its pages:
-   * how many, then for each its number, copies and constants.
+   * Where the program begins: for each stage the page that the work area becomes a copy of at first,
+   * or -1; its copies; its constants: how many stretches, then place, length and values of each; and
+   * the same of its pages: how many, then for each its number, copies and constants.
    */
-  readonly program: Int32Array;
+  readonly program: number;
+  /** Where guards begin: number and value of each, those of the state first. */
+  readonly guards: number;
+  /** Where the other guards begin, and where they end. */
+  readonly others: number;
+  readonly guardsEnd: number;
+  /**
+   * For each stage where its image begins, or -1: how many words it has, what they are that follow
+   * from guards, and copies of the others.
+   */
+  readonly images: readonly number[];
 }
 
 /** A list of signed 32-bit numbers that grows, in memory that is used again. */
@@ -54,6 +64,18 @@ export class Program {
   /** One of them. */
   at(index: number): number {
     return this.#numbers[index] as number;
+  }
+
+  /** Appends all of another list. */
+  add(list: Program): void {
+    while (this.length + list.length > this.#numbers.length) this.#grow();
+    this.#numbers.set(list.#numbers.subarray(0, list.length), this.length);
+    this.length += list.length;
+  }
+
+  /** Appends some numbers. */
+  append(numbers: ArrayLike<number>): void {
+    for (let i = 0; i < numbers.length; i++) this.push(numbers[i] as number);
   }
 
   /** Appends copies, of which another list has place and slot of each. */

@@ -125,8 +125,8 @@ export class PathRecorder implements AccessRecorder {
   #recordedWith(tail: boolean): Recorded {
     const guards = this.#guards.slice(0, this.#guardsEnd);
     if (this.#failed) return { guards, path: undefined };
-    const lists = this.#writer.lists();
-    return { guards, path: new Path(guards, lists, this.#stages, tail, this.#history?.notes) };
+    const stages = this.#stages, list = this.#writer.list(guards, stages.map(({ image }) => image));
+    return { guards, path: new Path(guards, list, stages, tail, this.#history?.notes) };
   }
 
   #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
