@@ -44,11 +44,16 @@ class PathImage implements ShownImage {
   readonly #list: Int32Array;
   /** Where it begins in the list. */
   readonly #at: number;
-  readonly #values: Uint32Array;
+  #values: Uint32Array;
 
   constructor(list: Int32Array, at: number, values: Uint32Array) {
     this.#list = list;
     this.#at = at;
+    this.#values = values;
+  }
+
+  /** Carried words are elsewhere from now on. */
+  set values(values: Uint32Array) {
     this.#values = values;
   }
 
@@ -102,7 +107,8 @@ export class Path {
   readonly #list: PathList;
   readonly #numbers: Int32Array;
   readonly #ends: readonly End[];
-  readonly #values: Uint32Array;
+  /** What carried words are while it is followed. */
+  #values: Uint32Array;
   readonly #repeated: Repeated | undefined;
   /** Whether there is more to follow once something else is asked for. */
   readonly hasTail: boolean;
@@ -146,6 +152,17 @@ export class Path {
       tell,
       image: image && new PathImage(numbers, images[i] as number, values),
     }));
+  }
+
+  /**
+   * Uses memory of others for the words that are carried, while it is followed.
+   *
+   * @param values The memory; too little of it is not used.
+   */
+  useValues(values: Uint32Array): void {
+    if (values.length < this.#list.slots) return;
+    this.#values = values;
+    for (const { image } of this.#ends) if (image !== undefined) image.values = values;
   }
 
   /** What it takes up, in numbers of 32 bits. */

@@ -19,6 +19,9 @@ const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
 const MOST_NUMBERS = 1 << 21;
 
+/** Words that most paths carry at most. */
+const MOST_VALUES = 1 << 10;
+
 /** What speaks for recording and against it, and the most there is of either. */
 interface Evidence {
   readonly for: number;
@@ -140,6 +143,8 @@ export class Paths {
   /** The path that was followed last, if the last run followed one. */
   #last: Path | undefined;
   #numbers = 0;
+  /** Words that are carried, of whichever path is followed: they stay in the processor's cache. */
+  readonly #values = new Uint32Array(MOST_VALUES);
 
   /**
    * Begins with none.
@@ -280,7 +285,10 @@ export class Paths {
   }
 
   #add(root: Root, { guards, path }: Recorded): void {
-    if (path !== undefined) path.root = root;
+    if (path !== undefined) {
+      path.root = root;
+      path.useValues(this.#values);
+    }
     const added = root.tree.add(guards, path ?? IN_VAIN);
     this.#numbers += GUARD_COPIES * guards.length + (path?.size ?? 0);
     this.counts[added && path !== undefined ? "recorded" : "failed"]++;
