@@ -282,14 +282,14 @@ export class PathRecorder implements AccessRecorder {
     }
     const page = this.#shadow.page(Math.floor(gpa / PAGE_SIZE));
     const inPage = gpa % PAGE_SIZE >> 2, first = memoryWord(this.#stateWords, gpa), into = to >> 2;
-    for (let i = 0; i < length >> 2; i++) {
-      const from = page.from(inPage + i);
-      if (!maps && history === undefined) {
-        this.#setWord(into + i, from);
-        continue;
-      }
-      this.#state.place(into + i, from);
-      if (from !== first + i) history?.work(into + i);
+    const count = length >> 2;
+    if (!whole) {
+      for (let i = 0; i < count; i++) this.#setWord(into + i, page.from(inPage + i));
+      return;
+    }
+    this.#state.placeAll(into, page, inPage, count);
+    for (let i = 0; history !== undefined && i < count; i++) {
+      if (page.from(inPage + i) !== first + i) history.work(into + i);
     }
     if (maps) this.#mapped = Math.floor(gpa / PAGE_SIZE);
   }
