@@ -9,7 +9,7 @@
  */
 import { copyShort, sameShort, type ShortState, shortState } from "../kvm/loose_state.ts";
 import type { Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
-import type { AccessRecorder } from "../svm/access.ts";
+import { type AccessRecorder, SETTLED } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
@@ -18,7 +18,7 @@ import { ImageRecorder } from "./image_recorder.ts";
 import { Path, type Stage, type Template } from "./path.ts";
 import { PathWriter } from "./path_writer.ts";
 import { Shadow } from "./shadow.ts";
-import { DIRTY, FOLLOWS, GUARD, type Page, SETTLED, type Words } from "./words.ts";
+import { DIRTY, FOLLOWS, GUARD, type Page, type Words } from "./words.ts";
 
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
 const LONGEST = 1 << 13;
@@ -37,6 +37,8 @@ export interface Recorded {
 export class PathRecorder implements AccessRecorder {
   /** Whether the work area holds something to begin with. */
   #given = false;
+  /** What is known of each word of the state. */
+  readonly marks: Uint8Array;
   readonly #stateWords: number;
   readonly #shadow: Shadow;
   readonly #state: Words;
@@ -70,6 +72,7 @@ export class PathRecorder implements AccessRecorder {
     this.#stateWords = stateWords;
     this.#shadow = new Shadow(stateWords);
     this.#state = this.#shadow.state;
+    this.marks = this.#state.marks;
     this.#writer = new PathWriter(stateWords, this.#shadow);
   }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { SETTLED } from "../svm/access.ts";
 import type { WordNumber } from "./guards.ts";
 
 /** A word that follows from guards alone. */
@@ -12,8 +13,6 @@ export const FOLLOWS = -1;
 export const DIRTY = 1, WRITTEN = 2;
 /** The path depends on what it was. */
 export const GUARD = 4;
-/** Reading it says nothing new: it follows from guards. */
-export const SETTLED = 8;
 /** It comes from elsewhere. */
 const PLACED = 16;
 /** What it was is carried elsewhere. */

@@ -4,11 +4,16 @@
  * @module
  */
 
+/** Of a word: reading it says nothing new, since it follows from what was read. */
+export const SETTLED = 8;
+
 /**
  * Is told of every access before it happens. Offsets are those of `Machine.bytes`, addresses guest
  * physical ones.
  */
 export interface AccessRecorder {
+  /** What is known of each word of the state; it need not be told that those are read which are {@linkcode SETTLED}. */
+  readonly marks: Uint8Array;
   /** What follows depends on these bytes of the state. */
   read(at: number, length: number): void;
   /** These bytes of the state become something that follows from what was read. */

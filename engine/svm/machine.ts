@@ -7,7 +7,7 @@
 import { type Offsets, offsets } from "../layout.ts";
 import type { ProcessorModel } from "../processors/model.ts";
 import { type Cpuid, type Feature, LAB_CPUID } from "./cpuid.ts";
-import type { AccessRecorder } from "./access.ts";
+import { type AccessRecorder, SETTLED } from "./access.ts";
 import { GuestMemory, PAGE_SIZE } from "./memory.ts";
 import { VCPU_FIELDS, VCPU_SIZE } from "./vcpu_fields.ts";
 import { CONTROL_FIELDS, SAVE_AREA, SAVE_FIELDS, VMCB_SIZE } from "./vmcb_fields.ts";
@@ -176,7 +176,10 @@ export class Machine {
 
   /** Byte at an offset. */
   u8(at: number): number {
-    this.recorder?.read(at, 1);
+    const { recorder } = this;
+    if (recorder !== undefined && ((recorder.marks[at >> 2] as number) & SETTLED) === 0) {
+      recorder.read(at, 1);
+    }
     return this.bytes[at] as number;
   }
 
@@ -188,13 +191,19 @@ export class Machine {
 
   /** 32-bit value at an offset that is a multiple of 4. */
   u32(at: number): number {
-    this.recorder?.read(at, 4);
+    const { recorder } = this;
+    if (recorder !== undefined && ((recorder.marks[at >> 2] as number) & SETTLED) === 0) {
+      recorder.read(at, 4);
+    }
     return this.words[at >> 2] as number;
   }
 
   /** The same by the number of the word. */
   word(index: number): number {
-    this.recorder?.read(index << 2, 4);
+    const { recorder } = this;
+    if (recorder !== undefined && ((recorder.marks[index] as number) & SETTLED) === 0) {
+      recorder.read(index << 2, 4);
+    }
     return this.words[index] as number;
   }
 
