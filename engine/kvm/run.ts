@@ -315,7 +315,7 @@ function runStandIn(v: Vcpu, vmcb: number, freeDr: boolean): number {
     return handleExit(v);
   }
   nestedVmexit(v);
-  return RESUME;
+  return did === "last" ? USERSPACE : RESUME;
 }
 
 function loadDr6(v: Vcpu, vmcb: number, free: boolean): void {

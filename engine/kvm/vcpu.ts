@@ -215,9 +215,10 @@ export class Vcpu extends Machine implements LooseState {
   unmodelled = "";
   /**
    * Stands in for the processor, so that no guest code runs: leaves a #VMEXIT in the VMCB that was
-   * entered, for KVM (`exit`) or past it for L1 (`l1`), or ends the run (`stop`).
+   * entered, for KVM (`exit`) or past it for L1 (`l1`), or ends the run: at once (`stop`), or once L1
+   * has the #VMEXIT (`last`).
    */
-  standIn: ((v: Vcpu) => "exit" | "l1" | "stop") | undefined;
+  standIn: ((v: Vcpu) => "exit" | "l1" | "stop" | "last") | undefined;
   /**
    * Called when the processor left the guest and nothing of the #VMEXIT is handled yet: with how far
    * the run is.

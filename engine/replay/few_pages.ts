@@ -6,10 +6,18 @@
 import { GuestMemory, PAGE_SIZE, type PageJournal } from "../svm/memory.ts";
 import { HOLE } from "./fill_unknown.ts";
 
+/** What was asked of memory meanwhile. */
+export class AskedPages {
+  /** Numbers of pages that nothing was written to. */
+  readonly empty: Set<number> = new Set();
+  /** Whether anything else was asked for, or written. */
+  more = false;
+}
+
 /** Guest memory at any address, of which a few pages are used. */
 export class FewPages extends GuestMemory {
-  /** Whether anybody asked for a page, to read it or to write it; for others to clear. */
-  asked = false;
+  /** Where what is asked for is noted, if somebody wants to know. */
+  asked: AskedPages | undefined;
   readonly #pages: Map<number, Uint8Array>;
   readonly #limit: number;
   #journal: PageJournal | undefined;
@@ -26,11 +34,11 @@ export class FewPages extends GuestMemory {
   begin(): void {
     for (const page of this.#pages.values()) this.#spare.push(page);
     this.#pages.clear();
-    this.#journal = undefined;
+    this.#journal = this.asked = undefined;
   }
 
   override fork(): GuestMemory {
-    this.asked = true;
+    if (this.asked !== undefined) this.asked.more = true;
     const copy = new FewPages(Math.log2(this.#limit));
     for (const [at, page] of this.#pages) copy.#pages.set(at, page.slice());
     return copy;
@@ -49,8 +57,17 @@ export class FewPages extends GuestMemory {
   }
 
   override page(gpa: number): Uint8Array {
-    this.asked = true;
-    return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? NOTHING;
+    const at = Math.floor(gpa / PAGE_SIZE), page = this.#pages.get(at);
+    if (this.asked !== undefined) {
+      if (page === undefined) this.asked.empty.add(at);
+      else this.asked.more = true;
+    }
+    return page ?? NOTHING;
+  }
+
+  /** Whether something was written to a page. */
+  has(number: number): boolean {
+    return this.#pages.has(number);
   }
 
   override words(gpa: number): Uint32Array {
@@ -61,7 +78,7 @@ export class FewPages extends GuestMemory {
   }
 
   override writable(gpa: number): Uint8Array {
-    this.asked = true;
+    if (this.asked !== undefined) this.asked.more = true;
     const at = Math.floor(gpa / PAGE_SIZE);
     let page = this.#pages.get(at);
     if (page === undefined) {
@@ -79,7 +96,7 @@ export class FewPages extends GuestMemory {
   }
 
   override clear(from: number, to: number): void {
-    this.asked = true;
+    if (this.asked !== undefined) this.asked.more = true;
     for (let gpa = from; gpa < to; gpa += PAGE_SIZE) this.#pages.delete(gpa / PAGE_SIZE);
   }
 

@@ -36,7 +36,7 @@ import {
   refill,
   sharedRegs,
 } from "./fill_unknown.ts";
-import { FewPages } from "./few_pages.ts";
+import { AskedPages, FewPages } from "./few_pages.ts";
 import { type Entry, InterceptedVmruns } from "./intercepted_vmruns.ts";
 import { loadRegs, writePage } from "./load_regs.ts";
 import { exitCodeOf, type LoggedRun } from "./logged_runs.ts";
@@ -229,23 +229,28 @@ export class LoggedDriver {
    *
    * @param unit The logged run.
    * @param state The state to begin with.
+   * @param toExit Whether it ends with L1's #VMEXIT: guest memory is as it is when the hypervisor has
+   * gone on to enter L1, the vCPU is not.
    * @returns How far it came.
    */
-  runFrom(unit: LoggedRun, state: Assumption): Reached {
+  runFrom(unit: LoggedRun, state: Assumption, toExit = false): Reached {
     const gpa = vmcb12Of(unit);
     const caps = assumedCaps(unit);
     // L1's registers that were seen are others most of the time.
     const entry = sharedRegs(state.regs)
       ? { caps, regs: state.regs, rip: unit.rip, gpa }
       : undefined;
-    const known = entry && this.#intercepted.find(entry);
-    const v = this.#create(caps, known?.vcpu);
+    const v = this.#fresh(caps), memory = v.memory as FewPages;
     this.vmcb12 = Number(gpa & ~0xfffn);
     if (unit.check?.id === "pdptrs") badPdptes(v, state);
     for (const [at, page] of unit.memory) writePage(v, at, page);
     if (v.memory.backed(this.vmcb12, PAGE_SIZE)) {
       writePage(v, this.vmcb12, { bytes: state.vmcb12 });
     }
+    const known = entry && this.#intercepted.find(entry, memory);
+    const from = known?.vcpu ?? this.#created as Vcpu;
+    copyWords(v.words, from.words);
+    v.adopt(from);
     let progress: Reached = "refused";
     const stopped = () => {
       if (!v.guestMode) return "stop";
@@ -253,7 +258,7 @@ export class LoggedDriver {
       if (!ranL2(unit) || unit.exit === undefined) return "stop";
       progress = "exited";
       leaveExit(v, unit, state);
-      return "l1";
+      return toExit ? "last" : "l1";
     };
     if (known === undefined) {
       this.#toVmrun(v, unit, state, entry, stopped);
@@ -276,8 +281,7 @@ export class LoggedDriver {
     entry: Entry | undefined,
     stopped: NonNullable<Vcpu["standIn"]>,
   ): void {
-    const memory = v.memory as FewPages;
-    memory.asked = false;
+    const asked = (v.memory as FewPages).asked = new AskedPages();
     this.#prepare(v, unit, state, entry?.gpa ?? vmcb12Of(unit));
     v.standIn = () => {
       leaveVmrun(v, unit);
@@ -287,8 +291,9 @@ export class LoggedDriver {
     };
     v.exiting = (entered) => {
       v.exiting = undefined;
-      // What guest memory holds has had no part in it.
-      if (entry !== undefined && !memory.asked) this.#intercepted.keep(v, entry, entered);
+      (v.memory as FewPages).asked = undefined;
+      if (entry === undefined || asked.more) return;
+      this.#intercepted.keep(v, entry, entered, asked.empty);
     };
   }
 
@@ -308,8 +313,8 @@ export class LoggedDriver {
     if (v.caps === this.#created?.caps) this.#spare.push(v);
   }
 
-  /** A vCPU that is new, or in a state of before, with memory of which nothing was written. */
-  #create(caps: Capabilities, before?: Vcpu): Vcpu {
+  /** A vCPU in whatever state, with memory of which nothing was written. */
+  #fresh(caps: Capabilities): Vcpu {
     const { policy } = this;
     if (this.#created?.caps !== caps) {
       this.#created = createVcpu(caps, policy);
@@ -317,9 +322,6 @@ export class LoggedDriver {
       this.vcpu = undefined;
     }
     const v = this.vcpu ?? this.#spare.pop() ?? new Vcpu(caps, policy);
-    const from = before ?? this.#created;
-    copyWords(v.words, from.words);
-    v.adopt(from);
     if (v.memory instanceof FewPages) v.memory.begin();
     else v.memory = new FewPages(caps.physicalBits);
     this.vcpu = v;

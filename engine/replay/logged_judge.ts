@@ -211,7 +211,7 @@ export class LoggedJudge {
     driver.observer = undefined;
     const observer = this.#trails ? new StepTrailer() : watched(unit) ? new Printed() : undefined;
     if (observer !== undefined) this.#printed.push(driver.observer = observer);
-    this.#results.push(driver.runFrom(unit, state));
+    this.#results.push(driver.runFrom(unit, state, unit.exit?.regs === undefined));
     const vcpu = driver.vcpu as Vcpu;
     this.#pages[variant]!.set(vcpu.memory.page(driver.vmcb12));
     if (unit.exit?.regs !== undefined) this.#left.push(regsBytes(vcpu));
