@@ -180,13 +180,25 @@ class Trials {
     }
     let plain = true;
     const before: PartialReplayer[] = [];
-    for (const { transitions } of this.trials) {
-      plain = transitions?.take(run, before) === true && plain;
-      if (this.#sharing && transitions !== undefined) before.push(transitions);
+    for (const trial of this.trials) {
+      const { transitions } = trial;
+      if (transitions === undefined) continue;
+      if (this.#blamed(trial, run)) {
+        transitions.passOver(run);
+        plain = false;
+        continue;
+      }
+      plain = transitions.take(run, before) && plain;
+      if (this.#sharing) before.push(transitions);
     }
     if (!plain) return;
     if (this.#plain.size >= MOST_KEPT) this.#plain.clear();
     this.#plain.add(entered);
+  }
+
+  /** Whether whatever is said against a logged run counts already: all of it is about its check. */
+  #blamed({ against }: Trial, { check, exit }: LoggedRun): boolean {
+    return check !== undefined && exit === undefined && against.has(this.#runOf(check.event));
   }
 
   /** Number of runs, with or without their surroundings. */

@@ -67,11 +67,16 @@ export function evidenceOf(unit: LoggedRun): Evidence {
   if (unit.check !== undefined) {
     const { id } = unit.check;
     const at = RECORDED.findIndex((check) => check.id === id);
-    return { passed: passedBefore(Math.max(0, at)), failed: id ?? unit.check.text };
+    return { passed: passedBefore(Math.max(0, at)), failed: failedOf(unit) };
   }
   const all = RECORDED.length;
   if (exitCodeOf(unit) === INVALID) return { passed: passedBefore(all), unreadable: true };
   return ranL2(unit) ? { passed: passedBefore(all) } : {};
+}
+
+/** Id of the check that failed, or its text; undefined where none did. */
+function failedOf({ kvm, check }: LoggedRun): string | undefined {
+  return kvm ? check?.id ?? check?.text : undefined;
 }
 
 /** Ids of the checks before one of {@linkcode RECORDED}, by its place. */
@@ -108,8 +113,16 @@ const verdicts = new WeakMap<LoggedRun, Map<CheckSet, SetVerdict>>();
  * @param set The set.
  */
 export function seenOutcome(unit: LoggedRun, set: CheckSet): SetOutcome {
-  return setOutcome(ofVmrun(set), unit.caps, unit.vmcb12);
+  let ofRun = outcomes.get(unit);
+  if (ofRun === undefined) outcomes.set(unit, ofRun = new Map());
+  let outcome = ofRun.get(set);
+  if (outcome === undefined) {
+    ofRun.set(set, outcome = setOutcome(ofVmrun(set), unit.caps, unit.vmcb12));
+  }
+  return outcome;
 }
+
+const outcomes = new WeakMap<LoggedRun, Map<CheckSet, SetOutcome>>();
 
 /** The checks of a set that VMRUN makes. */
 function ofVmrun(set: CheckSet): readonly Check[] {
@@ -152,7 +165,8 @@ const OF_REGISTERS: readonly Feature[] = featuresOf([...RULES_7_3.cr4, ...RULES_
  */
 function assumedCaps(unit: LoggedRun): Capabilities {
   const { caps } = unit;
-  const failed = checkById(evidenceOf(unit).failed ?? "")?.cpuid !== undefined;
+  const check = failedOf(unit);
+  const failed = check !== undefined && checkById(check)?.cpuid !== undefined;
   const known = failed ? assumedRefused : assumedPassed;
   let assumed = known.get(caps);
   if (assumed === undefined) known.set(caps, assumed = assumeCaps(caps, failed));
@@ -388,18 +402,26 @@ function leftIn(seen: Image): Image {
   let left = lefts.get(seen);
   if (left !== undefined) return left;
   const { bytes, known, knownWords } = fitImage(VMCB_LAYOUT, seen);
-  if (known === undefined) left = { bytes, known: LEFT_BITS, knownWords: LEFT_WORDS };
-  else {
-    const both = new Uint8Array(VMCB_SIZE);
-    const words = knownWords ?? knownWordsOf(known);
-    for (let i = 0; i < words.length; i++) {
-      for (let k = 0, at = 4 * words[i]!; k < 4; k++, at++) both[at] = known[at]! & LEFT_BITS[at]!;
-    }
-    left = { bytes, known: both, knownWords: words };
-  }
+  left = known === undefined
+    ? { bytes, known: LEFT_BITS, knownWords: LEFT_WORDS }
+    : { bytes, ...leftOf(known, knownWords) };
   lefts.set(seen, left);
   return left;
 }
+
+/** Of what is known of an image what L2 left. */
+function leftOf(known: Uint8Array, knownWords: Uint16Array | undefined): Required<Mask> {
+  let mask = leftMasks.get(known);
+  if (mask === undefined) {
+    const both = known.map((byte, at) => byte & LEFT_BITS[at]!);
+    leftMasks.set(known, mask = { known: both, knownWords: knownWords ?? knownWordsOf(both) });
+  }
+  return mask;
+}
+
+type Mask = Pick<Image, "known" | "knownWords">;
+// Most images of a log have what is known of them in common.
+const leftMasks = new WeakMap<Uint8Array, Required<Mask>>();
 
 // Each run is carried out several times.
 const lefts = new WeakMap<Image, Image>();

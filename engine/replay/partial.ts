@@ -157,8 +157,7 @@ export class PartialReplayer {
    * @returns Whether nothing contradicts it, nor any with the same `LoggedContent.entered`.
    */
   take(unit: LoggedRun, others: readonly PartialReplayer[] = []): boolean {
-    this.#transitions++;
-    if (unit.way === "rsm") this.#rsm++;
+    this.passOver(unit);
     const kept = this.#keptOf(unit, others);
     kept.more++;
     const { unexplained, found, exited } = kept.judgment;
@@ -168,6 +167,16 @@ export class PartialReplayer {
     if (clean) this.#agreed++;
     this.#claims.add(unit, this.#printsOf(unit, kept), clean);
     return clean && exited && this.#judge.builtIn;
+  }
+
+  /**
+   * Passes over a logged run: it is counted, and nothing is said of it.
+   *
+   * @param run The run.
+   */
+  passOver(unit: LoggedRun): void {
+    this.#transitions++;
+    if (unit.way === "rsm") this.#rsm++;
   }
 
   /** What the policy prints of a run; as far as it says nothing against it, that need not be certain. */
