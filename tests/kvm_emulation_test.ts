@@ -149,3 +149,62 @@ Deno.test("an event that waits for the next exit gets it, at the latest as the t
   const rip = Number(`0x${sled?.["5f8"]}`);
   assertEquals(rip > 0x9100 && rip < 0xa000, true, rip.toString(16));
 });
+
+/** A PAE L2 whose PDPTEs only the processor takes: KVM finds no memory where its code is, and emulates all of it. */
+const EMULATED = "s.d0=1000 s.158=80000031 s.148=20 s.12.2=c9b s.150=1000";
+
+/** Exit code and EXITINTINFO of L2's instruction, which VMMCALL follows, as KVM emulates it. */
+function emulated(instruction: string, changes = ""): (string | undefined)[] {
+  const bytes = instruction.match(/../g)!.reverse().join("");
+  return exit(`m.9000=d9010f${bytes} ${EMULATED} ${changes}`, UNIFIED);
+}
+
+const goesOn = [code(0x81), undefined], ud = [code(0x7f), "0000000080000306"];
+
+Deno.test("KVM's emulator has no SVM, MONITOR, RDTSCP, RDRAND, and what else 0F 01 has beside its own", () => {
+  const lacking = [
+    "da",
+    "db",
+    "dc",
+    "dd",
+    "df",
+    "c8",
+    "c9",
+    "f9",
+    "d0",
+    "f8",
+    "ca",
+    "cb",
+    "fd",
+    "ee",
+  ];
+  for (const modrm of lacking) assertEquals(emulated(`0f01${modrm}`), ud, modrm);
+  assertEquals(emulated("0fc7f0"), ud, "rdrand");
+  const intercepted = emulated("0f01f9", "c.c.4=ffffffff c.10.4=ffffffff");
+  assertEquals(intercepted[0], code(0x87), "L1's intercept comes before that");
+});
+
+Deno.test("KVM's emulator reads and writes MSRs, CPUID, debug registers and the x87's", () => {
+  for (const plain of ["0fa2", "0f32", "dbe3", "ce"]) assertEquals(emulated(plain), goesOn, plain);
+  assertEquals(emulated("0f33"), [code(0x7f), "0000000080000b0d"], "RDPMC is #GP before all else");
+  assertEquals(emulated("0f33", "c.c.4=ffffffff")[1], "0000000080000b0d");
+  const spec = (bytes: string) => run(`m.9000=d9010f${bytes} ${EMULATED}`, UNIFIED).post;
+  // RAX is 0x1234.
+  assertEquals(spec("f0230f")?.vmcb12?.["568"], "00000000ffff0ff4", "mov dr6, rax");
+  assertEquals(spec("f8230f")?.vmcb12?.["560"], "0000000000000634", "mov dr7, rax");
+  assertEquals(emulated("0f21e0", "c.4.4=ffffffff")[0], code(0x24), "mov eax, dr4");
+  assertEquals(emulated("f390", "c.c.4=ffffffff")[0], code(0x77), "pause");
+  assertEquals(emulated("0f20c8", "c.0.4=ffffffff c.8.4=40")[0], code(0x46), "CR1 is none");
+});
+
+Deno.test("KVM's emulator keeps interrupts away after a load of SS that failed, and reads what CLFLUSH flushes", () => {
+  const { post } = run(`m.9000.2=d08e ${EMULATED} c.8.4=2000`, UNIFIED);
+  assertEquals([post?.vmcb12?.["070"], post?.vmcb12?.["068"]], [code(0x4d), "0000000000000001"]);
+  // clflush [0xd9010f00], where L2 has no page; TR with a selector of the LDT
+  assertEquals(exit(`m.9000=d9010f003dae0f ${EMULATED}`, UNIFIED)[0], code(0x7f));
+  assertEquals(
+    run(`m.9000=d8000f ${EMULATED} c.8.4=2000`, UNIFIED).post?.vmcb12?.["078"],
+    undefined,
+  );
+  assertEquals(run(`m.9000.2=feeb ${EMULATED}`, UNIFIED).post?.errno, 4, "a jump to itself");
+});

@@ -5,13 +5,16 @@
  * @module
  */
 import { C, V } from "../svm/machine.ts";
+import { PREFIX } from "../cpu/decode.ts";
 import { bytesAtRip, codeWidth, fetch, insn, protectedCode } from "./code_at_rip.ts";
 import { EXIT, VECTOR } from "./constants.ts";
-import { DEVICE, emulateAny, GOES_ON, LACKING } from "./emulate_any.ts";
-import { clearTs, loadMsw, moveFromCr, moveToCr, storeMsw } from "./emulate_control.ts";
+import { DEVICE, emulateAny, GOES_ON, LACKING, store } from "./emulate_any.ts";
+import { clearTs, loadMsw, moveDr, moveFromCr, moveToCr, storeMsw } from "./emulate_control.ts";
 import { portIo, PORTS } from "./emulate_ports.ts";
 import { emulationFailure, finish, intercepted, privileged, unmodelled } from "./emulation.ts";
-import { clearExceptions, queueException } from "./queue.ts";
+import { cpuidFaults, emulateCpuid } from "./cpuid.ts";
+import { readMsr, writeMsr } from "./msrs.ts";
+import { clearExceptions, linearRip, queueException } from "./queue.ts";
 import { leaveSmm } from "./smm.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -31,6 +34,16 @@ export function emulateInstruction(v: Vcpu): boolean {
       return moveFromCr(v);
     case 0x122:
       return moveToCr(v);
+    case 0x121:
+    case 0x123:
+      return moveDr(v, insn(v).opcode === 0x123);
+    case 0x130:
+    case 0x132:
+      return moveMsr(v, insn(v).opcode === 0x130);
+    case 0x133: // There is no counter that it could read.
+      return finish(v, false);
+    case 0x1a2:
+      return readCpuid(v);
     case 0x106:
       return clearTs(v);
     case 0x100:
@@ -54,12 +67,11 @@ const OPCODE_EXITS: ReadonlyMap<number, number> = new Map([
   [0xf4, EXIT.HLT],
   [0x108, EXIT.INVD],
   [0x109, EXIT.WBINVD],
-  [0x130, EXIT.MSR],
   [0x131, EXIT.RDTSC],
-  [0x132, EXIT.MSR],
-  [0x133, EXIT.RDPMC],
-  [0x1a2, EXIT.CPUID],
 ]);
+
+/** Those that are refused at other privilege levels before L1 is asked. */
+const PRIVILEGED: ReadonlySet<number> = new Set([0xf4, 0x108, 0x109]);
 
 /** The same for the instructions of 0F 01 with a register operand. */
 const GROUP_EXITS: ReadonlyMap<number, number> = new Map([
@@ -79,9 +91,13 @@ const GROUP_EXITS: ReadonlyMap<number, number> = new Map([
 
 /** An instruction that KVM was not meant to emulate: L1's intercepts come first (svm_check_intercept). */
 function emulateOther(v: Vcpu): boolean {
-  const code = insn(v).opcode === 0x101
+  const { opcode, prefixes } = insn(v);
+  const code = opcode === 0x101
     ? GROUP_EXITS.get(insn(v).modrm)
-    : OPCODE_EXITS.get(insn(v).opcode);
+    : opcode === 0x90 && (prefixes & PREFIX.repz) !== 0
+    ? EXIT.PAUSE
+    : OPCODE_EXITS.get(opcode);
+  if (PRIVILEGED.has(opcode) && !privileged(v)) return true;
   if (insn(v).opcode === 0x101 && insn(v).modrm >= 0xd8 && insn(v).modrm <= 0xdf) {
     // The emulator takes SVM's instructions for protected mode's; all but VMMCALL are privileged.
     if (codeWidth(v) === 16 && !protectedCode(v)) {
@@ -91,11 +107,41 @@ function emulateOther(v: Vcpu): boolean {
     if (insn(v).modrm !== 0xd9 && !privileged(v)) return true;
   }
   if (PORTS.has(insn(v).opcode)) return portIo(v);
-  if (code === EXIT.MSR && v.guestMode) {
-    v.set64(v.vmcb + C.exit_info_1, insn(v).opcode === 0x130 ? 1n : 0n);
-  }
   if (code !== undefined && !intercepted(v, code)) return true;
+  if (opcode === 0x131) return unmodelled(v, "RDTSC");
   return carryOut(v);
+}
+
+/** RDMSR and WRMSR. */
+function moveMsr(v: Vcpu, write: boolean): boolean {
+  if (!privileged(v)) return true;
+  if (v.guestMode) v.set64(v.vmcb + C.exit_info_1, write ? 1n : 0n);
+  if (!intercepted(v, EXIT.MSR)) return true;
+  const index = v.u32(V.rcx);
+  if (write) {
+    return finish(v, writeMsr(v, index, BigInt(v.u32(V.rax)) | BigInt(v.u32(V.rdx)) << 32n));
+  }
+  const value = readMsr(v, index);
+  if (value === undefined) return finish(v, false);
+  v.set64(V.rax, value & 0xffffffffn);
+  v.set64(V.rdx, value >> 32n);
+  return finish(v, true);
+}
+
+/** CPUID. */
+function readCpuid(v: Vcpu): boolean {
+  if (!intercepted(v, EXIT.CPUID)) return true;
+  if (cpuidFaults(v)) return finish(v, false);
+  emulateCpuid(v);
+  return finish(v, true);
+}
+
+/** VMCALL is patched into VMMCALL, which the guest then executes (emulator_fix_hypercall). */
+function patchVmcall(v: Vcpu): boolean {
+  if (!privileged(v)) return true;
+  const rip = linearRip(v);
+  if (store(v, 2, 0x010f, rip)) store(v, 1, 0xd9, rip + 2n);
+  return true;
 }
 
 /** Exits of the instructions that store and load descriptor tables, by ModRM.reg of 0F 00 and 0F 01. */
@@ -126,6 +172,7 @@ function carryOut(v: Vcpu): boolean {
 function group7(v: Vcpu): boolean {
   if (GROUP_EXITS.has(insn(v).modrm)) return emulateOther(v);
   const operand = insn(v).reg & 7;
+  if (insn(v).modrm === 0xc1) return patchVmcall(v);
   if (operand < 4 && insn(v).mod !== 3) return table(v, TABLE_EXITS[7]);
   if (operand === 4) {
     if (insn(v).mod === 3) return storeMsw(v);
@@ -137,7 +184,7 @@ function group7(v: Vcpu): boolean {
     if (!intercepted(v, EXIT.INVLPG)) return true;
     return finish(v, true);
   }
-  return unmodelled(v, "group 7");
+  return carryOut(v);
 }
 
 /** RSM (em_rsm): the state save area decides where it leads; a failure is a triple fault. */

@@ -5,9 +5,9 @@
  *
  * @module
  */
-import { S, V } from "../svm/machine.ts";
+import { C, S, V } from "../svm/machine.ts";
 import { VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { FAULT, NEXT, SEG } from "../cpu/constants.ts";
+import { FAULT, FLAG, HALTED, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode, type Instruction, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
@@ -105,7 +105,8 @@ function viewOf(cpu: Emulator): Paging {
         return true;
       }
       const known = cpu.v.faultGpa;
-      if (known >= 0 && access !== FETCH && known % 4096 === (lo & 0xfff)) {
+      const may = access !== FETCH && !movesMemory(cpu.insn);
+      if (known >= 0 && may && known % 4096 === (lo & 0xfff)) {
         out.gpa = known;
         return true;
       }
@@ -119,6 +120,12 @@ function viewOf(cpu: Emulator): Paging {
       return false;
     },
   };
+}
+
+/** Whether both operands are in memory, so that the address of a fault may be either's: MOVS, CMPS, PUSH and POP. */
+function movesMemory({ opcode, mod, reg }: Instruction): boolean {
+  if (opcode === 0x8f || opcode === 0xff && (reg & 7) === 6) return mod !== 3;
+  return opcode >= 0xa4 && opcode <= 0xa7;
 }
 
 /** Whether it is SGDT or SIDT. */
@@ -143,17 +150,17 @@ function vectorLacking({ opcode, prefixes }: Instruction): boolean {
 }
 
 /** FNINIT, and FNSTCW and FNSTSW into memory, which are all of the x87 that it has. */
-function savesX87({ insn }: Processor): boolean {
-  const { opcode, mod, modrm, reg } = insn;
+function savesX87({ opcode, mod, modrm, reg }: Instruction): boolean {
   return opcode === 0xdb && modrm === 0xe3 ||
     (opcode === 0xd9 || opcode === 0xdd) && mod !== 3 && (reg & 7) === 7;
 }
 
 /** Instructions of the processor model that KVM's emulator lacks, or lacks in protected mode. */
 function lacking(cpu: Processor): boolean {
-  const { opcode, prefixes, reg, dflag } = cpu.insn;
+  const { opcode, prefixes, mod, reg, dflag } = cpu.insn;
   if (vectorLacking(cpu.insn)) return true;
-  if (opcode >= 0xd8 && opcode <= 0xdf || (prefixes & PREFIX.vex) !== 0) return true;
+  if ((prefixes & PREFIX.vex) !== 0) return true;
+  if (opcode >= 0xd8 && opcode <= 0xdf) return !savesX87(cpu.insn);
   switch (opcode) {
     case 0x63:
       return cpu.width !== 64;
@@ -166,8 +173,12 @@ function lacking(cpu: Processor): boolean {
     case 0x1b8:
     case 0x2f6:
       return true;
-    case 0x1c7:
-      return dflag === 3;
+    case 0x101: // MONITOR, MWAIT, RDTSCP and SVM's have an entry each, which only L1's intercepts use.
+      return mod === 3 && (reg & 7) !== 2 && (reg & 7) !== 4 && (reg & 7) !== 6;
+    case 0x1c7: // CMPXCHG8B and RDPID.
+      return mod === 3 ? (reg & 7) !== 7 || (prefixes & PREFIX.repz) === 0 : dflag === 3;
+    case 0x1ae: // FXSAVE, FXRSTOR, CLFLUSH and CLFLUSHOPT.
+      return mod === 3 || (reg & 7) > 1 && (reg & 7) !== 7;
     case 0x2f0:
     case 0x2f1:
       return (prefixes & PREFIX.repnz) !== 0;
@@ -180,9 +191,10 @@ function lacking(cpu: Processor): boolean {
       return true;
     case 0xcc:
     case 0xcd:
-    case 0xce:
     case 0xcf:
       return cpu.protectedMode && !cpu.vm86;
+    case 0xce:
+      return cpu.protectedMode && !cpu.vm86 && (cpu.rflags & FLAG.of) !== 0;
     default:
       return false;
   }
@@ -228,13 +240,14 @@ export function memoryOperand(v: Vcpu, code: Uint8Array, count: number, size: nu
 }
 
 /**
- * Writes zeros where a string instruction stores.
+ * Writes as the emulator does.
  *
  * @param size Bytes, at most 4.
+ * @param value What it writes.
  * @param linear The linear address.
  * @returns Whether that went well; if not, the exception is queued.
  */
-export function storeZeros(v: Vcpu, size: number, linear: bigint): boolean {
+export function store(v: Vcpu, size: number, value: number, linear: bigint): boolean {
   const { vmcb } = v, cpu = EMULATOR.of(v);
   v.copy64(vmcb + S.rax, V.rax);
   v.copy64(vmcb + S.rsp, V.rsp);
@@ -242,11 +255,11 @@ export function storeZeros(v: Vcpu, size: number, linear: bigint): boolean {
   begin(v, vmcb);
   cpu.device = NONE;
   const lo = Number(linear & 0xffffffffn), hi = Number(linear >> 32n);
-  if (!cpu.write(lo, hi, size, 0, 0, cpu.who)) {
+  if (!cpu.write(lo, hi, size, value, 0, cpu.who)) {
     queueFault(v, cpu);
     return false;
   }
-  if (cpu.device !== NONE) v.miss("INS into a device");
+  if (cpu.device !== NONE) v.miss("what the emulator writes into a device");
   return true;
 }
 
@@ -272,8 +285,10 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
   cpu.device = NONE;
   cpu.code.set(code.subarray(0, Math.min(count, cpu.code.length)));
   if (decode(cpu.code, count, cpu.width, cpu.insn) !== "ok") return UNKNOWN;
-  if (lacking(cpu)) return savesX87(cpu) ? UNKNOWN : LACKING;
-  const status = execute(cpu);
+  if (lacking(cpu)) return LACKING;
+  // CLFLUSH reads what it flushes.
+  const flushes = cpu.insn.opcode === 0x1ae && (cpu.insn.reg & 7) === 7;
+  const status = flushes && !getOperand(cpu, 1) ? FAULT : execute(cpu);
   // KVM stores these registers as the processor reaches its tables, and never into a device. The
   // emulator takes that for done and goes on where it was.
   if (cpu.device === WROTE_DEVICE && storesTable(cpu)) return GOES_ON;
@@ -282,12 +297,31 @@ function carryOut(v: Vcpu, code: Uint8Array, count: number): number {
     return device(v);
   }
   if (status === FAULT) {
+    // TR is never in the LDT, which is found before the selector is looked at.
+    const { opcode, reg } = cpu.insn;
+    if (opcode === 0x100 && (reg & 7) === 3 && (cpu.errorCode & 4) !== 0) cpu.errorCode = 0;
+    shadowInterrupts(v);
     queueFault(v, cpu);
     return GOES_ON;
   }
-  if (status !== NEXT) return UNKNOWN;
+  // A jump to itself is one more entry each time.
+  const jumps = cpu.insn.opcode === 0xeb || cpu.insn.opcode === 0xe9;
+  if (status !== NEXT && !(status === HALTED && jumps)) return UNKNOWN;
+  shadowInterrupts(v);
   writeBack(v);
   return cpu.device === WROTE_DEVICE ? device(v) : GOES_ON;
+}
+
+/** What loads SS, or was to, and STI keep interrupts away for one instruction, unless they are already (toggle_interruptibility). */
+function shadowInterrupts(v: Vcpu): void {
+  const { opcode, reg } = EMULATOR.of(v).insn;
+  const shadow = opcode === 0x8e && (reg & 7) === 2 || opcode === 0x17 || opcode === 0xfb;
+  const before = (v.u32(v.vmcb + C.int_state) & 1) !== 0;
+  if (shadow && !before) v.or32(v.vmcb + C.int_state, 1);
+  else if (before) {
+    v.clear32(v.vmcb + C.int_state, 1);
+    v.requestEvent();
+  }
 }
 
 /**

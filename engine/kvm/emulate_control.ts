@@ -5,23 +5,24 @@
  */
 import { V } from "../svm/machine.ts";
 import { bytesAtRip, codeWidth, insn } from "./code_at_rip.ts";
-import { CR0, EXIT, INTERCEPT, VECTOR } from "./constants.ts";
+import { CR0, CR4, EXIT, INTERCEPT, VECTOR } from "./constants.ts";
 import { l1Intercepts } from "./control.ts";
 import { setGuestCr0, setGuestCr3, setGuestCr4 } from "./control_registers.ts";
 import { memoryOperand } from "./emulate_any.ts";
 import { finish, gpr, intercepted, privileged } from "./emulation.ts";
 import { queueException } from "./queue.ts";
+import { updateDr7 } from "./regs.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** MOV from a control register. */
 export function moveFromCr(v: Vcpu): boolean {
   if (!privileged(v)) return true;
-  if (!intercepted(v, EXIT.READ_CR0 + insn(v).reg)) return true;
   const source = [V.cr0, -1, V.cr2, V.cr3, V.cr4, -1, -1, -1, V.cr8][insn(v).reg] ?? -1;
   if (source < 0) {
     queueException(v, VECTOR.UD);
     return true;
   }
+  if (!intercepted(v, EXIT.READ_CR0 + insn(v).reg)) return true;
   v.copy64(gpr(insn(v).rm), source);
   if (codeWidth(v) !== 64) v.set32(gpr(insn(v).rm) + 4, 0);
   return finish(v, true);
@@ -53,6 +54,46 @@ export function moveToCr(v: Vcpu): boolean {
       queueException(v, VECTOR.UD);
       return true;
   }
+}
+
+/** DR6.BD, and the bits of DR6 that tell what trapped. */
+const BD = 0x2000, TRAPS = 0xf;
+/** DR7.GD. */
+const GD = 0x2000;
+/** Bits of DR6 and DR7 that can be written, and those that are always set. */
+const DR6_WRITABLE = 0x1e80f, DR6_SET = 0xffff0ff0, DR7_WRITABLE = 0xffff2bff, DR7_SET = 0x400;
+
+/** MOV to and from a debug register. */
+export function moveDr(v: Vcpu, write: boolean): boolean {
+  if (!privileged(v)) return true;
+  const { reg, rm } = insn(v), wide = codeWidth(v) === 64;
+  const value = wide ? v.u64(gpr(rm)) : v.u64(gpr(rm)) & 0xffffffffn;
+  if (write && (reg === 6 || reg === 7) && value >> 32n !== 0n) return finish(v, false);
+  const aliased = (reg === 4 || reg === 5) && (v.u32(V.cr4) & CR4.DE) === 0;
+  if (reg > 3 && reg !== 6 && reg !== 7 && !aliased) {
+    queueException(v, VECTOR.UD);
+    return true;
+  }
+  if ((v.u32(V.dr7) & GD) !== 0) {
+    v.set32(V.dr6, v.u32(V.dr6) & ~TRAPS | BD | DR6_SET);
+    queueException(v, VECTOR.DB);
+    return true;
+  }
+  if (!intercepted(v, (write ? EXIT.WRITE_DR0 : EXIT.READ_DR0) + reg)) return true;
+  const at = reg < 4 ? V.dr0 + 8 * reg : (reg & 1) === 0 ? V.dr6 : V.dr7;
+  if (!write) {
+    v.copy64(gpr(rm), at);
+    return finish(v, true);
+  }
+  const low = Number(value & 0xffffffffn);
+  if (reg < 4) v.set64(at, value);
+  else if (value >> 32n !== 0n) return finish(v, false);
+  else if (at === V.dr6) v.set32(at, low & DR6_WRITABLE | DR6_SET);
+  else {
+    v.set32(at, low & DR7_WRITABLE | DR7_SET);
+    updateDr7(v);
+  }
+  return finish(v, true);
 }
 
 /** MOV to CR0 may also trigger the intercept of selective writes. */

@@ -11,7 +11,7 @@ import { finish, intercepted, unmodelled } from "./emulation.ts";
 import { injectGp, linearRip, NO_ERROR, queueException } from "./queue.ts";
 import { rflags, setRflagsLow } from "./regs.ts";
 import { addressRegister, FAULTED, IN_DEVICE, moveRegister, readSource } from "./string_operand.ts";
-import { storeZeros } from "./emulate_any.ts";
+import { store } from "./emulate_any.ts";
 import { skipInstruction } from "./skip.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -134,7 +134,7 @@ function destination(v: Vcpu, offset: bigint, wide: boolean): bigint {
 function completeDecoded(v: Vcpu, waiting: bigint, size: number): boolean {
   const flags = Number(waiting >> FLAGS_AT & 0xffffffffn), aflag = Number(waiting >> AFLAG_AT & 3n);
   const offset = BigInt.asUintN(64, waiting >> OFFSET_AT);
-  if (!storeZeros(v, size, destination(v, offset, (waiting & WIDE) !== 0n))) return true;
+  if (!store(v, size, 0, destination(v, offset, (waiting & WIDE) !== 0n))) return true;
   moveRegister(v, V.rdi, aflag, (flags & RFLAGS.DF) !== 0 ? -size : size);
   v.set64(V.rip, BigInt.asUintN(64, waiting >> NEXT_AT));
   v.clear32(v.vmcb + C.int_state, 1);
@@ -157,7 +157,7 @@ function completeInString(v: Vcpu, size: number): boolean {
   const pieces = Number(most.reduce((a, b) => a < b ? a : b)) || 1;
   for (let done = 0; done < pieces; done++) {
     const offset = addressRegister(v, V.rdi, aflag);
-    if (!storeZeros(v, size, destination(v, offset, codeWidth(v) === 64))) return true;
+    if (!store(v, size, 0, destination(v, offset, codeWidth(v) === 64))) return true;
     moveRegister(v, V.rdi, aflag, down ? -size : size);
     moveRegister(v, V.rcx, aflag, -1);
   }

@@ -54,6 +54,8 @@ export function readSource(v: Vcpu, insn: Instruction, size: number, wide: boole
     }
     const user = v.u8(v.vmcb + S.cpl) === 3;
     const gpa = linearToGpa(v, Number(linear & 0xffffffffn), Number(linear >> 32n), READ, user);
+    const known = v.faultGpa >= 0 && v.faultGpa % 4096 === Number(linear & 0xfffn);
+    if (known && !v.memory.backed(v.faultGpa)) return IN_DEVICE;
     if (gpa < 0) {
       queueException(v, VECTOR.PF, walkError(v), linear);
       return FAULTED;
