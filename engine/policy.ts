@@ -160,7 +160,9 @@ export function list(steps: readonly Step[], onFail?: readonly StepEntry[]): rea
  */
 export function runList(v: Vcpu, entries: readonly StepEntry[]): Outcome {
   const observer = v.observer;
-  for (const entry of entries) {
+  // An iterator would allocate something for each step.
+  for (let i = 0; i < entries.length; i++) {
+    const entry = entries[i] as StepEntry;
     if (observer?.step !== undefined) observer.step(entry.step, v);
     const outcome = runStep(v, entry.step);
     if (outcome !== OK) {

@@ -99,8 +99,9 @@ export class Memo<E> {
   /** While following what is known: where the stretch began, and where it is. */
   #start: State<E> | undefined;
   #node: Node<E> | undefined;
-  /** Events of the stretch up to the node. */
+  /** Events of the stretch up to the node, and how many they are; the list keeps its memory. */
   readonly #followed: KeptEvent[] = [];
+  #followedCount = 0;
   #startIndex = 0;
   /** While a stretch is being remembered: where it began, and its events. */
   #origin: State<E> | undefined;
@@ -147,7 +148,7 @@ export class Memo<E> {
     }
     const next = branch(node, event);
     if (next !== undefined) {
-      this.#followed.push(next.event as KeptEvent);
+      this.#followed[this.#followedCount++] = next.event as KeptEvent;
       this.#node = next;
       return;
     }
@@ -277,13 +278,13 @@ export class Memo<E> {
     this.#start = state;
     this.#startIndex = index;
     this.#node = first;
-    this.#followed.length = 0;
-    this.#followed.push(first.event as KeptEvent);
+    this.#followed[0] = first.event as KeptEvent;
+    this.#followedCount = 1;
   }
 
   /** The stretch came to what it came to before. */
   #takeOver(node: Node<E>): State<E> {
-    this.repeated += this.#followed.length;
+    this.repeated += this.#followedCount;
     this.#vain = Math.max(0, this.#vain - MAKES_UP);
     this.#nextPause = FIRST_PAUSE;
     this.#host.apply(node.effect as E, this.#startIndex);
@@ -304,7 +305,7 @@ export class Memo<E> {
   #goBack(): void {
     const state = this.#start as State<E>;
     this.#leave(state);
-    const followed = this.#followed.slice();
+    const followed = this.#followed.slice(0, this.#followedCount);
     let index = this.#startIndex;
     this.#origin = state;
     this.#met = [];
