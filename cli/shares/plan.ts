@@ -54,12 +54,20 @@ export interface Shard {
 
 /** Groups in a shard; several, so that no shard has all of the hard ones. */
 const GROUPS_A_SHARD = 4;
-/** Events that a group for a thread has at most, where sessions allow: its result is held in memory. */
+/**
+ * Events that a group for a thread has at most, where sessions allow, if what comes of each run is held
+ * in memory.
+ */
 const MOST_EVENTS = { replay: 2_000_000, diff: 1_000_000, report: 500_000 } as const;
 /** Of what is left, what a thread is given: less and less, so that all are done at about the same time. */
 const SHARE_OF_REST = 1 / 2;
-/** Of all, what a thread is given at least: each group begins with nothing remembered. */
-const LEAST_SHARE = 1 / 16;
+/** Of all, what a thread is given at least, so that nobody waits for long at the end. */
+const LEAST_SHARE = 1 / 64;
+/**
+ * The same where another group costs something: it begins with nothing remembered, or is part of a block,
+ * which is decoded for each of the groups that meet in it.
+ */
+const LEAST_COSTLY_SHARE = 1 / 16;
 
 /**
  * The part that an option names.
@@ -111,10 +119,28 @@ export async function groupsOfShard(
 }
 
 /** How large groups for threads are. */
-function sizeForJobs(total: number, jobs: number, most: number): GroupSize {
+function sizeForJobs(trace: TraceFile, task: Task, jobs: number): GroupSize {
+  const { eventCount: total, index } = trace;
   if (jobs === 1) return () => total;
-  const least = Math.ceil(LEAST_SHARE * total / jobs);
-  return (left) => Math.min(most, Math.max(least, Math.ceil(SHARE_OF_REST * left / jobs)));
+  const share = (least: number) => least * total / jobs;
+  const block = total / Math.max(1, index.length);
+  const least = task.command === "report"
+    ? share(LEAST_COSTLY_SHARE)
+    : Math.max(share(LEAST_SHARE), Math.min(block, share(LEAST_COSTLY_SHARE)));
+  const most = holdsRuns(task) ? MOST_EVENTS[task.command] : total;
+  return (left) => Math.min(most, Math.ceil(Math.max(least, SHARE_OF_REST * left / jobs)));
+}
+
+/** Whether what comes of each run is told, however many they are. */
+function holdsRuns(task: Task): boolean {
+  switch (task.command) {
+    case "replay":
+      return task.all;
+    case "diff":
+      return task.runs;
+    case "report":
+      return true;
+  }
 }
 
 /** Which trace a part is of. */
@@ -163,11 +189,12 @@ export async function withShares<T extends Task, R>(
   options: { readonly jobs: number; readonly shard: Shard | undefined },
   use: (work: SharedWork<T>) => Promise<R>,
 ): Promise<R> {
+  const { jobs, shard } = options;
+  // While threads load their code, there is time to read how the trace can be shared out.
+  using workers = startWorkers({ path, task }, jobs);
   using file = await openTraceFile(path);
   const { trace } = file;
   requireFinished(trace);
-  const { jobs, shard } = options;
-  using workers = startWorkers({ path, task }, jobs);
   const named = task.command !== "replay" || task.policy !== undefined;
   const policy = task.command !== "replay"
     ? null
@@ -181,7 +208,7 @@ export async function withShares<T extends Task, R>(
     ? await Array.fromAsync(
       groupsOf(
         trace,
-        sizeForJobs(trace.eventCount, jobs, MOST_EVENTS[task.command]),
+        sizeForJobs(trace, task, jobs),
         named,
         policy,
       ),

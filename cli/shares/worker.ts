@@ -17,17 +17,24 @@ interface Giver {
   onmessage: ((event: MessageEvent) => void) | null;
 }
 
+/** A trace that is being opened. */
+function opened(path: string): Promise<TraceFile> {
+  const trace = Promise.try(() => TraceFile.open(fileSource(path)));
+  // What is wrong with it is met again where it is used.
+  trace.catch(() => {});
+  return trace;
+}
+
 async function carryOut(
-  { path, task }: Assignment,
+  { task }: Assignment,
+  trace: Promise<TraceFile>,
   { parts }: { parts: QueueParts },
   giver: Giver,
 ) {
   const queue = new Queue(parts);
   const learned = new Learned();
-  let trace: Promise<TraceFile> | undefined;
   const share = async (group: Group) => {
     try {
-      trace ??= TraceFile.open(fileSource(path));
       return { share: await shareOf(await trace, task, group, false, learned) };
     } catch {
       // Who uses the answers does it again, and meets the same error where it can be told.
@@ -43,15 +50,17 @@ async function carryOut(
 
 /** Takes work from whoever gives it. */
 function workFor(giver: Giver): void {
-  let assignment: Assignment | undefined;
+  let assigned: { readonly assignment: Assignment; readonly trace: Promise<TraceFile> } | undefined;
   giver.onmessage = async ({ data }: MessageEvent<Given>) => {
     if ("port" in data) {
       // Started by a thread that watches over policies, for another one that carries them out.
       keepQuiet();
       watchedThread((watched) => self.postMessage({ watched }));
       workFor(data.port);
-    } else if ("task" in data) assignment = data;
-    else if (assignment !== undefined) await carryOut(assignment, data, giver);
+    } else if ("task" in data) assigned = { assignment: data, trace: opened(data.path) };
+    else if (assigned !== undefined) {
+      await carryOut(assigned.assignment, assigned.trace, data, giver);
+    }
   };
 }
 
