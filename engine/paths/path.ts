@@ -37,31 +37,22 @@ const HOT = 512;
 /** What an end takes up, in numbers of 32 bits. */
 const END_SIZE = 32;
 
-type End = Omit<Stage, "image"> & { readonly image: PathImage | undefined };
-
 /** An image that goes with a path. */
 class PathImage implements ShownImage {
-  readonly #list: Int32Array;
+  #list: Int32Array = new Int32Array(1);
   /** Where it begins in the list. */
-  readonly #at: number;
-  #values: Uint32Array;
+  #at = 0;
+  readonly #values: Uint32Array;
 
-  constructor(list: Int32Array, at: number, values: Uint32Array) {
+  constructor(values: Uint32Array) {
+    this.#values = values;
+  }
+
+  /** The image at a place of a path's list. */
+  of(list: Int32Array, at: number): this {
     this.#list = list;
     this.#at = at;
-    this.#values = values;
-  }
-
-  /** Carried words are elsewhere from now on. */
-  set values(values: Uint32Array) {
-    this.#values = values;
-  }
-
-  /** Numbers of the carried words that it shows. */
-  get slots(): number[] {
-    const slots: number[] = [], list = this.#list, at = this.#at;
-    eachCopy(list, at + 1 + (list[at] as number), (_, slot) => slots.push(slot));
-    return slots;
+    return this;
   }
 
   fill({ words }: ImageBuffer): void {
@@ -73,6 +64,24 @@ class PathImage implements ShownImage {
       let to = list[at++] as number, slot = list[at++] as number;
       for (let n = list[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
     }
+  }
+}
+
+/** What paths need while one of them is followed: the same for all of a kind stays in the cache. */
+export class PathMemory {
+  /** Words that are carried. */
+  readonly values: Uint32Array;
+  /** The image that is shown. */
+  readonly image: PathImage;
+
+  /**
+   * Makes room.
+   *
+   * @param slots For how many words.
+   */
+  constructor(slots: number) {
+    this.values = new Uint32Array(slots);
+    this.image = new PathImage(this.values);
   }
 }
 
@@ -106,9 +115,10 @@ export class Path {
   readonly guards: Guards;
   readonly #list: PathList;
   readonly #numbers: Int32Array;
-  readonly #ends: readonly End[];
-  /** What carried words are while it is followed. */
-  #values: Uint32Array;
+  /** What each stage leaves of what is no byte, and what is told then. */
+  readonly #loose: readonly Stage["loose"][];
+  readonly #tells: readonly Stage["tell"][];
+  #memory: PathMemory;
   readonly #repeated: Repeated | undefined;
   /** Whether there is more to follow once something else is asked for. */
   readonly hasTail: boolean;
@@ -139,35 +149,30 @@ export class Path {
     tail = false,
     history?: readonly Noted[],
   ) {
-    const { numbers, slots, images } = list;
+    const { numbers, slots } = list;
     this.#repeated = history && new KnownPath(history, guards, numbers);
     this.hasTail = tail;
     this.#stages = stages.length - (tail ? 1 : 0);
     this.guards = guards;
     this.#list = list;
     this.#numbers = numbers;
-    const values = this.#values = new Uint32Array(slots);
-    this.#ends = stages.map(({ loose, tell, image }, i) => ({
-      loose,
-      tell,
-      image: image && new PathImage(numbers, images[i] as number, values),
-    }));
+    this.#memory = new PathMemory(slots);
+    this.#loose = stages.map(({ loose }) => loose);
+    this.#tells = stages.map(({ tell }) => tell);
   }
 
   /**
-   * Uses memory of others for the words that are carried, while it is followed.
+   * Uses memory of others while it is followed.
    *
-   * @param values The memory; too little of it is not used.
+   * @param memory The memory; one with too little room is not used.
    */
-  useValues(values: Uint32Array): void {
-    if (values.length < this.#list.slots) return;
-    this.#values = values;
-    for (const { image } of this.#ends) if (image !== undefined) image.values = values;
+  useMemory(memory: PathMemory): void {
+    if (memory.values.length >= this.#list.slots) this.#memory = memory;
   }
 
   /** What it takes up, in numbers of 32 bits. */
   get size(): number {
-    return this.#numbers.length + END_SIZE * this.#ends.length +
+    return this.#numbers.length + END_SIZE * this.#tells.length +
       sizeOf(this.#repeated?.notes ?? []);
   }
 
@@ -190,9 +195,14 @@ export class Path {
    * @param stateWords Words of a state.
    */
   compile(stateWords: number): void {
-    const shown = new Set(this.#ends.flatMap(({ image }) => image?.slots ?? []));
+    const list = this.#list, shown = new Set<number>();
+    for (const at of list.images) {
+      if (at < 0) continue;
+      const copies = at + 1 + (list.numbers[at] as number);
+      eachCopy(list.numbers, copies, (_, slot) => shown.add(slot));
+    }
     const { guards } = this;
-    this.#compiled = compilePath(guards, stateWords, this.#list, this.#stages, this.hasTail, shown);
+    this.#compiled = compilePath(guards, stateWords, list, this.#stages, this.hasTail, shown);
   }
 
   /**
@@ -206,7 +216,7 @@ export class Path {
     if (repeated !== undefined) v.observer?.follows?.(repeated, v);
     const compiled = this.#compiled;
     if (compiled !== undefined) {
-      compiled.follow(v.words, v.memory, this.#values, this, v, into);
+      compiled.follow(v.words, v.memory, this.#memory.values, this, v, into);
       return;
     }
     if (++this.#followed === HOT) this.compile(v.words.length);
@@ -222,12 +232,12 @@ export class Path {
   followTail(v: Vcpu, into?: ImageBuffer): void {
     const compiled = this.#compiled;
     if (compiled === undefined) this.#followStage(v, this.#stages, this.#tailAt, into);
-    else compiled.followTail(v.words, v.memory, this.#values, this, v, into);
+    else compiled.followTail(v.words, v.memory, this.#memory.values, this, v, into);
   }
 
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
     const { words, memory } = v;
-    const c = this.#numbers, values = this.#values;
+    const c = this.#numbers, values = this.#memory.values;
     let at = 0;
     for (let stretches = c[at++] as number; stretches > 0; stretches--) {
       let from = c[at++] as number, slot = c[at++] as number;
@@ -249,7 +259,7 @@ export class Path {
   /** Follows a stage; where the next one begins. */
   #followStage(v: Vcpu, stage: number, at: number, into: ImageBuffer | undefined): number {
     const { words, memory } = v;
-    const p = this.#numbers, values = this.#values;
+    const p = this.#numbers, values = this.#memory.values;
     const mapped = p[at++] as number;
     if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
     for (let stretches = p[at++] as number; stretches > 0; stretches--) {
@@ -283,7 +293,9 @@ export class Path {
    * @param into Where the image belongs that is made at the end.
    */
   end(stage: number, v: Vcpu, into: ImageBuffer | undefined): void {
-    const { loose, tell, image } = this.#ends[stage] as End;
+    const loose = this.#loose[stage], tell = this.#tells[stage];
+    const list = this.#list, at = list.images[stage] as number;
+    const image = at < 0 ? undefined : this.#memory.image.of(list.numbers, at);
     if (loose !== undefined) copyShort(v, loose);
     if (tell === undefined) {
       if (image !== undefined && into !== undefined) image.fill(into);

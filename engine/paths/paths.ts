@@ -10,7 +10,7 @@ import type { Policy } from "../policy.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
-import { Path } from "./path.ts";
+import { Path, PathMemory } from "./path.ts";
 import { PathRecorder, type Recorded } from "./recorder.ts";
 import { StateSums } from "./state_sums.ts";
 
@@ -143,8 +143,7 @@ export class Paths {
   /** The path that was followed last, if the last run followed one. */
   #last: Path | undefined;
   #numbers = 0;
-  /** Words that are carried, of whichever path is followed: they stay in the processor's cache. */
-  readonly #values = new Uint32Array(MOST_VALUES);
+  readonly #memory = new PathMemory(MOST_VALUES);
 
   /**
    * Begins with none.
@@ -287,7 +286,7 @@ export class Paths {
   #add(root: Root, { guards, path }: Recorded): void {
     if (path !== undefined) {
       path.root = root;
-      path.useValues(this.#values);
+      path.useMemory(this.#memory);
     }
     const added = root.tree.add(guards, path ?? IN_VAIN);
     this.#numbers += GUARD_COPIES * guards.length + (path?.size ?? 0);

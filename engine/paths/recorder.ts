@@ -22,6 +22,8 @@ import { DIRTY, FOLLOWS, GUARD, type Page, type Words } from "./words.ts";
 
 /** Words that a path depends on or writes at most: a longer one is not worth it. */
 const LONGEST = 1 << 13;
+/** States of what is no byte that are shared among stages at most. */
+const MOST_KNOWN = 1 << 5;
 /** Words of the work area: nobody reads them without having mapped a page there. */
 const WORK_FROM = MAPPED_AT >> 2, WORK_TO = MACHINE_SIZE >> 2;
 
@@ -54,6 +56,8 @@ export class PathRecorder implements AccessRecorder {
   /** Whether a page was written. */
   #writes = false;
   #loose!: ReturnType<typeof shortState>;
+  /** States that stages left of what is no byte: most leave one that others left. */
+  readonly #known: ShortState[] = [];
   #failed = false;
   /** Whether steps are told, for which the work area is as they leave it. */
   #steps = false;
@@ -409,6 +413,10 @@ export class PathRecorder implements AccessRecorder {
     const v = this.#v, before = this.#loose;
     if (sameShort(v, before)) return undefined;
     copyShort(before, v);
-    return shortState(v);
+    const known = this.#known.find((state) => sameShort(state, v));
+    if (known !== undefined) return known;
+    const state = shortState(v);
+    if (this.#known.length < MOST_KNOWN) this.#known.push(state);
+    return state;
   }
 }
