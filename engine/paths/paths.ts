@@ -64,9 +64,9 @@ export interface PathCounts {
   failed: number;
 }
 
-/** A recorder for vCPUs with the same capabilities, until it is asked for one with others. */
+/** A recorder for vCPUs whose states are of one size, until it is asked for one of another. */
 export class Recorders {
-  #caps: Capabilities | undefined;
+  #words = 0;
   #recorder: PathRecorder | undefined;
   /** Ends what is being recorded, if anything is. */
   #end: (() => void) | undefined;
@@ -91,13 +91,13 @@ export class Recorders {
    * A recorder for a vCPU.
    *
    * @param v The vCPU.
-   * @returns The same one each time, as long as the capabilities are the same.
+   * @returns The same one each time, as long as the size is the same.
    */
-  of({ caps, words }: Vcpu): PathRecorder {
+  of({ words: { length } }: Vcpu): PathRecorder {
     this.close();
-    if (caps !== this.#caps) this.#recorder = undefined;
-    this.#caps = caps;
-    return this.#recorder ??= new PathRecorder(words.length);
+    if (length !== this.#words) this.#recorder = undefined;
+    this.#words = length;
+    return this.#recorder ??= new PathRecorder(length);
   }
 }
 
