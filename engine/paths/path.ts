@@ -33,6 +33,8 @@ export interface Stage {
 
 /** How often a path is followed before it is compiled. */
 const HOT = 512;
+/** Numbers of a path that is compiled at most: of a longer one the compiler makes no better code. */
+const MOST_COMPILED = 1 << 13;
 
 /** What an end takes up, in numbers of 32 bits. */
 const END_SIZE = 32;
@@ -219,7 +221,8 @@ export class Path {
       compiled.follow(v.words, v.memory, this.#memory.values, this, v, into);
       return;
     }
-    if (++this.#followed === HOT) this.compile(v.words.length);
+    const hot = ++this.#followed === HOT && this.#numbers.length <= MOST_COMPILED;
+    if (hot) this.compile(v.words.length);
     this.#followList(v, into);
   }
 
