@@ -140,3 +140,8 @@ Deno.test("a recording of either kernel is told from the other's", async () => {
     assertEquals(verdict.kind === "known" && verdict.policy, policy.name);
   }
 });
+
+Deno.test("what controls of the return predictor vmcb12 has is kept by this kernel alone", () => {
+  const kept = (policy: Policy) => run("entry=migrate c.5c.4=700", policy).migrate?.state?.["058"];
+  assertEquals([kept(LINUX_7_3), kept(LINUX_6_12)], ["0000070000000001", "0000000000000001"]);
+});

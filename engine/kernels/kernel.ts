@@ -52,6 +52,28 @@ export interface CachePlan {
   readonly control: readonly CacheRange[];
   /** The ranges of the save area. */
   readonly save: readonly CacheRange[];
+  /** Bytes of copied words of the control area that hold no field which is cached. */
+  readonly gaps: readonly CacheGap[];
+}
+
+/** Bits of a word of the cache that stay clear. */
+export interface CacheGap {
+  /** Offset of the word in the VMCB. */
+  readonly at: number;
+  /** The bits. */
+  readonly mask: number;
+}
+
+/** What is left of words that fields cover in part. */
+function gapsOf(fields: Iterable<Field>): CacheGap[] {
+  const left = new Map<number, number>();
+  for (const { offset, size } of fields) {
+    for (let at = offset; at < offset + size; at++) {
+      const word = at & ~3;
+      left.set(word, (left.get(word) ?? -1) & ~(0xff << 8 * (at & 3)));
+    }
+  }
+  return [...left].filter(([, mask]) => mask !== 0).map(([at, mask]) => ({ at, mask }));
 }
 
 /** Ranges of whole words that hold fields, in order, those that touch made one. */
@@ -95,8 +117,10 @@ export function cachePlan(kernel: Kernel): CachePlan {
       if (row.group !== "cr3") { for (const name of row.reads) names.add(name); }
     }
     const fields = [...names].map((name) => fieldNamed(VMCB_LAYOUT, name));
+    const control = fields.filter(({ offset }) => offset < SAVE_AREA);
     plan = {
-      control: rangesOf(fields.filter(({ offset }) => offset < SAVE_AREA)),
+      control: rangesOf(control),
+      gaps: gapsOf(control),
       save: rangesOf(fields.filter(({ offset }) => offset >= SAVE_AREA)),
     };
     plans.set(kernel, plan);

@@ -73,7 +73,6 @@ export const USES_6_12: readonly string[] = [
     "tsc_offset",
     "asid",
     "tlb_ctl",
-    "erap_ctl",
     "int_ctl",
     "int_vector",
     "int_state",

@@ -44,6 +44,7 @@ const TRAITS: KernelTraits = {
 /** Fields of vmcb12 that 7.3 caches besides those of 6.12: the rest of what L2 runs with. */
 const USES: readonly string[] = [
   ...KERNEL_6_12.uses,
+  "control.erap_ctl",
   "control.clean",
   ...[
     ...["es", "cs", "ss", "ds", "gdtr", "idtr"].flatMap((segment) =>

@@ -100,7 +100,9 @@ function copyRanges(v: Vcpu, ranges: readonly CacheRange[]): void {
 
 /** Copies the control area from the work area into the cache. */
 export function cacheControl(v: Vcpu): void {
-  copyRanges(v, cachePlan(v.policy.kernel).control);
+  const { control, gaps } = cachePlan(v.policy.kernel);
+  copyRanges(v, control);
+  for (const { at, mask } of gaps) v.clear32(VMCB12_AT + at, mask);
   v.clear32(VMCB12_AT + C.msrpm_base_pa, 0xfff);
   v.clear32(VMCB12_AT + C.iopm_base_pa, 0xfff);
 }
