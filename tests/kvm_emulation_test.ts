@@ -208,3 +208,14 @@ Deno.test("KVM's emulator keeps interrupts away after a load of SS that failed, 
   );
   assertEquals(run(`m.9000.2=feeb ${EMULATED}`, UNIFIED).post?.errno, 4, "a jump to itself");
 });
+
+Deno.test("CMPXCHG8B writes all of its eight bytes at once", () => {
+  // Into a page of L1's tables, across two entries: KVM drops what it knew of that page, and so the root.
+  const LOAD_MMU_PGD = 1 << 13;
+  const request = (spec: string) => {
+    const last = run(spec, LINUX_6_12, false).events.filter((event) => "at" in event).at(-1);
+    return Number(`0x${(last as LabInner | undefined)?.cpu?.req}`) & LOAD_MMU_PGD;
+  };
+  assertEquals(request("m.9000=d9010f08c70f s.1f8=1234"), 0);
+  assertEquals(request("m.9000=d9010f08c70f s.1f8=1230"), LOAD_MMU_PGD);
+});

@@ -170,10 +170,12 @@ function compareExchange(cpu: Processor): number {
   const { lo, hi } = address;
   if (wide && (lo & 15) !== 0) return gp(cpu);
   const who = cpu.who, second = lo + size, secondHi = second >= HIGH ? hi + 1 >>> 0 : hi;
-  if (!cpu.read(second % HIGH, secondHi, size, who)) return cpu.failure;
-  const top = [cpu.lo, cpu.hi] as const;
-  if (!cpu.read(lo, hi, size, who)) return cpu.failure;
-  const low = [cpu.lo, cpu.hi] as const;
+  if (wide && !cpu.read(second % HIGH, secondHi, 8, who)) return cpu.failure;
+  const upper = [cpu.lo, cpu.hi] as const;
+  // Both halves of CMPXCHG8B are one access.
+  if (!cpu.read(lo, hi, 8, who)) return cpu.failure;
+  const low = wide ? [cpu.lo, cpu.hi] as const : [cpu.lo, 0] as const;
+  const top = wide ? upper : [cpu.hi, 0] as const;
   const same = (from: number, [l, h]: readonly [number, number]) =>
     gpr[from] === l && (!wide || gpr[from + 1] === h);
   const equal = same(0, low) && same(4, top);
@@ -181,8 +183,8 @@ function compareExchange(cpu: Processor): number {
   const put = equal
     ? [gpr[6], gpr[7], gpr[2], gpr[3]] as [number, number, number, number]
     : [...low, ...top] as const;
-  if (!cpu.write(lo, hi, size, put[0], put[1], who)) return cpu.failure;
-  if (!cpu.write(second % HIGH, secondHi, size, put[2], put[3], who)) return cpu.failure;
+  if (!cpu.write(lo, hi, 8, put[0], wide ? put[1] : put[2], who)) return cpu.failure;
+  if (wide && !cpu.write(second % HIGH, secondHi, 8, put[2], put[3], who)) return cpu.failure;
   cpu.rflags = equal ? cpu.rflags | FLAG.zf : cpu.rflags & ~FLAG.zf;
   if (!equal) {
     setRegister(cpu, 0, size, ...low);
