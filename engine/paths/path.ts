@@ -44,24 +44,34 @@ class PathImage implements ShownImage {
   #list: Int32Array = new Int32Array(1);
   /** Where it begins in the list. */
   #at = 0;
+  #constants: Int32Array | undefined;
   readonly #values: Uint32Array;
 
   constructor(values: Uint32Array) {
     this.#values = values;
   }
 
-  /** The image at a place of a path's list. */
-  of(list: Int32Array, at: number): this {
+  /**
+   * The image at a place of a path's list.
+   *
+   * @param list The list.
+   * @param at The place.
+   * @param constants Its words, if somebody looks at them by themselves: they are copied natively then.
+   */
+  of(list: Int32Array, at: number, constants: Int32Array | undefined): this {
     this.#list = list;
     this.#at = at;
+    this.#constants = constants;
     return this;
   }
 
   fill({ words }: ImageBuffer): void {
     const list = this.#list, values = this.#values;
     let at = this.#at;
-    const count = list[at++] as number;
-    for (let word = 0; word < count; word++) words[word] = list[at++] as number;
+    const count = list[at++] as number, constants = this.#constants;
+    if (constants !== undefined) words.set(constants);
+    else for (let word = 0; word < count; word++) words[word] = list[at + word] as number;
+    at += count;
     for (let stretches = list[at++] as number; stretches > 0; stretches--) {
       let to = list[at++] as number, slot = list[at++] as number;
       for (let n = list[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
@@ -134,6 +144,8 @@ export class Path {
   next: Path | undefined;
   #followed = 0;
   #compiled: CompiledPath | undefined;
+  /** The words of each stage's image, once it is followed often. */
+  #constants: (Int32Array | undefined)[] | undefined;
 
   /**
    * A path.
@@ -197,12 +209,13 @@ export class Path {
    * @param stateWords Words of a state.
    */
   compile(stateWords: number): void {
-    const list = this.#list, shown = new Set<number>();
-    for (const at of list.images) {
-      if (at < 0) continue;
-      const copies = at + 1 + (list.numbers[at] as number);
-      eachCopy(list.numbers, copies, (_, slot) => shown.add(slot));
-    }
+    const list = this.#list, { numbers } = list, shown = new Set<number>();
+    this.#constants = list.images.map((at) => {
+      if (at < 0) return undefined;
+      const copies = at + 1 + (numbers[at] as number);
+      eachCopy(numbers, copies, (_, slot) => shown.add(slot));
+      return numbers.subarray(at + 1, copies);
+    });
     const { guards } = this;
     this.#compiled = compilePath(guards, stateWords, list, this.#stages, this.hasTail, shown);
   }
@@ -298,7 +311,9 @@ export class Path {
   end(stage: number, v: Vcpu, into: ImageBuffer | undefined): void {
     const loose = this.#loose[stage], tell = this.#tells[stage];
     const list = this.#list, at = list.images[stage] as number;
-    const image = at < 0 ? undefined : this.#memory.image.of(list.numbers, at);
+    const image = at < 0
+      ? undefined
+      : this.#memory.image.of(list.numbers, at, this.#constants?.[stage]);
     if (loose !== undefined) copyShort(v, loose);
     if (tell === undefined) {
       if (image !== undefined && into !== undefined) image.fill(into);
