@@ -79,13 +79,14 @@ export class FewPages extends GuestMemory {
 
   override writable(gpa: number): Uint8Array {
     if (this.asked !== undefined) this.asked.more = true;
-    const at = Math.floor(gpa / PAGE_SIZE);
-    let page = this.#pages.get(at);
-    if (page === undefined) {
-      this.#journal?.keep(at, undefined);
-      page = this.#spare.pop()?.fill(0) ?? new Uint8Array(PAGE_SIZE);
-      this.#pages.set(at, page);
-    }
+    return this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? this.#add(gpa).fill(0);
+  }
+
+  /** A page that is not there yet, with whatever in it. */
+  #add(gpa: number): Uint8Array {
+    const at = Math.floor(gpa / PAGE_SIZE), page = this.#spare.pop() ?? new Uint8Array(PAGE_SIZE);
+    this.#journal?.keep(at, undefined);
+    this.#pages.set(at, page);
     return page;
   }
 
@@ -101,7 +102,9 @@ export class FewPages extends GuestMemory {
   }
 
   override replace(gpa: number, bytes: Uint8Array): void {
-    this.writable(gpa).set(bytes);
+    if (this.asked !== undefined) this.asked.more = true;
+    const page = this.#pages.get(Math.floor(gpa / PAGE_SIZE)) ?? this.#add(gpa);
+    page.set(bytes);
   }
 }
 

@@ -10,6 +10,7 @@ import { diffImages } from "../image/diff.ts";
 import type { Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { builtIn } from "../steps/built_in.ts";
+import { ImageBuffer } from "../svm/image_buffer.ts";
 import { wordAt } from "../svm/page_word.ts";
 import { REGS_LAYOUT } from "../svm/regs_layout.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
@@ -93,6 +94,7 @@ export class LoggedJudge {
     () => new Uint8Array(VMCB_SIZE),
   );
   readonly #left: Uint8Array[] = [];
+  readonly #regs: ImageBuffer[] = [];
   readonly #printed: (Printed | StepTrailer)[] = [];
 
   /**
@@ -214,7 +216,10 @@ export class LoggedJudge {
     this.#results.push(driver.runFrom(unit, state, unit.exit?.regs === undefined));
     const vcpu = driver.vcpu as Vcpu;
     this.#pages[variant]!.set(vcpu.memory.page(driver.vmcb12));
-    if (unit.exit?.regs !== undefined) this.#left.push(regsBytes(vcpu));
+    if (unit.exit?.regs !== undefined) {
+      const into = this.#regs[variant] ??= new ImageBuffer(REGS_LAYOUT.size);
+      this.#left.push(regsBytes(vcpu, into));
+    }
     return true;
   }
 

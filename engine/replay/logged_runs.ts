@@ -8,8 +8,9 @@ import { Buffer } from "node:buffer";
 import type { EventOf, Image, TraceEvent } from "../event.ts";
 import { Cpuid } from "../svm/cpuid.ts";
 import type { Capabilities } from "../svm/machine.ts";
+import { wordAt } from "../svm/page_word.ts";
 import { VMCB_LAYOUT, VMCB_SIZE } from "../svm/vmcb_fields.ts";
-import { copyImage, fieldNamed, knownWordsOf, readField, readNumber } from "../image/fields.ts";
+import { copyImage, fieldNamed, knownWordsOf, readField } from "../image/fields.ts";
 import { ReplayError } from "./replay_error.ts";
 import { capabilitiesOf } from "./session_machine.ts";
 
@@ -373,8 +374,8 @@ export function exitCodeOf(unit: LoggedRun): number | undefined {
   if (image === undefined) return undefined;
   const { bytes, known } = image;
   if (bytes.length < EXIT_CODE.offset + EXIT_CODE.size) return undefined;
-  if (known !== undefined && readNumber(known, EXIT_CODE) !== 0xffffffff) return undefined;
-  return readNumber(bytes, EXIT_CODE);
+  if (known !== undefined && wordAt(known, EXIT_CODE.offset) !== 0xffffffff) return undefined;
+  return wordAt(bytes, EXIT_CODE.offset);
 }
 
 /**

@@ -228,7 +228,8 @@ export function applyQuirks(unit: LoggedRun, refused: boolean, vmcb12: Image): v
  *
  * @param run The transition.
  * @param page vmcb12 as a replay leaves it; not changed.
- * @returns The page itself where nothing is set; undefined where that depends on what was not seen.
+ * @returns The page itself where nothing is set, or one that is used again; undefined where it depends
+ * on what was not seen.
  */
 export function withQuirks(unit: LoggedRun, page: Uint8Array): Uint8Array | undefined {
   if (unit.kvm || unit.caps.processor?.debugBitsAsGiven !== true) return page;
@@ -236,10 +237,12 @@ export function withQuirks(unit: LoggedRun, page: Uint8Array): Uint8Array | unde
   if ((before.known & DR6_ONES) !== DR6_ONES) return undefined;
   const ones = before.value & DR6_ONES;
   if ((now & DR6_ONES) === ones) return page;
-  const set = page.slice();
-  writeField(set, DR6, now & ~DR6_ONES | ones);
-  return set;
+  quirky.set(page);
+  writeField(quirky, DR6, now & ~DR6_ONES | ones);
+  return quirky;
 }
+
+const quirky = new Uint8Array(VMCB_SIZE);
 
 /**
  * Takes back an EXITINTINFO that says nothing: without its valid bit, what else is in it has no
