@@ -13,6 +13,7 @@ import type { Capabilities } from "../svm/machine.ts";
 import { capabilitiesOf } from "./session_machine.ts";
 import { checkByText, type CheckSet } from "../checks/sets.ts";
 import { MemoizedReplayer } from "../memo/replayer.ts";
+import { copiedContentOf } from "./copied_content.ts";
 import { contentOf } from "./logged_content.ts";
 import { type LoggedRun, LoggedRunCollector } from "./logged_runs.ts";
 import { PartialReplayer } from "./partial.ts";
@@ -173,7 +174,8 @@ class Trials {
   }
 
   #take(run: LoggedRun): void {
-    const { entered } = contentOf(run);
+    // Of a run that is shown whole each policy knows more than that.
+    const entered = copiedContentOf(run) === 0 ? contentOf(run).entered : 0;
     if (this.#plain.has(entered)) {
       this.#plainRuns++;
       return;
@@ -191,7 +193,7 @@ class Trials {
       plain = transitions.take(run, before) && plain;
       if (this.#sharing) before.push(transitions);
     }
-    if (!plain) return;
+    if (!plain || entered === 0) return;
     if (this.#plain.size >= MOST_KEPT) this.#plain.clear();
     this.#plain.add(entered);
   }

@@ -64,6 +64,21 @@ function numberOf<T extends object>(
   return id;
 }
 
+/** A number for what a machine can do. */
+export function numberOfCaps(caps: Capabilities): number {
+  return numberOf(ofCaps, caps, textOfCaps);
+}
+
+/** A number for pages of guest memory. */
+export function numberOfMemory(memory: LoggedRun["memory"]): number {
+  return numberOf(ofMemory, memory, textOfMemory);
+}
+
+/** A number for what is known of an image. */
+export function numberOfMask(known: Uint8Array): number {
+  return numberOf(ofMask, known, textOfMask);
+}
+
 function textOfCaps({ physicalBits, npt, cpuid, processor }: Capabilities): string {
   return ["caps", physicalBits, npt, cpuid?.key, processor?.name].join("|");
 }
@@ -128,7 +143,7 @@ class Words {
     const { list } = this;
     let at = this.length;
     list[at++] = 2;
-    list[at++] = numberOf(ofMask, known, textOfMask);
+    list[at++] = numberOfMask(known);
     for (let i = 0; i < knownWords.length; i++) {
       const word = knownWords[i] as number;
       if (!without.has(word)) list[at++] = wordOf(image, word);
@@ -160,12 +175,12 @@ function showsRip({ bytes, known }: Image): boolean {
 function addNamed(
   { caps, kvm, way, stopped, rip, vmcb12Gpa, check, regs, exit, memory }: LoggedRun,
 ) {
-  scratch.add(numberOf(ofCaps, caps, textOfCaps));
+  scratch.add(numberOfCaps(caps));
   scratch.add((kvm ? 1 : 0) | (way === "rsm" ? 2 : 0) | (stopped ? 4 : 0) | (exit ? 8 : 0));
   scratch.addWide(rip);
   scratch.addWide(vmcb12Gpa);
   scratch.add(check === undefined ? 0 : names.of(`check|${check.id}|${check.text}`));
-  scratch.add(memory.size === 0 ? 0 : numberOf(ofMemory, memory, textOfMemory));
+  scratch.add(memory.size === 0 ? 0 : numberOfMemory(memory));
   scratch.addImage(regs, NONE);
   scratch.addImage(exit?.regs, NONE);
 }

@@ -64,6 +64,8 @@ export interface Judgment {
   readonly certain: boolean;
   /** What contradicts it. */
   readonly found: readonly Found[];
+  /** Whether the first way of filling in leaves what the #VMEXIT shows. */
+  readonly fits: boolean;
   /** The steps of each way of filling in that was tried, where they are noted and are all that it depends on. */
   readonly trails: readonly StepTrail[] | undefined;
 }
@@ -126,6 +128,7 @@ export class LoggedJudge {
         prints: undefined,
         certain: true,
         found: [...this.#resumed(unit)],
+        fits: false,
         trails: undefined,
       };
     }
@@ -166,6 +169,7 @@ export class LoggedJudge {
       prints,
       certain: prints === undefined,
       found,
+      fits: unit.exit !== undefined,
       trails: this.#trailed(),
     };
   }
@@ -196,7 +200,7 @@ export class LoggedJudge {
     }
     const exited = alike && progress === "exited";
     const prints = this.#prints(unit), trails = this.#trailed();
-    return { exited, unexplained: false, prints, certain: true, found, trails };
+    return { exited, unexplained: false, prints, certain: true, found, fits: false, trails };
   }
 
   /** Carries a run out in the ways of filling in that were not tried; whether a state is known for each. */
@@ -322,7 +326,13 @@ export class LoggedJudge {
 }
 
 /** What is said of a run for which no state is known that fits. */
-const UNEXPLAINED = { exited: false, unexplained: true, prints: undefined, certain: true } as const;
+const UNEXPLAINED = {
+  exited: false,
+  unexplained: true,
+  prints: undefined,
+  certain: true,
+  fits: false,
+} as const;
 
 /** Whether it counts what a policy prints of a run. */
 function watched({ kvm, check }: LoggedRun): boolean {

@@ -12,7 +12,8 @@ import type { SetVerdict } from "../checks/verdict.ts";
 import { verdictOf } from "./logged_driver.ts";
 import { type Found, type Judgment, LoggedJudge } from "./logged_judge.ts";
 import { checksAtRsm, claimsOf, type OrderClaim, type Prints } from "./printed.ts";
-import { contentOf, type LoggedContent } from "./logged_content.ts";
+import { copiedContentOf, openPlaces, staysOpen } from "./copied_content.ts";
+import { contentOf } from "./logged_content.ts";
 import type { LoggedRun } from "./logged_runs.ts";
 import { OpenClaims } from "./open_claims.ts";
 import { sharesAllButSteps, sharesTrail } from "./step_trail.ts";
@@ -116,6 +117,8 @@ export class PartialReplayer {
   readonly #all: Record<CheckVerdict, number> = { ...NONE };
   /** What logged runs came to, by their content: those like them need not be carried out again. */
   readonly #kept = new Map<number, Kept>();
+  /** The same where L2 ran, by their content but for what is copied; and where what is copied counts. */
+  readonly #copied = new Map<number, { readonly kept: Kept; readonly open: readonly number[] }>();
   readonly #each: boolean;
   readonly #bare: boolean;
   /** What the order of events says against the policy, once the log is known to show so much. */
@@ -193,27 +196,43 @@ export class PartialReplayer {
       if (kept.verdicts !== undefined) this.#count(kept.verdicts, 1);
       return kept;
     }
-    const content = contentOf(unit);
-    const known = this.#known(content);
+    const known = this.#known(unit);
     if (known !== undefined) return known;
     if (this.#kept.size >= KEPT) {
       this.#countKept();
       this.#kept.clear();
+      this.#copied.clear();
     }
     const kept = this.#carryOut(unit, others);
-    const { entered, refused, all } = content;
+    this.#keepCopied(unit, kept);
+    const { entered, refused, all } = contentOf(unit);
     this.#kept.set(!this.#judge.builtIn ? all : kept.judgment.exited ? entered : refused, kept);
     return kept;
   }
 
-  #known(content: LoggedContent): Kept | undefined {
-    return this.#judge.builtIn
-      ? this.#kept.get(content.entered) ?? this.#kept.get(content.refused)
-      : this.#kept.get(content.all);
+  /** What a run like this one came to. */
+  #known(unit: LoggedRun): Kept | undefined {
+    if (!this.#judge.builtIn) return this.#kept.get(contentOf(unit).all);
+    const copied = copiedContentOf(unit);
+    const alike = copied === 0 ? undefined : this.#copied.get(copied);
+    if (alike !== undefined && staysOpen(unit, alike.open)) return alike.kept;
+    const content = contentOf(unit);
+    return this.#kept.get(content.entered) ?? this.#kept.get(content.refused);
+  }
+
+  /** Keeps what a run came to for those that differ in registers that are only copied. */
+  #keepCopied(unit: LoggedRun, kept: Kept): void {
+    const { exited, fits, found } = kept.judgment;
+    const copied = exited && fits && found.length === 0 && this.#judge.builtIn
+      ? copiedContentOf(unit)
+      : 0;
+    if (copied === 0) return;
+    const before = this.#copied.get(copied);
+    this.#copied.set(copied, { kept, open: openPlaces(unit, before?.open) });
   }
 
   #carryOut(unit: LoggedRun, others: readonly PartialReplayer[]): Kept {
-    const known = others.length === 0 ? undefined : this.#judgedAlike(contentOf(unit), others);
+    const known = others.length === 0 ? undefined : this.#judgedAlike(unit, others);
     if (known === undefined) this.carriedOut++;
     return {
       judgment: known ?? this.#judge.judge(unit),
@@ -225,12 +244,12 @@ export class PartialReplayer {
 
   /** What a run came to under another policy, where this one would have come by the same steps. */
   #judgedAlike(
-    content: LoggedContent,
+    unit: LoggedRun,
     others: readonly PartialReplayer[],
   ): Judgment | undefined {
     const mine = this.#policy;
     for (const other of others) {
-      const kept = other.#known(content), theirs = other.#policy;
+      const kept = other.#known(unit), theirs = other.#policy;
       const trails = kept?.own ? kept.judgment.trails : undefined;
       if (trails === undefined || !sharesAllButSteps(theirs, mine)) continue;
       if (trails.every((trail) => sharesTrail(trail, theirs, mine))) return kept!.judgment;
