@@ -1,6 +1,6 @@
 /**
- * What threads bring: replays a trace of many sessions with one thread, with two,
- * and as two processes at once that do half of it each, which is what the machine
+ * What threads bring: replays a trace of many sessions, or compares two policies over it, with one
+ * thread, with two, and as two processes at once that do half of it each, which is what the machine
  * can give. In turns, so that other work on the machine meets all of them.
  *
  *     deno task threads               a table
@@ -23,7 +23,8 @@ interface Workload {
   /** Round trips in each session. */
   readonly runs: number;
   readonly events: () => AsyncIterable<TraceEvent> | Iterable<TraceEvent>;
-  readonly options: readonly string[];
+  /** What is done with it. */
+  readonly command: readonly string[];
 }
 
 const WORKLOADS: readonly Workload[] = [
@@ -32,14 +33,21 @@ const WORKLOADS: readonly Workload[] = [
     sessions: 100,
     runs: 100_000,
     events: () => steadyLoop(UPSTREAM, 100_000),
-    options: [],
+    command: ["replay"],
   },
   {
     what: "loop that varies, each carried out",
     sessions: 80,
     runs: 10_000,
     events: () => varyingLoop(UPSTREAM, 10_000),
-    options: ["--each"],
+    command: ["replay", "--each"],
+  },
+  {
+    what: "loop that varies, diff of two policies",
+    sessions: 80,
+    runs: 10_000,
+    events: () => varyingLoop(UPSTREAM, 10_000),
+    command: ["diff", "--policies", "early-exit,unified", "--fail-on", "none"],
   },
 ];
 
@@ -52,14 +60,14 @@ async function write(path: string, { sessions, events }: Workload): Promise<void
   writer.close();
 }
 
-const replay = (...args: readonly string[]) => runApart(MAIN, "replay", "-q", "--json", ...args);
-
 /** Seconds of each way to do it: medians. */
-async function measure(path: string, options: readonly string[]): Promise<number[]> {
+async function measure(path: string, command: readonly string[]): Promise<number[]> {
+  const run = (...how: readonly string[]) =>
+    runApart(MAIN, ...command, path, "-q", "--json", ...how);
   const ways: (() => Promise<unknown>)[] = [
-    () => replay(path, ...options, "--jobs", "1"),
-    () => replay(path, ...options, "--jobs", "2"),
-    () => Promise.all(["0/2", "1/2"].map((shard) => replay(path, ...options, "--shard", shard))),
+    () => run("--jobs", "1"),
+    () => run("--jobs", "2"),
+    () => Promise.all(["0/2", "1/2"].map((shard) => run("--shard", shard))),
   ];
   const times: number[][] = ways.map(() => []);
   for (let round = 0; round < ROUNDS; round++) {
@@ -77,10 +85,10 @@ if (import.meta.main) {
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     );
     for (const workload of WORKLOADS) {
-      const { what, sessions, options } = workload;
+      const { what, sessions, command } = workload;
       const path = `${folder}/t.vmtape`;
       await write(path, workload);
-      const [one = 0, two = 0, processes = 0] = await measure(path, options);
+      const [one = 0, two = 0, processes = 0] = await measure(path, command);
       await Deno.remove(path);
       const runs = sessions * workload.runs;
       rows.push({ what, runs, sessions, one, two, processes });
