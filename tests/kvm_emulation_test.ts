@@ -1,6 +1,13 @@
 import { assertEquals } from "@std/assert";
 import type { LabInner } from "../codecs/lab/record.ts";
-import { EARLY_EXIT, LINUX_6_12, LINUX_7_3, type Policy, UNIFIED } from "../engine/mod.ts";
+import {
+  EARLY_EXIT,
+  LINUX_6_1,
+  LINUX_6_12,
+  LINUX_7_3,
+  type Policy,
+  UNIFIED,
+} from "../engine/mod.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { parseScenario } from "../traces/scenarios/scenario_reader.ts";
 
@@ -218,4 +225,18 @@ Deno.test("CMPXCHG8B writes all of its eight bytes at once", () => {
   };
   assertEquals(request("m.9000=d9010f08c70f s.1f8=1234"), 0);
   assertEquals(request("m.9000=d9010f08c70f s.1f8=1230"), LOAD_MMU_PGD);
+});
+
+Deno.test("a PDPTE of L1's nested table with bits above its address has no root, and KVM_RUN fails", () => {
+  const EFAULT = 14, spec = "c.90=1 c.b0=60000 l1pae m.60000=10000000061007";
+  const end = run(spec).post;
+  assertEquals([end?.rc, end?.errno, end?.guest_mode, end?.rip], [-1, EFAULT, 1, "9000"]);
+  assertEquals(run(spec, LINUX_6_1).post?.errno, 0, "6.1 shuts L1 down");
+});
+
+Deno.test("what a VMRUN refused at once leaves of the host's registers is not modelled", () => {
+  // The CR4 that L1 comes back with is no CR4 of the processor.
+  const { events } = run("entry=rsm xh.148=2020");
+  const said = events.flatMap((event) => "unmodelled" in event ? [event.unmodelled] : []);
+  assertEquals(said, ["the host's registers, which a refused VMRUN leaves in the VMCB"]);
 });

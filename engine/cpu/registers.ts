@@ -109,6 +109,8 @@ export class Registers {
   readonly walk: Walk = new Walk();
   /** FS, GS, TR or LDTR were changed by the guest. */
   hostSegmentsDirty = false;
+  /** VMRUN was refused before anything of the guest was loaded. */
+  refusedEarly = false;
   /** The instruction ends QEMU's translation block. */
   endOfBlock = false;
   /** The instruction starts an interrupt shadow. */

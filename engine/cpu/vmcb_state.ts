@@ -57,6 +57,7 @@ export function attach(cpu: Processor, m: Machine, vmcb: number, paging: Paging)
   cpu.isException = false;
   cpu.external = 0;
   cpu.hostSegmentsDirty = false;
+  cpu.refusedEarly = false;
   cpu.armed = m.u8(V.breakpoints_armed);
   cpu.unknown = m.u16(V.unknown_registers);
   cpu.hits = 0;
@@ -142,6 +143,7 @@ export function invalidExit(cpu: Processor): number {
 }
 
 function refuseEarly(cpu: Processor): number {
+  cpu.refusedEarly = true;
   invalidExit(cpu);
   finishControl(cpu);
   return REFUSED;

@@ -30,7 +30,7 @@ import { clearIntercept, clearVintr, isIntercept, setDrIntercepts, setGif } from
 import { resetVcpu } from "./reset.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { nestedVmexit } from "./vmexit.ts";
-import { accessOf, fixDirect, FIXED, fixShadow } from "./faults.ts";
+import { accessOf, FAILED, fixDirect, FIXED, fixShadow } from "./faults.ts";
 import {
   guestMode,
   lastWalk,
@@ -158,7 +158,9 @@ function fixed(v: Vcpu, levels: number, writeProtect: boolean, smep: boolean): n
   fault.writeProtect = writeProtect;
   fault.smep = smep;
   const walk = lastWalk(v);
-  return fixShadow(v, fault, walk) === FIXED ? RESUME : emulateFault(v, !v.memory.backed(walk.gpa));
+  const outcome = fixShadow(v, fault, walk);
+  if (outcome === FAILED) return USERSPACE;
+  return outcome === FIXED ? RESUME : emulateFault(v, !v.memory.backed(walk.gpa));
 }
 
 /** #PF under shadow paging: the guest's own fault, memory to be mapped, or MMIO (kvm_handle_page_fault). */

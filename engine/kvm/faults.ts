@@ -33,6 +33,12 @@ export const FIXED = 0;
 /** The access has to be emulated: it reaches a device or a shadowed table. */
 export const EMULATE = 1;
 
+/** There is nothing to map it in: KVM_RUN has failed. */
+export const FAILED = 2;
+
+/** EFAULT. */
+const EFAULT = 14;
+
 /** Bit 33 of EXITINFO1, in its high half: the fault is on the guest's own page tables. */
 const ON_TABLE = 2;
 
@@ -124,7 +130,16 @@ export function fixShadow(v: Vcpu, f: ShadowFault, walk: Walk): number {
     if (f.smep) access &= ~1;
   }
   const slot = link(v, f, walk, gfn, access);
-  if (slot < 0) return backed ? FIXED : EMULATE;
+  if (slot < 0) {
+    // A quarter of PAE tables that KVM took for unreachable, by bits that its walk does not look at.
+    const root = ROOT.of(v);
+    if (root.four !== 0 && f.hi === 0 && topPage(v, root, f.lo, f.hi) < 0) {
+      v.result.rc = -1;
+      v.result.errno = EFAULT;
+      return FAILED;
+    }
+    return backed ? FIXED : EMULATE;
+  }
   const index = indexAt(1, f.lo, f.hi);
   const at = entryAt(slot, index);
   if (!backed) {

@@ -275,7 +275,7 @@ function allocFour(v: Vcpu, r: Roots, role: number, level: number, directory: nu
     let gfn = directory;
     if (level === 3) {
       const entry = pdptr(v, r === GUEST_MMU, directory, i);
-      gfn = Number(entry >> 12n & 0xffffffffffn);
+      gfn = Number(entry >> 12n);
       if ((entry & 1n) === 0n || !v.memory.backed(gfn * 4096)) continue;
     }
     v.set32(r.four + i * 4, getPage(v, gfn, level === 2 ? base | i << 5 : base) + 1);

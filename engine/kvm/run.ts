@@ -298,6 +298,10 @@ function run(v: Vcpu, forceExit: boolean): number {
     v.miss(`instruction ${hexOf(unmodelledBytes(processor))}`);
     return STUCK;
   }
+  if (processor.refusedEarly && options.model.savesOnRefusal) {
+    v.miss("the host's registers, which a refused VMRUN leaves in the VMCB");
+    return STUCK;
+  }
   afterExit(v, vmcb, freeDr);
   if (v.exiting !== undefined) v.exiting({ ...now });
   return handleExit(v);
