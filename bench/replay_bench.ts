@@ -37,7 +37,7 @@ import {
   UPSTREAM,
 } from "../engine/mod.ts";
 import { machine, median, print, writeBaseline } from "./table.ts";
-import { encode, log, mix, steadyLoop, varyingLoop } from "./round_trips.ts";
+import { encode, log, mix, seenWhole, steadyLoop, varyingLoop } from "./round_trips.ts";
 
 /** VMRUNs in one iteration. */
 const RUNS = 5_000;
@@ -195,7 +195,20 @@ const GOALS: readonly Goal[] = [
     goal: 1.3,
     of: ["log of many kinds: identify", "log of many kinds: replay"],
   },
+  {
+    what: "identify of a log of a debugger, each VMRUN with other registers",
+    beside: "replays",
+    goal: 1.3,
+    of: ["log of a debugger: identify", "log of a debugger: replay"],
+  },
 ];
+
+/** Logs of which replay and identify are measured. */
+const LOGS = {
+  "log": () => log(LOGGED),
+  "log of many kinds": () => log(LOGGED, LOGGED),
+  "log of a debugger": () => seenWhole(LOGGED),
+} as const;
 
 async function table(baseline: boolean): Promise<void> {
   const costs = new Map<string, Cost>();
@@ -219,8 +232,8 @@ async function table(baseline: boolean): Promise<void> {
       await line(workload, what, () => work(chunks), RUNS);
     }
   }
-  for (const [name, spaces] of [["log", 1], ["log of many kinds", LOGGED]] as const) {
-    const logged = await encode(log(LOGGED, spaces));
+  for (const [name, make] of Object.entries(LOGS)) {
+    const logged = await encode(make());
     await line(name, "replay", () => feed(logged, into(new MemoizedReplayer(UPSTREAM))), LOGGED);
     await line(name, "identify", () => identify(() => events(logged)), LOGGED);
   }

@@ -6,7 +6,11 @@
  */
 import { importTracepoints, TraceWriter } from "../codecs/mod.ts";
 import type { TraceEvent } from "../engine/event.ts";
+import { fieldNamed, writeField } from "../engine/image/fields.ts";
+import type { Layout } from "../engine/layout.ts";
 import type { Policy } from "../engine/policy.ts";
+import { REGS_LAYOUT } from "../engine/svm/regs_layout.ts";
+import { VMCB_LAYOUT } from "../engine/svm/vmcb_fields.ts";
 import { builtinScenarios } from "../traces/scenarios/builtin.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
 import { generate } from "../traces/generate/generate.ts";
@@ -138,6 +142,77 @@ export async function* log(runs: number, spaces = 1): AsyncGenerator<TraceEvent>
     );
   }
   for await (const batch of importTracepoints(new TextEncoder().encode(lines))) yield* batch;
+}
+
+/** Registers of L1's, and vmcb12 of an L2 with nested paging. */
+const L1 = {
+  rflags: 2n,
+  rax: 0x799a000n,
+  cr0: 0x80000011n,
+  cr3: 0x1000n,
+  cr4: 0x20n,
+  efer: 0x1500n,
+  dr6: 0xffff0ff0n,
+  dr7: 0x400n,
+  cs_attrib: 0xa9bn,
+  cs_limit: 0xffffffffn,
+};
+/** Those that a debugger sees: neither VM_HSAVE_PA, nor GIF, nor what is queued. */
+const SEEN: Uint8Array = new Uint8Array(REGS_LAYOUT.size).fill(0xff, 0, 0x1a0);
+SEEN.fill(0, fieldNamed(REGS_LAYOUT, "hsave_pa").offset, 0x100);
+
+const VMCB12 = {
+  "control.intercept_word4": 3n,
+  "control.msrpm_base_pa": 0x30000n,
+  "control.iopm_base_pa": 0x34000n,
+  "control.asid": 1n,
+  "control.nested_ctl": 1n,
+  "control.nested_cr3": 0x1074000n,
+  "save.efer": 0x1500n,
+  "save.cr0": 0x80000011n,
+  "save.cr3": 0x40000n,
+  "save.cr4": 0x20n,
+  "save.rflags": 2n,
+  "save.dr6": 0xffff0ff0n,
+  "save.dr7": 0x400n,
+};
+
+/**
+ * What a debugger sees of a hypervisor: each VMRUN and #VMEXIT whole, and nothing of what ran between.
+ * L2 has other registers each time.
+ *
+ * @param runs How many VMRUNs.
+ */
+export function* seenWhole(runs: number): Generator<TraceEvent> {
+  const image = (layout: Layout, values: Readonly<Record<string, bigint>>) => {
+    const bytes = new Uint8Array(layout.size);
+    for (const [name, value] of Object.entries(values)) {
+      writeField(bytes, fieldNamed(layout, name), value);
+    }
+    return { bytes };
+  };
+  const where = { vcpu: 0, vmcb12_gpa: L1.rax };
+  yield { kind: "session", vcpu: 0, meta: { source: "qemu", transitions: true } };
+  for (let i = 0; i < runs; i++) {
+    const rsp = BigInt(0x8000 - i % 64 * 8), count = BigInt(i);
+    const before = { ...VMCB12, "save.rip": 0x400000n + count, "save.rsp": rsp, "save.rax": count };
+    const l1 = { ...L1, rip: 0x400860n, rsp: 0x7000n, rbx: count, rcx: 2n * count };
+    yield {
+      kind: "vmrun",
+      ...where,
+      rip: l1.rip + 3n,
+      regs: { ...image(REGS_LAYOUT, l1), known: SEEN },
+      vmcb12: image(VMCB_LAYOUT, before),
+    };
+    const after = { ...l1, rip: l1.rip + 3n, rbx: 3n * count };
+    const left = { "control.exit_code": 0x81n, "save.rip": before["save.rip"] + 9n };
+    yield {
+      kind: "exit",
+      ...where,
+      regs: { ...image(REGS_LAYOUT, after), known: SEEN },
+      vmcb12: image(VMCB_LAYOUT, { ...before, ...left }),
+    };
+  }
 }
 
 /**
