@@ -55,8 +55,8 @@ export interface Shard {
 /** Groups in a shard; several, so that no shard has all of the hard ones. */
 const GROUPS_A_SHARD = 4;
 /**
- * Events that a group for a thread has at most, where sessions allow, if what comes of each run is held
- * in memory.
+ * Events that a group for a thread has at most, where sessions allow: its result is held in memory. That
+ * of a replay that lists nothing does not grow.
  */
 const MOST_EVENTS = { replay: 2_000_000, diff: 1_000_000, report: 500_000 } as const;
 /** Of what is left, what a thread is given: less and less, so that all are done at about the same time. */
@@ -127,20 +127,8 @@ function sizeForJobs(trace: TraceFile, task: Task, jobs: number): GroupSize {
   const least = task.command === "report"
     ? share(LEAST_COSTLY_SHARE)
     : Math.max(share(LEAST_SHARE), Math.min(block, share(LEAST_COSTLY_SHARE)));
-  const most = holdsRuns(task) ? MOST_EVENTS[task.command] : total;
+  const most = task.command === "replay" && !task.all ? total : MOST_EVENTS[task.command];
   return (left) => Math.min(most, Math.ceil(Math.max(least, SHARE_OF_REST * left / jobs)));
-}
-
-/** Whether what comes of each run is told, however many they are. */
-function holdsRuns(task: Task): boolean {
-  switch (task.command) {
-    case "replay":
-      return task.all;
-    case "diff":
-      return task.runs;
-    case "report":
-      return true;
-  }
 }
 
 /** Which trace a part is of. */
