@@ -130,8 +130,11 @@ export class BlockState {
    * @returns The channel; undefined when the block has too many of them.
    */
   channel(vcpu: VcpuState, field: FieldState, present: number): Channel | undefined {
-    const known = field.channels.find(present);
-    if (known !== undefined) return known;
+    return field.channels.find(present) ?? this.#add(vcpu, field, present);
+  }
+
+  /** Another channel; apart, since a closure costs memory even where none is made. */
+  #add(vcpu: VcpuState, field: FieldState, present: number): Channel | undefined {
     if (this.#channels === MAX_CHANNELS) return undefined;
     this.#channels++;
     return field.channels.add(present, (family, low, high) => vcpu.slot(family, low, high));
