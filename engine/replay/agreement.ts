@@ -145,9 +145,24 @@ export class Agreement {
 
   /** Makes comparisons that belong to one outcome, and counts it. */
   outcome(kind: string, compare: () => void): void {
+    const before = this.beginOutcome();
+    compare();
+    this.endOutcome(kind, before);
+  }
+
+  /**
+   * The comparisons that follow belong to one outcome.
+   *
+   * @returns To be handed to {@linkcode Agreement.endOutcome}.
+   */
+  beginOutcome(): boolean {
     const before = this.clean;
     this.clean = true;
-    compare();
+    return before;
+  }
+
+  /** Counts the outcome that was compared. */
+  endOutcome(kind: string, before: boolean): void {
     this.count(kind, this.clean);
     this.clean = before && this.clean;
   }

@@ -298,15 +298,25 @@ export class Driver {
   }
 
   #goOn(paths: Paths, run: (v: Vcpu) => void): void {
+    this.#count();
     paths.pages = this.#given.numbers;
-    this.#go((v) => paths.run(v, run));
+    const v = this.#machine();
+    v.observer = this.observer;
+    paths.run(v, run);
+    v.observer = undefined;
+    this.ran = true;
     this.#ranOn = paths;
   }
 
-  #go(run: (v: Vcpu) => void): void {
+  /** The run goes on once more. */
+  #count(): void {
     if (++this.#goes > MOST_GOES) {
       throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
     }
+  }
+
+  #go(run: (v: Vcpu) => void): void {
+    this.#count();
     this.#listened(run);
     this.ran = true;
   }

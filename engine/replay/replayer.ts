@@ -177,7 +177,7 @@ export class Replayer {
         this.#endRun();
         this.#lost = false;
         this.#agreement.scenario = undefined;
-        this.#pre = undefined;
+        this.#pre = this.#gap = undefined;
         this.#outcomes.partial = event.meta?.["partial"] === true;
         this.#recordedPolicy = recordedPolicy(event);
         const shows = event.meta?.["shows"];
@@ -441,29 +441,31 @@ export class Replayer {
     if (!driver.ran) driver.run();
     driver.ran = false;
     const v = driver.vcpu as Vcpu;
-    const { rc, errno, exit, port } = v.result;
     // A run that a signal ended stopped somewhere in a loop: where is chance. What follows
     // something that is not modelled is unknown.
     this.#interrupted = event.rc === -1 || v.unmodelled !== "";
     // What a loop before the end reported has filled the source's buffer since.
     if (event.rc === -1 && phase !== "post") this.#overrun = true;
     if (v.unmodelled !== "" || this.#gap !== undefined) return;
-    const agreement = this.#agreement;
+    const agreement = this.#agreement, before = agreement.beginOutcome();
     if (this.#names.phase !== phase) this.#names = namesOf(phase);
-    const names = this.#names;
-    agreement.outcome(phase, () => {
-      agreement.number(index, names.rc, event.rc, rc);
-      agreement.number(index, names.exit, event.exit, exit);
-      agreement.number(index, names.errno, event.errno, errno);
-      if (this.#interrupted) return;
-      if (exit === 2) agreement.number(index, names.port, event.port, port);
-      agreement.image(index, names.regs, REGS_LAYOUT, event.regs, {
-        bytes: this.#look(),
-      });
-      agreement.page(index, names.vmcb12, event.vmcb12, "vmcb12", v);
-      agreement.page(index, names.hsave, event.hsave, "hsave", v);
-      agreement.smram(index, phase, event.smram, v);
-    });
+    this.#compareSeen(v, event, phase, index);
+    agreement.endOutcome(phase, before);
+  }
+
+  /** Holds what userspace sees of a run against what it saw. */
+  #compareSeen(v: Vcpu, event: EventOf<"regs">, phase: string, index: number): void {
+    const agreement = this.#agreement, names = this.#names;
+    const { rc, errno, exit, port } = v.result;
+    agreement.number(index, names.rc, event.rc, rc);
+    agreement.number(index, names.exit, event.exit, exit);
+    agreement.number(index, names.errno, event.errno, errno);
+    if (this.#interrupted) return;
+    if (exit === 2) agreement.number(index, names.port, event.port, port);
+    agreement.image(index, names.regs, REGS_LAYOUT, event.regs, { bytes: this.#look() });
+    agreement.page(index, names.vmcb12, event.vmcb12, "vmcb12", v);
+    agreement.page(index, names.hsave, event.hsave, "hsave", v);
+    agreement.smram(index, phase, event.smram, v);
   }
 
   /** What userspace sees; valid until the next look. */
