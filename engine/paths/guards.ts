@@ -101,7 +101,7 @@ interface Node<T> {
   list: GuardList | undefined;
   /** Word that parts the paths behind them; undefined where there is one path, which ends here. */
   branch: WordNumber | undefined;
-  children: Map<number, Node<T>>;
+  children: Map<number, Node<T>> | undefined;
   path: T | undefined;
 }
 
@@ -141,7 +141,7 @@ export class GuardTree<T> {
       const { branch, children, path }: Node<T> = node;
       if (branch === undefined) return path;
       const value = valueOf(m, branch);
-      node = children.get(value);
+      node = children?.get(value);
       if (node === undefined) return this.#leave(sum, m, Int32Array.of(branch, ~value));
       sum = Math.imul(sum, 31) + (value | 0) | 0;
     }
@@ -173,7 +173,7 @@ export class GuardTree<T> {
       guards: given.subarray(from),
       list: undefined,
       branch: undefined,
-      children: new Map(),
+      children: undefined,
       path,
     });
     let node = this.#root;
@@ -189,15 +189,14 @@ export class GuardTree<T> {
       }
       const value = (given[at + 1] as number) >>> 0;
       if (i < node.guards.length) {
-        split(node, i);
-        node.children.set(value, leaf(at + 2));
+        split(node, i).set(value, leaf(at + 2));
         return true;
       }
       if (node.branch === undefined || node.branch !== given[at]) return false;
       at += 2;
-      const child: Node<T> | undefined = node.children.get(value);
+      const child: Node<T> | undefined = node.children?.get(value);
       if (child === undefined) {
-        node.children.set(value, leaf(at));
+        node.children?.set(value, leaf(at));
         return true;
       }
       node = child;
@@ -246,8 +245,8 @@ function othersDiffer(
   return false;
 }
 
-/** Parts a node at one of its words. */
-function split<T>(node: Node<T>, at: number): void {
+/** Parts a node at one of its words; what its children are from then on. */
+function split<T>(node: Node<T>, at: number): Map<number, Node<T>> {
   const { guards, branch, children, path } = node;
   const behind: Node<T> = {
     guards: guards.subarray(at + 2),
@@ -257,8 +256,9 @@ function split<T>(node: Node<T>, at: number): void {
     path,
   };
   node.branch = guards[at] as number;
-  node.children = new Map([[(guards[at + 1] as number) >>> 0, behind]]);
+  const parted = node.children = new Map([[(guards[at + 1] as number) >>> 0, behind]]);
   node.guards = guards.subarray(0, at);
   node.list = undefined;
   node.path = undefined;
+  return parted;
 }

@@ -4,7 +4,6 @@
  * @module
  */
 import { ImageBuffer } from "../svm/image_buffer.ts";
-import type { Template } from "./path.ts";
 import type { PathWriter } from "./path_writer.ts";
 import { Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
@@ -17,7 +16,6 @@ export class ImageRecorder {
   #origin: Int32Array = new Int32Array(0);
   readonly #origins = new Map<number, Int32Array>();
   readonly #copies = new Program();
-  readonly #stretches = new Program();
   readonly #buffers = new Map<number, ImageBuffer>();
 
   /** There is no image. */
@@ -48,11 +46,11 @@ export class ImageRecorder {
    *
    * @param shadow What is known of the words that it comes from.
    * @param writer Who numbers those that are carried.
-   * @returns The image; undefined where none was made.
+   * @returns Where the writer has put it down; -1 where none was made.
    */
-  take(shadow: Shadow, writer: PathWriter): Template | undefined {
+  take(shadow: Shadow, writer: PathWriter): number {
     const image = this.#image, origin = this.#origin, copies = this.#copies;
-    if (image === undefined) return undefined;
+    if (image === undefined) return -1;
     this.#image = undefined;
     copies.clear();
     for (let word = 0; word < origin.length; word++) {
@@ -61,9 +59,7 @@ export class ImageRecorder {
       copies.push(word);
       copies.push(writer.slot(from));
     }
-    this.#stretches.clear();
-    this.#stretches.copies(copies);
-    return { words: image.slice(), copies: this.#stretches.copy() };
+    return writer.image(image, copies);
   }
 
   /** Where the words of an image come from; it is the only one that is being made. */

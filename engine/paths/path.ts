@@ -13,20 +13,12 @@ import { type Guards, hold } from "./guards.ts";
 import { sizeOf } from "./history.ts";
 import type { PathList } from "./program.ts";
 
-/** An image that is made of a state, to be filled in again from another. */
-export interface Template {
-  /** Its words as they were, and as those are that follow from guards. */
-  readonly words: Uint32Array;
-  /** Those that become carried words, as copies in stretches. */
-  readonly copies: Int32Array;
-}
-
 /** What follows the words that are set between one thing that is told and the next. */
 export interface Stage {
   /** What is neither in the bytes nor in memory, where it changed. */
   readonly loose: ShortState | undefined;
-  /** What the observer is to see of it, or whoever has it done. */
-  readonly image: Template | undefined;
+  /** Where the image begins that the observer is to see of it, or whoever has it done, among images; or -1. */
+  readonly image: number;
   /** What the observer is told then. */
   readonly tell: ((observer: Observer, v: Vcpu, shown?: ShownImage) => void) | undefined;
 }
@@ -130,7 +122,7 @@ export class Path {
   /** What each stage leaves of what is no byte, and what is told then. */
   readonly #loose: readonly Stage["loose"][];
   readonly #tells: readonly Stage["tell"][];
-  #memory: PathMemory;
+  #memory: PathMemory | undefined;
   readonly #repeated: Repeated | undefined;
   /** Whether there is more to follow once something else is asked for. */
   readonly hasTail: boolean;
@@ -163,14 +155,13 @@ export class Path {
     tail = false,
     history?: readonly Noted[],
   ) {
-    const { numbers, slots } = list;
+    const { numbers } = list;
     this.#repeated = history && new KnownPath(history, guards, numbers);
     this.hasTail = tail;
     this.#stages = stages.length - (tail ? 1 : 0);
     this.guards = guards;
     this.#list = list;
     this.#numbers = numbers;
-    this.#memory = new PathMemory(slots);
     this.#loose = stages.map(({ loose }) => loose);
     this.#tells = stages.map(({ tell }) => tell);
   }
@@ -182,6 +173,10 @@ export class Path {
    */
   useMemory(memory: PathMemory): void {
     if (memory.values.length >= this.#list.slots) this.#memory = memory;
+  }
+
+  get #own(): PathMemory {
+    return this.#memory ??= new PathMemory(this.#list.slots);
   }
 
   /** What it takes up, in numbers of 32 bits. */
@@ -231,7 +226,7 @@ export class Path {
     if (repeated !== undefined) v.observer?.follows?.(repeated, v);
     const compiled = this.#compiled;
     if (compiled !== undefined) {
-      compiled.follow(v.words, v.memory, this.#memory.values, this, v, into);
+      compiled.follow(v.words, v.memory, this.#own.values, this, v, into);
       return;
     }
     const hot = ++this.#followed === HOT && this.#numbers.length <= MOST_COMPILED;
@@ -248,12 +243,12 @@ export class Path {
   followTail(v: Vcpu, into?: ImageBuffer): void {
     const compiled = this.#compiled;
     if (compiled === undefined) this.#followStage(v, this.#stages, this.#tailAt, into);
-    else compiled.followTail(v.words, v.memory, this.#memory.values, this, v, into);
+    else compiled.followTail(v.words, v.memory, this.#own.values, this, v, into);
   }
 
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
     const { words, memory } = v;
-    const c = this.#numbers, values = this.#memory.values;
+    const c = this.#numbers, values = this.#own.values;
     let at = 0;
     for (let stretches = c[at++] as number; stretches > 0; stretches--) {
       let from = c[at++] as number, slot = c[at++] as number;
@@ -275,7 +270,7 @@ export class Path {
   /** Follows a stage; where the next one begins. */
   #followStage(v: Vcpu, stage: number, at: number, into: ImageBuffer | undefined): number {
     const { words, memory } = v;
-    const p = this.#numbers, values = this.#memory.values;
+    const p = this.#numbers, values = this.#own.values;
     const mapped = p[at++] as number;
     if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
     for (let stretches = p[at++] as number; stretches > 0; stretches--) {
@@ -313,7 +308,7 @@ export class Path {
     const list = this.#list, at = list.images[stage] as number;
     const image = at < 0
       ? undefined
-      : this.#memory.image.of(list.numbers, at, this.#constants?.[stage]);
+      : this.#own.image.of(list.numbers, at, this.#constants?.[stage]);
     if (loose !== undefined) copyShort(v, loose);
     if (tell === undefined) {
       if (image !== undefined && into !== undefined) image.fill(into);

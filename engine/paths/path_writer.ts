@@ -6,7 +6,6 @@
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import type { Guards, WordNumber } from "./guards.ts";
-import type { Template } from "./path.ts";
 import { type PathList, Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, type Words, WRITTEN } from "./words.ts";
@@ -18,6 +17,7 @@ export class PathWriter {
   /** Numbers of carried words, in the order of their slots. */
   readonly #slots = new Program();
   readonly #program = new Program();
+  readonly #images = new Program();
   readonly #list = new Program();
   /** Words of a stage while they are sorted: copied ones with their slots, others with their values. */
   readonly #copied = new Program();
@@ -37,6 +37,7 @@ export class PathWriter {
   /** Begins another path. */
   begin(): void {
     this.#program.clear();
+    this.#images.clear();
     this.#slots.clear();
   }
 
@@ -67,6 +68,21 @@ export class PathWriter {
     }
   }
 
+  /**
+   * Puts down an image.
+   *
+   * @param words Its words.
+   * @param copies Those that become carried words: place and slot of each.
+   * @returns Where it begins among the images.
+   */
+  image(words: Uint32Array, copies: Program): number {
+    const images = this.#images, at = images.length;
+    images.push(words.length);
+    images.append(words);
+    images.copies(copies);
+    return at;
+  }
+
   /** Puts down a stage in which nothing is set. */
   empty(): void {
     this.#program.push(-1);
@@ -77,24 +93,18 @@ export class PathWriter {
    * What was put down.
    *
    * @param guards What the path depends on.
-   * @param images The image of each stage, if it has one.
+   * @param images For each stage what {@linkcode PathWriter.image} gave, or -1.
    */
-  list(guards: Guards, images: readonly (Template | undefined)[]): PathList {
+  list(guards: Guards, images: readonly number[]): PathList {
     const list = this.#list;
     list.clear();
     this.#carried();
     const program = list.length;
     list.add(this.#program);
     const guardsAt = list.length;
-    const others = this.#guards(guards, (number) => number >= 0 && number < this.#stateWords);
-    const end = this.#guards(guards, (number) => number < 0 || number >= this.#stateWords);
-    const at = images.map((image) => {
-      if (image === undefined) return -1;
-      list.push(image.words.length);
-      list.append(image.words);
-      list.append(image.copies);
-      return list.length - image.words.length - image.copies.length - 1;
-    });
+    const others = this.#guards(guards, true);
+    const end = this.#guards(guards, false);
+    list.add(this.#images);
     const slots = this.#slots.length;
     return {
       numbers: list.copy(),
@@ -103,16 +113,17 @@ export class PathWriter {
       guards: guardsAt,
       others,
       guardsEnd: end,
-      images: at,
+      images: images.map((at) => at < 0 ? -1 : end + at),
     };
   }
 
-  /** Appends some of the guards; where they end. */
-  #guards(guards: Guards, which: (number: WordNumber) => boolean): number {
+  /** Appends those of the guards that are of the state, or the others; where they end. */
+  #guards(guards: Guards, ofState: boolean): number {
     const list = this.#list;
     for (let i = 0; i < guards.length; i += 2) {
-      if (!which(guards[i] as number)) continue;
-      list.push(guards[i] as number);
+      const number = guards[i] as number;
+      if ((number >= 0 && number < this.#stateWords) !== ofState) continue;
+      list.push(number);
       list.push(guards[i + 1] as number);
     }
     return list.length;

@@ -15,7 +15,7 @@ import { PAGE_SIZE } from "../svm/memory.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { HistoryRecorder } from "./history.ts";
 import { ImageRecorder } from "./image_recorder.ts";
-import { Path, type Stage, type Template } from "./path.ts";
+import { Path, type Stage } from "./path.ts";
 import { PathWriter } from "./path_writer.ts";
 import { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, GUARD, type Page, type Words } from "./words.ts";
@@ -52,6 +52,8 @@ export class PathRecorder implements AccessRecorder {
   /** Pages of which it is a guard whether they are allocated. */
   readonly #allocated = new Set<WordNumber>();
   readonly #writer: PathWriter;
+  #listened: Observer | undefined;
+  #listener: Observer | undefined;
   #stages: Stage[] = [];
   /** Whether a page was written. */
   #writes = false;
@@ -138,7 +140,7 @@ export class PathRecorder implements AccessRecorder {
 
   #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
     const heard = v.observer;
-    v.observer = observer && this.#listen(observer);
+    v.observer = observer && this.#listenerOf(observer);
     v.recorder = v.memory.recorder = this;
     try {
       run(v);
@@ -160,6 +162,15 @@ export class PathRecorder implements AccessRecorder {
     this.#v = v;
     this.#words = v.words;
     this.#loose = shortState(v);
+  }
+
+  /** Who hears what an observer is to be told; the same as long as it is the same one. */
+  #listenerOf(observer: Observer): Observer {
+    if (observer !== this.#listened) {
+      this.#listened = observer;
+      this.#listener = this.#listen(observer);
+    }
+    return this.#listener as Observer;
   }
 
   /** Hears what an observer is to be told, and has it told each time the path is followed. */
@@ -243,7 +254,9 @@ export class PathRecorder implements AccessRecorder {
       return;
     }
     const first = to >> 2, source = from >> 2, count = length >> 2;
-    if (to <= from) {
+    if (to <= from && (first + count <= WORK_FROM || first >= WORK_TO)) {
+      this.#state.setAll(first, this.#state, source, count);
+    } else if (to <= from) {
       for (let i = 0; i < count; i++) {
         this.#setWord(first + i, this.#state.from(source + i));
       }
@@ -375,8 +388,8 @@ export class PathRecorder implements AccessRecorder {
     return page;
   }
 
-  /** The image that was made since something was last told, if there is one. */
-  #image(): Template | undefined {
+  /** Where the image was put down that was made since something was last told; -1 without one. */
+  #image(): number {
     return this.#images.take(this.#shadow, this.#writer);
   }
 
@@ -396,14 +409,14 @@ export class PathRecorder implements AccessRecorder {
   }
 
   /** Ends a stage. */
-  #tell(tell: Stage["tell"], image?: Template): void {
+  #tell(tell: Stage["tell"], image = -1): void {
     this.#writer.stage(this.#mapped, this.#v);
     this.#mapped = -1;
     this.#stages.push({ loose: this.#short(), image, tell });
   }
 
   /** Ends a stage of whose state nothing is seen but an image: what was set is set in the next one. */
-  #show(tell: Stage["tell"], image: Template | undefined): void {
+  #show(tell: Stage["tell"], image: number): void {
     this.#writer.empty();
     this.#stages.push({ loose: undefined, image, tell });
   }
