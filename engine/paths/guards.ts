@@ -52,20 +52,8 @@ export class GuardList {
    * @param stateWords Words of a state.
    */
   constructor(guards: Guards, stateWords: number) {
-    const { length } = guards;
-    const sorted = this.#sorted = new Int32Array(length);
-    let first = 0, last = length;
-    for (let i = 0; i < length; i += 2) {
-      const number = guards[i] as number, value = guards[i + 1] as number;
-      if (number >= 0 && number < stateWords) {
-        sorted[first++] = number;
-        sorted[first++] = value;
-      } else {
-        sorted[--last] = value;
-        sorted[--last] = number;
-      }
-    }
-    this.#others = last;
+    const sorted = this.#sorted = new Int32Array(guards.length);
+    this.#others = putSorted(guards, stateWords, sorted, 0);
   }
 
   /** Whether all of them hold in a state. */
@@ -73,6 +61,35 @@ export class GuardList {
     const sorted = this.#sorted, others = this.#others;
     return hold(m, sorted, 0, others, sorted.length);
   }
+}
+
+/**
+ * Puts guards into a list, those of the state first.
+ *
+ * @param guards Number and value of each.
+ * @param stateWords Words of a state.
+ * @param list Where they belong.
+ * @param at From which place on.
+ * @returns Where the others begin.
+ */
+export function putSorted(
+  guards: Guards,
+  stateWords: number,
+  list: Int32Array,
+  at: number,
+): number {
+  let first = at, last = at + guards.length;
+  for (let i = 0; i < guards.length; i += 2) {
+    const number = guards[i] as number, value = guards[i + 1] as number;
+    if (number >= 0 && number < stateWords) {
+      list[first++] = number;
+      list[first++] = value;
+    } else {
+      list[--last] = value;
+      list[--last] = number;
+    }
+  }
+  return last;
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
-import type { Guards, WordNumber } from "./guards.ts";
+import { type Guards, putSorted, type WordNumber } from "./guards.ts";
 import { type PathList, Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, type Words, WRITTEN } from "./words.ts";
@@ -18,7 +18,7 @@ export class PathWriter {
   readonly #slots = new Program();
   readonly #program = new Program();
   readonly #images = new Program();
-  readonly #list = new Program();
+  readonly #loads = new Program();
   /** Words of a stage while they are sorted: copied ones with their slots, others with their values. */
   readonly #copied = new Program();
   readonly #set = new Program();
@@ -96,37 +96,21 @@ export class PathWriter {
    * @param images For each stage what {@linkcode PathWriter.image} gave, or -1.
    */
   list(guards: Guards, images: readonly number[]): PathList {
-    const list = this.#list;
-    list.clear();
-    this.#carried();
-    const program = list.length;
-    list.add(this.#program);
-    const guardsAt = list.length;
-    const others = this.#guards(guards, true);
-    const end = this.#guards(guards, false);
-    list.add(this.#images);
-    const slots = this.#slots.length;
+    const carried = this.#carried(), program = this.#program;
+    const guardsAt = carried.length + program.length, guardsEnd = guardsAt + guards.length;
+    const numbers = new Int32Array(guardsEnd + this.#images.length);
+    carried.putInto(numbers, 0);
+    program.putInto(numbers, carried.length);
+    this.#images.putInto(numbers, guardsEnd);
     return {
-      numbers: list.copy(),
-      slots,
-      program,
+      numbers,
+      slots: this.#slots.length,
+      program: carried.length,
       guards: guardsAt,
-      others,
-      guardsEnd: end,
-      images: images.map((at) => at < 0 ? -1 : end + at),
+      others: putSorted(guards, this.#stateWords, numbers, guardsAt),
+      guardsEnd,
+      images: images.map((at) => at < 0 ? -1 : guardsEnd + at),
     };
-  }
-
-  /** Appends those of the guards that are of the state, or the others; where they end. */
-  #guards(guards: Guards, ofState: boolean): number {
-    const list = this.#list;
-    for (let i = 0; i < guards.length; i += 2) {
-      const number = guards[i] as number;
-      if ((number >= 0 && number < this.#stateWords) !== ofState) continue;
-      list.push(number);
-      list.push(guards[i + 1] as number);
-    }
-    return list.length;
   }
 
   /** Appends what was set of words, which have these values now. */
@@ -172,9 +156,10 @@ export class PathWriter {
     return true;
   }
 
-  /** Appends the carried words. */
-  #carried(): void {
-    const loads = this.#list, list = this.#copied;
+  /** The carried words, as a path has them. */
+  #carried(): Program {
+    const loads = this.#loads, list = this.#copied;
+    loads.clear();
     list.clear();
     const pages = new Map<number, Program>();
     for (let slot = 0; slot < this.#slots.length; slot++) {
@@ -196,5 +181,6 @@ export class PathWriter {
       loads.push(page);
       loads.copies(ofPage);
     }
+    return loads;
   }
 }

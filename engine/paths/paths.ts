@@ -41,7 +41,7 @@ const SAME_STATE: Evidence = { for: 3, against: 1, most: 32 };
  * What recording a path costs that may not come again, in paths that are followed; what may be spent
  * beforehand, and at once.
  */
-const COST = 2, CREDIT = 8, MOST_CREDIT = 1024;
+const COST = 2, CREDIT = 4, MOST_CREDIT = 1024;
 /** How often a guard is there besides in the path: as it was recorded, and sorted in a tree. */
 const GUARD_COPIES = 2;
 

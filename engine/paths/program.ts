@@ -66,16 +66,17 @@ export class Program {
     return this.#numbers[index] as number;
   }
 
-  /** Appends all of another list. */
-  add(list: Program): void {
-    while (this.length + list.length > this.#numbers.length) this.#grow();
-    this.#numbers.set(list.#numbers.subarray(0, list.length), this.length);
-    this.length += list.length;
-  }
-
   /** Appends some numbers. */
   append(numbers: ArrayLike<number>): void {
-    for (let i = 0; i < numbers.length; i++) this.push(numbers[i] as number);
+    const end = this.length + numbers.length;
+    while (end > this.#numbers.length) this.#grow();
+    this.#numbers.set(numbers, this.length);
+    this.length = end;
+  }
+
+  /** Copies all of them to a place of an array. */
+  putInto(array: Int32Array, at: number): void {
+    array.set(this.#numbers.subarray(0, this.length), at);
   }
 
   /** Appends copies, of which another list has place and slot of each. */
@@ -104,11 +105,6 @@ export class Program {
   /** Adds one to a count. */
   count(at: number): void {
     this.#numbers[at]!++;
-  }
-
-  /** A copy of what there is. */
-  copy(): Int32Array {
-    return this.#numbers.slice(0, this.length);
   }
 
   #grow(): void {
