@@ -122,6 +122,11 @@ export class Driver {
     this.#rest();
     this.#index = index;
     switch (event.kind) {
+      case "memory":
+        if (event.gpa !== undefined && event.data !== undefined) {
+          this.#page(Number(event.gpa), event.data, index);
+        }
+        break;
       case "session":
         this.vcpu = createVcpu(modelled(capabilitiesOf(event.meta), index), this.policy, this.vcpu);
         this.#goes = 0;
@@ -133,11 +138,6 @@ export class Driver {
       case "case":
         this.#goes = 0;
         this.#running = false;
-        break;
-      case "memory":
-        if (event.gpa !== undefined && event.data !== undefined) {
-          this.#page(Number(event.gpa), event.data, index);
-        }
         break;
       case "inject":
         this.#inject(event, index);
