@@ -4,11 +4,9 @@
  *
  * @module
  */
-import type { EventOf, Image, TraceEvent } from "../event.ts";
-import { ImageKeeper } from "../image/fields.ts";
-import { REGS_LAYOUT, REGS_SIZE } from "../svm/regs_layout.ts";
+import type { EventOf, TraceEvent } from "../event.ts";
 import { shortTexts } from "../short_texts.ts";
-import type { Looker, Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
+import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import { Agreement, type Mismatch } from "./agreement.ts";
 import { CheckpointError, loadState, saveState } from "./checkpoint.ts";
@@ -22,8 +20,7 @@ import { compareRestore } from "./restore_agreement.ts";
 import { RunOutcomes } from "./run_outcomes.ts";
 import { type Added, type Mark, Totals } from "./totals.ts";
 import { LoggedRunCollector } from "./logged_runs.ts";
-import { ImageBuffer } from "../svm/image_buffer.ts";
-import { REGS_VIEWER, regsBytes } from "./views.ts";
+import { UserspaceLooks } from "./userspace_looks.ts";
 
 export { plainMismatch } from "./agreement.ts";
 export type { Mismatch, MismatchValues, OutcomeCount } from "./agreement.ts";
@@ -33,23 +30,6 @@ export type { ReplayResult } from "./replay_result.ts";
 export interface ReplayMark extends Mark {
   /** Events of vCPUs of which only transitions were recorded. */
   readonly claimed: number;
-}
-
-/** What the values of a `regs` event are called, or how the names of its fields begin. */
-function namesOf(phase: string) {
-  const [rc, exit, errno, port] = ["rc", "exit", "errno", "port"].map((name) =>
-    `${phase}.${name}`
-  ) as [string, string, string, string];
-  const regs = `${phase}.`, vmcb12 = `${phase}.vmcb12 `, hsave = `${phase}.hsave `;
-  return { phase, rc, exit, errno, port, regs, vmcb12, hsave };
-}
-
-/** What userspace saw before a run, and the event's number. */
-interface SeenBefore {
-  readonly index: number;
-  readonly regs: Image | undefined;
-  readonly vmcb12: Image | undefined;
-  readonly hsave: Image | undefined;
 }
 
 /** Between two runs, what decides how a replay goes on. */
@@ -85,18 +65,9 @@ export class Replayer {
   readonly #logged: LoggedRunCollector;
   readonly #totals = new Totals();
   readonly #outcomes = new RunOutcomes();
-  readonly #seen = new ImageBuffer(REGS_SIZE);
+  readonly #looks: UserspaceLooks;
   /** Hears what a run brings forth before which userspace looked. */
   #looking: Observer = this.#outcomes.observer;
-  readonly #looker: Looker = {
-    viewer: REGS_VIEWER,
-    look: (v, shown) => this.#compareBefore(v, shown),
-  };
-  /** Names of what userspace saw last. */
-  #names = namesOf("post");
-  /** What userspace saw before the run under way. */
-  #before: SeenBefore | undefined;
-  readonly #lookWhole = (v: Vcpu) => void regsBytes(v, this.#seen);
   /** Events of vCPUs of which only transitions were recorded. */
   #claimed = 0;
   /**
@@ -113,11 +84,6 @@ export class Replayer {
   #lost = false;
   /** What the recording itself could not carry on at, in the run under way or to come. */
   #gap: string | undefined;
-  /** What userspace saw before the run to come. */
-  #pre: SeenBefore | undefined;
-  readonly #preRegs = new ImageKeeper();
-  readonly #preVmcb12 = new ImageKeeper();
-  readonly #preHsave = new ImageKeeper();
   /** Name of the policy that the session was recorded under, if it tells. */
   #recordedPolicy: string | undefined;
 
@@ -140,6 +106,10 @@ export class Replayer {
       (kind, agreed) => this.#totals.outcome(kind, agreed),
     );
     this.#driver = new Driver(policy);
+    this.#looks = new UserspaceLooks(
+      this.#agreement,
+      (look, into) => this.#driver.look(look, into),
+    );
     this.#listen();
     this.#driver.paths = paths;
     this.#transitions = new PartialReplayer(
@@ -182,7 +152,8 @@ export class Replayer {
         this.#endRun();
         this.#lost = false;
         this.#agreement.scenario = undefined;
-        this.#pre = this.#gap = undefined;
+        this.#looks.forget();
+        this.#gap = undefined;
         this.#outcomes.partial = event.meta?.["partial"] === true;
         this.#recordedPolicy = recordedPolicy(event);
         const shows = event.meta?.["shows"];
@@ -304,8 +275,7 @@ export class Replayer {
   /** Whether a run begins with the next event that may, so that its state is all there is. */
   get resting(): boolean {
     return !this.#lost && this.#gap === undefined && this.#driver.resting &&
-      this.#pre === undefined &&
-      this.#logged.idle;
+      !this.#looks.waiting && this.#logged.idle;
   }
 
   /** The vCPU, once there is one. */
@@ -371,7 +341,7 @@ export class Replayer {
   #listen(): void {
     const { observer } = this.#outcomes;
     this.#driver.observer = observer;
-    this.#looking = { ...observer, looker: this.#looker };
+    this.#looking = { ...observer, looker: this.#looks.looker };
   }
 
   /** Events are missing: what the run under way came to is not known, nor anything of this machine after it. */
@@ -382,7 +352,7 @@ export class Replayer {
     }
     this.#inRun = false;
     this.#lost = true;
-    this.#pre = undefined;
+    this.#looks.forget();
     this.#gap = undefined;
     this.#endRun();
   }
@@ -402,17 +372,13 @@ export class Replayer {
       if (!this.#inRun) this.#totals.skipped++;
       return;
     }
-    const pre = this.#pre;
-    this.#pre = undefined;
     this.#endRun();
     this.#inRun = true;
     this.#runAt = index;
     this.#totals.runs++;
-    this.#before = pre;
-    this.#driver.observer = pre === undefined ? this.#outcomes.observer : this.#looking;
+    this.#driver.observer = this.#looks.begin() ? this.#looking : this.#outcomes.observer;
     this.#driver.feed(event, index);
     this.#driver.observer = this.#outcomes.observer;
-    this.#before = undefined;
     if (event.kind === "setstate") this.#setState(event, index);
   }
 
@@ -432,13 +398,7 @@ export class Replayer {
   #regs(event: EventOf<"regs">, index: number): void {
     const phase = event.phase ?? "post";
     if (phase === "pre") {
-      const { regs, vmcb12, hsave } = event;
-      this.#pre = {
-        index,
-        regs: regs && this.#preRegs.keep(regs),
-        vmcb12: vmcb12 && this.#preVmcb12.keep(vmcb12),
-        hsave: hsave && this.#preHsave.keep(hsave),
-      };
+      this.#looks.keep(event, index);
       return;
     }
     if (!this.#inRun) return;
@@ -452,44 +412,7 @@ export class Replayer {
     // What a loop before the end reported has filled the source's buffer since.
     if (event.rc === -1 && phase !== "post") this.#overrun = true;
     if (v.unmodelled !== "" || this.#gap !== undefined) return;
-    const agreement = this.#agreement, before = agreement.beginOutcome();
-    if (this.#names.phase !== phase) this.#names = namesOf(phase);
-    this.#compareSeen(v, event, phase, index);
-    agreement.endOutcome(phase, before);
-  }
-
-  /** Holds what userspace sees of a run against what it saw. */
-  #compareSeen(v: Vcpu, event: EventOf<"regs">, phase: string, index: number): void {
-    const agreement = this.#agreement, names = this.#names;
-    const { rc, errno, exit, port } = v.result;
-    agreement.number(index, names.rc, event.rc, rc);
-    agreement.number(index, names.exit, event.exit, exit);
-    agreement.number(index, names.errno, event.errno, errno);
-    if (this.#interrupted) return;
-    if (exit === 2) agreement.number(index, names.port, event.port, port);
-    agreement.image(index, names.regs, REGS_LAYOUT, event.regs, { bytes: this.#look() });
-    agreement.page(index, names.vmcb12, event.vmcb12, "vmcb12", v);
-    agreement.page(index, names.hsave, event.hsave, "hsave", v);
-    agreement.smram(index, phase, event.smram, v);
-  }
-
-  /** What userspace sees; valid until the next look. */
-  #look(): Uint8Array {
-    this.#driver.look(this.#lookWhole, this.#seen);
-    return this.#seen.bytes;
-  }
-
-  /** Holds what userspace sees before a run against what it saw. */
-  #compareBefore(v: Vcpu, shown: ShownImage | undefined): void {
-    const pre = this.#before;
-    if (pre === undefined) return;
-    const agreement = this.#agreement, seen = this.#seen;
-    if (shown === undefined) regsBytes(v, seen);
-    else shown.fill(seen);
-    agreement.image(pre.index, "pre.", REGS_LAYOUT, pre.regs, { bytes: seen.bytes });
-    agreement.page(pre.index, "pre.vmcb12 ", pre.vmcb12, "vmcb12", v);
-    agreement.page(pre.index, "pre.hsave ", pre.hsave, "hsave", v);
-    agreement.count("pre", agreement.clean);
+    this.#looks.compare(v, event, phase, index, this.#interrupted);
   }
 
   #endRun(): void {
