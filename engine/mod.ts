@@ -99,6 +99,7 @@ export type { GuestTraits } from "./kernels/guest_traits.ts";
 export { MMU_6_12, MMU_7_3, type MmuTraits } from "./kernels/mmu_traits.ts";
 export type { RolePacking } from "./paging/role_packing.ts";
 export {
+  type CacheGap,
   type CachePlan,
   cachePlan,
   type CacheRange,
