@@ -66,7 +66,6 @@ export interface PathCounts {
 
 /** A recorder for vCPUs whose states are of one size, until it is asked for one of another. */
 export class Recorders {
-  #words = 0;
   #recorder: PathRecorder | undefined;
   /** Ends what is being recorded, if anything is. */
   #end: (() => void) | undefined;
@@ -95,9 +94,8 @@ export class Recorders {
    */
   of({ words: { length } }: Vcpu): PathRecorder {
     this.close();
-    if (length !== this.#words) this.#recorder = undefined;
-    this.#words = length;
-    return this.#recorder ??= new PathRecorder(length);
+    const recorder = this.#recorder;
+    return recorder?.marks.length === length ? recorder : this.#recorder = new PathRecorder(length);
   }
 }
 

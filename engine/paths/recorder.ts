@@ -141,13 +141,19 @@ export class PathRecorder implements AccessRecorder {
   #standIn(v: Vcpu, observer: Observer | undefined, run: (v: Vcpu) => void): void {
     const heard = v.observer;
     v.observer = observer && this.#listenerOf(observer);
-    v.recorder = v.memory.recorder = this;
+    this.#follow();
     try {
       run(v);
     } finally {
       v.recorder = v.memory.recorder = undefined;
       v.observer = heard;
     }
+  }
+
+  /** Hears of what is read and written from now on, as long as that can be followed. */
+  #follow(): void {
+    const v = this.#v;
+    v.recorder = v.memory.recorder = this.#failed ? undefined : this;
   }
 
   #begin(v: Vcpu): void {
@@ -190,7 +196,7 @@ export class PathRecorder implements AccessRecorder {
       else this.#tell(what, this.#image());
       v.recorder = v.memory.recorder = undefined;
       what(observer, v);
-      v.recorder = v.memory.recorder = this;
+      this.#follow();
     };
     const { begin, end, step, switched, unmodelled, viewer, looker } = observer;
     return {
@@ -254,9 +260,7 @@ export class PathRecorder implements AccessRecorder {
       return;
     }
     const first = to >> 2, source = from >> 2, count = length >> 2;
-    if (to <= from && (first + count <= WORK_FROM || first >= WORK_TO)) {
-      this.#state.setAll(first, this.#state, source, count);
-    } else if (to <= from) {
+    if (to <= from) {
       for (let i = 0; i < count; i++) {
         this.#setWord(first + i, this.#state.from(source + i));
       }
@@ -345,7 +349,7 @@ export class PathRecorder implements AccessRecorder {
     const { memory } = this.#v;
     memory.recorder = undefined;
     this.#addGuard(number, memory.allocated(gpa) ? 1 : 0);
-    memory.recorder = this.#failed ? undefined : this;
+    this.#follow();
   }
 
   /** Is told that what follows depends on more than can be followed. */

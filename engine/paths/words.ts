@@ -85,24 +85,12 @@ export class Words {
 
   /** Words become what others are now. */
   setAll(to: number, words: Words, from: number, count: number): void {
-    const { marks, first } = this;
-    for (let i = 0; i < count; i++) {
-      const word = to + i, origin = words.from(from + i);
-      // Most are what they were, and stay it.
-      const same = ((marks[word] as number) & (DIRTY | WRITTEN | PLACED)) === 0;
-      if (!same || origin !== first + word) this.set(word, origin);
-    }
+    for (let i = 0; i < count; i++) this.set(to + i, words.from(from + i));
   }
 
   /** The same of words of which nobody asks what became of them. */
   placeAll(to: number, words: Words, from: number, count: number): void {
-    const { marks, first } = this, origins = this.#origins;
-    for (let i = 0; i < count; i++) {
-      const word = to + i, origin = words.from(from + i);
-      const mark = (marks[word] as number) & ~(SETTLED | PLACED);
-      origins[word] = origin;
-      marks[word] = origin === first + word ? mark : mark | PLACED;
-    }
+    for (let i = 0; i < count; i++) this.place(to + i, words.from(from + i));
   }
 
   /** Those that were set since they were last taken; each once, valid until the next is set. */

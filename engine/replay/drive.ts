@@ -298,33 +298,24 @@ export class Driver {
   }
 
   #goOn(paths: Paths, run: (v: Vcpu) => void): void {
-    this.#count();
     paths.pages = this.#given.numbers;
-    const v = this.#machine();
-    v.observer = this.observer;
-    paths.run(v, run);
-    v.observer = undefined;
-    this.ran = true;
+    this.#go(run, paths);
     this.#ranOn = paths;
   }
 
-  /** The run goes on once more. */
-  #count(): void {
+  #go(run: (v: Vcpu) => void, paths?: Paths): void {
     if (++this.#goes > MOST_GOES) {
       throw new ReplayError(`A run goes on more than ${MOST_GOES} times`, this.#index);
     }
-  }
-
-  #go(run: (v: Vcpu) => void): void {
-    this.#count();
-    this.#listened(run);
+    this.#listened(run, paths);
     this.ran = true;
   }
 
-  #listened(run: (v: Vcpu) => void): void {
+  #listened(run: (v: Vcpu) => void, paths?: Paths): void {
     const v = this.#machine();
     v.observer = this.observer;
-    run(v);
+    if (paths === undefined) run(v);
+    else paths.run(v, run);
     v.observer = undefined;
   }
 
