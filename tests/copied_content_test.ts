@@ -2,8 +2,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import {
-  fieldNamed,
-  type Image,
   MemoizedReplayer,
   type Mismatch,
   POLICIES,
@@ -12,62 +10,11 @@ import {
   Replayer,
   type TraceEvent,
   VMCB_LAYOUT,
-  writeField,
 } from "../engine/mod.ts";
 import { copiedContentOf } from "../engine/replay/copied_content.ts";
 import { type LoggedRun, LoggedRunCollector } from "../engine/replay/logged_runs.ts";
 import { PartialReplayer } from "../engine/replay/partial.ts";
-
-type Values = Readonly<Record<string, bigint>>;
-
-function image(layout: typeof VMCB_LAYOUT, values: Values): Image {
-  const bytes = new Uint8Array(layout.size);
-  for (const [name, value] of Object.entries(values)) {
-    writeField(bytes, fieldNamed(layout, name), value);
-  }
-  return { bytes };
-}
-
-const L1: Values = {
-  rip: 0xffffffffc06eedc9n,
-  rflags: 0x246n,
-  rax: 0x1fef0000n,
-  cr0: 0x80050033n,
-  cr3: 0x1a1ec000n,
-  cr4: 0x751eb0n,
-  efer: 0x1d01n,
-  dr6: 0xffff0ff0n,
-  dr7: 0x400n,
-  cs_selector: 0x10n,
-  cs_attrib: 0xa9bn,
-  cs_limit: 0xffffffffn,
-  ss_selector: 0x18n,
-  ss_attrib: 0xc93n,
-  ss_limit: 0xffffffffn,
-};
-
-const L2: Values = {
-  "control.intercept_cr": 0x00110000n,
-  "control.intercept_word3": 0x10000001n,
-  "control.intercept_word4": 3n,
-  "control.iopm_base_pa": 0x4000n,
-  "control.msrpm_base_pa": 0x2000n,
-  "control.asid": 1n,
-  "control.int_ctl": 0x1000000n,
-  "control.nested_ctl": 1n,
-  "control.nested_cr3": 0x2606000n,
-  "save.efer": 0x1000n,
-  "save.cr0": 0x10n,
-  "save.dr7": 0x400n,
-  "save.dr6": 0xffff0ff0n,
-  "save.rflags": 2n,
-  "save.cs_attrib": 0x9bn,
-  "save.g_pat": 0x0007040600070406n,
-};
-
-/** What a debugger sees of L1's registers. */
-const SEEN = new Uint8Array(REGS_LAYOUT.size).fill(0xff, 0, 0x1a0);
-SEEN.fill(0, fieldNamed(REGS_LAYOUT, "hsave_pa").offset, 0x100);
+import { imageOf, L1, L2, SEEN, type Values } from "./debugger_sight.ts";
 
 /** Something that is so most of the time, and else one of other things. */
 function mostly<T>(value: T, ...others: T[]): fc.Arbitrary<T> {
@@ -130,14 +77,14 @@ function* eventsOf(
     );
     const there = { ...L2, ...run.before, "control.event_inj": run.eventInj };
     const regs = { ...L1, rsp: run.rsp, rbx: run.rbx };
-    const bytes = (values: Values) => ({ ...image(REGS_LAYOUT, values), known: SEEN });
+    const bytes = (values: Values) => ({ bytes: imageOf(REGS_LAYOUT, values), known: SEEN });
     yield {
       kind: "vmrun",
       vcpu,
       rip: L1["rip"]! + 3n,
       vmcb12_gpa: L1["rax"]!,
       regs: bytes(regs),
-      vmcb12: image(VMCB_LAYOUT, there),
+      vmcb12: { bytes: imageOf(VMCB_LAYOUT, there) },
     };
     yield {
       kind: "exit",
@@ -149,14 +96,16 @@ function* eventsOf(
         rsp: run.rspAfter ?? run.rsp,
         rbx: 5n,
       }),
-      vmcb12: image(VMCB_LAYOUT, {
-        ...there,
-        ...changed,
-        "control.event_inj": 0n,
-        "control.exit_code": run.code,
-        "control.exit_info_1": run.info,
-        "control.exit_int_info": run.intInfo,
-      }),
+      vmcb12: {
+        bytes: imageOf(VMCB_LAYOUT, {
+          ...there,
+          ...changed,
+          "control.event_inj": 0n,
+          "control.exit_code": run.code,
+          "control.exit_info_1": run.info,
+          "control.exit_int_info": run.intInfo,
+        }),
+      },
     };
   }
 }

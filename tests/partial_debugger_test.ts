@@ -14,37 +14,13 @@ import {
   type TraceEvent,
   VMCB_LAYOUT,
 } from "../engine/mod.ts";
-import { fieldNamed, writeField } from "../engine/image/fields.ts";
-
-type Values = Readonly<Record<string, bigint>>;
-type Layout = typeof VMCB_LAYOUT | typeof REGS_LAYOUT;
-
-function image(layout: Layout, values: Values): Uint8Array {
-  const bytes = new Uint8Array(layout.size);
-  for (const [name, value] of Object.entries(values)) {
-    writeField(bytes, fieldNamed(layout, name), value);
-  }
-  return bytes;
-}
+import { fieldNamed } from "../engine/image/fields.ts";
+import { imageOf, L1 as SEEN_L1, L2 as SEEN_L2, SEEN, type Values } from "./debugger_sight.ts";
 
 const L1: Values = {
-  rip: 0xffffffffc06eedc9n,
+  ...SEEN_L1,
   rsp: 0xffffc900004aba80n,
-  rax: 0x1fef0000n,
-  rflags: 0x246n,
-  cr0: 0x80050033n,
-  cr3: 0x1a1ec000n,
-  cr4: 0x751eb0n,
   cr8: 1n,
-  efer: 0x1d01n,
-  dr6: 0xffff0ff0n,
-  dr7: 0x400n,
-  cs_selector: 0x10n,
-  cs_attrib: 0xa9bn,
-  cs_limit: 0xffffffffn,
-  ss_selector: 0x18n,
-  ss_attrib: 0xc93n,
-  ss_limit: 0xffffffffn,
   gdtr_base: 0xfffffe0000001000n,
   idtr_base: 0xfffffe0000000000n,
   gdtr_limit: 0x7fn,
@@ -54,38 +30,19 @@ const L1: Values = {
 
 const MSRPM = 0x2000n;
 
-/** An L2 in real mode whose CR0, CR4 and EFER L1 watches, with nested paging. */
 const L2: Values = {
-  "control.intercept_cr": 0x00110000n,
-  "control.intercept_word3": 0x10000001n,
-  "control.intercept_word4": 3n,
-  "control.iopm_base_pa": 0x4000n,
+  ...SEEN_L2,
   "control.msrpm_base_pa": MSRPM,
-  "control.asid": 1n,
-  "control.int_ctl": 0x1000000n,
-  "control.nested_ctl": 1n,
-  "control.nested_cr3": 0x2606000n,
-  "save.efer": 0x1000n,
-  "save.cr0": 0x10n,
-  "save.dr7": 0x400n,
-  "save.dr6": 0xffff0ff0n,
-  "save.rflags": 2n,
   "save.rip": 0x1004n,
   "save.rsp": 0x8000n,
-  "save.cs_attrib": 0x9bn,
-  "save.g_pat": 0x0007040600070406n,
   "save.lstar": 0xffffffff81800000n,
   "save.fs_base": 0x7f00_0000_1000n,
 };
 
-/** A debugger sees neither VM_HSAVE_PA nor what is queued, nor GIF. */
-const SEEN = new Uint8Array(REGS_LAYOUT.size).fill(0xff, 0, 0x1a0);
-SEEN.fill(0, fieldNamed(REGS_LAYOUT, "hsave_pa").offset, 0x100);
-
 /** A recording of one transition by a debugger, as QEMU's processor carried it out. */
 function recording(more: { l2?: Values; left?: Values; regs?: Values } = {}): TraceEvent[] {
-  const vmcb12 = image(VMCB_LAYOUT, { ...L2, ...more.l2 });
-  const exited = image(VMCB_LAYOUT, {
+  const vmcb12 = imageOf(VMCB_LAYOUT, { ...L2, ...more.l2 });
+  const exited = imageOf(VMCB_LAYOUT, {
     ...L2,
     ...more.l2,
     "control.event_inj": 0n,
@@ -111,7 +68,7 @@ function recording(more: { l2?: Values; left?: Values; regs?: Values } = {}): Tr
       vcpu: 0,
       rip: L1["rip"]! + 3n,
       vmcb12_gpa: L1["rax"]!,
-      regs: { bytes: image(REGS_LAYOUT, L1), known: SEEN },
+      regs: { bytes: imageOf(REGS_LAYOUT, L1), known: SEEN },
       vmcb12: { bytes: vmcb12 },
     },
     {
@@ -119,7 +76,7 @@ function recording(more: { l2?: Values; left?: Values; regs?: Values } = {}): Tr
       vcpu: 0,
       vmcb12_gpa: L1["rax"]!,
       regs: {
-        bytes: image(REGS_LAYOUT, { ...L1, rip: L1["rip"]! + 3n, ...more.regs }),
+        bytes: imageOf(REGS_LAYOUT, { ...L1, rip: L1["rip"]! + 3n, ...more.regs }),
         known: SEEN,
       },
       vmcb12: { bytes: exited },
