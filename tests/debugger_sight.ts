@@ -1,4 +1,8 @@
-/** What a debugger sees of a VMRUN on QEMU's processor, for tests of such recordings. */
+/**
+ * What a debugger sees of a VMRUN on QEMU's processor, for tests of such recordings.
+ *
+ * @module
+ */
 import { fieldNamed, REGS_LAYOUT, type VMCB_LAYOUT, writeField } from "../engine/mod.ts";
 
 /** Fields by name. */
