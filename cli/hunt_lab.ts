@@ -68,7 +68,7 @@ export function askLab(
       }
       throw error;
     });
-    const records = recordsOf(new TextDecoder().decode(stdout));
+    const records = answersIn(new TextDecoder().decode(stdout));
     if (records.length === 0 && !success) {
       note(`${program}: ${oneLine(new TextDecoder().decode(stderr)).slice(-SAID)}`);
     }
@@ -78,10 +78,13 @@ export function askLab(
 
 /**
  * Records up to the first that is none: the command may have been stopped while it wrote it. Of one
- * that says what cannot be (registers of a virtual machine that KVM has given up are nobody's), it is
- * kept that there was one.
+ * that says what cannot be (registers of a virtual machine that KVM has given up are nobody's; the
+ * kernel may have been stopped while it printed), it is kept that there was one, with nothing behind it.
+ *
+ * @param text What the command printed, a line each.
+ * @throws {HuntError} When there is no record at all in it.
  */
-function recordsOf(text: string): LabRecord[] {
+export function answersIn(text: string): LabRecord[] {
   const records: LabRecord[] = [];
   for (const [i, line] of text.split("\n").entries()) {
     if (line === "") continue;

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { type LabRecord, parseLabRecord } from "../codecs/lab/record.ts";
+import { answersIn } from "../cli/hunt_lab.ts";
+import type { LabRecord } from "../codecs/lab/record.ts";
 import { POLICIES } from "../engine/policies/mod.ts";
 import { compare, compareRecords, formatComparison, skipList } from "../traces/compare/compare.ts";
 import { Emulator } from "../traces/scenarios/emulator.ts";
@@ -58,9 +59,7 @@ async function askOnce(
   }).output();
   if (TIMED_OUT.includes(code)) throw new LabHangs(`The lab hangs under ${kernel}-npt${npt}`);
   if (!success) throw new Error(`The lab failed: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout).trimEnd().split("\n").map((text, i) =>
-    parseLabRecord(text, { line: i + 1 })
-  );
+  return answersIn(new TextDecoder().decode(stdout));
 }
 
 /** What the lab answers. On a busy host it ends a run early now and then; then it is asked again. */
@@ -99,7 +98,10 @@ export interface Agreement {
   readonly compared: number;
   /** Those of them in which the model agrees in everything. */
   readonly agreed: number;
-  /** Cases that ran differently the second time, or began where a signal stopped another. */
+  /**
+   * Cases that ran differently the second time, began where a signal stopped another, or whose answer
+   * cannot be read.
+   */
   readonly unsteady: number;
   /** Both as a table, with the disagreements. */
   readonly text: string;
@@ -128,7 +130,8 @@ export async function freshAgreement(
     const again = await ask(file, count, kernel, npt);
     const unsteady = records.filter((record, i) => {
       const other = again[i];
-      return other === undefined || compareRecords(record, other).disagreements.length > 0;
+      if (record.post === undefined || other === undefined) return true;
+      return compareRecords(record, other).disagreements.length > 0;
     }).map((record) => record.case);
     const emulator = new Emulator(POLICIES[kernel]!, { npt: npt === "1", full: true });
     const predictions = parseScenarios(suite).map((scenario) => emulator.run(scenario));

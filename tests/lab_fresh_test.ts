@@ -1,4 +1,6 @@
-import { assert } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { answersIn } from "../cli/hunt_lab.ts";
+import { HuntError } from "../traces/hunt/mod.ts";
 import { freshAgreement, KERNELS, LabHangs, labPresent } from "./lab_fresh.ts";
 
 /** Cases in all, each kernel its share. */
@@ -51,4 +53,22 @@ Deno.test({
     assert(compared >= COUNT / 2, "too few steady cases");
     assert(agreed >= LEAST * compared, `${agreed} of ${compared} agree\n${texts}`);
   },
+});
+
+Deno.test("what cannot be read of the lab's answers is no answer, and loses no other", () => {
+  const record = (name: string, cs: string) =>
+    JSON.stringify({
+      case: name,
+      spec: "s",
+      kernel: "linux-6.12",
+      npt: 1,
+      events: [],
+      post: { cs },
+    });
+  const read = (...lines: string[]) =>
+    answersIn(lines.join("\n")).map((answer) => [answer.case, answer.post?.cs]);
+  const whole = record("a", "8/1/0"), odd = record("b", "8/1");
+  assertEquals(read(whole, odd, whole), [["a", "8/1/0"], ["b", undefined], ["a", "8/1/0"]]);
+  assertEquals(read(whole, odd.slice(0, -9)), [["a", "8/1/0"]]);
+  assertThrows(() => read("Kernel panic"), HuntError);
 });
