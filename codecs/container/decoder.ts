@@ -172,7 +172,9 @@ export class EventDecoder {
     if (channel === undefined) throw this.#columns.bad("A block has too many image channels");
     if (op === OP.changed) this.#described(channel);
     else if (channel.length === 0) throw this.#columns.bad("An image without a size");
-    else if (op === OP.again) this.#change(channel);
+    else if (op === OP.again && (channel.places.length > 0 || channel.fromLast)) {
+      this.#change(channel);
+    }
     channel.slot.last = channel;
     const image = channel.image;
     state.value = image;

@@ -28,6 +28,7 @@ export interface CompiledPath {
 type Followed = (
   words: Uint32Array,
   memory: GuestMemory,
+  list: Int32Array,
   values: Uint32Array,
   path: Between,
   v: Vcpu,
@@ -59,7 +60,7 @@ export function compilePath(
 ): CompiledPath | undefined {
   const texts = followTexts(list, stages, tail, shown);
   if (texts === undefined) return undefined;
-  const made = (text: string) => new Function("w", "m", "c", "p", "v", "i", text) as Followed;
+  const made = (text: string) => new Function("w", "m", "l", "c", "p", "v", "i", text) as Followed;
   try {
     return {
       matches: new Function("w", "m", matchText(guards, stateWords)) as CompiledPath["matches"],
@@ -126,6 +127,11 @@ class Numbers {
     this.#at = at;
   }
 
+  /** How many came before the next. */
+  get at(): number {
+    return this.#at;
+  }
+
   next(): number {
     return this.#list[this.#at++] as number;
   }
@@ -174,18 +180,25 @@ function stageText(
   lines: string[],
 ): boolean {
   if (program.next() >= 0) return false;
-  const set = (words: string) => {
+  const copies = (words: string) =>
     program.copies((place, slot) => lines.push(`${words}[${place}] = ${slotName(slot)};`));
+  const constants = (words: string) =>
     program.times(() => {
       let to = program.next();
       program.times(() => lines.push(`${words}[${to++}] = ${program.next()};`));
     });
-  };
-  set("w");
+  constants("w");
+  copies("w");
   program.times(() => {
-    const name = `p${stage}_${lines.length}`;
-    lines.push(`const ${name} = m.writableWords(${program.next() * PAGE_SIZE});`);
-    set(name);
+    const name = `p${stage}_${lines.length}`, gpa = program.next() * PAGE_SIZE;
+    lines.push(
+      `const ${name} = m.writableWords(${gpa}); m.wroteConstants(${gpa}, l, ${program.at});`,
+    );
+    program.next();
+    constants(name);
+    const written = lines.push(`m.writable(${gpa});`);
+    copies(name);
+    if (lines.length === written) lines.pop();
   });
   lines.push(`p.end(${stage}, v, i);`);
   return true;

@@ -226,7 +226,7 @@ export class Path {
     if (repeated !== undefined) v.observer?.follows?.(repeated, v);
     const compiled = this.#compiled;
     if (compiled !== undefined) {
-      compiled.follow(v.words, v.memory, this.#own.values, this, v, into);
+      compiled.follow(v.words, v.memory, this.#numbers, this.#own.values, this, v, into);
       return;
     }
     const hot = ++this.#followed === HOT && this.#numbers.length <= MOST_COMPILED;
@@ -243,7 +243,7 @@ export class Path {
   followTail(v: Vcpu, into?: ImageBuffer): void {
     const compiled = this.#compiled;
     if (compiled === undefined) this.#followStage(v, this.#stages, this.#tailAt, into);
-    else compiled.followTail(v.words, v.memory, this.#own.values, this, v, into);
+    else compiled.followTail(v.words, v.memory, this.#numbers, this.#own.values, this, v, into);
   }
 
   #followList(v: Vcpu, into: ImageBuffer | undefined): void {
@@ -274,22 +274,22 @@ export class Path {
     const mapped = p[at++] as number;
     if (mapped >= 0) v.bytes.set(memory.page(mapped * PAGE_SIZE), MAPPED_AT);
     for (let stretches = p[at++] as number; stretches > 0; stretches--) {
-      let to = p[at++] as number, slot = p[at++] as number;
-      for (let n = p[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
-    }
-    for (let stretches = p[at++] as number; stretches > 0; stretches--) {
       let to = p[at++] as number;
       for (let n = p[at++] as number; n > 0; n--) words[to++] = p[at++] as number;
     }
+    for (let stretches = p[at++] as number; stretches > 0; stretches--) {
+      let to = p[at++] as number, slot = p[at++] as number;
+      for (let n = p[at++] as number; n > 0; n--) words[to++] = values[slot++] as number;
+    }
     for (let pages = p[at++] as number; pages > 0; pages--) {
-      const page = memory.writableWords((p[at++] as number) * PAGE_SIZE);
-      for (let stretches = p[at++] as number; stretches > 0; stretches--) {
+      const gpa = (p[at++] as number) * PAGE_SIZE;
+      at = memory.writeConstants(gpa, p, at);
+      let stretches = p[at++] as number;
+      if (stretches === 0) continue;
+      const page = memory.writableWords(gpa);
+      for (; stretches > 0; stretches--) {
         let to = p[at++] as number, slot = p[at++] as number;
         for (let n = p[at++] as number; n > 0; n--) page[to++] = values[slot++] as number;
-      }
-      for (let stretches = p[at++] as number; stretches > 0; stretches--) {
-        let to = p[at++] as number;
-        for (let n = p[at++] as number; n > 0; n--) page[to++] = p[at++] as number;
       }
     }
     this.end(stage, v, into);

@@ -5,10 +5,15 @@
  */
 import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
+import { PageHistory } from "../svm/page_history.ts";
+import { KnownContents } from "../content_numbers.ts";
 import { type Guards, putSorted, type WordNumber } from "./guards.ts";
 import { type PathList, Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
 import { DIRTY, FOLLOWS, type Words, WRITTEN } from "./words.ts";
+
+/** Lists of constants that are told apart at most. */
+const MOST_LISTS = 1 << 12;
 
 /** Writes the list of one path at a time. */
 export class PathWriter {
@@ -19,9 +24,10 @@ export class PathWriter {
   readonly #program = new Program();
   readonly #images = new Program();
   readonly #loads = new Program();
-  /** Words of a stage while they are sorted: copied ones with their slots, others with their values. */
+  /** Numbers of lists of constants. */
+  readonly #lists = new KnownContents<number>(MOST_LISTS);
+  /** Words of a stage while they are sorted: copied ones with their slots. */
   readonly #copied = new Program();
-  readonly #set = new Program();
 
   /**
    * Begins with nothing.
@@ -64,7 +70,7 @@ export class PathWriter {
       page.touched = false;
       program.count(count);
       program.push(number);
-      this.#writes(page, memory.words(number * PAGE_SIZE));
+      this.#writes(page, memory.words(number * PAGE_SIZE), true);
     }
   }
 
@@ -113,47 +119,40 @@ export class PathWriter {
     };
   }
 
-  /** Appends what was set of words, which have these values now. */
-  #writes(words: Words, values: Uint32Array): void {
-    const { marks } = words, dirty = words.takeDirty();
-    const program = this.#program, copied = this.#copied, set = this.#set;
+  /** Appends what was set of words, which have these values now; and whether constants have a number. */
+  #writes(words: Words, values: Uint32Array, numbered = false): void {
+    const { marks, first } = words, dirty = words.takeDirty(), shadow = this.#shadow;
+    const program = this.#program, copied = this.#copied;
     copied.clear();
-    set.clear();
+    const number = numbered ? program.later() : -1, stretches = program.later();
+    let length = -1, next = -1;
     for (let i = 0; i < dirty.length; i++) {
-      const word = dirty[i] as number, mark = marks[word] as number;
-      const sorted = this.#sort(words, word, values[word] as number, (mark & WRITTEN) !== 0);
-      marks[word] = (marks[word] as number) & ~DIRTY | (sorted ? WRITTEN : 0);
+      const word = dirty[i] as number, from = words.from(word);
+      const written = ((marks[word] as number) & WRITTEN) !== 0;
+      marks[word]! &= ~DIRTY;
+      if (!written && from === first + word) continue;
+      const known = from === FOLLOWS ? values[word] : shadow.guarded(from);
+      if (known === undefined) {
+        copied.push(word);
+        copied.push(this.slot(from));
+      } else {
+        if (!written && words.guarded(word) === known) continue;
+        if (word !== next) {
+          program.count(stretches);
+          program.push(word);
+          length = program.later();
+        }
+        program.push(known);
+        program.count(length);
+        next = word + 1;
+      }
+      marks[word]! |= WRITTEN;
+    }
+    if (numbered) {
+      const constants = program.since(stretches);
+      program.set(number, this.#lists.of(constants, constants.length, PageHistory.anotherList));
     }
     program.copies(copied);
-    const stretches = program.later();
-    let length = -1, next = -1;
-    for (let i = 0; i < set.length; i += 2) {
-      const place = set.at(i);
-      if (place !== next) {
-        program.count(stretches);
-        program.push(place);
-        length = program.later();
-      }
-      program.push(set.at(i + 1));
-      program.count(length);
-      next = place + 1;
-    }
-  }
-
-  /** Sorts a word by what it becomes, unless it is that already; whether it is to be set. */
-  #sort(words: Words, word: number, value: number, written: boolean): boolean {
-    const number = words.first + word, from = words.from(word);
-    if (!written && from === number) return false;
-    const known = from === FOLLOWS ? value : this.#shadow.guarded(from);
-    if (known === undefined) {
-      this.#copied.push(word);
-      this.#copied.push(this.slot(from));
-      return true;
-    }
-    if (!written && words.guarded(word) === known) return false;
-    this.#set.push(word);
-    this.#set.push(known);
-    return true;
   }
 
   /** The carried words, as a path has them. */

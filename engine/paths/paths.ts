@@ -8,6 +8,8 @@ import { sameShort, type ShortState, shortState } from "../kvm/loose_state.ts";
 import type { Observer, Vcpu } from "../kvm/vcpu.ts";
 import type { Policy } from "../policy.ts";
 import type { ImageBuffer } from "../svm/image_buffer.ts";
+import { REGS_FIELDS } from "../svm/regs_layout.ts";
+import { offsets } from "../layout.ts";
 import { builtIn } from "../steps/built_in.ts";
 import { GuardTree } from "./guards.ts";
 import { Path, PathMemory } from "./path.ts";
@@ -18,6 +20,9 @@ import { StateSums } from "./state_sums.ts";
 const MOST_ROOTS = 64;
 /** What is kept of paths at most, in numbers of 32 bits. */
 const MOST_NUMBERS = 1 << 21;
+
+/** Bytes of registers that a vCPU is set to before a VMRUN, up to GIF; what follows is only seen. */
+const REGS_SET = offsets(REGS_FIELDS).gif + 1;
 
 /** Words that most paths carry at most. */
 const MOST_VALUES = 1 << 10;
@@ -35,13 +40,21 @@ interface Evidence {
  * worked on a recorded vCPU, too.
  */
 const PARTS_ALIKE: Evidence = { for: 8, against: 1, most: 64 };
-/** That a run begins in a state that another one began in: it would follow the path of that one. */
-const SAME_STATE: Evidence = { for: 3, against: 1, most: 32 };
+/**
+ * That a run begins in a state that another one began in: it would follow the path of that one. Or that
+ * it is given the same, and what is left of runs before is something else: that is likely to stay.
+ */
+const SAME_STATE: Evidence = { for: 3, against: 1, most: 16 };
 /**
  * What recording a path costs that may not come again, in paths that are followed; what may be spent
  * beforehand, and at once.
  */
 const COST = 2, CREDIT = 4, MOST_CREDIT = 1024;
+/**
+ * How many paths more are recorded than were followed of runs that were given the same, if what is left
+ * of runs before is something else each time.
+ */
+const AHEAD = 128;
 /** How often a guard is there besides in the path: as it was recorded, and sorted in a tree. */
 const GUARD_COPIES = 2;
 
@@ -101,8 +114,8 @@ export class Recorders {
 
 /** What paths are of. */
 export interface PathsOptions {
-  /** Whether the work area holds something to begin with. */
-  readonly given?: boolean;
+  /** How many bytes of the work area hold something to begin with; none when left out. */
+  readonly given?: number;
   /**
    * Whether runs are taken over that begin in the state of an earlier one, so that none need follow a
    * path.
@@ -121,7 +134,7 @@ export class Paths {
   readonly counts: PathCounts = { followed: 0, recorded: 0, failed: 0 };
   readonly #policy: Policy;
   readonly #usable: boolean;
-  readonly #given: boolean;
+  readonly #given: number;
   readonly #takenOver: boolean;
   #caps: Capabilities | undefined;
   #listener = 0;
@@ -132,6 +145,8 @@ export class Paths {
   /** What speaks for recording so far. */
   #alike = 0;
   #same = 0;
+  /** Paths of runs of which only that was seen before. */
+  #ahead = 0;
   /** The vCPU that was run last. */
   #ran: Vcpu | undefined;
   /** The path that was followed last as long as there is more of it. */
@@ -152,7 +167,7 @@ export class Paths {
    */
   constructor(
     policy: Policy,
-    { given = false, takenOver = false }: PathsOptions = {},
+    { given = 0, takenOver = false }: PathsOptions = {},
     recorders: Recorders = new Recorders(),
   ) {
     this.#given = given;
@@ -234,11 +249,18 @@ export class Paths {
 
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
   #pays(v: Vcpu, alike: boolean): boolean {
-    const same = !this.#takenOver && this.#states.seen(v, this.#given, this.pages);
+    const seen = this.#takenOver ? "nothing" : this.#states.seen(v, this.#given, this.pages);
+    const same = seen !== "nothing";
     this.#alike = weighed(PARTS_ALIKE, this.#alike, alike || same);
     this.#same = weighed(SAME_STATE, this.#same, same);
     if (this.#numbers >= MOST_NUMBERS) return false;
-    if (same && this.#same > 0) return true;
+    if (same && this.#same > 0) {
+      if (seen === "all") return true;
+      if (this.#ahead < AHEAD + this.counts.followed) {
+        this.#ahead++;
+        return true;
+      }
+    }
     if (!alike || this.#alike <= 0 || this.#credit < COST) return false;
     this.#credit -= COST;
     return true;
@@ -272,7 +294,7 @@ export class Paths {
 
   #record(v: Vcpu, run: (v: Vcpu) => void, root: Root): void {
     const recorder = this.#recorders.of(v);
-    recorder.begin(v, run, this.#given);
+    recorder.begin(v, run, this.#given > 0);
     this.#open = { root, recorder };
     this.#recorders.leaveOpen(() => {
       if (this.#open === undefined) return;
@@ -328,8 +350,8 @@ export class RunPaths {
    */
   constructor(policy: Policy, takenOver = false) {
     const recorders = new Recorders();
-    this.vmrun = new Paths(policy, { takenOver, given: true }, recorders);
-    this.seen = new Paths(policy, { takenOver, given: true }, recorders);
+    this.vmrun = new Paths(policy, { takenOver, given: REGS_SET }, recorders);
+    this.seen = new Paths(policy, { takenOver, given: REGS_SET }, recorders);
     this.run = new Paths(policy, { takenOver }, recorders);
     this.look = new Paths(policy, { takenOver }, recorders);
   }

@@ -19,8 +19,9 @@ export interface PathList {
   readonly slots: number;
   /**
    * Where the program begins: for each stage the page that the work area becomes a copy of at first,
-   * or -1; its copies; its constants: how many stretches, then place, length and values of each; and
-   * the same of its pages: how many, then for each its number, copies and constants.
+   * or -1; its constants: how many stretches, then place, length and values of each; its copies; and
+   * the same of its pages: how many, then for each its number, a number that tells its constants from
+   * others, constants and copies.
    */
   readonly program: number;
   /** Where guards begin: number and value of each, those of the state first. */
@@ -77,6 +78,16 @@ export class Program {
   /** Copies all of them to a place of an array. */
   putInto(array: Int32Array, at: number): void {
     array.set(this.#numbers.subarray(0, this.length), at);
+  }
+
+  /** Those from a place on; valid until more are appended. */
+  since(at: number): Int32Array {
+    return this.#numbers.subarray(at, this.length);
+  }
+
+  /** Sets one of them. */
+  set(index: number, number: number): void {
+    this.#numbers[index] = number;
   }
 
   /** Appends copies, of which another list has place and slot of each. */

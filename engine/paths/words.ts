@@ -85,12 +85,27 @@ export class Words {
 
   /** Words become what others are now. */
   setAll(to: number, words: Words, from: number, count: number): void {
-    for (let i = 0; i < count; i++) this.set(to + i, words.from(from + i));
+    const { marks, first } = this, others = words.marks, origins = words.#origins;
+    const shift = from - to, end = to + count;
+    for (let word = to; word < end; word++) {
+      // Most go back to where they come from.
+      const kept = ((marks[word] as number) & (DIRTY | WRITTEN | PLACED)) === 0 &&
+        ((others[word + shift] as number) & PLACED) !== 0 &&
+        origins[word + shift] === first + word;
+      if (!kept) this.set(word, words.from(word + shift));
+    }
   }
 
   /** The same of words of which nobody asks what became of them. */
   placeAll(to: number, words: Words, from: number, count: number): void {
-    for (let i = 0; i < count; i++) this.place(to + i, words.from(from + i));
+    const { marks } = this, origins = this.#origins, others = words.marks;
+    const shift = from - to, end = to + count, same = words.first + shift;
+    for (let word = to; word < end; word++) {
+      if (((others[word + shift] as number) & PLACED) === 0 && words !== this) {
+        origins[word] = same + word;
+        marks[word] = (marks[word] as number) & ~SETTLED | PLACED;
+      } else this.place(word, words.from(word + shift));
+    }
   }
 
   /** Those that were set since they were last taken; each once, valid until the next is set. */

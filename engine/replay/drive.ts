@@ -325,8 +325,9 @@ export class Driver {
 
   /** Sets a page from outside. */
   #page(gpa: number, image: Image, event: number): void {
-    const v = this.#machine(), { memory } = v, backed = memory.backed(gpa, PAGE_SIZE);
+    const v = this.#machine(), { memory } = v;
     if (this.#given.holds(memory, gpa, image)) return;
+    const backed = memory.backed(gpa, PAGE_SIZE);
     if (backed && !memory.written(gpa / PAGE_SIZE | 0)) {
       if (this.#pages++ === MOST_PAGES) {
         throw new ReplayError(

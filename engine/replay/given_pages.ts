@@ -5,6 +5,10 @@
  */
 import type { Image } from "../event.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
+import { PageHistory } from "../svm/page_history.ts";
+
+/** No revision is like this. */
+const NOT_TOLD = -1;
 
 /** The images that pages were set to last. */
 export class GivenPages {
@@ -15,9 +19,13 @@ export class GivenPages {
   readonly #images: (Image | undefined)[] = [];
   readonly #revisions: number[] = [];
   readonly #versions: number[] = [];
+  /** The number of its content, and what is remembered of the page. */
+  readonly #contents: number[] = [];
+  readonly #histories: (PageHistory | undefined)[] = [];
 
   /**
-   * Whether a page holds an image that it was set to, and neither changed since.
+   * Whether a page holds an image that it was set to, and neither changed since. Where paths alone
+   * wrote the page since, that is undone.
    *
    * @param memory The guest's memory.
    * @param gpa Where the page lies.
@@ -25,8 +33,21 @@ export class GivenPages {
    */
   holds(memory: GuestMemory, gpa: number, image: Image): boolean {
     const page = gpa / PAGE_SIZE | 0;
-    return this.#images[page] === image && this.#revisions[page] === image.revision &&
-      memory === this.#memory && this.#versions[page] === memory.versions[page];
+    if (this.#images[page] !== image || this.#revisions[page] !== image.revision) return false;
+    if (memory !== this.#memory) return false;
+    return this.#versions[page] === memory.versions[page] || this.#undone(memory, page);
+  }
+
+  #undone(memory: GuestMemory, page: number): boolean {
+    const history = this.#histories[page] as PageHistory;
+    if (history.contentAt(memory.versions[page] as number) === 0) return false;
+    const { bytes } = this.#images[page] as Image;
+    history.undo(memory.writable(page * PAGE_SIZE), bytes);
+    history.begin(
+      this.#contents[page] as number,
+      this.#versions[page] = memory.versions[page] as number,
+    );
+    return true;
   }
 
   /**
@@ -37,21 +58,34 @@ export class GivenPages {
    * @param image The image.
    */
   set(memory: GuestMemory, gpa: number, image: Image): void {
-    const page = gpa / PAGE_SIZE | 0, images = this.#images;
+    const page = gpa / PAGE_SIZE | 0;
+    const images = this.#images, contents = this.#contents, histories = this.#histories;
     if (memory !== this.#memory) {
       this.#memory = memory;
-      images.length = this.numbers.length = 0;
+      images.length =
+        contents.length =
+        histories.length =
+        this.numbers.length =
+          0;
     }
-    // Without holes it is no hash table.
+    // Without holes they are no hash tables.
     while (images.length <= page) {
       images.push(undefined);
-      this.#revisions.push(0);
+      contents.push(0);
+      this.#revisions.push(NOT_TOLD);
       this.#versions.push(0);
+      histories.push(undefined);
     }
-    if (images[page] === undefined) this.numbers.push(page);
-    images[page] = image;
-    // Of an image without one it is not known whether it changes: no number is like this one.
-    this.#revisions[page] = image.revision ?? NaN;
-    this.#versions[page] = memory.versions[page] as number;
+    const before = images[page], revision = image.revision ?? NOT_TOLD;
+    if (before === undefined) this.numbers.push(page);
+    // Of an image without a revision it is not known whether it changes.
+    if (before !== image || revision === NOT_TOLD || revision !== this.#revisions[page]) {
+      images[page] = image;
+      this.#revisions[page] = revision;
+      contents[page] = PageHistory.another();
+    }
+    const version = this.#versions[page] = memory.versions[page] as number;
+    const history = histories[page] ??= memory.remember(page);
+    history.begin(contents[page] as number, version);
   }
 }

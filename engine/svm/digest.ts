@@ -94,6 +94,8 @@ export class RunningDigest {
   #memory: GuestMemory | undefined;
   #versions = new Float64Array(0);
   #crcs = new Int32Array(0);
+  /** Numbers of what pages held, where they are known; 0 where they are not. */
+  #contents: number[] = [];
   /** The pages that there were, how many, and the CRC-32 of them all. */
   #pages: readonly number[] | undefined;
   #count = 0;
@@ -125,6 +127,7 @@ export class RunningDigest {
       const version = memory.versions[page] as number;
       if (versions[page] === version) continue;
       versions[page] = version;
+      if (this.#same(page, version)) continue;
       const crc = crc32(memory.page(page * PAGE_SIZE), this.#numberOf(page)) | 0;
       // CRC-32 is linear: what one page adds can be changed by itself.
       this.#all ^= shiftByPages(length - 1 - i, crc ^ (this.#crcs[page] as number));
@@ -132,6 +135,21 @@ export class RunningDigest {
     }
     this.value = (shiftByPages(length, digest) ^ this.#all) >>> 0;
     this.length += STATE_SIZE + length * PAGE_BYTES;
+  }
+
+  /** Whether a page is known to hold what it held when it was looked at last. */
+  #same(page: number, version: number): boolean {
+    const contents = this.#contents, { length } = contents;
+    const content = (this.#memory as GuestMemory).historyOf(page)?.contentAt(version) ?? 0;
+    if (page < length) {
+      const same = content !== 0 && contents[page] === content;
+      contents[page] = content;
+      return same;
+    }
+    // Without holes it is no hash table.
+    while (contents.length < page) contents.push(0);
+    contents.push(content);
+    return false;
   }
 
   /** Takes up the pages that there are, as they were when they were looked at last. */
@@ -155,6 +173,7 @@ export class RunningDigest {
   #begin(memory: GuestMemory): void {
     this.#memory = memory;
     this.#pages = undefined;
+    this.#contents = [];
     // -1: not looked at yet.
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#crcs = new Int32Array(memory.versions.length);

@@ -6,6 +6,7 @@
  */
 
 import type { AccessRecorder } from "./access.ts";
+import { PageHistory } from "./page_history.ts";
 import type { PageJournal } from "./page_journal.ts";
 
 export type { PageJournal };
@@ -69,6 +70,8 @@ export class GuestMemory {
   /** Words of pages, where they were asked for, and which page each is of. */
   readonly #words: (Uint32Array | undefined)[] = [];
   readonly #wordsOf: (Uint8Array | undefined)[] = [];
+  /** How pages came to hold what they hold, as far as somebody asked for it. */
+  readonly #histories: (PageHistory | undefined)[] = [];
   /** Numbers of the pages that are there, in order. */
   #numbers: PageNumbers;
   readonly #owned: Uint8Array;
@@ -223,6 +226,51 @@ export class GuestMemory {
   writableWords(gpa: number): Uint32Array {
     this.writable(gpa);
     return this.words(gpa);
+  }
+
+  /**
+   * Writes constants to the page that holds `gpa`. The address must be backed.
+   *
+   * @param gpa The address.
+   * @param list Numbers among which they are: one that {@linkcode PageHistory.anotherList} gave
+   * them, how many stretches, then place, length and words of each. Nobody changes them.
+   * @param at Where that begins.
+   * @returns What follows it.
+   */
+  writeConstants(gpa: number, list: Int32Array, at: number): number {
+    const page = this.writableWords(gpa);
+    this.wroteConstants(gpa, list, at);
+    let i = at + 1;
+    for (let stretches = list[i++] as number; stretches > 0; stretches--) {
+      let to = list[i++] as number;
+      for (let n = list[i++] as number; n > 0; n--) page[to++] = list[i++] as number;
+    }
+    return i;
+  }
+
+  /** Is told of constants, as {@linkcode GuestMemory.writeConstants} writes them, of who was given the page for them alone. */
+  wroteConstants(gpa: number, list: Int32Array, at: number): void {
+    const index = gpa / PAGE_SIZE | 0;
+    this.#histories[index]
+      ?.wrote(list, at + 1, list[at] as number, this.versions[index] as number);
+  }
+
+  /** How a page, by its number, came to hold what it holds; undefined where nobody asked for it. */
+  historyOf(page: number): PageHistory | undefined {
+    return this.#histories[page];
+  }
+
+  /**
+   * Has it remembered from now on how a page came to hold what it holds.
+   *
+   * @param page Its number.
+   * @returns What is remembered, for who sets the page as a whole.
+   */
+  remember(page: number): PageHistory {
+    const histories = this.#histories;
+    // Without holes it is no hash table.
+    while (histories.length <= page) histories.push(undefined);
+    return histories[page] ??= new PageHistory();
   }
 
   #lookAt(index: number, given: Uint8Array): Uint32Array {
