@@ -19,9 +19,8 @@ export class GivenPages {
   readonly #images: (Image | undefined)[] = [];
   readonly #revisions: number[] = [];
   readonly #versions: number[] = [];
-  /** The number of its content, and what is remembered of the page. */
+  /** The number of its content. */
   readonly #contents: number[] = [];
-  readonly #histories: (PageHistory | undefined)[] = [];
 
   /**
    * Whether a page holds an image that it was set to, and neither changed since. Where paths alone
@@ -39,14 +38,9 @@ export class GivenPages {
   }
 
   #undone(memory: GuestMemory, page: number): boolean {
-    const history = this.#histories[page] as PageHistory;
-    if (history.contentAt(memory.versions[page] as number) === 0) return false;
     const { bytes } = this.#images[page] as Image;
-    history.undo(memory.writable(page * PAGE_SIZE), bytes);
-    history.begin(
-      this.#contents[page] as number,
-      this.#versions[page] = memory.versions[page] as number,
-    );
+    if (!memory.undoWrites(page, bytes)) return false;
+    this.#begin(memory, page);
     return true;
   }
 
@@ -59,14 +53,12 @@ export class GivenPages {
    */
   set(memory: GuestMemory, gpa: number, image: Image): void {
     const page = gpa / PAGE_SIZE | 0;
-    const images = this.#images, contents = this.#contents, histories = this.#histories;
+    const images = this.#images, contents = this.#contents;
     if (memory !== this.#memory) {
       this.#memory = memory;
-      images.length =
-        contents.length =
-        histories.length =
-        this.numbers.length =
-          0;
+      for (const list of [images, contents, this.#revisions, this.#versions, this.numbers]) {
+        list.length = 0;
+      }
     }
     // Without holes they are no hash tables.
     while (images.length <= page) {
@@ -74,7 +66,6 @@ export class GivenPages {
       contents.push(0);
       this.#revisions.push(NOT_TOLD);
       this.#versions.push(0);
-      histories.push(undefined);
     }
     const before = images[page], revision = image.revision ?? NOT_TOLD;
     if (before === undefined) this.numbers.push(page);
@@ -84,8 +75,11 @@ export class GivenPages {
       this.#revisions[page] = revision;
       contents[page] = PageHistory.another();
     }
-    const version = this.#versions[page] = memory.versions[page] as number;
-    const history = histories[page] ??= memory.remember(page);
-    history.begin(contents[page] as number, version);
+    this.#begin(memory, page);
+  }
+
+  #begin(memory: GuestMemory, page: number): void {
+    memory.setTo(page, this.#contents[page] as number);
+    this.#versions[page] = memory.versions[page] as number;
   }
 }

@@ -127,7 +127,7 @@ export class RunningDigest {
       const version = memory.versions[page] as number;
       if (versions[page] === version) continue;
       versions[page] = version;
-      if (this.#same(page, version)) continue;
+      if (this.#same(page)) continue;
       const crc = crc32(memory.page(page * PAGE_SIZE), this.#numberOf(page)) | 0;
       // CRC-32 is linear: what one page adds can be changed by itself.
       this.#all ^= shiftByPages(length - 1 - i, crc ^ (this.#crcs[page] as number));
@@ -138,9 +138,9 @@ export class RunningDigest {
   }
 
   /** Whether a page is known to hold what it held when it was looked at last. */
-  #same(page: number, version: number): boolean {
+  #same(page: number): boolean {
     const contents = this.#contents, { length } = contents;
-    const content = (this.#memory as GuestMemory).historyOf(page)?.contentAt(version) ?? 0;
+    const content = (this.#memory as GuestMemory).contentOf(page);
     if (page < length) {
       const same = content !== 0 && contents[page] === content;
       contents[page] = content;

@@ -255,22 +255,41 @@ export class GuestMemory {
       ?.wrote(list, at + 1, list[at] as number, this.versions[index] as number);
   }
 
-  /** How a page, by its number, came to hold what it holds; undefined where nobody asked for it. */
-  historyOf(page: number): PageHistory | undefined {
-    return this.#histories[page];
-  }
-
   /**
-   * Has it remembered from now on how a page came to hold what it holds.
+   * Notes that a page was set as a whole: from now on it is remembered what becomes of it.
    *
    * @param page Its number.
-   * @returns What is remembered, for who sets the page as a whole.
+   * @param content Number of its content, as {@linkcode PageHistory.another} gives them.
    */
-  remember(page: number): PageHistory {
+  setTo(page: number, content: number): void {
     const histories = this.#histories;
     // Without holes it is no hash table.
     while (histories.length <= page) histories.push(undefined);
-    return histories[page] ??= new PageHistory();
+    const history = histories[page] ??= new PageHistory();
+    history.begin(content, this.versions[page] as number);
+  }
+
+  /**
+   * The number of what a page holds, by its number: whenever it has the same one, it holds the same.
+   *
+   * @param page Its number.
+   * @returns The number; 0 where it is not known.
+   */
+  contentOf(page: number): number {
+    return this.#histories[page]?.contentAt(this.versions[page] as number) ?? 0;
+  }
+
+  /**
+   * Makes a page again what it was set to as a whole, if it is known what was written since.
+   *
+   * @param page Its number.
+   * @param bytes What it was set to.
+   * @returns Whether that is known.
+   */
+  undoWrites(page: number, bytes: Uint8Array): boolean {
+    if (this.contentOf(page) === 0) return false;
+    this.#histories[page]?.undo(this.writable(page * PAGE_SIZE), bytes);
+    return true;
   }
 
   #lookAt(index: number, given: Uint8Array): Uint32Array {
