@@ -117,10 +117,10 @@ export interface PathsOptions {
   /** How many bytes of the work area hold something to begin with; none when left out. */
   readonly given?: number;
   /**
-   * Whether runs are taken over that begin in the state of an earlier one, so that none need follow a
-   * path.
+   * Whether it is looked at states to see that one comes again; yes when left out. That takes a
+   * checksum of all of it each time that no path is known.
    */
-  readonly takenOver?: boolean;
+  readonly looks?: boolean;
 }
 
 /**
@@ -135,7 +135,7 @@ export class Paths {
   readonly #policy: Policy;
   readonly #usable: boolean;
   readonly #given: number;
-  readonly #takenOver: boolean;
+  readonly #looks: boolean;
   #caps: Capabilities | undefined;
   #listener = 0;
   #roots: Root[] = [];
@@ -167,11 +167,11 @@ export class Paths {
    */
   constructor(
     policy: Policy,
-    { given = 0, takenOver = false }: PathsOptions = {},
+    { given = 0, looks = true }: PathsOptions = {},
     recorders: Recorders = new Recorders(),
   ) {
     this.#given = given;
-    this.#takenOver = takenOver;
+    this.#looks = looks;
     this.#recorders = recorders;
     this.#policy = policy;
     this.#usable = builtIn(policy);
@@ -249,7 +249,7 @@ export class Paths {
 
   /** Whether the path of a run is to be recorded that parts where another did, or does not. */
   #pays(v: Vcpu, alike: boolean): boolean {
-    const seen = this.#takenOver ? "nothing" : this.#states.seen(v, this.#given, this.pages);
+    const seen = this.#looks ? this.#states.seen(v, this.#given, this.pages) : "nothing";
     const same = seen !== "nothing";
     this.#alike = weighed(PARTS_ALIKE, this.#alike, alike || same);
     this.#same = weighed(SAME_STATE, this.#same, same);
@@ -349,11 +349,12 @@ export class RunPaths {
    * none need follow a path.
    */
   constructor(policy: Policy, takenOver = false) {
-    const recorders = new Recorders();
-    this.vmrun = new Paths(policy, { takenOver, given: REGS_SET }, recorders);
-    this.seen = new Paths(policy, { takenOver, given: REGS_SET }, recorders);
-    this.run = new Paths(policy, { takenOver }, recorders);
-    this.look = new Paths(policy, { takenOver }, recorders);
+    const recorders = new Recorders(), looks = !takenOver;
+    this.vmrun = new Paths(policy, { looks, given: REGS_SET }, recorders);
+    this.seen = new Paths(policy, { looks, given: REGS_SET }, recorders);
+    this.run = new Paths(policy, { looks }, recorders);
+    // Most looks are the end of another path.
+    this.look = new Paths(policy, { looks: false }, recorders);
   }
 }
 
