@@ -4,6 +4,7 @@
  * @module
  */
 import type { Machine } from "../svm/machine.ts";
+import { Arena } from "./arena.ts";
 import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 
 /**
@@ -50,9 +51,10 @@ export class GuardList {
    *
    * @param guards Number and value of each.
    * @param stateWords Words of a state.
+   * @param arena Where they are kept.
    */
-  constructor(guards: Guards, stateWords: number) {
-    const sorted = this.#sorted = new Int32Array(guards.length);
+  constructor(guards: Guards, stateWords: number, arena: Arena) {
+    const sorted = this.#sorted = arena.take(guards.length);
     this.#others = putSorted(guards, stateWords, sorted, 0);
   }
 
@@ -133,6 +135,16 @@ export class GuardTree<T> {
   /** Where states left the tree, each as a number that another place is unlikely to have. */
   readonly #left = new Set<number>();
   #leftAt = 0;
+  readonly #arena: Arena;
+
+  /**
+   * Knows none yet.
+   *
+   * @param arena Where guards are kept.
+   */
+  constructor(arena: Arena = new Arena()) {
+    this.#arena = arena;
+  }
 
   /** Whether another state left the tree where the one did that was looked for last. */
   get again(): boolean {
@@ -153,7 +165,11 @@ export class GuardTree<T> {
     const { words } = m;
     let sum = 1;
     while (node !== undefined) {
-      const list: GuardList = node.list ??= new GuardList(node.guards, words.length);
+      const list: GuardList = node.list ??= new GuardList(
+        node.guards,
+        words.length,
+        this.#arena,
+      );
       if (!list.holdsIn(m)) return this.#leave(sum, m, node.guards);
       const { branch, children, path }: Node<T> = node;
       if (branch === undefined) return path;

@@ -7,6 +7,7 @@ import type { Vcpu } from "../kvm/vcpu.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
 import { PageHistory } from "../svm/page_history.ts";
 import { KnownContents } from "../content_numbers.ts";
+import type { Arena } from "./arena.ts";
 import { type Guards, putSorted, type WordNumber } from "./guards.ts";
 import { type PathList, Program } from "./program.ts";
 import type { Shadow } from "./shadow.ts";
@@ -19,6 +20,7 @@ const MOST_LISTS = 1 << 12;
 export class PathWriter {
   readonly #stateWords: number;
   readonly #shadow: Shadow;
+  readonly #arena: Arena;
   /** Numbers of carried words, in the order of their slots. */
   readonly #slots = new Program();
   readonly #program = new Program();
@@ -34,8 +36,10 @@ export class PathWriter {
    *
    * @param stateWords Words of a state.
    * @param shadow What is known of each word.
+   * @param arena Where lists are kept.
    */
-  constructor(stateWords: number, shadow: Shadow) {
+  constructor(stateWords: number, shadow: Shadow, arena: Arena) {
+    this.#arena = arena;
     this.#stateWords = stateWords;
     this.#shadow = shadow;
   }
@@ -104,7 +108,7 @@ export class PathWriter {
   list(guards: Guards, images: readonly number[]): PathList {
     const carried = this.#carried(), program = this.#program;
     const guardsAt = carried.length + program.length, guardsEnd = guardsAt + guards.length;
-    const numbers = new Int32Array(guardsEnd + this.#images.length);
+    const numbers = this.#arena.take(guardsEnd + this.#images.length);
     carried.putInto(numbers, 0);
     program.putInto(numbers, carried.length);
     this.#images.putInto(numbers, guardsEnd);

@@ -11,6 +11,7 @@ import type { ImageBuffer } from "../svm/image_buffer.ts";
 import { REGS_FIELDS } from "../svm/regs_layout.ts";
 import { offsets } from "../layout.ts";
 import { builtIn } from "../steps/built_in.ts";
+import { Arena } from "./arena.ts";
 import { GuardTree } from "./guards.ts";
 import { Path, PathMemory } from "./path.ts";
 import { PathRecorder, type Recorded } from "./recorder.ts";
@@ -79,6 +80,8 @@ export interface PathCounts {
 
 /** A recorder for vCPUs whose states are of one size, until it is asked for one of another. */
 export class Recorders {
+  /** Where what is recorded is kept. */
+  readonly arena: Arena = new Arena();
   #recorder: PathRecorder | undefined;
   /** Ends what is being recorded, if anything is. */
   #end: (() => void) | undefined;
@@ -108,7 +111,9 @@ export class Recorders {
   of({ words: { length } }: Vcpu): PathRecorder {
     this.close();
     const recorder = this.#recorder;
-    return recorder?.marks.length === length ? recorder : this.#recorder = new PathRecorder(length);
+    return recorder?.marks.length === length
+      ? recorder
+      : this.#recorder = new PathRecorder(length, this.arena);
   }
 }
 
@@ -287,7 +292,10 @@ export class Paths {
       return root;
     }
     if (roots.length === MOST_ROOTS) return undefined;
-    const root = { loose: shortState(v), tree: new GuardTree<Path | typeof IN_VAIN>() };
+    const root = {
+      loose: shortState(v),
+      tree: new GuardTree<Path | typeof IN_VAIN>(this.#recorders.arena),
+    };
     roots.push(root);
     return root;
   }

@@ -12,6 +12,7 @@ import type { Observer, ShownImage, Vcpu } from "../kvm/vcpu.ts";
 import { type AccessRecorder, SETTLED } from "../svm/access.ts";
 import { MACHINE_SIZE, MAPPED_AT } from "../svm/machine.ts";
 import { PAGE_SIZE } from "../svm/memory.ts";
+import { Arena } from "./arena.ts";
 import { allocatedWord, type Guards, memoryWord, peek, type WordNumber } from "./guards.ts";
 import { HistoryRecorder } from "./history.ts";
 import { ImageRecorder } from "./image_recorder.ts";
@@ -42,6 +43,7 @@ export class PathRecorder implements AccessRecorder {
   /** What is known of each word of the state. */
   readonly marks: Uint8Array;
   readonly #stateWords: number;
+  readonly #arena: Arena;
   readonly #shadow: Shadow;
   readonly #state: Words;
   #v!: Vcpu;
@@ -73,13 +75,15 @@ export class PathRecorder implements AccessRecorder {
    * Makes room for the words of a state.
    *
    * @param stateWords How many.
+   * @param arena Where what is recorded is kept.
    */
-  constructor(stateWords: number) {
+  constructor(stateWords: number, arena: Arena = new Arena()) {
     this.#stateWords = stateWords;
+    this.#arena = arena;
     this.#shadow = new Shadow(stateWords);
     this.#state = this.#shadow.state;
     this.marks = this.#state.marks;
-    this.#writer = new PathWriter(stateWords, this.#shadow);
+    this.#writer = new PathWriter(stateWords, this.#shadow, arena);
   }
 
   /**
@@ -132,7 +136,8 @@ export class PathRecorder implements AccessRecorder {
   }
 
   #recordedWith(tail: boolean): Recorded {
-    const guards = this.#guards.slice(0, this.#guardsEnd);
+    const guards = this.#arena.take(this.#guardsEnd);
+    guards.set(this.#guards.subarray(0, this.#guardsEnd));
     if (this.#failed) return { guards, path: undefined };
     const stages = this.#stages, list = this.#writer.list(guards, stages.map(({ image }) => image));
     return { guards, path: new Path(guards, list, stages, tail, this.#history?.notes) };
