@@ -128,8 +128,10 @@ export class PathWriter {
     const { marks, first } = words, dirty = words.takeDirty(), shadow = this.#shadow;
     const program = this.#program, copied = this.#copied;
     copied.clear();
-    const number = numbered ? program.later() : -1, stretches = program.later();
-    let length = -1, next = -1;
+    const number = numbered ? program.later() : -1, stretches = program.length;
+    // Each constant by itself would be a stretch of three numbers.
+    const list = program.room(1 + 3 * dirty.length);
+    let at = stretches + 1, length = -1, next = -1, count = 0;
     for (let i = 0; i < dirty.length; i++) {
       const word = dirty[i] as number, from = words.from(word);
       const written = ((marks[word] as number) & WRITTEN) !== 0;
@@ -142,16 +144,18 @@ export class PathWriter {
       } else {
         if (!written && words.guarded(word) === known) continue;
         if (word !== next) {
-          program.count(stretches);
-          program.push(word);
-          length = program.later();
+          count++;
+          list[at++] = word;
+          list[length = at++] = 0;
         }
-        program.push(known);
-        program.count(length);
+        list[at++] = known;
+        list[length]!++;
         next = word + 1;
       }
       marks[word]! |= WRITTEN;
     }
+    list[stretches] = count;
+    program.length = at;
     if (numbered) {
       const constants = program.since(stretches);
       program.set(number, this.#lists.of(constants, constants.length, PageHistory.anotherList));

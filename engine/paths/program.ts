@@ -80,6 +80,16 @@ export class Program {
     array.set(this.#numbers.subarray(0, this.length), at);
   }
 
+  /**
+   * The numbers, with room for more behind them: who puts some there says so by the length.
+   *
+   * @param count For how many.
+   */
+  room(count: number): Int32Array {
+    while (this.length + count > this.#numbers.length) this.#grow();
+    return this.#numbers;
+  }
+
   /** Those from a place on; valid until more are appended. */
   since(at: number): Int32Array {
     return this.#numbers.subarray(at, this.length);
