@@ -79,7 +79,9 @@ export class GivenPages {
   }
 
   #begin(memory: GuestMemory, page: number): void {
-    memory.setTo(page, this.#contents[page] as number);
+    const { bytes } = this.#images[page] as Image;
+    // A shorter image says nothing of the rest of the page.
+    if (bytes.length === PAGE_SIZE) memory.setTo(page, this.#contents[page] as number);
     this.#versions[page] = memory.versions[page] as number;
   }
 }
