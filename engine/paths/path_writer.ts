@@ -26,6 +26,8 @@ export class PathWriter {
   readonly #program = new Program();
   readonly #images = new Program();
   readonly #loads = new Program();
+  /** Carried words of the first page that has some, of the second and so on, while they are put down. */
+  readonly #ofPages: Program[] = [];
   /** Numbers of lists of constants. */
   readonly #lists = new KnownContents<number>(MOST_LISTS);
   /** Words of a stage while they are sorted: copied ones with their slots. */
@@ -178,7 +180,11 @@ export class PathWriter {
       }
       const gpa = (number - this.#stateWords) * 4, page = Math.floor(gpa / PAGE_SIZE);
       let ofPage = pages.get(page);
-      if (ofPage === undefined) pages.set(page, ofPage = new Program());
+      if (ofPage === undefined) {
+        ofPage = this.#ofPages[pages.size] ??= new Program();
+        ofPage.clear();
+        pages.set(page, ofPage);
+      }
       ofPage.push(gpa % PAGE_SIZE >> 2);
       ofPage.push(slot);
     }
