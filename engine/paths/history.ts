@@ -9,15 +9,44 @@ import type { WordNumber } from "./guards.ts";
 
 /** Collects it while a path is recorded. */
 export class HistoryRecorder {
-  /** What was noted so far. */
-  readonly notes: Noted[] = [];
-  /** Words of the state that were set at any time, those of the work area aside. */
-  readonly ever = new Set<number>();
+  #notes: Noted[] = [];
+  /** Words of the state that were set at any time, those of the work area aside; and which they are. */
+  readonly #ever: number[] = [];
+  readonly #isEver: Uint8Array;
   /** Words of the work area that were set since something was noted. */
   readonly #worked = new Set<number>();
   /** Page that the work area became a copy of since then; or -1. */
   #mapped = -1;
   #mapping = false;
+
+  /**
+   * Makes room.
+   *
+   * @param stateWords Words of a state.
+   */
+  constructor(stateWords: number) {
+    this.#isEver = new Uint8Array(stateWords);
+  }
+
+  /** Begins anew; nobody sets a note back. */
+  begin(): void {
+    this.#notes = [];
+    for (let i = 0; i < this.#ever.length; i++) this.#isEver[this.#ever[i] as number] = 0;
+    this.#ever.length = 0;
+    this.#worked.clear();
+    this.#mapped = -1;
+    this.#mapping = false;
+  }
+
+  /** What was noted so far. */
+  get notes(): readonly Noted[] {
+    return this.#notes;
+  }
+
+  /** Words of the state that were set at any time, those of the work area aside. */
+  get ever(): readonly number[] {
+    return this.#ever;
+  }
 
   /** The work area becomes a copy of a page, by its number; nothing was set since the last note. */
   map(page: number): void {
@@ -45,17 +74,27 @@ export class HistoryRecorder {
     values: Uint32Array,
     tell: Noted["tell"],
   ): void {
-    for (const word of set) this.ever.add(word);
-    const words = [...set, ...this.#worked];
-    this.notes.push({
-      mapped: this.#mapped,
-      words,
-      origins: words.map(originOf),
-      values: words.map((word) => values[word] as number),
-      tell,
-    });
+    const words: number[] = [], origins: number[] = [], now: number[] = [];
+    const add = (word: number) => {
+      words.push(word);
+      origins.push(originOf(word));
+      // Signed: others would each take memory of their own.
+      now.push((values[word] as number) | 0);
+    };
+    for (let i = 0; i < set.length; i++) {
+      const word = set[i] as number;
+      if (this.#isEver[word] === 0) {
+        this.#isEver[word] = 1;
+        this.#ever.push(word);
+      }
+      add(word);
+    }
+    if (this.#worked.size > 0) {
+      for (const word of this.#worked) add(word);
+      this.#worked.clear();
+    }
+    this.#notes.push({ mapped: this.#mapped, words, origins, values: now, tell });
     this.#mapped = -1;
-    this.#worked.clear();
   }
 }
 

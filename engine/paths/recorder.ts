@@ -67,6 +67,12 @@ export class PathRecorder implements AccessRecorder {
   #steps = false;
   /** What the observer learns afterwards instead of being told. */
   #history: HistoryRecorder | undefined;
+  #histories: HistoryRecorder | undefined;
+  /** What a word of the state is a copy of, if that decides nothing. */
+  readonly #originOf = (word: number): WordNumber => {
+    const from = this.#state.from(word);
+    return from === FOLLOWS || this.#shadow.guarded(from) !== undefined ? FOLLOWS : from;
+  };
   readonly #images = new ImageRecorder();
   /** Page that the work area became a copy of before anything else happened in this stage; or -1. */
   #mapped = -1;
@@ -96,7 +102,9 @@ export class PathRecorder implements AccessRecorder {
   begin(v: Vcpu, run: (v: Vcpu) => void, given = false): void {
     const { observer } = v;
     this.#given = given;
-    this.#history = observer?.follows && new HistoryRecorder();
+    this.#history = observer?.follows &&
+      (this.#histories ??= new HistoryRecorder(this.#stateWords));
+    this.#history?.begin();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
     this.#begin(v);
     this.#standIn(v, observer, run);
@@ -404,17 +412,15 @@ export class PathRecorder implements AccessRecorder {
 
   /** Notes what was set up to here, and what is told. */
   #note(tell: Stage["tell"]): void {
-    const state = this.#state;
-    const dirty = state.takeDirty(), { marks } = state;
-    for (const word of dirty) {
+    const state = this.#state, { marks } = state, dirty = state.takeDirty();
+    for (let i = 0; i < dirty.length; i++) {
+      const word = dirty[i] as number, from = state.from(word);
       marks[word]! &= ~DIRTY;
-      const from = state.from(word);
       // Of words behind the machine's nobody keeps what they were.
       const behind = from >= MACHINE_SIZE >> 2 && from < this.#stateWords;
       if (behind) this.#guard(from, this.#words[word] as number);
     }
-    const copied = (from: WordNumber) => this.#shadow.guarded(from) === undefined ? from : FOLLOWS;
-    this.#history?.note(dirty, (word) => copied(state.from(word)), this.#words, tell);
+    this.#history?.note(dirty, this.#originOf, this.#words, tell);
   }
 
   /** Ends a stage. */
