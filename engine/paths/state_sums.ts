@@ -10,6 +10,9 @@ import { type GuestMemory, PAGE_SIZE } from "../svm/memory.ts";
 /** States that are remembered at most. */
 const MOST = 1 << 12;
 
+/** Memories of which checksums are kept at most: a diff runs two in turns for each policy. */
+const MOST_MEMORIES = 2;
+
 /** CRC-32 of a page of zeros. */
 const ZEROS = crc32(new Uint8Array(PAGE_SIZE));
 
@@ -23,10 +26,8 @@ export type Seen = "nothing" | "inputs" | "all";
 export class StateSums {
   readonly #states = new Set<number>();
   readonly #inputs = new Set<number>();
-  #memory: GuestMemory | undefined;
-  /** By number of the page: its version when it was summed up, and its checksum. */
-  #versions = new Float64Array(0);
-  #sums = new Int32Array(0);
+  /** Of the memories that were seen last, the last one first. */
+  readonly #pages: PageSums[] = [];
 
   /**
    * What of a state was seen before; all of it is seen now.
@@ -38,11 +39,11 @@ export class StateSums {
    */
   seen(m: Machine, given: number, pages: readonly number[]): Seen {
     const { memory, bytes } = m;
-    if (memory !== this.#memory) this.#begin(memory);
+    const sums = this.#pagesOf(memory);
     let inputs = crc32(bytes.subarray(STATE_SIZE, STATE_SIZE + given)) | 0;
     // Pages that were not set yet are as those that were set to zeros.
     for (let i = 0; i < pages.length; i++) {
-      inputs = inputs + this.#sumOf(memory, pages[i] as number) | 0;
+      inputs = inputs + sums.of(pages[i] as number) | 0;
     }
     const state = crc32(bytes.subarray(0, STATE_SIZE), inputs >>> 0);
     const known = given !== 0 && wasIn(this.#inputs, inputs);
@@ -50,19 +51,42 @@ export class StateSums {
     return known ? "inputs" : "nothing";
   }
 
-  #sumOf(memory: GuestMemory, page: number): number {
-    const version = memory.versions[page] as number;
-    if (this.#versions[page] === version) return this.#sums[page] as number;
-    this.#versions[page] = version;
-    const crc = (crc32(memory.page(page * PAGE_SIZE)) ^ ZEROS) | 0;
-    return this.#sums[page] = Math.imul(crc, 2 * page + 1);
+  #pagesOf(memory: GuestMemory): PageSums {
+    const all = this.#pages;
+    let at = all.findIndex((sums) => sums.memory === memory);
+    if (at < 0) {
+      if (all.length === MOST_MEMORIES) all.pop();
+      at = all.push(new PageSums(memory)) - 1;
+    }
+    const sums = all[at] as PageSums;
+    if (at > 0) {
+      all.splice(at, 1);
+      all.unshift(sums);
+    }
+    return sums;
   }
+}
 
-  #begin(memory: GuestMemory): void {
-    this.#memory = memory;
+/** Checksums of the pages of a memory. */
+class PageSums {
+  readonly memory: GuestMemory;
+  /** By number of the page: its version when it was summed up, and its checksum. */
+  readonly #versions: Float64Array;
+  readonly #sums: Int32Array;
+
+  constructor(memory: GuestMemory) {
+    this.memory = memory;
     // -1: not looked at yet.
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#sums = new Int32Array(memory.versions.length);
+  }
+
+  of(page: number): number {
+    const version = this.memory.versions[page] as number;
+    if (this.#versions[page] === version) return this.#sums[page] as number;
+    this.#versions[page] = version;
+    const crc = (crc32(this.memory.page(page * PAGE_SIZE)) ^ ZEROS) | 0;
+    return this.#sums[page] = Math.imul(crc, 2 * page + 1);
   }
 }
 
