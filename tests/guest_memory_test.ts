@@ -72,3 +72,56 @@ function same(memory: GuestMemory, holds: ReadonlyMap<number, number>): void {
     assertEquals(memory.allocated(page * PAGE_SIZE), holds.has(page));
   }
 }
+
+Deno.test("a page that has the version that it had holds what it held, in memory that is used again for copies", () => {
+  const names = [0, 1, 2] as const;
+  const memoryAt = fc.constantFrom(...names);
+  const act = fc.oneof(
+    { weight: 3, arbitrary: fc.tuple(fc.constant("write" as const), memoryAt, fc.nat(2)) },
+    { weight: 3, arbitrary: fc.tuple(fc.constant("fork" as const), memoryAt, memoryAt) },
+    { weight: 2, arbitrary: fc.tuple(fc.constant("overlay" as const), memoryAt, memoryAt) },
+  );
+  fc.assert(
+    fc.property(fc.array(act, { minLength: 20, maxLength: 80 }), (acts) => {
+      const memories = names.map(() => new GuestMemory(SIZE));
+      /** Whose pages a memory may look at, which it must not once these were written. */
+      const lenders: (number | undefined)[] = names.map(() => undefined);
+      const stale = names.map(() => false);
+      const held = names.map(() => new Map<string, number>());
+      let value = 0;
+      const writes = (lender: number) => {
+        for (const [borrower, of] of lenders.entries()) {
+          if (of === lender && !stale[borrower]) {
+            stale[borrower] = true;
+            writes(borrower);
+          }
+        }
+      };
+      const looksAt = (borrower: number | undefined, lender: number): boolean =>
+        borrower !== undefined && (borrower === lender || looksAt(lenders[borrower], lender));
+      for (const [what, from, to] of acts) {
+        if (stale[from]) continue;
+        if (what === "write") {
+          writes(from);
+          memories[from]!.writable(to * PAGE_SIZE).fill(value = value % 255 + 1);
+        } else if (!looksAt(from, to)) {
+          // Nothing may look at pages of what becomes a copy.
+          writes(to);
+          memories[from]![what](memories[to]!);
+          lenders[to] = what === "overlay" ? from : lenders[from];
+          stale[to] = false;
+        }
+        for (const name of names) {
+          if (stale[name]) continue;
+          const memory = memories[name]!;
+          for (let page = 0; page < 3; page++) {
+            const key = `${page} ${memory.versions[page]}`, now = memory.page(page * PAGE_SIZE)[0]!;
+            assertEquals(now, held[name]!.get(key) ?? now, `${key} of ${name}`);
+            held[name]!.set(key, now);
+          }
+        }
+      }
+    }),
+    { numRuns: 500 },
+  );
+});

@@ -75,6 +75,8 @@ export class GuestMemory {
   /** Numbers of the pages that are there, in order. */
   #numbers: PageNumbers;
   readonly #owned: Uint8Array;
+  /** Whether pages that are not its own may be written by whose they are. */
+  #lent: boolean;
   /** Numbers of the pages that may be owned. */
   #mine: number[] = [];
   /** Pages that nothing refers to any more, to be used again. */
@@ -93,6 +95,7 @@ export class GuestMemory {
   constructor(size: number, base?: GuestMemory) {
     this.size = size;
     this.resident = base ? base.resident : 0;
+    this.#lent = base !== undefined;
     this.#pages = base ? base.#pages.slice() : new Array(size / PAGE_SIZE).fill(undefined);
     this.#numbers = base ? share(base.#numbers) : { list: [], shared: false };
     this.#owned = new Uint8Array(size / PAGE_SIZE);
@@ -140,7 +143,11 @@ export class GuestMemory {
    */
   fork(into?: GuestMemory): GuestMemory {
     this.#disown();
-    return this.overlay(into);
+    // What both share already has stayed as it is, unless it was somebody else's.
+    const kept = into !== undefined && !into.#lent;
+    const copy = this.#overlay(into, kept);
+    copy.#lent = this.#lent;
+    return copy;
   }
 
   /** Other memory may share all pages from now on. */
@@ -158,7 +165,12 @@ export class GuestMemory {
    * @returns The copy.
    */
   overlay(into?: GuestMemory): GuestMemory {
+    return this.#overlay(into, false);
+  }
+
+  #overlay(into: GuestMemory | undefined, kept: boolean): GuestMemory {
     if (into === undefined || into.size !== this.size) return new GuestMemory(this.size, this);
+    into.#lent = true;
     into.#recycle();
     const to = into.#pages, from = this.#pages;
     if (into.#numbers !== this.#numbers) {
@@ -172,8 +184,9 @@ export class GuestMemory {
     }
     const { list } = this.#numbers;
     for (let i = 0; i < list.length; i++) {
-      const number = list[i] as number;
-      to[number] = from[number];
+      const number = list[i] as number, page = from[number];
+      if (kept && to[number] === page) continue;
+      to[number] = page;
       into.versions[number]!++;
     }
     into.resident = this.resident;
