@@ -39,7 +39,7 @@ export function passZeros(cpu: Processor, most: number): number {
   const operand = walk.gpa;
   if (!translations.find(cpu, address.lo, address.hi, WRITE, who, walk)) return 0;
   if (walk.gpa !== operand || (operand / PAGE | 0) === (gpa / PAGE | 0)) return 0;
-  const count = Math.min(zeros(memory.page(gpa), lo % PAGE), most);
+  const count = Math.min(zeros(memory.words(gpa), lo % PAGE), most);
   memory.recorder?.readMemory(gpa, Math.min(2 * count + 2, PAGE - lo % PAGE));
   if (count === 0) return 0;
   const by = (cpu.gpr[0] as number) & 0xff;
@@ -72,8 +72,15 @@ export function rewritesItself(cpu: Processor): boolean {
 }
 
 /** How many instructions of zeros there are from a place of a page on whose successor lies on it, too. */
-function zeros(page: Uint8Array, from: number): number {
-  let at = from;
-  while (at < PAGE && page[at] === 0) at++;
+function zeros(words: Uint32Array, from: number): number {
+  let word = from >> 2, bits = (words[word] as number) >>> 8 * (from & 3), at = from;
+  if (bits === 0) {
+    while (++word < PAGE / 4 && words[word] === 0);
+    if (word === PAGE / 4) return PAGE - 1 - from >> 1;
+    bits = words[word] as number;
+    at = 4 * word;
+  }
+  // To the lowest byte of the word that is not zero.
+  at += 31 - Math.clz32(bits & -bits) >> 3;
   return Math.max(0, Math.min(at, PAGE - 1) - from >> 1);
 }
