@@ -73,55 +73,81 @@ function same(memory: GuestMemory, holds: ReadonlyMap<number, number>): void {
   }
 }
 
-Deno.test("a page that has the version that it had holds what it held, in memory that is used again for copies", () => {
+Deno.test("copies in memory that is used again hold what they should, and where the version is the same, the same", () => {
   const names = [0, 1, 2] as const;
-  const memoryAt = fc.constantFrom(...names);
+  const name = fc.constantFrom(...names);
   const act = fc.oneof(
-    { weight: 3, arbitrary: fc.tuple(fc.constant("write" as const), memoryAt, fc.nat(2)) },
-    { weight: 3, arbitrary: fc.tuple(fc.constant("fork" as const), memoryAt, memoryAt) },
-    { weight: 2, arbitrary: fc.tuple(fc.constant("overlay" as const), memoryAt, memoryAt) },
+    { weight: 6, arbitrary: fc.tuple(fc.constant("write" as const), name, fc.nat(2)) },
+    { weight: 6, arbitrary: fc.tuple(fc.constant("fork" as const), name, name) },
+    { weight: 2, arbitrary: fc.tuple(fc.constant("overlay" as const), name, name) },
+    { weight: 1, arbitrary: fc.tuple(fc.constant("new copy" as const), name, fc.constant(0)) },
+    { weight: 4, arbitrary: fc.tuple(fc.constant("adopt" as const), name, name) },
   );
   fc.assert(
-    fc.property(fc.array(act, { minLength: 20, maxLength: 80 }), (acts) => {
+    fc.property(fc.array(act, { minLength: 40, maxLength: 120 }), (acts) => {
       const memories = names.map(() => new GuestMemory(SIZE));
+      const expected = names.map(() => [0, 0, 0]);
       /** Whose pages a memory may look at, which it must not once these were written. */
       const lenders: (number | undefined)[] = names.map(() => undefined);
       const stale = names.map(() => false);
       const held = names.map(() => new Map<string, number>());
+      const copies: { readonly memory: GuestMemory; readonly holds: readonly number[] }[] = [];
       let value = 0;
-      const writes = (lender: number) => {
+      const written = (lender: number) => {
         for (const [borrower, of] of lenders.entries()) {
           if (of === lender && !stale[borrower]) {
             stale[borrower] = true;
-            writes(borrower);
+            written(borrower);
           }
         }
       };
       const looksAt = (borrower: number | undefined, lender: number): boolean =>
         borrower !== undefined && (borrower === lender || looksAt(lenders[borrower], lender));
       for (const [what, from, to] of acts) {
+        const memory = memories[from]!;
         if (stale[from]) continue;
         if (what === "write") {
-          writes(from);
-          memories[from]!.writable(to * PAGE_SIZE).fill(value = value % 255 + 1);
+          written(from);
+          memory.writable(to * PAGE_SIZE).fill(value = value % 255 + 1);
+          expected[from]![to] = value;
+        } else if (what === "new copy") {
+          // What looks at another's pages is no copy for good.
+          if (lenders[from] === undefined) {
+            copies.push({ memory: memory.fork(), holds: [...expected[from]!] });
+          }
+        } else if (what === "adopt") {
+          if (stale[to] || from === to || lenders[from] !== undefined) continue;
+          written(to);
+          memories[to]!.adopt(memory, PAGE_SIZE, 2 * PAGE_SIZE);
+          expected[to]![1] = expected[from]![1]!;
         } else if (!looksAt(from, to)) {
           // Nothing may look at pages of what becomes a copy.
-          writes(to);
-          memories[from]![what](memories[to]!);
+          written(to);
+          memory[what](memories[to]!);
           lenders[to] = what === "overlay" ? from : lenders[from];
+          expected[to] = [...expected[from]!];
           stale[to] = false;
         }
-        for (const name of names) {
-          if (stale[name]) continue;
-          const memory = memories[name]!;
-          for (let page = 0; page < 3; page++) {
-            const key = `${page} ${memory.versions[page]}`, now = memory.page(page * PAGE_SIZE)[0]!;
-            assertEquals(now, held[name]!.get(key) ?? now, `${key} of ${name}`);
-            held[name]!.set(key, now);
+        for (const at of names) {
+          if (stale[at]) continue;
+          const now = holding(memories[at]!);
+          assertEquals(now, expected[at], `memory ${at}`);
+          for (const [page, content] of now.entries()) {
+            const key = `${page} ${memories[at]!.versions[page]}`;
+            assertEquals(content, held[at]!.get(key) ?? content, `${key} of ${at}`);
+            held[at]!.set(key, content);
           }
+        }
+        for (const copy of copies) {
+          assertEquals(holding(copy.memory), copy.holds, "a copy for good");
         }
       }
     }),
     { numRuns: 500 },
   );
 });
+
+/** The last byte of each of the first pages. */
+function holding(memory: GuestMemory): number[] {
+  return [0, 1, 2].map((page) => memory.page(page * PAGE_SIZE)[PAGE_SIZE - 1]!);
+}

@@ -77,6 +77,16 @@ export class GuestMemory {
   readonly #owned: Uint8Array;
   /** Whether pages that are not its own may be written by whose they are. */
   #lent: boolean;
+  static #made = 0;
+  /** A number that no other memory has: a reference to a copy would keep it from being collected. */
+  readonly #id = ++GuestMemory.#made;
+  /** The last copy, which alone shares some pages that were this memory's; and these, by their numbers. */
+  #last = 0;
+  readonly #given: (Uint8Array | undefined)[] = [];
+  readonly #givenNumbers: number[] = [];
+  /** What it is a copy of, until it becomes one of another; and whether others share its pages since. */
+  #of = 0;
+  #shared = false;
   /** Numbers of the pages that may be owned. */
   #mine: number[] = [];
   /** Pages that nothing refers to any more, to be used again. */
@@ -142,19 +152,58 @@ export class GuestMemory {
    * @returns The copy.
    */
   fork(into?: GuestMemory): GuestMemory {
-    this.#disown();
     // What both share already has stayed as it is, unless it was somebody else's.
     const kept = into !== undefined && !into.#lent;
+    const alone = into !== undefined && into.#id === this.#last && into.#of === this.#id &&
+      !into.#shared;
+    if (alone) this.#takeBack();
+    else this.#forgetCopy();
+    this.#disown();
     const copy = this.#overlay(into, kept);
     copy.#lent = this.#lent;
+    copy.#shared = false;
+    copy.#of = this.#id;
+    this.#last = copy.#id;
+    this.#shared = true;
     return copy;
   }
 
   /** Other memory may share all pages from now on. */
   #disown(): void {
-    const mine = this.#mine, owned = this.#owned;
-    for (let i = 0; i < mine.length; i++) owned[mine[i] as number] = 0;
+    const mine = this.#mine, owned = this.#owned, given = this.#given;
+    for (let i = 0; i < mine.length; i++) {
+      const number = mine[i] as number;
+      if (owned[number] !== 1) continue;
+      owned[number] = 0;
+      // Without holes it is no hash table.
+      while (given.length <= number) given.push(undefined);
+      given[number] = this.#pages[number];
+      this.#givenNumbers.push(number);
+    }
     mine.length = 0;
+  }
+
+  /** The only copy is about to become another: pages that this memory has replaced are nobody's then. */
+  #takeBack(): void {
+    const numbers = this.#givenNumbers, given = this.#given;
+    let left = 0;
+    for (let i = 0; i < numbers.length; i++) {
+      const number = numbers[i] as number, page = given[number] as Uint8Array;
+      if (this.#pages[number] === page) {
+        numbers[left++] = number;
+        continue;
+      }
+      given[number] = undefined;
+      this.#spare.push(page);
+    }
+    numbers.length = left;
+  }
+
+  /** Pages that were given to the last copy may be anybody's. */
+  #forgetCopy(): void {
+    this.#last = 0;
+    for (const number of this.#givenNumbers) this.#given[number] = undefined;
+    this.#givenNumbers.length = 0;
   }
 
   /**
@@ -171,6 +220,7 @@ export class GuestMemory {
   #overlay(into: GuestMemory | undefined, kept: boolean): GuestMemory {
     if (into === undefined || into.size !== this.size) return new GuestMemory(this.size, this);
     into.#lent = true;
+    into.#of = 0;
     into.#recycle();
     const to = into.#pages, from = this.#pages;
     if (into.#numbers !== this.#numbers) {
@@ -414,6 +464,8 @@ export class GuestMemory {
   /** Takes the pages of `[from, to)` from another memory; they stay shared until written. */
   adopt(other: GuestMemory, from: number, to: number): void {
     this.clear(from, to);
+    other.#forgetCopy();
+    other.#shared = true;
     for (let i = from / PAGE_SIZE; i < to / PAGE_SIZE; i++) {
       const page = other.#pages[i];
       other.#owned[i] = 0;
