@@ -86,8 +86,10 @@ export class FollowedPath<T> {
   overwrites(word: number): boolean {
     let known = this.#overwritten.get(word);
     if (known === undefined) {
-      const last = this.#repeated.notes.findLast(({ words }) => words.includes(word));
-      const origin = last?.origins[last.words.indexOf(word)];
+      let origin: number | undefined;
+      for (const { set } of this.#repeated.notes) {
+        for (let i = 0; i < set.length; i += 3) if (set[i] === word) origin = set[i + 1];
+      }
       known = origin !== undefined && origin !== word && !this.#repeated.dependsOn(word);
       this.#overwritten.set(word, known);
     }
@@ -147,26 +149,27 @@ export class FollowedPath<T> {
     const changes: Change<T>[] = [];
     for (const { step, transition, notes } of this.#stretches) {
       // What a word is at the end of the stretch, by its number.
-      const set = new Map<number, { readonly origin: number; readonly value: number }>();
-      for (const { mapped, words, origins, values } of notes) {
+      const found = new Map<number, { readonly origin: number; readonly value: number }>();
+      for (const { mapped, set } of notes) {
         masks.forEach((_, i) => {
           const inWork = first + i - WORK;
           if (mapped >= 0 && inWork >= 0 && inWork < PAGE_WORDS) {
-            set.set(i, { origin: this.#stateWords + mapped * PAGE_WORDS + inWork, value: 0 });
+            found.set(i, { origin: this.#stateWords + mapped * PAGE_WORDS + inWork, value: 0 });
           }
         });
-        words.forEach((word, k) => {
-          if (word < first || word >= first + masks.length) return;
-          set.set(word - first, { origin: origins[k] as number, value: values[k] as number });
-        });
+        for (let i = 0; i < set.length; i += 3) {
+          const word = set[i] as number;
+          if (word < first || word >= first + masks.length) continue;
+          found.set(word - first, { origin: set[i + 1] as number, value: set[i + 2] as number });
+        }
       }
-      if (set.size === 0) continue;
+      if (found.size === 0) continue;
       changes.push({
         step,
         transition,
-        words: [...set.keys()],
-        origins: [...set.values()].map(({ origin }) => origin < 0 ? -1 : this.#indexOf(origin)),
-        values: [...set.values()].map(({ value }) => value),
+        words: [...found.keys()],
+        origins: [...found.values()].map(({ origin }) => origin < 0 ? -1 : this.#indexOf(origin)),
+        values: [...found.values()].map(({ value }) => value),
       });
     }
     return { before: masks.map((_, i) => this.#indexOf(first + i)), masks, changes };
@@ -218,10 +221,10 @@ function neededOf(history: readonly Noted[], stateWords: number): Needed {
   };
   let mapped = -1;
   for (const note of history) {
-    const { words, origins } = note;
+    const { set } = note;
     if (note.mapped >= 0) mapped = note.mapped;
-    for (let i = 0; i < words.length; i++) {
-      const word = words[i] as number, origin = origins[i] as number;
+    for (let i = 0; i < set.length; i += 3) {
+      const word = set[i] as number, origin = set[i + 1] as number;
       if (origin >= 0) add(origin);
       // What the work area was before it became a copy of a page is nobody's.
       if (word < WORK) add(word);

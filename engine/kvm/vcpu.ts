@@ -51,15 +51,12 @@ export interface Looker {
 export interface Noted {
   /** Number of the page of guest memory that the work area becomes a copy of first; or -1. */
   readonly mapped: number;
-  /** Numbers of the words, each once. */
-  readonly words: readonly number[];
   /**
-   * What each is a copy of: the number of a word as it was at the beginning, guest memory's behind
-   * those of the state; or -1.
+   * Three numbers for each word that was set, each once: its number; what it is a copy of, by the number
+   * of a word as it was at the beginning, guest memory's behind those of the state, or -1; and what it
+   * is where it is no copy, which is the same each time.
    */
-  readonly origins: readonly number[];
-  /** What it is where it is no copy: that is the same each time. */
-  readonly values: readonly number[];
+  readonly set: Int32Array;
   /** What is told then. */
   readonly tell: ((observer: Observer, v: Vcpu) => void) | undefined;
 }

@@ -5,10 +5,12 @@
  * @module
  */
 import type { Noted } from "../kvm/vcpu.ts";
+import type { Arena } from "./arena.ts";
 import type { WordNumber } from "./guards.ts";
 
 /** Collects it while a path is recorded. */
 export class HistoryRecorder {
+  readonly #arena: Arena;
   #notes: Noted[] = [];
   /** Words of the state that were set at any time, those of the work area aside; and which they are. */
   readonly #ever: number[] = [];
@@ -23,8 +25,10 @@ export class HistoryRecorder {
    * Makes room.
    *
    * @param stateWords Words of a state.
+   * @param arena Where notes are kept.
    */
-  constructor(stateWords: number) {
+  constructor(stateWords: number, arena: Arena) {
+    this.#arena = arena;
     this.#isEver = new Uint8Array(stateWords);
   }
 
@@ -74,26 +78,27 @@ export class HistoryRecorder {
     values: Uint32Array,
     tell: Noted["tell"],
   ): void {
-    const words: number[] = [], origins: number[] = [], now: number[] = [];
-    const add = (word: number) => {
-      words.push(word);
-      origins.push(originOf(word));
-      // Signed: others would each take memory of their own.
-      now.push((values[word] as number) | 0);
-    };
+    const list = this.#arena.take(3 * (set.length + this.#worked.size));
+    let at = 0;
     for (let i = 0; i < set.length; i++) {
       const word = set[i] as number;
       if (this.#isEver[word] === 0) {
         this.#isEver[word] = 1;
         this.#ever.push(word);
       }
-      add(word);
+      list[at++] = word;
+      list[at++] = originOf(word);
+      list[at++] = values[word] as number;
     }
     if (this.#worked.size > 0) {
-      for (const word of this.#worked) add(word);
+      for (const word of this.#worked) {
+        list[at++] = word;
+        list[at++] = originOf(word);
+        list[at++] = values[word] as number;
+      }
       this.#worked.clear();
     }
-    this.#notes.push({ mapped: this.#mapped, words, origins, values: now, tell });
+    this.#notes.push({ mapped: this.#mapped, set: list, tell });
     this.#mapped = -1;
   }
 }
@@ -103,5 +108,5 @@ const NOTE_SIZE = 16;
 
 /** What a history takes up, in numbers of 32 bits. */
 export function sizeOf(history: readonly Noted[]): number {
-  return history.reduce((sum, { words }) => sum + NOTE_SIZE + 3 * words.length, 0);
+  return history.reduce((sum, { set }) => sum + NOTE_SIZE + set.length, 0);
 }

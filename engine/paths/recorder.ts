@@ -103,7 +103,7 @@ export class PathRecorder implements AccessRecorder {
     const { observer } = v;
     this.#given = given;
     this.#history = observer?.follows &&
-      (this.#histories ??= new HistoryRecorder(this.#stateWords));
+      (this.#histories ??= new HistoryRecorder(this.#stateWords, this.#arena));
     this.#history?.begin();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
     this.#begin(v);
