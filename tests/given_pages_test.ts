@@ -118,3 +118,16 @@ Deno.test("a page that is set holds what it was set to, whatever was written in 
     { numRuns: 300 },
   );
 });
+
+Deno.test("a page far behind the end of memory is none of those that were set", () => {
+  const driver = new Driver(UPSTREAM);
+  const data = { bytes: new Uint8Array(4096), revision: 0 };
+  const set = (gpa: bigint) => driver.feed({ kind: "memory", vcpu: 0, gpa, data }, 0);
+  driver.feed({ kind: "session", vcpu: 0, meta: {} }, 0);
+  set(0x1000n);
+  const { memory } = driver.vcpu as Vcpu;
+  memory.writeConstants(0x1000, Int32Array.of(PageHistory.anotherList(), 1, 0, 1, word(1)), 0);
+  // Page number 2^32 + 1.
+  set((1n << 44n) + 0x1000n);
+  assertEquals(memory.read(0x1000, 4), word(1));
+});

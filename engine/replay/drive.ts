@@ -326,9 +326,8 @@ export class Driver {
   /** Sets a page from outside. */
   #page(gpa: number, image: Image, event: number): void {
     const v = this.#machine(), { memory } = v;
-    if (this.#given.holds(memory, gpa, image)) return;
-    const backed = memory.backed(gpa, PAGE_SIZE);
-    if (backed && !memory.written(gpa / PAGE_SIZE | 0)) {
+    if (!memory.backed(gpa, PAGE_SIZE) || this.#given.holds(memory, gpa, image)) return;
+    if (!memory.written(gpa / PAGE_SIZE | 0)) {
       if (this.#pages++ === MOST_PAGES) {
         throw new ReplayError(
           `The session sets more than ${MOST_PAGES} pages of guest memory, which replay keeps at most`,
@@ -337,7 +336,7 @@ export class Driver {
       }
     }
     writePage(v, gpa, image);
-    if (backed && image.known === undefined) this.#given.set(memory, gpa, image);
+    if (image.known === undefined) this.#given.set(memory, gpa, image);
   }
 
   #inject(event: EventOf<"inject">, index: number): void {

@@ -17,17 +17,17 @@ export class GivenPages {
   #memory: GuestMemory | undefined;
   /** By number of the page: its image, the image's revision, and the page's version behind that. */
   readonly #images: (Image | undefined)[] = [];
-  readonly #revisions: number[] = [];
-  readonly #versions: number[] = [];
+  #revisions = new Float64Array(0);
+  #versions = new Uint32Array(0);
   /** The number of its content. */
-  readonly #contents: number[] = [];
+  #contents = new Float64Array(0);
 
   /**
    * Whether a page holds an image that it was set to, and neither changed since. Where paths alone
    * wrote the page since, that is undone.
    *
    * @param memory The guest's memory.
-   * @param gpa Where the page lies.
+   * @param gpa Where the page lies; not behind the end of memory.
    * @param image The image.
    */
   holds(memory: GuestMemory, gpa: number, image: Image): boolean {
@@ -53,20 +53,10 @@ export class GivenPages {
    */
   set(memory: GuestMemory, gpa: number, image: Image): void {
     const page = gpa / PAGE_SIZE | 0;
+    if (memory !== this.#memory) this.#take(memory);
     const images = this.#images, contents = this.#contents;
-    if (memory !== this.#memory) {
-      this.#memory = memory;
-      for (const list of [images, contents, this.#revisions, this.#versions, this.numbers]) {
-        list.length = 0;
-      }
-    }
-    // Without holes they are no hash tables.
-    while (images.length <= page) {
-      images.push(undefined);
-      contents.push(0);
-      this.#revisions.push(NOT_TOLD);
-      this.#versions.push(0);
-    }
+    // Without holes it is no hash table.
+    while (images.length <= page) images.push(undefined);
     const before = images[page], revision = image.revision ?? NOT_TOLD;
     if (before === undefined) this.numbers.push(page);
     // Of an image without a revision it is not known whether it changes.
@@ -76,6 +66,19 @@ export class GivenPages {
       contents[page] = PageHistory.another();
     }
     this.#begin(memory, page);
+  }
+
+  /** Begins with another memory, of which no page was set. */
+  #take(memory: GuestMemory): void {
+    this.#memory = memory;
+    this.#images.length = 0;
+    this.numbers.length = 0;
+    const { length } = memory.versions;
+    // Nobody looks at what is there of pages without an image.
+    if (this.#versions.length >= length) return;
+    this.#revisions = new Float64Array(length);
+    this.#versions = new Uint32Array(length);
+    this.#contents = new Float64Array(length);
   }
 
   #begin(memory: GuestMemory, page: number): void {

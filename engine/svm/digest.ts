@@ -95,7 +95,7 @@ export class RunningDigest {
   #versions = new Float64Array(0);
   #crcs = new Int32Array(0);
   /** Numbers of what pages held, where they are known; 0 where they are not. */
-  #contents: number[] = [];
+  #contents = new Float64Array(0);
   /** The pages that there were, how many, and the CRC-32 of them all. */
   #pages: readonly number[] | undefined;
   #count = 0;
@@ -139,17 +139,10 @@ export class RunningDigest {
 
   /** Whether a page is known to hold what it held when it was looked at last. */
   #same(page: number): boolean {
-    const contents = this.#contents, { length } = contents;
     const content = (this.#memory as GuestMemory).contentOf(page);
-    if (page < length) {
-      const same = content !== 0 && contents[page] === content;
-      contents[page] = content;
-      return same;
-    }
-    // Without holes it is no hash table.
-    while (contents.length < page) contents.push(0);
-    contents.push(content);
-    return false;
+    const same = content !== 0 && this.#contents[page] === content;
+    this.#contents[page] = content;
+    return same;
   }
 
   /** Takes up the pages that there are, as they were when they were looked at last. */
@@ -173,7 +166,7 @@ export class RunningDigest {
   #begin(memory: GuestMemory): void {
     this.#memory = memory;
     this.#pages = undefined;
-    this.#contents = [];
+    this.#contents = new Float64Array(memory.versions.length);
     // -1: not looked at yet.
     this.#versions = new Float64Array(memory.versions.length).fill(-1);
     this.#crcs = new Int32Array(memory.versions.length);
