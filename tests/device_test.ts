@@ -19,3 +19,17 @@ for (const npt of [true, false]) {
     assertEquals(written.events.filter((event) => "at" in event).map(({ at }) => at), ["setstate"]);
   });
 }
+
+// ADD [0xf0000010], EAX of an L2 without paging: the value that it adds to is the device's.
+for (const npt of [true, false]) {
+  Deno.test(`a device that userspace does not answer for is zero whatever memory holds, npt ${npt}`, () => {
+    const emulator = new Emulator(LINUX_6_12, { npt });
+    // SF and PF tell the sum with it.
+    const held = "m.10.4=deadbeef";
+    emulator.run(
+      parseScenario(`read m.9000=f00000100501 s.d0=1000 s.158=31 s.148=0 s.12.2=c9b ${held}`),
+    );
+    const { post } = emulator.run(parseScenario(`write entry=setstate keepvm ${held}`));
+    assertEquals([post?.rip, post?.rflags, post?.exit], ["9006", "2", 6]);
+  });
+}

@@ -93,8 +93,8 @@ class Emulator extends Processor {
 
 const EMULATOR = new Tool((v) => new Emulator(v));
 
-/** A physical address that no memory is behind. */
-const NOWHERE = 2 ** 52;
+/** A physical address that no memory is behind; the number of its page has 31 bits, as all that memory looks up. */
+const NOWHERE = 2 ** 43;
 
 /** How the emulator reaches memory. */
 function viewOf(cpu: Emulator): Paging {
