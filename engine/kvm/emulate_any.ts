@@ -94,7 +94,7 @@ class Emulator extends Processor {
 const EMULATOR = new Tool((v) => new Emulator(v));
 
 /** A physical address that no memory is behind; the number of its page has 31 bits, as all that memory looks up. */
-const NOWHERE = 2 ** 43;
+const NOWHERE = 2 ** 42;
 
 /** How the emulator reaches memory. */
 function viewOf(cpu: Emulator): Paging {
