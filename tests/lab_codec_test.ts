@@ -17,6 +17,7 @@ import {
   parseLabRecord,
   readLabRecords,
 } from "../codecs/lab/record.ts";
+import { regsImage, stateOf } from "../codecs/lab/views.ts";
 import { readTrace } from "../codecs/container/reader.ts";
 import { TraceWriter } from "../codecs/container/writer.ts";
 import { importLab } from "../traces/scenarios/lab_import.ts";
@@ -257,6 +258,7 @@ const BAD: readonly (readonly [unknown, string])[] = [
   [{ ...BASE, events: [{ at: "x", nested: {}, ctl01: { "400": "0" } }] }, "events[0].ctl01.400"],
   [{ ...BASE, post: { rip: "08" } }, "post.rip"],
   [{ ...BASE, post: { cs: "8" } }, "post.cs"],
+  [{ ...BASE, post: { cs: "8/0/100" } }, "post.cs"],
   [{ ...BASE, post: { gif: "1" } }, "post.gif"],
   [{ ...BASE, post: { errno: -4 } }, "post.errno"],
   [{ ...BASE, post: { vmcb12: { "001": "0000000000000001" } } }, "post.vmcb12.001"],
@@ -275,6 +277,14 @@ for (const [value, field] of BAD) {
     assert(error.message.startsWith("f:4: "), error.message);
   });
 }
+
+Deno.test("registers of a machine that KVM has given up are read, and tell nothing of CS", () => {
+  const text = JSON.stringify({ ...BASE, post: { cs: "0/0/fe", rc: -1, errno: 5 } });
+  const { post } = parseLabRecord(text);
+  assertEquals(post?.cs, "0/0/fe");
+  assertEquals(stateOf(regsImage(post!)).cs, undefined);
+  assertEquals(stateOf(regsImage({ cs: "8/0/1" })).cs, "8/0/1");
+});
 
 function bytes(text: string): ReadableStream<Uint8Array> {
   return new Blob([text]).stream();

@@ -137,7 +137,10 @@ export function regsImage(state: LabState): Image {
   if (state.cs !== undefined) {
     const [selector, long, big] = state.cs.split("/");
     draft.set(R.cs_selector, 2, BigInt(`0x${selector}`));
-    draft.set(R.cs_attrib, 2, BigInt(long!) << 9n | BigInt(big!) << 10n, CS_BITS);
+    // What is no flag is what a failed ioctl left: the attributes stay unknown.
+    if (/^[01]$/.test(long!) && /^[01]$/.test(big!)) {
+      draft.set(R.cs_attrib, 2, BigInt(long!) << 9n | BigInt(big!) << 10n, CS_BITS);
+    }
   }
   if (state.ss !== undefined) draft.set(R.ss_selector, 2, BigInt(`0x${state.ss}`));
   for (const key of ["ev_exc", "ev_int", "ev_nmi"] as const) {
