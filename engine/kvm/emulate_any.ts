@@ -11,7 +11,6 @@ import { FAULT, FLAG, HALTED, NEXT, SEG } from "../cpu/constants.ts";
 import { execute } from "../cpu/execute.ts";
 import { decode, type Instruction, PREFIX } from "../cpu/decode.ts";
 import type { Paging } from "../paging/paging.ts";
-import { ALL_REGISTERS, recordUse } from "../cpu/carried.ts";
 import { getOperand } from "../cpu/operands.ts";
 import { Processor } from "../cpu/processor.ts";
 import { attach, loadState, storeSegments } from "../cpu/vmcb_state.ts";
@@ -274,10 +273,10 @@ function queueFault(v: Vcpu, cpu: Processor): void {
 
 /** Takes the mode, the registers and the flags from the VMCB. */
 function begin(v: Vcpu, vmcb: number): void {
+  v.recorder?.giveUp();
   const cpu = EMULATOR.of(v);
   attach(cpu, v, vmcb, cpu.view);
   loadState(cpu);
-  if (v.recorder !== undefined) recordUse(cpu, ALL_REGISTERS);
   cpu.rflags = rflags(v) | RFLAGS.FIXED;
 }
 
@@ -360,7 +359,6 @@ export function completeDevice(v: Vcpu, code: Uint8Array): number {
 
 /** Keeps what the instruction goes on with when the device has answered. */
 function wait(v: Vcpu, code: Uint8Array): void {
-  v.recorder?.giveUp();
   const { vmcb, pendingRegisters: then } = v;
   v.pendingDevice = code;
   then.set(v.bytes.subarray(V.rax, V.rax + REGISTERS));
@@ -393,7 +391,6 @@ const LOADS_SEGMENT: ReadonlySet<number> = new Set([
 
 function writeBack(v: Vcpu): void {
   const cpu = EMULATOR.of(v);
-  v.recorder?.write(V.rax, 128);
   v.words.set(cpu.gpr, V.rax >> 2);
   v.set32(V.rip, cpu.ripLo);
   v.set32(V.rip + 4, cpu.ripHi);
