@@ -50,6 +50,8 @@ export interface RunOptions {
   readonly xcr0?: number;
   /** Instructions after which an interrupt of the hypervisor's own ends the run; none comes when left out. */
   readonly interruptAfter?: number | undefined;
+  /** Whether the hypervisor's timer interrupts a guest that is stuck; it never ends when left out. */
+  readonly ticks?: boolean;
 }
 
 /** Instructions after which a run counts as stuck. */
@@ -150,7 +152,8 @@ export function runVmcb(
       if (status === NEXT) cpu.oldException = -1;
     } else break;
   }
-  if (status === HALTED && interruptAfter !== undefined && cpu.check(EXIT_CODE.intr)) status = EXIT;
+  const interrupted = interruptAfter !== undefined || options.ticks === true;
+  if (status === HALTED && interrupted && cpu.check(EXIT_CODE.intr)) status = EXIT;
   if (status === EXIT) {
     if (cpu.unknown !== 0 && !exitIsKnown(cpu)) status = UNMODELLED;
     else writeBack(cpu);

@@ -5,6 +5,7 @@
  */
 import { C, S, V } from "../svm/machine.ts";
 import { type MsrIntercepted, Processor, runVmcb, unmodelledBytes } from "../cpu/mod.ts";
+import { EXIT_CODE } from "../cpu/constants.ts";
 import { AMD } from "../processors/amd.ts";
 import { hexOf } from "../hex.ts";
 import type { ProcessorModel } from "../processors/model.ts";
@@ -248,6 +249,7 @@ class Core {
     model: ProcessorModel;
     xcr0: number;
     interruptAfter: number | undefined;
+    readonly ticks: true;
   };
 
   constructor(v: Vcpu) {
@@ -257,6 +259,7 @@ class Core {
       model: AMD,
       xcr0: 1,
       interruptAfter: undefined,
+      ticks: true,
     };
   }
 }
@@ -302,9 +305,12 @@ function run(v: Vcpu, forceExit: boolean): number {
     v.miss("the host's registers, which a refused VMRUN leaves in the VMCB");
     return STUCK;
   }
+  // A guest that is stuck is left and entered again with each tick, until a signal comes.
+  const stuck = !forceExit && v.u32(vmcb + C.exit_code) === EXIT_CODE.intr;
   afterExit(v, vmcb, freeDr);
   if (v.exiting !== undefined) v.exiting({ ...now });
-  return handleExit(v);
+  const outcome = handleExit(v);
+  return stuck && outcome === RESUME ? STUCK : outcome;
 }
 
 /** Takes what a recording says instead of what the processor does. Which hypervisor handles an exit of L2 is part of it. */
