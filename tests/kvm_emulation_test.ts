@@ -240,3 +240,14 @@ Deno.test("what a VMRUN refused at once leaves of the host's registers is not mo
   const said = events.flatMap((event) => "unmodelled" in event ? [event.unmodelled] : []);
   assertEquals(said, ["the host's registers, which a refused VMRUN leaves in the VMCB"]);
 });
+
+Deno.test("an L2 in a loop without an exit has run: the host's timer ended its entries", () => {
+  for (const policy of [LINUX_6_12, LINUX_7_3]) {
+    const emulator = new Emulator(policy, { npt: true, full: true });
+    const ends = ["m.9000=feeb", "m.9000=feeb keepvm", "m.9000.4=feeb90 keepvm"].map((spec) => {
+      const { post } = emulator.run(parseScenario(`x ${spec}`));
+      return [post?.errno, post?.rip, post?.run_pending];
+    });
+    assertEquals(ends, [[4, "9000", 0], [4, "9000", 0], [4, "9001", 0]]);
+  }
+});
