@@ -186,6 +186,29 @@ Deno.test("whatever becomes of a log, its events can be written, and its lines a
   );
 });
 
+Deno.test("a line on which one record is cut off and the next one begins counts once", async () => {
+  const head = (time: string) => `qemu-sys-4321    5d..1   398.${time}:`;
+  const info = ["0x0000000200000006", "0x00000000001ab000"];
+  const exit = `vcpu 0 reason npf rip 0xffffffffffbb0119 info1 ${info[0]} info2 ${info[1]} ` +
+    "intr_info 0x00000000 error_";
+  const inject = `reason: npf ext_inf1: ${info[0]} ext_inf2: ${info[1]} ` +
+    "ext_int: 0x00000000 ext_int_err: 0x00000000";
+  const { stats } = await imported(encoder.encode(
+    `${head("691410")} kvm_nested_intercepts: cr_read: 0018 cr_write: 0001 excp: 00060042 ` +
+      "intercepts: bc4c8027 00006e7f 00000001\n" +
+      `${head("691416")} kvm_nested_vmexit: ${exit} ${head("691419")}\n` +
+      ` kvm_nested_vmexit_inject: ${inject}\n`,
+  ));
+  const { lines, malformed, continued, skipped, events } = stats;
+  assertEquals({ lines, malformed, continued, skipped }, {
+    lines: 3,
+    malformed: 1,
+    continued: 0,
+    skipped: 0,
+  });
+  assertEquals(events, { kvm_nested_intercepts: 1, kvm_nested_vmexit_inject: 1 });
+});
+
 /** What became of a log, in a row of the documentation's table. */
 async function tableRow(name: string, text: string): Promise<string[]> {
   const { stats } = await imported(text);

@@ -264,7 +264,8 @@ export class TextRecords {
         const joined = `${above} ${front.trimStart()}`;
         if (HEAD_ALONE.test(above) && this.#front(joined, clean)) {
           front = joined;
-          this.#stats.continued++;
+          // A line that names a record of its own counts as that.
+          if (above.search(NAMED) < 0) this.#stats.continued++;
         } else this.#front(front, clean);
       }
       if (head.pid < 0 && this.#threads) continue;
