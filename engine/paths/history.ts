@@ -80,24 +80,21 @@ export class HistoryRecorder {
   ): void {
     const list = this.#arena.take(3 * (set.length + this.#worked.size));
     let at = 0;
+    const put = (word: number) => {
+      list[at++] = word;
+      list[at++] = originOf(word);
+      list[at++] = values[word] as number;
+    };
     for (let i = 0; i < set.length; i++) {
       const word = set[i] as number;
       if (this.#isEver[word] === 0) {
         this.#isEver[word] = 1;
         this.#ever.push(word);
       }
-      list[at++] = word;
-      list[at++] = originOf(word);
-      list[at++] = values[word] as number;
+      put(word);
     }
-    if (this.#worked.size > 0) {
-      for (const word of this.#worked) {
-        list[at++] = word;
-        list[at++] = originOf(word);
-        list[at++] = values[word] as number;
-      }
-      this.#worked.clear();
-    }
+    this.#worked.forEach(put);
+    this.#worked.clear();
     this.#notes.push({ mapped: this.#mapped, set: list, tell });
     this.#mapped = -1;
   }

@@ -159,8 +159,8 @@ export class PathWriter {
     list[stretches] = count;
     program.length = at;
     if (numbered) {
-      const constants = program.since(stretches);
-      program.set(number, this.#lists.of(constants, constants.length, PageHistory.anotherList));
+      const constants = list.subarray(stretches, at);
+      list[number] = this.#lists.of(constants, constants.length, PageHistory.anotherList);
     }
     program.copies(copied);
   }

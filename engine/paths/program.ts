@@ -90,16 +90,6 @@ export class Program {
     return this.#numbers;
   }
 
-  /** Those from a place on; valid until more are appended. */
-  since(at: number): Int32Array {
-    return this.#numbers.subarray(at, this.length);
-  }
-
-  /** Sets one of them. */
-  set(index: number, number: number): void {
-    this.#numbers[index] = number;
-  }
-
   /** Appends copies, of which another list has place and slot of each. */
   copies(list: Program): void {
     const stretches = this.later();

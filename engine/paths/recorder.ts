@@ -67,7 +67,8 @@ export class PathRecorder implements AccessRecorder {
   #steps = false;
   /** What the observer learns afterwards instead of being told. */
   #history: HistoryRecorder | undefined;
-  #histories: HistoryRecorder | undefined;
+  /** The memory for it, once somebody learned anything so. */
+  #ownHistory: HistoryRecorder | undefined;
   /** What a word of the state is a copy of, if that decides nothing. */
   readonly #originOf = (word: number): WordNumber => {
     const from = this.#state.from(word);
@@ -103,7 +104,7 @@ export class PathRecorder implements AccessRecorder {
     const { observer } = v;
     this.#given = given;
     this.#history = observer?.follows &&
-      (this.#histories ??= new HistoryRecorder(this.#stateWords, this.#arena));
+      (this.#ownHistory ??= new HistoryRecorder(this.#stateWords, this.#arena));
     this.#history?.begin();
     this.#steps = observer?.step !== undefined && this.#history === undefined;
     this.#begin(v);

@@ -327,13 +327,11 @@ export class Driver {
   #page(gpa: number, image: Image, event: number): void {
     const v = this.#machine(), { memory } = v;
     if (!memory.backed(gpa, PAGE_SIZE) || this.#given.holds(memory, gpa, image)) return;
-    if (!memory.written(gpa / PAGE_SIZE | 0)) {
-      if (this.#pages++ === MOST_PAGES) {
-        throw new ReplayError(
-          `The session sets more than ${MOST_PAGES} pages of guest memory, which replay keeps at most`,
-          event,
-        );
-      }
+    if (!memory.written(gpa / PAGE_SIZE | 0) && this.#pages++ === MOST_PAGES) {
+      throw new ReplayError(
+        `The session sets more than ${MOST_PAGES} pages of guest memory, which replay keeps at most`,
+        event,
+      );
     }
     writePage(v, gpa, image);
     if (image.known === undefined) this.#given.set(memory, gpa, image);

@@ -6,6 +6,7 @@
  */
 
 import type { AccessRecorder } from "./access.ts";
+import { LentPages } from "./lent_pages.ts";
 import { PageHistory } from "./page_history.ts";
 import type { PageJournal } from "./page_journal.ts";
 
@@ -80,10 +81,9 @@ export class GuestMemory {
   static #made = 0;
   /** A number that no other memory has: a reference to a copy would keep it from being collected. */
   readonly #id = ++GuestMemory.#made;
-  /** The last copy, which alone shares some pages that were this memory's; and these, by their numbers. */
+  /** The last copy, and what it alone shares of what was this memory's own. */
   #last = 0;
-  readonly #given: (Uint8Array | undefined)[] = [];
-  readonly #givenNumbers: number[] = [];
+  readonly #toCopy = new LentPages();
   /** What it is a copy of, until it becomes one of another; and whether others share its pages since. */
   #of = 0;
   #shared = false;
@@ -156,7 +156,7 @@ export class GuestMemory {
     const kept = into !== undefined && !into.#lent;
     const alone = into !== undefined && into.#id === this.#last && into.#of === this.#id &&
       !into.#shared;
-    if (alone) this.#takeBack();
+    if (alone) this.#toCopy.takeBack(this.#pages, this.#spare);
     else this.#forgetCopy();
     this.#disown();
     const copy = this.#overlay(into, kept);
@@ -170,40 +170,20 @@ export class GuestMemory {
 
   /** Other memory may share all pages from now on. */
   #disown(): void {
-    const mine = this.#mine, owned = this.#owned, given = this.#given;
+    const mine = this.#mine, owned = this.#owned;
     for (let i = 0; i < mine.length; i++) {
       const number = mine[i] as number;
       if (owned[number] !== 1) continue;
       owned[number] = 0;
-      // Without holes it is no hash table.
-      while (given.length <= number) given.push(undefined);
-      given[number] = this.#pages[number];
-      this.#givenNumbers.push(number);
+      this.#toCopy.lend(number, this.#pages[number] as Uint8Array);
     }
     mine.length = 0;
   }
 
-  /** The only copy is about to become another: pages that this memory has replaced are nobody's then. */
-  #takeBack(): void {
-    const numbers = this.#givenNumbers, given = this.#given;
-    let left = 0;
-    for (let i = 0; i < numbers.length; i++) {
-      const number = numbers[i] as number, page = given[number] as Uint8Array;
-      if (this.#pages[number] === page) {
-        numbers[left++] = number;
-        continue;
-      }
-      given[number] = undefined;
-      this.#spare.push(page);
-    }
-    numbers.length = left;
-  }
-
-  /** Pages that were given to the last copy may be anybody's. */
+  /** Pages that were lent to the last copy may be anybody's. */
   #forgetCopy(): void {
     this.#last = 0;
-    for (const number of this.#givenNumbers) this.#given[number] = undefined;
-    this.#givenNumbers.length = 0;
+    this.#toCopy.forget();
   }
 
   /**
